@@ -1,0 +1,63 @@
+# `make demo` and `make test` each work alone on a machine with Python 3.11+, pip and make.
+PYTHON ?= python3
+# cpu installs onnxruntime, gpu installs onnxruntime-gpu; never both in one environment.
+EXTRA ?= cpu
+DEMO_OUT ?= demo
+# Where a trained generator of faces comes from (MIT). Only its weights file is read, its code is not imported,
+# and the packages it names are not needed: hence --no-deps.
+FACES = gan-face-generate==1.1.1
+
+VENV = .venv$(if $(filter-out cpu,$(EXTRA)),-$(EXTRA))
+BIN = $(VENV)/bin
+PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet
+DEV = $(VENV)/.installed
+RUNTIME_VENV = .venv-runtime
+RUNTIME = $(RUNTIME_VENV)/.installed
+
+.PHONY: help check test test-runtime demo bench-startup bench-eager clean
+
+help:
+	@echo "make demo          directions, ONNX, TorchScript, pictures and latency of a face generator, into $(DEMO_OUT)/"
+	@echo "make demo EXTRA=gpu   the same through onnxruntime's CUDA provider"
+	@echo "make test          all tests"
+	@echo "make test-runtime  the runtime's tests in an environment without torch and onnx"
+	@echo "make check         formatting, lint and types"
+	@echo "make bench-startup, make bench-eager   the records under benchmarks/results"
+	@echo "make clean         remove the environments and the demo's files"
+
+$(DEV): pyproject.toml constraints.txt Makefile
+	$(PYTHON) -c 'import sys; sys.exit("sefa needs Python 3.11 or newer: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@echo "Installing torch, onnx and onnxruntime into $(VENV) (a few minutes the first time)"
+	$(PIP) --constraint constraints.txt --editable ".[$(EXTRA),export,dev]"
+	$(PIP) --no-deps --ignore-requires-python $(FACES)
+	touch $@
+
+$(RUNTIME): pyproject.toml constraints.txt Makefile
+	test -x $(RUNTIME_VENV)/bin/python || $(PYTHON) -m venv $(RUNTIME_VENV)
+	$(RUNTIME_VENV)/bin/python -m pip --disable-pip-version-check install --quiet \
+		--constraint constraints.txt --editable ".[cpu]" pytest
+	touch $@
+
+check: $(DEV)
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+test: $(DEV)
+	$(BIN)/python -m pytest
+
+test-runtime: $(RUNTIME)
+	$(RUNTIME_VENV)/bin/python -m pytest tests/runtime
+
+demo: $(DEV)
+	$(BIN)/sefa demo -o $(DEMO_OUT)
+
+bench-startup: $(DEV)
+	$(BIN)/python benchmarks/startup.py -o benchmarks/results/startup.json
+
+bench-eager: $(DEV)
+	$(BIN)/python benchmarks/eager.py -o benchmarks/results/faces-eager.json
+
+clean:
+	rm -rf .venv .venv-* $(DEMO_OUT)

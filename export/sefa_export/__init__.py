@@ -1,0 +1,20 @@
+"""Bake a generator and its direction bank into one graph, and export it, verified.
+
+>>> import sefa, sefa_export
+>>> generator = sefa.load("netG.pth")
+>>> sefa_export.export_onnx(generator, sefa.factorize(generator), "netG.onnx")
+"""
+
+from sefa_export.bake import EditGraph, bake
+from sefa_export.errors import ExportError, VerificationError
+from sefa_export.onnx_export import export_onnx
+from sefa_export.torchscript_export import export_torchscript
+
+__all__ = [
+    "EditGraph",
+    "ExportError",
+    "VerificationError",
+    "bake",
+    "export_onnx",
+    "export_torchscript",
+]

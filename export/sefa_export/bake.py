@@ -1,0 +1,66 @@
+"""Generator and direction bank as one module: the edit graph."""
+
+import torch
+from torch import Tensor, nn
+
+from sefa.bank import DirectionBank
+from sefa.errors import ArgumentError
+from sefa.generators import Generator
+
+OUTPUTS = ("uint8", "float32")
+
+
+class EditGraph(nn.Module):
+    """G(z + Σ_e alpha_e · mask[direction_e] ⊗ vector[direction_e])."""
+
+    vectors: Tensor  # [K, D]
+    mask: Tensor  # [K, L], 1 where the edit touches the layer
+
+    def __init__(self, generator: Generator, bank: DirectionBank, output: str = "uint8") -> None:
+        super().__init__()
+        self.generator = generator
+        self.output = output
+        device = next(generator.parameters()).device
+        self.register_buffer("vectors", bank.vectors.to(device))
+        self.register_buffer("mask", bank.edited_layers.float().to(device))
+
+    def forward(self, z: Tensor, direction: Tensor, alpha: Tensor) -> Tensor:
+        """Edit and draw.
+
+        Args:
+            z: Latents, float32 [batch, z_dim].
+            direction: Indices into the bank, int64 [batch, edits]; clamped to it, since some execution providers
+                read zeros beyond the end.
+            alpha: Distances, float32 [batch, edits].
+
+        Returns:
+            image: uint8 [batch, H, W, C], or float32 [batch, C, H, W] in [-1, 1].
+        """
+        batch, edits = direction.shape
+        index = direction.clamp(0, self.vectors.shape[0] - 1).reshape(-1)
+        # index_select becomes ONNX's Gather; indexing with [] would become GatherND, undefined out of range on CUDA.
+        vectors = self.vectors.index_select(0, index).reshape(batch, edits, self.vectors.shape[1])
+        weights = alpha[..., None] * self.mask.index_select(0, index).reshape(batch, edits, self.mask.shape[1])
+        codes = self.generator.encode(z) + weights.transpose(1, 2) @ vectors  # [batch, L, D]
+        image: Tensor = self.generator.decode(codes)  # [batch, C, H, W]
+        if self.output == "float32":
+            return image
+        return (image * 127.5 + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)  # [batch, H, W, C]
+
+
+def bake(generator: Generator, bank: DirectionBank, output: str = "uint8") -> EditGraph:
+    """Join a generator and its directions into one module that takes (z, direction, alpha).
+
+    Args:
+        generator: The generator; shared with the result, not copied.
+        bank: Directions that were made for it.
+        output: `uint8`: [batch, H, W, C], ready to show. `float32`: [batch, C, H, W] in [-1, 1].
+
+    Raises:
+        BankError: If the bank was made for another generator.
+        ArgumentError: If `output` is unknown.
+    """
+    if output not in OUTPUTS:
+        raise ArgumentError(f"output must be uint8 or float32, got {output!r}")
+    bank.check_fits(generator)
+    return EditGraph(generator, bank, output).eval()

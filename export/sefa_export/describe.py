@@ -1,0 +1,60 @@
+"""The description that travels inside every exported file."""
+
+from importlib.metadata import version
+
+from sefa.bank import DirectionBank
+from sefa.generators import Generator
+from sefa_runtime.model_info import FORMAT_VERSION, DirectionInfo, ModelInfo, Parity
+from sefa_runtime.version import VERSION
+
+TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu")
+
+
+def describe(
+    generator: Generator,
+    bank: DirectionBank,
+    output: str,
+    parity: Parity,
+    payload_bytes: int = 0,
+    payload_sha256: str = "",
+) -> ModelInfo:
+    """Gather what a caller of the exported graph needs to know."""
+    return ModelInfo(
+        format_version=FORMAT_VERSION,
+        family=generator.family,
+        latent="z",
+        z_dim=generator.z_dim,
+        resolution=generator.resolution,
+        channels=generator.channels,
+        output=output,
+        precision="fp32",
+        num_classes=generator.num_classes,
+        truncation=1.0,
+        directions=tuple(
+            DirectionInfo(
+                name=bank.names[index],
+                eigenvalue=float(bank.eigenvalues[index]),
+                alpha_range=(float(bank.alpha_range[index, 0]), float(bank.alpha_range[index, 1])),
+                edited_layers=tuple(bank.edited_layers[index].nonzero()[:, 0].tolist()),
+                analysed_layers=tuple(bank.analysed_layers[index].nonzero()[:, 0].tolist()),
+            )
+            for index in range(len(bank))
+        ),
+        method=bank.source.method,
+        normalize=bank.source.normalize,
+        source_sha256=generator.source_sha256,
+        payload_bytes=payload_bytes,
+        payload_sha256=payload_sha256,
+        parity=parity,
+        versions={"sefa": VERSION} | _tool_versions(),
+    )
+
+
+def _tool_versions() -> dict[str, str]:
+    found = {}
+    for tool in TOOLS:
+        try:
+            found[tool] = version(tool)
+        except ModuleNotFoundError:  # PackageNotFoundError is one; only one of onnxruntime's wheels is there.
+            continue
+    return found

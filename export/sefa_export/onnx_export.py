@@ -1,0 +1,165 @@
+"""Export to one self-describing ONNX file."""
+
+import copy
+import hashlib
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import torch
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from sefa.bank import DirectionBank
+from sefa.generators import Generator
+from sefa_export.bake import EditGraph, bake
+from sefa_export.describe import describe
+from sefa_export.errors import ExportError
+from sefa_export.parity import Case, make_cases, verify
+from sefa_runtime.files import check_output, replacing
+from sefa_runtime.model_info import METADATA_KEY, Parity
+
+# The newest that onnxruntime's CUDA provider covers with kernels for every operator used here.
+OPSET = 18
+# protobuf refuses messages of 2 GiB; the graph around the weights takes a little of it.
+MAX_WEIGHT_BYTES = 2**31 - 2**24
+
+
+def export_onnx(generator: Generator, bank: DirectionBank, path: str | Path, output: str = "uint8") -> Path:
+    """Bake generator and directions into an ONNX file that takes (z, direction, alpha).
+
+    Inputs `z` float32 [batch, z_dim], `direction` int64 [batch, edits], `alpha` float32 [batch, edits]; output `image`,
+    see `bake`. Both axes are dynamic. The file takes its name only after onnxruntime has given PyTorch's images on the
+    CPU; the difference that was measured is in its metadata, with all that `sefa_runtime` needs.
+
+    Args:
+        generator: The generator, on any device; not changed.
+        bank: Directions that were made for it.
+        path: Where to write; an existing file is replaced.
+        output: `uint8` or `float32`, see `bake`.
+
+    Raises:
+        BankError: If the bank was made for another generator.
+        ArgumentError: If `output` is unknown.
+        VerificationError: If the exported graph differs from PyTorch.
+        ExportError: If the weights are too large for one file.
+        OSError: If the file cannot be written.
+    """
+    path = Path(path)
+    check_output(path)
+    graph = copy.deepcopy(bake(generator, bank, output)).cpu()
+    size = sum(tensor.numel() * tensor.element_size() for tensor in graph.state_dict().values())
+    if size > MAX_WEIGHT_BYTES:
+        raise ExportError(f"{size / 2**30:.1f} GiB of weights do not fit into one ONNX file, which ends at 2 GiB")
+    payload = _to_onnx(graph, generator.z_dim).SerializeToString()
+    with replacing(path) as partial:
+        partial.write_bytes(payload)
+        parity = _verify(graph, generator.z_dim, len(bank), partial)
+        info = describe(generator, bank, output, parity, len(payload), hashlib.sha256(payload).hexdigest())
+        with partial.open("ab") as file:
+            file.write(_metadata(info.to_json()))
+    return path
+
+
+def _to_onnx(graph: EditGraph, z_dim: int) -> ModelProto:
+    batch, edits = torch.export.Dim("batch"), torch.export.Dim("edits")
+    # An axis of size 1 would be taken for a constant.
+    example = (torch.zeros(3, z_dim), torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3, 2))
+    with _hushed():
+        program = torch.onnx.export(
+            graph,
+            example,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["z", "direction", "alpha"],
+            output_names=["image"],
+            dynamic_shapes={
+                "z": {0: batch},
+                "direction": {0: batch, 1: edits},
+                "alpha": {0: batch, 1: edits},
+            },
+            verbose=False,
+        )
+    if program is None:
+        raise ExportError("torch.onnx.export gave no program")
+    model = program.model_proto
+    _strip(model)
+    onnx.checker.check_model(model)
+    return model
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Keep what torch.onnx says to its own developers out of the terminal."""
+    log = logging.getLogger("torch.onnx._internal.exporter._registration")
+    level = log.level
+    log.setLevel(logging.ERROR)  # It notes, once per operator, that torchvision is not installed.
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", category=FutureWarning)
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            warnings.filterwarnings("ignore", message="# The axis name")  # Inputs share theirs, by intention.
+            yield
+    finally:
+        log.setLevel(level)
+
+
+def _strip(model: ModelProto) -> None:
+    """Remove the exporter's notes to itself: stack traces, paths and module names of the machine it ran on."""
+    del model.metadata_props[:]
+    graph = model.graph
+    del graph.metadata_props[:]
+    graph.doc_string = ""
+    for item in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
+        del item.metadata_props[:]
+        item.doc_string = ""
+
+
+def _verify(graph: EditGraph, z_dim: int, directions: int, path: Path) -> Parity:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+
+    def run(case: Case) -> NDArray[Any]:
+        (image,) = session.run(None, case.feeds)
+        return np.asarray(image)
+
+    return verify(graph, run, make_cases(z_dim, directions), _signature_mismatches(graph, session))
+
+
+def _signature_mismatches(graph: EditGraph, session: Any) -> list[str]:
+    """Compare names, then types and axes, with the contract."""
+    generator = graph.generator
+    height, width = generator.resolution
+    if graph.output == "uint8":
+        image = ("tensor(uint8)", ["batch", height, width, generator.channels])
+    else:
+        image = ("tensor(float)", ["batch", generator.channels, height, width])
+    inputs = {
+        "z": ("tensor(float)", ["batch", generator.z_dim]),
+        "direction": ("tensor(int64)", ["batch", "edits"]),
+        "alpha": ("tensor(float)", ["batch", "edits"]),
+    }
+    mismatches = []
+    for side, found, wanted in (
+        ("inputs", session.get_inputs(), inputs),
+        ("outputs", session.get_outputs(), {"image": image}),
+    ):
+        names = [value.name for value in found]
+        if names != list(wanted):
+            mismatches.append(f"{side} are {names}, expected {list(wanted)}")
+        for value in found:
+            if value.name in wanted and (value.type, value.shape) != wanted[value.name]:
+                mismatches.append(f"{value.name} is {value.type} {value.shape}, expected {wanted[value.name]}")
+    return mismatches
+
+
+def _metadata(document: str) -> bytes:
+    """A ModelProto of metadata only. Protobuf messages written one after another read as one merged message."""
+    tail = ModelProto()
+    tail.metadata_props.add(key=METADATA_KEY, value=document)
+    return bytes(tail.SerializeToString())

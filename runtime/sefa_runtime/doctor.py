@@ -1,0 +1,92 @@
+"""What works on this machine, what does not and why, and how to mend it."""
+
+import platform
+import sys
+from dataclasses import dataclass
+from importlib.resources import as_file, files
+
+import numpy as np
+
+from sefa_runtime.errors import ProviderError
+from sefa_runtime.machine import ONNXRUNTIME_WHEELS, installed_version, nvidia_gpus
+from sefa_runtime.session import INSTALL_CPU, build_session, import_onnxruntime, short_name
+
+# A 3x3 convolution, the operation that generators spend their time in: y = conv(x), x [1, 1, 8, 8] of ones.
+PROBE = "probe.onnx"
+# Providers that onnxruntime lists but that answer web services, not this machine.
+REMOTE = {"azure"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One finding."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str = ""
+    needed: bool = True  # False: the toolkit works without it
+
+
+def examine() -> list[Check]:
+    """Look at the installed packages, and run a convolution on every provider that onnxruntime offers."""
+    checks = [
+        Check(
+            "python",
+            sys.version_info >= (3, 11),
+            f"{platform.python_version()} at {sys.executable}",
+            "install Python 3.11 or newer",
+        ),
+        _check_wheels(),
+    ]
+    try:
+        ort = import_onnxruntime()
+    except ProviderError as error:
+        checks.append(Check("provider cpu", False, error.reason, error.remedy))
+        return [*checks, *_check_export()]
+    gpus = nvidia_gpus()
+    checks.append(Check("gpu", bool(gpus), "; ".join(gpus) or "nvidia-smi finds no NVIDIA GPU", needed=False))
+    offered = [short_name(name) for name in ort.get_available_providers()]
+    if "cuda" not in offered:
+        offered.insert(0, "cuda")  # The one people look for: say why it is not there.
+    checks += [_check_provider(provider) for provider in offered if provider not in REMOTE]
+    return [*checks, *_check_export()]
+
+
+def _check_wheels() -> Check:
+    found = {name: found for name in ONNXRUNTIME_WHEELS if (found := installed_version(name))}
+    detail = ", ".join(f"{name} {number}" for name, number in found.items())
+    if len(found) == 2:
+        return Check(
+            "onnxruntime",
+            False,
+            f"{detail} are both installed, and the one installed last has overwritten the other's files",
+            f"pip uninstall -y onnxruntime onnxruntime-gpu, then {INSTALL_CPU} or pip install 'sefa[gpu]'",
+        )
+    return Check("onnxruntime", bool(found), detail or "not installed", INSTALL_CPU)
+
+
+def _check_provider(provider: str) -> Check:
+    name = f"provider {provider}"
+    feeds = {"x": np.ones((1, 1, 8, 8), np.float32)}
+    try:
+        with as_file(files("sefa_runtime") / PROBE) as path:
+            session = build_session(path, feeds, provider)
+            (y,) = session.inference.run(None, feeds)
+    except ProviderError as error:
+        remedy = f"with an NVIDIA GPU: {error.remedy}" if error.remedy else ""
+        return Check(name, False, error.reason.removeprefix(f"{provider}: "), remedy, needed=provider == "cpu")
+    right = bool(np.allclose(y[0, 0, 1:-1, 1:-1], 9.0) and y[0, 0, 0, 0] == 4.0)
+    if not right:
+        return Check(name, False, "runs a convolution, with a wrong result", needed=provider == "cpu")
+    return Check(name, True, "runs a convolution with the right result", needed=provider == "cpu")
+
+
+def _check_export() -> list[Check]:
+    wanted = ("torch", "onnx", "onnxscript", "safetensors")
+    found = {name: installed_version(name) for name in wanted}
+    missing = [name for name, number in found.items() if number is None]
+    detail = ", ".join(f"{name} {number}" for name, number in found.items() if number)
+    if missing:
+        detail = f"not installed: {', '.join(missing)} (models can be run here, not made)"
+    return [Check("export", not missing, detail, "pip install 'sefa[export]'", needed=False)]

@@ -1,0 +1,259 @@
+"""Editing pictures with an exported model: latents, directions and alphas in, uint8 pictures out."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sefa_runtime.errors import InputError, ModelFileError
+from sefa_runtime.exported import check_payload, is_torchscript, read_info
+from sefa_runtime.latents import latents_from_seeds
+from sefa_runtime.model_info import ModelInfo
+from sefa_runtime.session import Feeds, Session, build_session
+
+# Pictures computed at once by `sweep`: bounds its memory, whatever is asked for.
+SWEEP_BATCH = 16
+
+
+def load(
+    path: str | Path,
+    provider: str = "auto",
+    provider_options: Mapping[str, object] | None = None,
+    threads: int | None = None,
+) -> "Editor":
+    """Load an exported `.onnx` model.
+
+    Args:
+        path: A file made by `sefa export` or `sefa_export.export_onnx`.
+        provider: `auto` takes CUDA where it really works, else the CPU; `Editor.session` says which and why. A provider
+            asked for by name (`cuda`, `cpu`, or any that onnxruntime knows) is the one that runs.
+        provider_options: onnxruntime's options of that provider.
+        threads: Threads of one operator on the CPU; None lets onnxruntime choose.
+
+    Raises:
+        ModelFileError: If the file is missing, damaged, or not one of ours.
+        ProviderError: If the provider cannot run here; the message says what is missing.
+        InputError: If the provider's name or `threads` is impossible.
+    """
+    path = Path(path)
+    info = read_info(path)
+    if is_torchscript(path):
+        raise ModelFileError(f"{path}: a TorchScript archive, which runs in torch; the .onnx export is needed here")
+    check_payload(path, info)
+    feeds: Feeds = {
+        "z": np.zeros((1, info.z_dim), np.float32),
+        "direction": np.zeros((1, 1), np.int64),
+        "alpha": np.zeros((1, 1), np.float32),
+    }
+    return Editor(path, info, build_session(path, feeds, provider, provider_options, threads))
+
+
+class Editor:
+    """A loaded model. It keeps no state between calls, and may be used from several threads at once.
+
+    Attributes:
+        path: The file it was loaded from.
+        info: What the file says about itself: resolution, directions, where it came from.
+        session: The onnxruntime session, the provider it really runs on, and load times.
+    """
+
+    def __init__(self, path: Path, info: ModelInfo, session: Session) -> None:
+        self.path = path
+        self.info = info
+        self.session = session
+
+    @property
+    def provider(self) -> str:
+        """The execution provider that really runs: "cpu", "cuda", ..."""
+        return self.session.provider
+
+    def run(self, z: ArrayLike, direction: ArrayLike, alpha: ArrayLike) -> NDArray[Any]:
+        """Run the graph: G(z + Σ_e alpha_e · n_{direction_e}).
+
+        Args:
+            z: Latents, shape [batch, z_dim]; one latent may be given as [z_dim].
+            direction: Indices into the bank, integers, shape [batch, edits]. An integer goes to every image; [batch]
+                is one edit per image; with a batch of 1, [edits] is several edits of that image.
+            alpha: Distances along the directions, shaped as `direction`.
+
+        Returns:
+            image: uint8 [batch, H, W, C], or for a model exported with float32 output [batch, C, H, W] in [-1, 1].
+
+        Raises:
+            InputError: If shapes do not fit, an index is out of range, or a value is not finite.
+        """
+        z = self._latents(z)
+        direction, alpha = self._edits(direction, alpha, len(z))
+        (image,) = self.session.inference.run(None, {"z": z, "direction": direction, "alpha": alpha})
+        return image  # type: ignore[no-any-return]
+
+    def edit(
+        self,
+        seed: int | Sequence[int] | None = None,
+        z: ArrayLike | None = None,
+        edits: Mapping[str | int, float | Sequence[float]] | None = None,
+    ) -> NDArray[np.uint8]:
+        """Edit the pictures of some seeds or latents.
+
+        Args:
+            seed: One seed or several; each draws its own latent (see `latents_from_seeds`).
+            z: Latents instead of seeds, shape [N, z_dim] or [z_dim].
+            edits: Alpha for each direction, by name or index; a number for all pictures or one number per picture.
+                None or empty gives the unedited pictures.
+
+        Returns:
+            Pictures, uint8 [N, H, W, C].
+
+        Raises:
+            InputError: If not exactly one of `seed` and `z` is given, a direction is unknown or named twice, or a value
+                cannot be taken.
+        """
+        z = self._choose_latents(seed, z)
+        edits = edits or {}
+        indices = [self.direction_index(key) for key in edits]
+        if len(set(indices)) != len(indices):
+            raise InputError(f"a direction is given twice: {', '.join(map(str, edits))}")
+        alpha = np.empty((len(z), len(edits)), np.float32)
+        for column, (key, value) in enumerate(edits.items()):
+            values = _numbers(value, f"alpha of direction {key}", np.float32)
+            if values.shape not in ((), (len(z),)):
+                raise InputError(
+                    f"alpha of direction {key} must be one number or one for each of {len(z)} pictures, "
+                    f"got shape {list(values.shape)}"
+                )
+            alpha[:, column] = values
+        direction = np.tile(np.asarray(indices, np.int64), (len(z), 1))
+        return self._pictures(z, direction, alpha)
+
+    def sweep(
+        self,
+        seed: int | Sequence[int] | None = None,
+        z: ArrayLike | None = None,
+        direction: str | int = 0,
+        alphas: Sequence[float] | None = None,
+        progress: Callable[[float], None] = lambda share: None,
+    ) -> NDArray[np.uint8]:
+        """Move along one direction.
+
+        Args:
+            seed: One seed or several.
+            z: Latents instead of seeds, shape [N, z_dim] or [z_dim].
+            direction: Name or index.
+            alphas: The distances, A of them; None takes 7 steps over the direction's suggested range.
+            progress: Called with the share that is done, 0 to 1.
+
+        Returns:
+            Pictures, uint8 [N, A, H, W, C].
+
+        Raises:
+            InputError: As `edit`.
+        """
+        z = self._choose_latents(seed, z)
+        index = self.direction_index(direction)
+        if alphas is None:
+            alphas = np.linspace(*self.info.directions[index].alpha_range, 7).tolist()
+        steps = _numbers(alphas, "alphas", np.float32)
+        if steps.ndim != 1 or not len(steps):
+            raise InputError(f"alphas must be a list of one or more numbers, got shape {steps.shape}")
+        pictures = np.empty((len(z) * len(steps), *self.info.image_shape), np.uint8)
+        every_z, every_alpha = np.repeat(z, len(steps), axis=0), np.tile(steps, len(z))
+        for rows in _chunks(len(pictures), SWEEP_BATCH):
+            alpha = every_alpha[rows, None]
+            pictures[rows] = self._pictures(every_z[rows], np.full(alpha.shape, index), alpha)
+            progress(rows.stop / len(pictures))
+        return pictures.reshape(len(z), len(steps), *self.info.image_shape)
+
+    def direction_index(self, direction: str | int) -> int:
+        """The index of a direction given by name or index.
+
+        Raises:
+            InputError: If there is no such direction.
+        """
+        names = self.info.names
+        if isinstance(direction, str) and direction in names:
+            return names.index(direction)
+        is_integer = isinstance(direction, int | np.integer) and not isinstance(direction, bool)
+        if is_integer and 0 <= int(direction) < len(names):
+            return int(direction)
+        raise InputError(f"direction must be in 0..{len(names) - 1} or a name ({_some(names)}), got {direction!r}")
+
+    def _choose_latents(self, seed: int | Sequence[int] | None, z: ArrayLike | None) -> NDArray[np.float32]:
+        if (seed is None) == (z is None):
+            raise InputError("give either seed or z")
+        if seed is not None:
+            seeds = [seed] if isinstance(seed, int | np.integer) else list(seed)
+            return latents_from_seeds(seeds, self.info.z_dim)
+        return self._latents(z)
+
+    def _latents(self, z: ArrayLike | None) -> NDArray[np.float32]:
+        latents = _numbers(z, "z", np.float32)
+        if latents.ndim == 1:
+            latents = latents[None]
+        if latents.ndim != 2 or latents.shape[1] != self.info.z_dim or not len(latents):
+            raise InputError(f"z must have shape [batch, {self.info.z_dim}], got {list(np.shape(latents))}")
+        return np.ascontiguousarray(latents)
+
+    def _edits(
+        self, direction: ArrayLike, alpha: ArrayLike, batch: int
+    ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+        direction = _numbers(direction, "direction", np.int64)
+        alpha = _numbers(alpha, "alpha", np.float32)
+        last = len(self.info.directions) - 1
+        if direction.size and not (direction.min() >= 0 and direction.max() <= last):
+            wrong = direction[(direction < 0) | (direction > last)][0]
+            raise InputError(f"direction must be in 0..{last}, got {wrong}")
+        try:
+            columns = _columns(direction, batch), _columns(alpha, batch)
+            shape = np.broadcast_shapes(columns[0].shape, columns[1].shape, (batch, 1))
+            direction, alpha = (np.broadcast_to(column, shape) for column in columns)
+        except ValueError:
+            raise InputError(
+                f"direction and alpha must be single numbers or have shape [{batch}] or [{batch}, edits], "
+                f"got {list(np.shape(direction))} and {list(np.shape(alpha))}"
+            ) from None
+        return np.ascontiguousarray(direction), np.ascontiguousarray(alpha)
+
+    def _pictures(
+        self, z: NDArray[np.float32], direction: NDArray[np.int64], alpha: NDArray[np.float32]
+    ) -> NDArray[np.uint8]:
+        image = self.run(z, direction, alpha)
+        if self.info.output == "uint8":
+            return image
+        # As the uint8 graphs do it: [batch, C, H, W] in [-1, 1] -> [batch, H, W, C] in 0..255.
+        return (image * 127.5 + 128).clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+def _columns(values: NDArray[Any], batch: int) -> NDArray[Any]:
+    """Bring direction or alpha to two dimensions that broadcast to [batch, edits]."""
+    if values.ndim == 1 and batch > 1:
+        return values[:, None]  # One edit per image: [batch] -> [batch, 1]
+    if values.ndim > 2:
+        raise ValueError
+    return np.atleast_2d(values)
+
+
+def _numbers(values: ArrayLike | None, name: str, dtype: type[np.generic]) -> NDArray[Any]:
+    """Take an array of finite numbers of the kind that `dtype` is."""
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise InputError(f"{name} must be an array of numbers, got rows of unequal length") from error
+    integers = np.issubdtype(dtype, np.integer)
+    if array.size and array.dtype.kind not in ("iu" if integers else "iuf"):
+        raise InputError(f"{name} must be {'integers' if integers else 'numbers'}, got {array.dtype}")
+    with np.errstate(over="ignore"):
+        array = array.astype(dtype, copy=False)
+    if not np.isfinite(array).all():
+        raise InputError(f"{name} must be finite, got NaN or infinity")
+    return array
+
+
+def _chunks(total: int, size: int) -> Iterator[slice]:
+    for start in range(0, total, size):
+        yield slice(start, min(start + size, total))
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")

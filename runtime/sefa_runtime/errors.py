@@ -1,0 +1,27 @@
+"""What a caller of the runtime can mend."""
+
+
+class SefaRuntimeError(Exception):
+    """Base of all errors of `sefa_runtime`; the message is one line that names the file or value."""
+
+
+class ModelFileError(SefaRuntimeError):
+    """The file is missing, damaged, or not a model exported by `sefa export`."""
+
+
+class ProviderError(SefaRuntimeError):
+    """The execution provider that was asked for cannot run here.
+
+    Attributes:
+        reason: What is missing.
+        remedy: How to mend it, if that is known.
+    """
+
+    def __init__(self, reason: str, remedy: str = "") -> None:
+        super().__init__(f"{reason}; to mend it: {remedy}" if remedy else reason)
+        self.reason = reason
+        self.remedy = remedy
+
+
+class InputError(SefaRuntimeError, ValueError):
+    """A latent, direction, alpha, path or option that the call cannot take."""

@@ -1,0 +1,157 @@
+"""Reading what an exported file says about itself and checking that it is whole, without onnx or torch.
+
+An ONNX file is one protobuf message, `ModelProto`: a sequence of (field number, wire type, value). Only its
+top level is walked here: the graph is skipped over, the metadata read. The exporter writes the metadata last,
+after the bytes that `ModelInfo.payload_bytes` and `payload_sha256` cover, so that a damaged weight is found at
+load and a renamed direction needs only the tail rewritten. Source: protobuf's encoding, onnx.proto.
+"""
+
+import hashlib
+import io
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+from sefa_runtime.errors import ModelFileError
+from sefa_runtime.model_info import METADATA_KEY, TORCHSCRIPT_EXTRA_FILE, ModelInfo
+
+EXPECTED = "a model made by `sefa export` was expected"
+# onnx.proto, message ModelProto and message StringStringEntryProto.
+GRAPH = 7
+METADATA_PROPS = 14
+KEY, VALUE = 1, 2
+# Protobuf wire types.
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+
+
+def is_onnx(path: Path) -> bool:
+    """Whether the file begins like an ONNX model: with the field `ir_version`, as all writers put it."""
+    return _head(path)[:1] == b"\x08"
+
+
+def is_torchscript(path: Path) -> bool:
+    """Whether the file is a TorchScript archive."""
+    return any(name.endswith("/constants.pkl") for name in _archive_names(path))
+
+
+def read_info(path: Path) -> ModelInfo:
+    """Read the description inside an exported ONNX or TorchScript file.
+
+    Raises:
+        ModelFileError: If the file is missing, damaged, or not exported by `sefa export`.
+    """
+    if not path.is_file():
+        raise ModelFileError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; {EXPECTED}")
+    document = _torchscript_document(path) if is_torchscript(path) else _onnx_document(path)
+    if document is None:
+        raise ModelFileError(f"{path}: a model, but not one exported by `sefa export`: it carries no sefa metadata")
+    return ModelInfo.from_json(document, str(path))
+
+
+def check_payload(path: Path, info: ModelInfo) -> None:
+    """Check that graph and weights are the very bytes that were exported.
+
+    Raises:
+        ModelFileError: If they are not.
+    """
+    digest = hashlib.sha256()
+    remaining = info.payload_bytes
+    with path.open("rb") as file:
+        while remaining and (chunk := file.read(min(remaining, 1 << 20))):
+            digest.update(chunk)
+            remaining -= len(chunk)
+    if remaining or digest.hexdigest() != info.payload_sha256:
+        raise ModelFileError(
+            f"{path}: damaged, or changed after the export: its weights are not the ones that were verified; "
+            "copy or export it again"
+        )
+
+
+def _head(path: Path) -> bytes:
+    if not path.is_file():
+        return b""
+    with path.open("rb") as file:
+        return file.read(16)
+
+
+def _archive_names(path: Path) -> list[str]:
+    if not _head(path).startswith(b"PK"):
+        return []
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+    except zipfile.BadZipFile:
+        return []
+
+
+def _torchscript_document(path: Path) -> str | None:
+    for name in _archive_names(path):
+        if name.endswith(f"/extra/{TORCHSCRIPT_EXTRA_FILE}"):
+            with zipfile.ZipFile(path) as archive:
+                return archive.read(name).decode()
+    return None
+
+
+def _onnx_document(path: Path) -> str | None:
+    size = path.stat().st_size
+    if size == 0:
+        raise ModelFileError(f"{path}: empty file; {EXPECTED}")
+    document = None
+    has_graph = False
+    try:
+        with path.open("rb") as file:
+            for number, start, length in _top_level_fields(file, size):
+                has_graph |= number == GRAPH
+                if number == METADATA_PROPS:
+                    file.seek(start)
+                    key, value = _key_and_value(file.read(length))
+                    document = value if key == METADATA_KEY else document
+    except (EOFError, ValueError) as error:
+        what = "truncated or damaged" if is_onnx(path) else "not an ONNX model, or damaged"
+        raise ModelFileError(f"{path}: {what}; {EXPECTED}") from error
+    if not has_graph:
+        raise ModelFileError(f"{path}: not an ONNX model; {EXPECTED}")
+    return document
+
+
+def _top_level_fields(file: BinaryIO, size: int) -> Iterator[tuple[int, int, int]]:
+    """Yield (field number, start, length) of each length-delimited field between the cursor and `size`."""
+    while (position := file.tell()) < size:
+        tag = _varint(file)
+        number, wire_type = tag >> 3, tag & 7
+        if wire_type == VARINT:
+            _varint(file)
+            continue
+        if wire_type in (FIXED32, FIXED64):
+            length = 4 if wire_type == FIXED32 else 8
+        elif wire_type == BYTES and number > 0:
+            length = _varint(file)
+        else:
+            raise ValueError(f"no protobuf field at byte {position}")
+        start = file.tell()
+        if start + length > size:
+            raise EOFError
+        if wire_type == BYTES:
+            yield number, start, length
+        file.seek(start + length)
+
+
+def _varint(file: BinaryIO) -> int:
+    value = 0
+    for shift in range(0, 70, 7):
+        byte = file.read(1)
+        if not byte:
+            raise EOFError
+        value |= (byte[0] & 0x7F) << shift
+        if byte[0] < 0x80:
+            return value
+    raise ValueError("a varint of more than ten bytes")
+
+
+def _key_and_value(entry: bytes) -> tuple[str, str]:
+    found = {KEY: "", VALUE: ""}
+    file = io.BytesIO(entry)
+    for number, start, length in _top_level_fields(file, len(entry)):
+        found[number] = entry[start : start + length].decode()
+    return found[KEY], found[VALUE]

@@ -1,0 +1,138 @@
+"""Pictures, grids, labelled sheets and animations from uint8 arrays."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from sefa_runtime.errors import InputError
+from sefa_runtime.files import replacing
+
+Pictures = NDArray[np.uint8]
+
+PICTURE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
+ANIMATION_SUFFIXES = (".gif", ".webp")
+PAPER, INK = (255, 255, 255), (40, 40, 40)
+
+
+def check_suffix(path: Path, suffixes: Sequence[str]) -> None:
+    """Refuse a file name whose suffix names no format that can be written.
+
+    Raises:
+        InputError: If so.
+    """
+    if path.suffix.lower() not in suffixes:
+        raise InputError(f"{path}: the name must end in {', '.join(suffixes)}")
+
+
+def save_picture(picture: Pictures, path: Path) -> None:
+    """Write one picture; the suffix chooses the format.
+
+    Args:
+        picture: Shape [H, W, C], 1 (grey), 3 (RGB) or 4 (RGBA) channels.
+        path: Ends in one of `PICTURE_SUFFIXES`.
+
+    Raises:
+        InputError: If the suffix is another.
+        OSError: If the file cannot be written.
+    """
+    check_suffix(path, PICTURE_SUFFIXES)
+    image = to_pillow(picture)
+    if path.suffix.lower() in (".jpg", ".jpeg") and image.mode == "RGBA":
+        image = image.convert("RGB")
+    with replacing(path) as partial:
+        image.save(partial, quality=95)
+
+
+def save_animation(frames: Pictures, path: Path, frames_per_second: float = 12.0) -> None:
+    """Write an endless animation that runs forth and back, so that it does not jump.
+
+    Args:
+        frames: Shape [A, H, W, C].
+        path: Ends in one of `ANIMATION_SUFFIXES`.
+        frames_per_second: Pace.
+
+    Raises:
+        InputError: If the suffix is another or the pace is not positive.
+        OSError: If the file cannot be written.
+    """
+    check_suffix(path, ANIMATION_SUFFIXES)
+    if not 0 < frames_per_second <= 100:
+        raise InputError(f"frames per second must be above 0 and at most 100, got {frames_per_second}")
+    loop = [to_pillow(frame) for frame in (*frames, *frames[-2:0:-1])]
+    with replacing(path) as partial:
+        loop[0].save(
+            partial,
+            save_all=True,
+            append_images=loop[1:],
+            duration=round(1000 / frames_per_second),
+            loop=0,
+            quality=90,
+        )
+
+
+def grid(pictures: Pictures) -> Pictures:
+    """Join pictures without gaps: [R, A, H, W, C] -> [R·H, A·W, C]."""
+    rows, columns, height, width, channels = pictures.shape
+    return pictures.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
+
+
+def enlarge(pictures: Pictures, factor: int) -> Pictures:
+    """Scale pictures up for looking at: [..., H, W, C] -> [..., H·factor, W·factor, C].
+
+    Raises:
+        InputError: If `factor` is not 1 to 32.
+    """
+    if not 1 <= factor <= 32:
+        raise InputError(f"scale must be 1 to 32, got {factor}")
+    if factor == 1:
+        return pictures
+    *leading, height, width, channels = pictures.shape
+    size = (width * factor, height * factor)
+    flat = [
+        np.asarray(to_pillow(picture).resize(size, Image.Resampling.BICUBIC))
+        for picture in pictures.reshape(-1, height, width, channels)
+    ]
+    return np.stack(flat).reshape(*leading, size[1], size[0], channels)
+
+
+def contact_sheet(
+    pictures: Pictures, titles: Sequence[str], row_labels: Sequence[str], column_labels: Sequence[str]
+) -> Pictures:
+    """Lay out sweeps to compare: directions down, alphas across, one block per person.
+
+    Args:
+        pictures: Shape [blocks, rows, columns, H, W, C].
+        titles: One per block.
+        row_labels: One per row.
+        column_labels: One per column.
+
+    Returns:
+        One RGB picture, uint8 [H', W', 3].
+    """
+    blocks, rows, columns, height, width, _ = pictures.shape
+    size = max(11, height // 5)
+    font = ImageFont.load_default(size)
+    line = round(size * 1.5)
+    gap = max(4, width // 8)
+    left = gap + max(round(font.getlength(label)) for label in row_labels) + gap
+    top = gap + 2 * line
+    block_width = columns * width + gap
+    sheet = Image.new("RGB", (left + blocks * block_width, top + rows * height + gap), PAPER)
+    draw = ImageDraw.Draw(sheet)
+    for row, label in enumerate(row_labels):
+        draw.text((gap, top + (row + 0.5) * height), label, INK, font, anchor="lm")
+    for block, title in enumerate(titles):
+        x = left + block * block_width
+        draw.text((x + columns * width / 2, gap + line / 2), title, INK, font, anchor="mm")
+        for column, label in enumerate(column_labels):
+            draw.text((x + (column + 0.5) * width, gap + 1.5 * line), label, INK, font, anchor="mm")
+        sheet.paste(to_pillow(grid(pictures[block])).convert("RGB"), (x, top))
+    return np.asarray(sheet)
+
+
+def to_pillow(picture: Pictures) -> Image.Image:
+    """One picture, [H, W, C], as Pillow sees it."""
+    return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)

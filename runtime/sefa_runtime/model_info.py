@@ -1,0 +1,119 @@
+"""What an exported model says about itself: written by the exporter, read by the runtime.
+
+The same JSON document lives in an ONNX file's `metadata_props` under `METADATA_KEY` and in a TorchScript
+archive's extra file `TORCHSCRIPT_EXTRA_FILE`.
+"""
+
+import json
+from dataclasses import asdict, dataclass, fields
+from typing import Any, TypeVar
+
+from sefa_runtime.errors import ModelFileError
+
+METADATA_KEY = "sefa"
+TORCHSCRIPT_EXTRA_FILE = "sefa.json"
+# Raised when a reader of the earlier format would misunderstand a file.
+FORMAT_VERSION = 1
+
+
+Described = TypeVar("Described", "DirectionInfo", "Parity", "ModelInfo")
+
+
+@dataclass(frozen=True)
+class DirectionInfo:
+    """One entry of the direction bank inside the graph."""
+
+    name: str
+    eigenvalue: float  # λ of AᵀA: the squared change of A·z per unit of alpha
+    alpha_range: tuple[float, float]  # suggested, not enforced
+    edited_layers: tuple[int, ...]
+    analysed_layers: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far the exported graph is from PyTorch, measured when it was exported.
+
+    For `output="uint8"` the errors are in grey levels, for `output="float32"` in units of [-1, 1].
+    """
+
+    max_abs_error: float
+    changed_fraction: float  # share of values that differ at all
+    images: int
+    batches: tuple[int, ...]
+    edits: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Everything a caller needs to know to use the graph, without loading it."""
+
+    format_version: int
+    family: str
+    latent: str  # the space of the first input: "z"
+    z_dim: int
+    resolution: tuple[int, int]  # H, W
+    channels: int
+    output: str  # "uint8": [batch, H, W, C]; "float32": [batch, C, H, W] in [-1, 1]
+    precision: str
+    num_classes: int  # 0: not class-conditional
+    truncation: float
+    directions: tuple[DirectionInfo, ...]
+    method: str
+    normalize: str
+    source_sha256: str  # of the checkpoint file; empty if the generator did not come from a file
+    payload_bytes: int  # ONNX only: the graph and weights before the metadata, and their sha256
+    payload_sha256: str
+    parity: Parity
+    versions: dict[str, str]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The directions' names, in the order of their indices."""
+        return tuple(direction.name for direction in self.directions)
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """Shape of one uint8 image: H, W, C."""
+        return (*self.resolution, self.channels)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The description as plain values."""
+        return asdict(self)
+
+    def to_json(self) -> str:
+        """The document that `from_json` reads."""
+        return json.dumps(self.to_dict(), ensure_ascii=False, separators=(",", ":"))
+
+    @classmethod
+    def from_json(cls, text: str, where: str) -> "ModelInfo":
+        """Read the document back.
+
+        Args:
+            text: What `to_json` wrote.
+            where: Name of the file it was found in, for error messages.
+
+        Raises:
+            ModelFileError: If the document is damaged or of a newer format.
+        """
+        try:
+            document = json.loads(text)
+            version = document["format_version"]
+            if version != FORMAT_VERSION:
+                raise ModelFileError(
+                    f"{where}: its format is version {version}, this sefa reads version {FORMAT_VERSION}; "
+                    "export it again or install the sefa that wrote it"
+                )
+            document["directions"] = tuple(_build(DirectionInfo, direction) for direction in document["directions"])
+            document["parity"] = _build(Parity, document["parity"])
+            return _build(cls, document)
+        except (ValueError, KeyError, TypeError) as error:
+            raise ModelFileError(f"{where}: its sefa metadata is damaged ({error})") from error
+
+
+def _build(cls: type[Described], document: dict[str, Any]) -> Described:
+    names = {field.name for field in fields(cls)}
+    if set(document) != names:
+        raise ValueError(f"unexpected or missing fields {sorted(set(document) ^ names)}")
+    values: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
+    return cls(**values)

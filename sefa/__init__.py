@@ -1,0 +1,50 @@
+"""Find the meaningful latent directions of a trained GAN, in closed form.
+
+>>> import sefa
+>>> generator = sefa.load("netG.pth")
+>>> bank = sefa.factorize(generator, top=16)
+>>> bank.save("bank.safetensors")
+"""
+
+from typing import TYPE_CHECKING, Any
+
+from sefa_runtime.version import __version__
+
+if TYPE_CHECKING:
+    from sefa.bank import DirectionBank
+    from sefa.checkpoint import load
+    from sefa.errors import ArgumentError, BankError, CheckpointError, SefaError
+    from sefa.factorization import factorize
+    from sefa.generators import Generator
+
+# Resolved on first use, so that the command line can live in this package and start without torch.
+_HOMES = {
+    "ArgumentError": "sefa.errors",
+    "BankError": "sefa.errors",
+    "CheckpointError": "sefa.errors",
+    "DirectionBank": "sefa.bank",
+    "Generator": "sefa.generators",
+    "SefaError": "sefa.errors",
+    "factorize": "sefa.factorization",
+    "load": "sefa.checkpoint",
+}
+
+__all__ = [
+    "ArgumentError",
+    "BankError",
+    "CheckpointError",
+    "DirectionBank",
+    "Generator",
+    "SefaError",
+    "__version__",
+    "factorize",
+    "load",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sefa' has no attribute {name!r}")
+    from importlib import import_module
+
+    return getattr(import_module(_HOMES[name]), name)

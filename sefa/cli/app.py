@@ -1,0 +1,95 @@
+"""The commands joined, and errors turned into one line."""
+
+import sys
+from collections.abc import Callable
+from inspect import cleandoc
+from typing import Annotated, NoReturn
+
+import typer
+
+from sefa.cli import bench, demo, doctor, edit, export, factorize, inspect, sweep
+from sefa.errors import SefaError
+from sefa_runtime.errors import SefaRuntimeError
+from sefa_runtime.version import VERSION
+
+# What to install for a module that a command misses.
+EXTRAS = dict.fromkeys(("torch", "onnx", "onnxscript", "safetensors"), "export")
+
+app = typer.Typer(
+    name="sefa",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _reflow(docstring: str | None) -> str:
+    """Join the lines of each paragraph, so that the terminal's width decides; indented ones are left alone."""
+    paragraphs = cleandoc(docstring or "").split("\n\n")
+    return "\n\n".join(text if text.startswith(" ") else " ".join(text.split()) for text in paragraphs)
+
+
+COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
+    "Make a model (needs the extra 'export')": (factorize.factorize, export.export, demo.demo),
+    "Use a model (needs no torch)": (edit.edit, sweep.sweep, bench.bench),
+    "Look": (inspect.inspect, doctor.doctor),
+}
+for panel, commands in COMMANDS.items():
+    for command in commands:
+        app.command(help=_reflow(command.__doc__), rich_help_panel=panel)(command)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sefa {VERSION}")
+        raise typer.Exit
+
+
+HELP = """Edit what a GAN generates: pose, light, background.
+
+Finds the directions in a generator's latent space that mean something, in closed form (SeFa, CVPR 2021), bakes
+generator and directions into one ONNX graph, and serves edits from it without PyTorch.
+
+A first tour, on a generator of faces:
+
+  sefa demo -o demo
+
+Your own generator: what is in the file; find directions, bake and verify; look at one; edit with it:
+
+  sefa inspect netG.pth
+  sefa export netG.pth -o netG.onnx
+  sefa sweep netG.onnx -o look.png --direction 0
+  sefa edit netG.onnx -o face.png --seed 7 --edit 0=2.5
+"""
+
+
+@app.callback(help=_reflow(HELP))
+def sefa(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    """Options before any command."""
+
+
+def main() -> None:
+    """Run the command line; what the user can mend becomes one line and exit code 1."""
+    try:
+        app()
+    except (SefaError, SefaRuntimeError) as error:
+        _fail(str(error))
+    except ModuleNotFoundError as error:
+        if error.name not in EXTRAS:
+            raise
+        _fail(f"this command needs {error.name}, which is not installed: pip install 'sefa[{EXTRAS[error.name]}]'")
+    except OSError as error:
+        if error.strerror is None:
+            raise
+        _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
+
+
+def _fail(message: str) -> NoReturn:
+    typer.echo(f"sefa: {' '.join(message.split())}", err=True)
+    sys.exit(1)

@@ -1,0 +1,115 @@
+"""sefa demo: the whole path on a generator of faces."""
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sefa.cli.bench import print_record, save_record
+from sefa.cli.export import describe_parity
+from sefa.cli.factorize import load_on
+from sefa.cli.options import Device, DeviceOption, ProviderOption, linear_steps
+from sefa.cli.output import format_bytes, progress_bar, working
+from sefa_runtime.exported import read_info
+from sefa_runtime.files import check_output
+
+if TYPE_CHECKING:
+    from sefa_runtime import Editor
+    from sefa_runtime.images import Pictures
+
+PEOPLE = (7, 15, 35)
+SHEET_DIRECTIONS = 8
+SHEET_ALPHAS = (-3.0, -1.5, 0.0, 1.5, 3.0)
+TURN = 1  # The direction that turns the head, as the sheet shows.
+ANIMATION_FRAMES = 24
+
+
+def demo(
+    output: Annotated[
+        Path,
+        typer.Option("-o", "--output", metavar="DIR", help="A folder for what is made; created if need be."),
+    ],
+    device: DeviceOption = Device.AUTO,
+    provider: ProviderOption = "auto",
+) -> None:
+    """Do all of it on a trained generator of faces, and show the commands that would.
+
+    Leaves in DIR: [b]faces.safetensors[/b], the directions; [b]faces.onnx[/b] and [b]faces.ts[/b], the exported models;
+    [b]sheet.png[/b], what the directions do; [b]turn.gif[/b]; [b]latency.json[/b].
+    """
+    import numpy as np
+
+    from sefa.demo import find_faces
+    from sefa.factorization import factorize
+    from sefa_export import export_onnx, export_torchscript
+    from sefa_runtime import load
+    from sefa_runtime.images import enlarge, save_animation, save_picture
+    from sefa_runtime.latency import measure
+
+    checkpoint = find_faces()
+    output.mkdir(exist_ok=True)
+    bank_path, onnx_path, torchscript_path = (output / f"faces.{kind}" for kind in ("safetensors", "onnx", "ts"))
+    sheet_path, gif_path, record_path = (output / name for name in ("sheet.png", "turn.gif", "latency.json"))
+    check_output(bank_path)
+
+    _show_command(f"sefa factorize {checkpoint.name} -o {bank_path}")
+    generator = load_on(checkpoint, device)
+    started = time.perf_counter()
+    bank = factorize(generator)
+    milliseconds = (time.perf_counter() - started) * 1000
+    bank.save(bank_path)
+    typer.echo(f"{len(bank)} directions of {bank.code_dim} components in {milliseconds:.0f} ms")
+
+    for path, kind, write in (
+        (onnx_path, "", export_onnx),
+        (torchscript_path, " --format torchscript", export_torchscript),
+    ):
+        _show_command(f"sefa export {checkpoint.name} --bank {bank_path} -o {path}{kind}")
+        with working("Exporting and verifying against PyTorch"):
+            write(generator, bank, path)
+        typer.echo(f"{format_bytes(path.stat().st_size)}, {describe_parity(read_info(path))}")
+
+    editor = load(onnx_path, provider)
+    _show_command(f"sefa sweep {onnx_path} -o {sheet_path} (one sheet of {SHEET_DIRECTIONS} sweeps)")
+    save_picture(_sheet(editor), sheet_path)
+    typer.echo(f"directions down, alpha across, {len(PEOPLE)} people; on {editor.provider}")
+
+    low, high = editor.info.directions[TURN].alpha_range
+    _show_command(f"sefa sweep {onnx_path} -o {gif_path} --direction {TURN} --seeds {_list(PEOPLE)} --scale 3")
+    alphas = linear_steps(low, high, ANIMATION_FRAMES)
+    frames = editor.sweep(seed=PEOPLE, direction=TURN, alphas=alphas)  # [N, A, H, W, C]
+    save_animation(np.concatenate(list(enlarge(frames, 3)), axis=2), gif_path)
+    typer.echo(f"{len(alphas)} steps from alpha {low:g} to {high:g} and back")
+
+    _show_command(f"sefa bench {onnx_path} --batch 1,8 -o {record_path}")
+    with progress_bar("Measuring") as show:
+        record = measure(load(onnx_path, provider), (1, 8), progress=show)
+    save_record(record, record_path)
+    print_record(record)
+    typer.echo(
+        f"\nLook at {sheet_path} and {gif_path}; then: sefa edit {onnx_path} -o face.png --seed 7 --edit {TURN}=2"
+    )
+
+
+def _sheet(editor: "Editor") -> "Pictures":
+    import numpy as np
+
+    from sefa_runtime.images import contact_sheet
+
+    directions = range(min(SHEET_DIRECTIONS, len(editor.info.directions)))
+    sweeps = [editor.sweep(seed=PEOPLE, direction=index, alphas=SHEET_ALPHAS) for index in directions]
+    return contact_sheet(
+        np.stack(sweeps, axis=1),  # [people, directions, alphas, H, W, C]
+        titles=[f"seed {seed}" for seed in PEOPLE],
+        row_labels=[editor.info.names[index] for index in directions],
+        column_labels=[f"{alpha:+g}" if alpha else "0" for alpha in SHEET_ALPHAS],
+    )
+
+
+def _list(numbers: tuple[int, ...]) -> str:
+    return ",".join(map(str, numbers))
+
+
+def _show_command(command: str) -> None:
+    typer.secho(f"\n$ {command}", bold=True)

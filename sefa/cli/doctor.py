@@ -1,0 +1,31 @@
+"""sefa doctor: what works on this machine."""
+
+from dataclasses import asdict
+
+import typer
+
+from sefa.cli.options import JsonOption
+from sefa.cli.output import print_json, working
+
+
+def doctor(json: JsonOption = False) -> None:
+    """Tell what works on this machine, what does not and why, and how to mend it.
+
+    Runs a convolution on every provider that onnxruntime offers. Exit code 1 if something that is needed does not work.
+    """
+    from sefa_runtime.doctor import examine
+
+    with working("Examining"):
+        checks = examine()
+    healthy = all(check.ok or not check.needed for check in checks)
+    if json:
+        print_json({"healthy": healthy, "checks": [asdict(check) for check in checks]})
+    else:
+        width = max(len(check.name) for check in checks)
+        for check in checks:
+            mark = "ok" if check.ok else "FAIL" if check.needed else "no"
+            typer.echo(f"{mark:<4}  {check.name:<{width}}  {check.detail}")
+            if not check.ok and check.remedy:
+                typer.echo(f"{'':<{width + 8}}-> {check.remedy}")
+    if not healthy:
+        raise typer.Exit(1)

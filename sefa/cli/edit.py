@@ -1,0 +1,67 @@
+"""sefa edit: one edited picture per seed."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sefa.cli.options import (
+    LatentFileOption,
+    ModelArgument,
+    ProviderOption,
+    ThreadsOption,
+    choose_latents,
+    parse_edit,
+)
+from sefa.cli.output import working
+from sefa_runtime.errors import InputError
+from sefa_runtime.files import check_output
+
+
+def edit(
+    model: ModelArgument,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE", help="A .png, .webp or .jpg file to write.")
+    ],
+    seed: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SEEDS",
+            help="Which picture: [b]7[/b], or several side by side: [b]1,2,5-8[/b]; 0 if not given.",
+        ),
+    ] = None,
+    z: LatentFileOption = None,
+    edits: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--edit",
+            metavar="DIRECTION=ALPHA",
+            help="How far to go along a direction, by name or index; may be repeated, edits add up.",
+        ),
+    ] = None,
+    scale: Annotated[int, typer.Option(metavar="N", help="Enlarge the pictures N times.")] = 1,
+    provider: ProviderOption = "auto",
+    threads: ThreadsOption = None,
+) -> None:
+    """Draw a seed's picture, moved along one or more directions.
+
+    [b]sefa edit faces.onnx -o face.png --seed 7 --edit direction-1=2.5 --edit 4=-1[/b]
+
+    The same seed is the same picture on every machine. Without [b]--edit[/b] it is the unedited one.
+    """
+    from sefa_runtime import load
+    from sefa_runtime.images import PICTURE_SUFFIXES, check_suffix, enlarge, grid, save_picture
+
+    check_suffix(output, PICTURE_SUFFIXES)
+    check_output(output)
+    parsed = [parse_edit(text) for text in edits or []]
+    wanted = dict(parsed)
+    if len(wanted) < len(parsed):
+        raise InputError(f"a direction is given twice: {', '.join(edits or [])}")
+    latents = choose_latents(seed, z)
+    with working("Drawing"):
+        editor = load(model, provider, threads=threads)
+        pictures = editor.edit(**latents, edits=wanted)
+    picture = enlarge(grid(pictures[None]), scale)
+    save_picture(picture, output)
+    typer.echo(f"{output}: {picture.shape[1]}x{picture.shape[0]} pixels, on {editor.provider}")

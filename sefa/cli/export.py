@@ -1,0 +1,105 @@
+"""sefa export: checkpoint to ONNX or TorchScript."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sefa.cli.factorize import find_directions, load_on
+from sefa.cli.options import (
+    CheckpointArgument,
+    Device,
+    DeviceOption,
+    EditLayersOption,
+    JsonOption,
+    LayersOption,
+    Normalize,
+    NormalizeOption,
+    TopOption,
+)
+from sefa.cli.output import format_bytes, print_json, working
+from sefa.errors import ArgumentError
+from sefa_runtime.exported import read_info
+from sefa_runtime.files import check_output
+from sefa_runtime.model_info import ModelInfo
+
+
+class Format(StrEnum):
+    """What the exported file is."""
+
+    ONNX = "onnx"
+    TORCHSCRIPT = "torchscript"
+
+
+class Output(StrEnum):
+    """What the graph gives."""
+
+    UINT8 = "uint8"
+    FLOAT32 = "float32"
+
+
+def export(
+    checkpoint: CheckpointArgument,
+    output: Annotated[Path, typer.Option("-o", "--output", metavar="MODEL", help="The file to write.")],
+    bank: Annotated[
+        Path | None,
+        typer.Option(metavar="BANK", help="Directions from [b]sefa factorize[/b]; without it they are found now."),
+    ] = None,
+    layers: LayersOption = "all",
+    edit_layers: EditLayersOption = None,
+    top: TopOption = None,
+    normalize: NormalizeOption = Normalize.NONE,
+    device: DeviceOption = Device.AUTO,
+    file_format: Annotated[Format, typer.Option("--format", help="The kind of file.")] = Format.ONNX,
+    output_type: Annotated[
+        Output,
+        typer.Option(
+            help="[b]uint8[/b]: pictures \\[batch, H, W, C]; [b]float32[/b]: \\[batch, C, H, W] in -1 to 1.",
+        ),
+    ] = Output.UINT8,
+    json: JsonOption = False,
+) -> None:
+    """Bake a generator and its directions into one graph that takes (z, direction, alpha).
+
+    The graph is run against PyTorch over several batches, directions and alphas before the file takes its name. The
+    file describes itself: directions, resolution, where it came from, the difference that was measured.
+    """
+    from sefa.bank import DirectionBank
+    from sefa_export import export_onnx, export_torchscript
+
+    check_output(output)
+    if bank is not None and (layers, edit_layers, top, normalize) != ("all", None, None, Normalize.NONE):
+        raise ArgumentError("--bank brings its directions: leave out --layers, --edit-layers, --top and --normalize")
+    with working("Loading the checkpoint"):
+        generator = load_on(checkpoint, device)
+    if bank is None:
+        directions = find_directions(generator, layers, edit_layers, top, normalize)
+    else:
+        directions = DirectionBank.load(bank)
+    write = export_onnx if file_format == Format.ONNX else export_torchscript
+    with working("Exporting and verifying against PyTorch"):
+        write(generator, directions, output, output_type.value)
+    info = read_info(output)
+    if json:
+        print_json({"model": str(output), "bytes": output.stat().st_size, "info": info.to_dict()})
+        return
+    height, width = info.resolution
+    typer.echo(
+        f"{output}: {format_bytes(output.stat().st_size)}, {width}x{height} pixels, {len(info.directions)} directions"
+    )
+    typer.echo(f"verified against PyTorch: {describe_parity(info)}")
+
+
+def describe_parity(info: ModelInfo) -> str:
+    """The measured parity in words."""
+    parity = info.parity
+    cases = f"over {parity.images} images, batches {_list(parity.batches)}, edits {_list(parity.edits)}"
+    if info.output == "float32":
+        return f"largest error {parity.max_abs_error:.1e} (images in -1 to 1) {cases}"
+    share, levels = f"{parity.changed_fraction:.4%}", f"{parity.max_abs_error:.0f}"
+    return f"{share} of the values differ, by at most {levels} of 255 levels, {cases}"
+
+
+def _list(numbers: tuple[int, ...]) -> str:
+    return "/".join(map(str, numbers))

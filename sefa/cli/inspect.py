@@ -1,0 +1,165 @@
+"""sefa inspect: what is in a file?"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sefa.cli.export import describe_parity
+from sefa.cli.options import JsonOption
+from sefa.cli.output import format_bytes, print_facts, print_json, print_table
+from sefa_runtime.errors import InputError
+from sefa_runtime.exported import is_onnx, is_torchscript, read_info
+from sefa_runtime.model_info import ModelInfo
+
+
+def inspect(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint, a direction bank, or an exported model.")],
+    json: JsonOption = False,
+) -> None:
+    """Tell what a file is: checkpoint, direction bank or exported model.
+
+    The kind is detected from the contents, not from the name. An exported model needs no torch to be inspected.
+    """
+    if not file.is_file():
+        raise InputError(f"{file}: {'is a folder' if file.is_dir() else 'no such file'}")
+    if is_onnx(file) or is_torchscript(file):
+        _inspect_model(file, json)
+    elif _is_safetensors(file):
+        _inspect_bank(file, json)
+    else:
+        _inspect_checkpoint(file, json)
+
+
+def _inspect_model(path: Path, json: bool) -> None:
+    info = read_info(path)
+    kind = "TorchScript model" if is_torchscript(path) else "ONNX model"
+    if json:
+        print_json({"kind": kind, "bytes": path.stat().st_size, "info": info.to_dict()})
+        return
+    print_facts(
+        [
+            ("file", f"{path}, {kind}, {format_bytes(path.stat().st_size)}"),
+            (
+                "generator",
+                f"{info.family}, latent z of {info.z_dim}, {_pixels(info.resolution, info.channels)}",
+            ),
+            ("output", _output(info)),
+            ("precision", info.precision),
+            ("directions", f"{len(info.directions)}, found by {info.method}, normalize {info.normalize}"),
+            ("parity", describe_parity(info)),
+            ("checkpoint", f"sha256 {info.source_sha256}" if info.source_sha256 else "not from a file"),
+            ("made with", ", ".join(f"{name} {number}" for name, number in info.versions.items())),
+        ]
+    )
+    typer.echo()
+    print_table(
+        ("index", "name", "eigenvalue", "alpha"),
+        [
+            (
+                index,
+                direction.name,
+                f"{direction.eigenvalue:.4g}",
+                f"{direction.alpha_range[0]:g} to {direction.alpha_range[1]:g}",
+            )
+            for index, direction in enumerate(info.directions)
+        ],
+    )
+
+
+def _inspect_bank(path: Path, json: bool) -> None:
+    from sefa.bank import DirectionBank
+    from sefa.cli.factorize import print_directions
+
+    bank = DirectionBank.load(path)
+    source = bank.source
+    if json:
+        print_json(
+            {
+                "kind": "direction bank",
+                "names": list(bank.names),
+                "eigenvalues": bank.eigenvalues.tolist(),
+                "alpha_ranges": bank.alpha_range.tolist(),
+                "code_dim": bank.code_dim,
+                "num_layers": bank.edited_layers.shape[1],
+                "family": source.family,
+                "method": source.method,
+                "normalize": source.normalize,
+                "rank": source.rank,
+                "checkpoint_sha256": source.checkpoint_sha256,
+                "version": source.version,
+            }
+        )
+        return
+    print_facts(
+        [
+            ("file", f"{path}, direction bank"),
+            ("generator", f"{source.family}, {bank.edited_layers.shape[1]} layers, codes of {bank.code_dim}"),
+            ("method", f"{source.method}, normalize {source.normalize}, rank of A {source.rank}"),
+            (
+                "checkpoint",
+                f"sha256 {source.checkpoint_sha256}" if source.checkpoint_sha256 else "not from a file",
+            ),
+            ("made with", f"sefa {source.version}"),
+        ]
+    )
+    typer.echo()
+    print_directions(bank)
+
+
+def _inspect_checkpoint(path: Path, json: bool) -> None:
+    from sefa.checkpoint import load
+
+    generator = load(path)
+    shapes = [list(affine.shape) for affine in generator.affines()]
+    parameters = sum(parameter.numel() for parameter in generator.parameters())
+    if json:
+        print_json(
+            {
+                "kind": "checkpoint",
+                "family": generator.family,
+                "z_dim": generator.z_dim,
+                "code_dim": generator.code_dim,
+                "num_layers": generator.num_layers,
+                "resolution": list(generator.resolution),
+                "channels": generator.channels,
+                "num_classes": generator.num_classes,
+                "affine_shapes": shapes,
+                "parameters": parameters,
+                "sha256": generator.source_sha256,
+            }
+        )
+        return
+    print_facts(
+        [
+            ("file", f"{path}, checkpoint, {format_bytes(path.stat().st_size)}"),
+            ("generator", f"{generator.family}, latent z of {generator.z_dim}"),
+            ("image", _pixels(generator.resolution, generator.channels)),
+            ("parameters", f"{parameters:,}"),
+            (
+                "layers",
+                ", ".join(f"{index}: A {rows}x{columns}" for index, (rows, columns) in enumerate(shapes)),
+            ),
+            ("sha256", generator.source_sha256),
+        ]
+    )
+
+
+def _is_safetensors(path: Path) -> bool:
+    """An eight-byte length, then a JSON object."""
+    with path.open("rb") as file:
+        head = file.read(9)
+    return head[8:] == b"{" and head[:1] != b"{"
+
+
+def _pixels(resolution: tuple[int, int], channels: int) -> str:
+    height, width = resolution
+    colours = {1: "grey", 3: "RGB", 4: "RGBA"}.get(channels, f"{channels} channels")
+    return f"{width}x{height} pixels, {colours}"
+
+
+def _output(info: ModelInfo) -> str:
+    height, width = info.resolution
+    if info.output == "uint8":
+        return f"uint8 [batch, {height}, {width}, {info.channels}]"
+    return f"float32 [batch, {info.channels}, {height}, {width}] in -1 to 1"

@@ -1,0 +1,184 @@
+"""Options that several commands share, and how their values are read."""
+
+from collections.abc import Callable
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+
+import typer
+
+from sefa_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Number = TypeVar("Number", int, float)
+
+MAX_ALPHAS = 1000
+MAX_SEEDS = 1000
+
+
+class Device(StrEnum):
+    """Where torch computes."""
+
+    AUTO = "auto"
+    CUDA = "cuda"
+    CPU = "cpu"
+
+
+class Normalize(StrEnum):
+    """How the rows of A are scaled."""
+
+    NONE = "none"
+    ROWS = "rows"
+
+
+CheckpointArgument = Annotated[
+    Path, typer.Argument(metavar="CHECKPOINT", help="A trained generator, as torch.save wrote it.")
+]
+ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file made by [b]sefa export[/b].")]
+LayersOption = Annotated[
+    str,
+    typer.Option(metavar="SPEC", help="Layers to analyse: [b]all[/b], [b]3[/b], [b]0-3[/b], [b]0,2,5-7[/b]."),
+]
+EditLayersOption = Annotated[
+    str | None,
+    typer.Option(metavar="SPEC", help="Layers that an edit touches, if not those analysed."),
+]
+TopOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="K",
+        help="How many directions to keep, strongest first.",
+        show_default="16, or the latent's size",
+    ),
+]
+NormalizeOption = Annotated[
+    Normalize,
+    typer.Option(
+        help="[b]none[/b] is the paper's formula; [b]rows[/b] scales A's rows to unit length first, "
+        "as the authors' code does."
+    ),
+]
+DeviceOption = Annotated[Device, typer.Option(help="Where to compute; [b]auto[/b] is the GPU if torch can use one.")]
+ProviderOption = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME",
+        help="onnxruntime execution provider: [b]auto[/b] (CUDA where it works, else the CPU), [b]cuda[/b], "
+        "[b]cpu[/b], ... One asked for by name runs, or the command fails.",
+    ),
+]
+ThreadsOption = Annotated[
+    int | None, typer.Option(metavar="N", help="CPU threads.", show_default="onnxruntime's choice")
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+LatentFileOption = Annotated[
+    Path | None,
+    typer.Option("--z", metavar="FILE.npy", help="Latents of your own, shape \\[N, z_dim], instead of seeds."),
+]
+
+
+def parse_edit(text: str) -> tuple[str | int, float]:
+    """Read `pose=2.5` or `3=-1` as direction and alpha.
+
+    Raises:
+        InputError: If it is not of that form.
+    """
+    direction, equals, alpha = text.partition("=")
+    if not equals or not direction.strip():
+        raise InputError(f"an edit looks like pose=2.5 or 3=-1, got {text!r}")
+    return parse_direction(direction), _number(alpha, float, text)
+
+
+def parse_direction(text: str) -> str | int:
+    """Read an index if it looks like one, else a name."""
+    text = text.strip()
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+def parse_alphas(text: str) -> list[float]:
+    """Read `-3:3:7` (from, to, how many) or `-2,0,2`.
+
+    Raises:
+        InputError: If it is neither.
+    """
+    if ":" not in text:
+        return [_number(part, float, text) for part in text.split(",")]
+    parts = text.split(":")
+    if len(parts) != 3:
+        raise InputError(f"alphas look like -3:3:7 (from, to, how many) or -2,0,2, got {text!r}")
+    start, end, count = (
+        _number(parts[0], float, text),
+        _number(parts[1], float, text),
+        _number(parts[2], int, text),
+    )
+    if not 1 <= count <= MAX_ALPHAS:
+        raise InputError(f"alphas must be 1 to {MAX_ALPHAS} steps, got {count}")
+    return linear_steps(start, end, count)
+
+
+def linear_steps(start: float, end: float, count: int) -> list[float]:
+    """`count` evenly spaced numbers, both ends included."""
+    import numpy as np
+
+    return [float(number) for number in np.linspace(start, end, count)]
+
+
+def parse_integers(text: str) -> list[int]:
+    """Read `7`, `1,2,8` or `1-6`.
+
+    Raises:
+        InputError: If it is none of these.
+    """
+    numbers: list[int] = []
+    for part in text.split(","):
+        first, dash, last = part.strip().partition("-")
+        start = _number(first, int, text)
+        end = _number(last, int, text) if dash else start
+        if not start <= end < start + MAX_SEEDS:
+            raise InputError(f"a range must run upwards over at most {MAX_SEEDS} numbers, got {part!r}")
+        numbers += range(start, end + 1)
+    return numbers
+
+
+def choose_latents(seeds: str | None, z: Path | None) -> dict[str, Any]:
+    """The `seed=` or `z=` argument for an Editor; seed 0 if nothing was given.
+
+    Raises:
+        InputError: If both were given, or one cannot be read.
+    """
+    if seeds is not None and z is not None:
+        raise InputError("give seeds or --z, not both")
+    if z is not None:
+        return {"z": load_latents(z)}
+    return {"seed": parse_integers(seeds or "0")}
+
+
+def load_latents(path: Path) -> "NDArray[Any]":
+    """Read an array of latents from a `.npy` file.
+
+    Raises:
+        InputError: If it is missing or no array of numbers.
+    """
+    import numpy as np
+
+    try:
+        array = np.load(path, allow_pickle=False)
+    except FileNotFoundError:
+        raise InputError(f"{path}: no such file") from None
+    except (ValueError, EOFError, OSError) as error:
+        raise InputError(f"{path}: not a .npy file of numbers, or damaged") from error
+    if not isinstance(array, np.ndarray):
+        raise InputError(f"{path}: an .npz archive of several arrays, a .npy file was expected")
+    return array
+
+
+def _number(text: str, kind: Callable[[str], Number], whole: str) -> Number:
+    try:
+        return kind(text)
+    except ValueError:
+        raise InputError(f"{text.strip()!r} in {whole!r} is not a number") from None

@@ -1,0 +1,88 @@
+"""sefa sweep: a picture strip, a grid or an animation along one direction."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sefa.cli.options import (
+    LatentFileOption,
+    ModelArgument,
+    ProviderOption,
+    ThreadsOption,
+    choose_latents,
+    linear_steps,
+    parse_alphas,
+    parse_direction,
+)
+from sefa.cli.output import progress_bar
+from sefa_runtime.files import check_output
+
+
+def sweep(
+    model: ModelArgument,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="[b].png[/b], [b].jpg[/b]: seeds down, alphas across. [b].gif[/b], [b].webp[/b]: an animation.",
+        ),
+    ],
+    direction: Annotated[str, typer.Option(metavar="NAME|INDEX", help="The direction to move along.")] = "0",
+    seeds: Annotated[
+        str | None,
+        typer.Option(metavar="SEEDS", help="[b]7[/b], or several: [b]1,2,5-8[/b]; 0 if not given."),
+    ] = None,
+    z: LatentFileOption = None,
+    alphas: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FROM:TO:STEPS",
+            help="The distances, as [b]-3:3:7[/b] or [b]-2,0,2[/b].",
+            show_default="the direction's suggested range, 7 steps, 24 in an animation",
+        ),
+    ] = None,
+    scale: Annotated[int, typer.Option(metavar="N", help="Enlarge the pictures N times.")] = 1,
+    frames_per_second: Annotated[float, typer.Option("--fps", help="Pace of an animation.")] = 12.0,
+    provider: ProviderOption = "auto",
+    threads: ThreadsOption = None,
+) -> None:
+    """See what a direction does: move along it, for one or more seeds.
+
+    [b]sefa sweep faces.onnx -o turn.gif --direction 1 --seeds 1-4 --scale 3[/b]
+    """
+    from sefa_runtime import load
+    from sefa_runtime.images import (
+        ANIMATION_SUFFIXES,
+        PICTURE_SUFFIXES,
+        check_suffix,
+        enlarge,
+        grid,
+        save_animation,
+        save_picture,
+    )
+
+    check_suffix(output, (*PICTURE_SUFFIXES, ".gif"))
+    check_output(output)
+    animated = output.suffix.lower() in ANIMATION_SUFFIXES
+    latents = choose_latents(seeds, z)
+    steps = None if alphas is None else parse_alphas(alphas)
+    with progress_bar("Drawing") as show:
+        editor = load(model, provider, threads=threads)
+        index = editor.direction_index(parse_direction(direction))
+        if steps is None:
+            steps = linear_steps(*editor.info.directions[index].alpha_range, 24 if animated else 7)
+        pictures = editor.sweep(**latents, direction=index, alphas=steps, progress=show)
+    pictures = enlarge(pictures, scale)
+    if animated:
+        frames = pictures.transpose(1, 2, 0, 3, 4)  # [A, H, N, W, C]: the seeds side by side
+        frames = frames.reshape(*frames.shape[:2], -1, frames.shape[-1])
+        save_animation(frames, output, frames_per_second)
+    else:
+        save_picture(grid(pictures), output)
+    typer.echo(
+        f"{output}: {editor.info.names[index]}, alpha {steps[0]:g} to {steps[-1]:g} in {len(steps)} steps, "
+        f"{len(pictures)} {'seed' if len(pictures) == 1 else 'seeds'}, on {editor.provider}"
+    )

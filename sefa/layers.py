@@ -1,0 +1,51 @@
+"""Layer specifications: `all`, `3`, `0-3`, `0,2,5-7`."""
+
+from collections.abc import Iterable
+
+from sefa.errors import ArgumentError
+
+LayerSpec = str | int | Iterable[int]
+
+
+def parse_layers(spec: LayerSpec, num_layers: int) -> tuple[int, ...]:
+    """Turn a specification into layer indices.
+
+    Args:
+        spec: `all`, an index, a range with both ends included, a comma-separated list of these, or indices.
+        num_layers: Number L of layers there are.
+
+    Returns:
+        Indices in ascending order, each once.
+
+    Raises:
+        ArgumentError: If the specification cannot be read, is empty, or names a layer that is not there.
+    """
+    if isinstance(spec, str):
+        wanted = set[int]()
+        for part in spec.split(","):
+            wanted |= _parse_part(part.strip(), spec, num_layers)
+    else:
+        wanted = {spec} if isinstance(spec, int) else {int(index) for index in spec}
+    unknown = sorted(index for index in wanted if not 0 <= index < num_layers)
+    if unknown or not wanted:
+        raise ArgumentError(
+            f"layers must be all or in 0..{num_layers - 1}, got {spec!r}"
+            if isinstance(spec, str)
+            else f"layers must be in 0..{num_layers - 1}, got {sorted(wanted)}"
+        )
+    return tuple(sorted(wanted))
+
+
+def _parse_part(part: str, spec: str, num_layers: int) -> set[int]:
+    if part == "all":
+        return set(range(num_layers))
+    first, dash, last = part.partition("-")
+    try:
+        start, end = int(first), int(last if dash else first)
+    except ValueError:
+        raise ArgumentError(f"layers must look like all, 3, 0-3 or 0,2,5-7, got {spec!r}") from None
+    if end < start:
+        raise ArgumentError(f"layers {part!r} run backwards")
+    if end >= num_layers:  # Before a set of that size is made.
+        raise ArgumentError(f"layers must be all or in 0..{num_layers - 1}, got {spec!r}")
+    return set(range(start, end + 1))

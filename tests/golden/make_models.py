@@ -1,0 +1,66 @@
+"""Make the small models that the runtime's tests and `sefa doctor` use: python tests/golden/make_models.py"""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from onnx import TensorProto, helper
+
+from sefa.factorization import factorize
+from sefa.generators import DCGAN
+from sefa_export import bake, export_onnx
+from sefa_runtime import doctor
+
+GOLDEN = Path(__file__).parent
+NAMES = ("pose", "light", "direction-2", "direction-3")
+
+
+def tiny_state_dict() -> dict[str, torch.Tensor]:
+    """A DCGAN with latents of 6 and images of 8x4 RGB pixels."""
+    random = torch.Generator().manual_seed(0)
+
+    def normal(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=random)
+
+    return {
+        "main.0.weight": normal(6, 5, 4, 2),
+        "main.1.weight": normal(5),
+        "main.1.bias": normal(5),
+        "main.1.running_mean": normal(5),
+        "main.1.running_var": normal(5).square() + 0.5,
+        "main.3.weight": normal(5, 3, 4, 4) * 0.2,
+    }
+
+
+def make_tiny() -> None:
+    """tiny.onnx, tiny_float32.onnx, and tiny.npz with what PyTorch computes."""
+    generator = DCGAN.from_state_dict(tiny_state_dict())
+    bank = replace(factorize(generator, top=len(NAMES)), names=NAMES)
+    for output, name in (("uint8", "tiny.onnx"), ("float32", "tiny_float32.onnx")):
+        export_onnx(generator, bank, GOLDEN / name, output)
+    random = np.random.default_rng(0)
+    z = random.standard_normal((3, 6), np.float32)
+    direction = np.array([[0, 1], [2, 3], [1, 0]])
+    alpha = random.uniform(-3, 3, (3, 2)).astype(np.float32)
+    inputs = [torch.from_numpy(array) for array in (z, direction, alpha)]
+    images = {output: bake(generator, bank, output)(*inputs).numpy() for output in ("uint8", "float32")}
+    np.savez(GOLDEN / "tiny.npz", z=z, direction=direction, alpha=alpha, **images)
+
+
+def make_probe() -> None:
+    """A 3x3 convolution of ones with padding: x [1, 1, 8, 8] -> y [1, 1, 8, 8]."""
+    weight = helper.make_tensor("weight", TensorProto.FLOAT, [1, 1, 3, 3], [1.0] * 9)
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 1, 8, 8])
+    y = helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 1, 8, 8])
+    node = helper.make_node("Conv", ["x", "weight"], ["y"], pads=[1, 1, 1, 1])
+    graph = helper.make_graph([node], "probe", [x], [y], [weight])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    onnx.checker.check_model(model)
+    onnx.save(model, Path(doctor.__file__).parent / doctor.PROBE)
+
+
+if __name__ == "__main__":
+    make_tiny()
+    make_probe()

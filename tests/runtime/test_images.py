@@ -1,0 +1,86 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+from sefa_runtime import InputError
+from sefa_runtime.images import contact_sheet, enlarge, grid, save_animation, save_picture
+
+
+def numbered(*shape: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+    """Pictures in which every value differs from its neighbours'."""
+    return (np.arange(np.prod(shape)) * 37 % 251).astype(np.uint8).reshape(shape)
+
+
+@pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA")])
+def test_a_png_holds_the_very_values(tmp_path: Path, channels: int, mode: str) -> None:
+    picture = numbered(5, 7, channels)
+    save_picture(picture, tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as image:
+        assert image.mode == mode
+        np.testing.assert_array_equal(np.asarray(image).reshape(picture.shape), picture)
+
+
+@pytest.mark.parametrize(("name", "kind"), [("a.jpg", "JPEG"), ("a.JPEG", "JPEG"), ("a.webp", "WEBP")])
+def test_the_suffix_chooses_the_format(tmp_path: Path, name: str, kind: str) -> None:
+    save_picture(numbered(8, 8, 4), tmp_path / name)
+    with Image.open(tmp_path / name) as image:
+        assert image.format == kind
+
+
+def test_an_unknown_suffix_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"a\.bmp: the name must end in \.png"):
+        save_picture(numbered(8, 8, 3), tmp_path / "a.bmp")
+
+
+def test_a_grid_joins_rows_and_columns() -> None:
+    pictures = numbered(2, 3, 4, 5, 3)
+    joined = grid(pictures)
+    assert joined.shape == (8, 15, 3)
+    np.testing.assert_array_equal(joined[4:8, 10:15], pictures[1, 2])
+
+
+def test_enlarging_keeps_leading_axes_and_flat_colours() -> None:
+    pictures = np.full((2, 3, 4, 5, 3), 77, np.uint8)
+    large = enlarge(pictures, 3)
+    assert large.shape == (2, 3, 12, 15, 3)
+    assert (large == 77).all()
+    assert enlarge(numbered(4, 5, 1), 2).shape == (8, 10, 1)
+
+
+@pytest.mark.parametrize("factor", [0, -1, 33])
+def test_a_scale_out_of_range_is_refused(factor: int) -> None:
+    with pytest.raises(InputError, match="scale must be 1 to 32"):
+        enlarge(numbered(4, 4, 3), factor)
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.webp"])
+def test_an_animation_runs_forth_and_back_for_ever(tmp_path: Path, name: str) -> None:
+    frames = np.stack([np.full((6, 6, 3), level, np.uint8) for level in (0, 80, 160, 240)])
+    save_animation(frames, tmp_path / name, frames_per_second=10)
+    with Image.open(tmp_path / name) as image:
+        levels = [int(np.asarray(frame.convert("RGB"))[3, 3, 0]) for frame in ImageSequence.Iterator(image)]
+        assert levels == pytest.approx([0, 80, 160, 240, 160, 80], abs=6)
+        assert image.info["loop"] == 0
+
+
+def test_an_animation_of_one_frame_is_a_picture(tmp_path: Path) -> None:
+    save_animation(numbered(1, 6, 6, 3), tmp_path / "a.gif")
+    with Image.open(tmp_path / "a.gif") as image:
+        assert len(list(ImageSequence.Iterator(image))) == 1
+
+
+@pytest.mark.parametrize("pace", [0, -1, 101, float("nan")])
+def test_a_pace_out_of_range_is_refused(tmp_path: Path, pace: float) -> None:
+    with pytest.raises(InputError, match="frames per second"):
+        save_animation(numbered(2, 6, 6, 3), tmp_path / "a.gif", pace)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_sheet_shows_every_picture_unscaled() -> None:
+    pictures = np.zeros((2, 3, 4, 16, 8, 3), np.uint8)
+    pictures[1, 2, 3] = (250, 10, 10)
+    sheet = contact_sheet(pictures, ["a", "b"], ["x", "y", "z"], ["1", "2", "3", "4"])
+    assert int((sheet == (250, 10, 10)).all(axis=-1).sum()) == 16 * 8
+    assert int((sheet == 0).all(axis=-1).sum()) == (2 * 3 * 4 - 1) * 16 * 8
