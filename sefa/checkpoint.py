@@ -6,7 +6,9 @@ refuses is refused here.
 
 import hashlib
 import pickle
+import pickletools
 import re
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -38,6 +40,7 @@ CONTAINER_KEYS = (
     "params",
 )
 MAX_DEPTH = 3  # of dicts in dicts: {"models": ...} is not searched for ever
+MAX_SCANNED = 2**20  # bytes of a refused pickle that are searched for what to name in the message
 EXPECTED = "a PyTorch checkpoint of a DCGAN generator was expected"
 
 
@@ -76,10 +79,13 @@ def _read(path: Path) -> Any:
         head = file.read(512)
     _refuse_other_kinds(path, head)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            # Of pickle protocols that torch.save does not use; the error that follows says more.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        raise CheckpointError(_why_not_unpickled(error, head)) from error
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, AttributeError, TypeError) as error:
+        raise CheckpointError(_why_not_unpickled(path, head, error)) from error
+    except (RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError, TypeError) as error:
         # What torch raises for damaged files has no class of its own.
         raise CheckpointError(f"truncated or damaged; {EXPECTED}") from error
 
@@ -108,16 +114,39 @@ def _refuse_other_kinds(path: Path, head: bytes) -> None:
         raise CheckpointError(f"not a checkpoint file; {EXPECTED}")
 
 
-def _why_not_unpickled(error: pickle.UnpicklingError, head: bytes) -> str:
-    wanted = re.search(r"GLOBAL ([\w.]+)", str(error))
-    if wanted:
-        return (
-            f"a pickle that wants to run {wanted[1]}: refused, nothing in it was run; "
-            "save the generator's state_dict() instead"
-        )
-    if head.startswith(b"PK"):
+def _why_not_unpickled(path: Path, head: bytes, error: pickle.UnpicklingError) -> str:
+    refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+    if refused:
+        wanted = [refused[1]]
+    elif head.startswith(b"PK"):
         return f"truncated or damaged; {EXPECTED}"
-    return f"a pickle that torch.save did not write, or damaged; {EXPECTED}"
+    else:
+        wanted = _functions_named_in(path)
+    if not wanted:
+        return f"a pickle that torch.save did not write, or damaged; {EXPECTED}"
+    return (
+        f"a pickle that wants to run {', '.join(wanted[:3])}: refused, nothing in it was run; "
+        "save the generator's state_dict() instead"
+    )
+
+
+def _functions_named_in(path: Path) -> list[str]:
+    """What a plain pickle would import, read from its opcodes without running them."""
+    names: list[str] = []
+    strings: list[str] = []
+    with path.open("rb") as file:
+        beginning = file.read(MAX_SCANNED)
+    try:
+        for opcode, argument, _ in pickletools.genops(beginning):
+            if opcode.name == "GLOBAL":
+                names.append(str(argument).replace(" ", "."))
+            elif opcode.name == "STACK_GLOBAL":
+                names.append(".".join(strings[-2:]))
+            elif isinstance(argument, str):
+                strings.append(argument)
+    except ValueError:  # Damaged, or longer than what was read.
+        pass
+    return list(dict.fromkeys(names))
 
 
 def _generator_tensors(content: Any) -> dict[str, Tensor]:

@@ -68,7 +68,8 @@ def factorize(
             checkpoint_sha256=generator.source_sha256,
             method="sefa",
             normalize=normalize,
-            rank=int(torch.linalg.matrix_rank(A)),
+            # Weights are stored in float32: singular values below its rounding are zeros.
+            rank=int(torch.linalg.matrix_rank(A, rtol=generator.code_dim * torch.finfo(torch.float32).eps)),
             version=VERSION,
         ),
     )

@@ -36,11 +36,16 @@ class EditGraph(nn.Module):
         Returns:
             image: uint8 [batch, H, W, C], or float32 [batch, C, H, W] in [-1, 1].
         """
-        batch, edits = direction.shape
-        index = direction.clamp(0, self.vectors.shape[0] - 1).reshape(-1)
+        # One more edit, of alpha 0, so that no operator meets an empty axis when there are none: onnxruntime up to
+        # 1.31 leaves the result of a MatMul over an empty axis uninitialised.
+        batch = z.shape[0]
+        direction = torch.cat([direction, direction.new_zeros(batch, 1)], dim=1)  # [batch, edits + 1]
+        alpha = torch.cat([alpha, alpha.new_zeros(batch, 1)], dim=1)
         # index_select becomes ONNX's Gather; indexing with [] would become GatherND, undefined out of range on CUDA.
-        vectors = self.vectors.index_select(0, index).reshape(batch, edits, self.vectors.shape[1])
-        weights = alpha[..., None] * self.mask.index_select(0, index).reshape(batch, edits, self.mask.shape[1])
+        index = direction.clamp(0, self.vectors.shape[0] - 1).reshape(-1)
+        vectors = self.vectors.index_select(0, index).reshape(batch, -1, self.vectors.shape[1])
+        mask = self.mask.index_select(0, index).reshape(batch, -1, self.mask.shape[1])
+        weights = alpha[..., None] * mask  # [batch, edits + 1, L]
         codes = self.generator.encode(z) + weights.transpose(1, 2) @ vectors  # [batch, L, D]
         image: Tensor = self.generator.decode(codes)  # [batch, C, H, W]
         if self.output == "float32":

@@ -74,8 +74,8 @@ def _check_provider(provider: str) -> Check:
             session = build_session(path, feeds, provider)
             (y,) = session.inference.run(None, feeds)
     except ProviderError as error:
-        remedy = f"with an NVIDIA GPU: {error.remedy}" if error.remedy else ""
-        return Check(name, False, error.reason.removeprefix(f"{provider}: "), remedy, needed=provider == "cpu")
+        reason = error.reason.removeprefix(f"{provider}: ")
+        return Check(name, False, reason, error.remedy, needed=provider == "cpu")
     right = bool(np.allclose(y[0, 0, 1:-1, 1:-1], 9.0) and y[0, 0, 0, 0] == 4.0)
     if not right:
         return Check(name, False, "runs a convolution, with a wrong result", needed=provider == "cpu")

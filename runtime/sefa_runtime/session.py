@@ -31,6 +31,7 @@ DEFAULT_OPTIONS: dict[str, dict[str, str]] = {
     # that was measured at export.
     "CUDAExecutionProvider": {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"},
 }
+NVIDIA = {"CUDAExecutionProvider", "TensorrtExecutionProvider"}
 INSTALL_CPU = "pip install 'sefa[cpu]'"
 INSTALL_GPU = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'sefa[gpu]'"
 QUIET = 4  # onnxruntime's severity FATAL: what goes wrong is raised, not printed
@@ -136,7 +137,7 @@ def _build(
         has = ", ".join(map(short_name, ort.get_available_providers()))
         raise ProviderError(
             f"{short_name(provider)}: the installed onnxruntime {ort.__version__} is built without it (it has: {has})",
-            _remedy(provider),
+            INSTALL_GPU if provider in NVIDIA else "",
         )
     session_options = ort.SessionOptions()
     session_options.intra_op_num_threads = threads or 0
@@ -145,7 +146,7 @@ def _build(
     if not on_cpu:
         providers.append("CPUExecutionProvider")  # Shape arithmetic stays on the CPU under every provider.
     with _quiet(ort, skip=on_cpu):
-        if provider == "CUDAExecutionProvider":
+        if provider in NVIDIA:
             ort.preload_dlls()
         started = time.perf_counter_ns()
         try:
@@ -157,7 +158,7 @@ def _build(
         load_ms = (time.perf_counter_ns() - started) / 1e6
         inference.disable_fallback()
         if inference.get_providers()[0] != provider:
-            raise ProviderError(f"{short_name(provider)}: {_why_not_loaded(ort, provider)}", _remedy(provider))
+            raise _left_out(ort, provider)
         warm_up_ms = None
         if not on_cpu:
             started = time.perf_counter_ns()
@@ -179,27 +180,25 @@ def _build(
     )
 
 
-def _remedy(provider: str) -> str:
-    return INSTALL_GPU if provider == "CUDAExecutionProvider" else ""
-
-
-def _why_not_loaded(ort: ModuleType, provider: str) -> str:
+def _left_out(ort: ModuleType, provider: str) -> ProviderError:
     """Find the missing piece after onnxruntime has silently left the provider out."""
-    if provider == "CUDAExecutionProvider":
+    name = short_name(provider)
+    if provider in NVIDIA:
         try:
             driver = ctypes.CDLL("libcuda.so.1")
         except OSError as error:
-            return f"no NVIDIA driver on this machine ({error})"
+            return ProviderError(f"{name}: no NVIDIA driver on this machine ({error})", "install NVIDIA's driver")
         count = ctypes.c_int()
         if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
-            return "the NVIDIA driver is installed but offers no device (nvidia-smi shows more)"
-    library = Path(str(ort.__file__)).parent / "capi" / f"libonnxruntime_providers_{short_name(provider)}.so"
+            return ProviderError(f"{name}: the NVIDIA driver is there but offers no device", "see what nvidia-smi says")
+    library = Path(str(ort.__file__)).parent / "capi" / f"libonnxruntime_providers_{name}.so"
     try:
         ctypes.CDLL(str(library.with_name("libonnxruntime_providers_shared.so")), mode=ctypes.RTLD_GLOBAL)
         ctypes.CDLL(str(library))
     except OSError as error:
-        return f"its library cannot be loaded: {error}"
-    return "onnxruntime left it out without saying why; `sefa doctor` tells what works here"
+        remedy = INSTALL_GPU if provider == "CUDAExecutionProvider" else ""
+        return ProviderError(f"{name}: its library cannot be loaded: {error}", remedy)
+    return ProviderError(f"{name}: onnxruntime left it out without saying why", "`sefa doctor` tells what works here")
 
 
 @contextlib.contextmanager

@@ -1,0 +1,77 @@
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import sefa
+from sefa import ArgumentError, BankError
+from sefa_export import EditGraph, bake
+
+
+@pytest.fixture
+def generator(golden: Path) -> sefa.Generator:
+    return sefa.load(golden / "dcgan_small_64.pth")
+
+
+@pytest.fixture
+def graph(generator: sefa.Generator) -> EditGraph:
+    return bake(generator, sefa.factorize(generator, top=5), output="float32")
+
+
+def test_edits_are_those_recorded_from_the_original(graph: EditGraph, generator: sefa.Generator, golden: Path) -> None:
+    every = bake(generator, sefa.factorize(generator, top=20), output="float32")
+    with np.load(golden / "dcgan_small_64.npz") as recorded:
+        z = torch.from_numpy(recorded["z"][recorded["edit_batch"]])
+        top, bottom, left, right = recorded["crop_box"]
+        for index, alpha, expected in zip(
+            recorded["edit_index__layer0"], recorded["edit_alpha"], recorded["imgcrop_edit__layer0"], strict=True
+        ):
+            image = every(z, torch.tensor([[int(index)]]), torch.tensor([[float(alpha)]]))
+            np.testing.assert_allclose(image[:, :, top:bottom, left:right].numpy(), expected, atol=1e-4)
+
+
+def test_several_edits_add_up(graph: EditGraph, generator: sefa.Generator) -> None:
+    z = torch.randn(2, 20, generator=torch.Generator().manual_seed(0))
+    image = graph(z, torch.tensor([[0, 3, 3], [1, 2, 4]]), torch.tensor([[1.0, -2.0, 0.5], [0.0, 1.0, 3.0]]))
+    n = graph.vectors
+    moved = z + torch.stack([n[0] - 1.5 * n[3], n[2] + 3 * n[4]])
+    torch.testing.assert_close(image, generator.decode(generator.encode(moved)), atol=1e-5, rtol=0)
+
+
+def test_an_edit_touches_only_its_layers(generator: sefa.Generator) -> None:
+    bank = sefa.factorize(generator, top=2)
+    untouched = replace(bank, edited_layers=torch.tensor([[True], [False]]))
+    z = torch.zeros(1, 20)
+    graph = bake(generator, untouched)
+    unedited = graph(z, torch.zeros(1, 0, dtype=torch.int64), torch.zeros(1, 0))
+    assert (graph(z, torch.tensor([[0]]), torch.tensor([[3.0]])) != unedited).any()
+    assert (graph(z, torch.tensor([[1]]), torch.tensor([[3.0]])) == unedited).all()
+
+
+def test_directions_out_of_range_are_clamped(graph: EditGraph) -> None:
+    z, alpha = torch.zeros(1, 20), torch.tensor([[2.0]])
+    for outside, last in ((99, 4), (-1, 0)):
+        torch.testing.assert_close(
+            graph(z, torch.tensor([[outside]]), alpha), graph(z, torch.tensor([[last]]), alpha), atol=0, rtol=0
+        )
+
+
+def test_uint8_is_the_image_in_255_levels(generator: sefa.Generator) -> None:
+    bank = sefa.factorize(generator)
+    inputs = torch.randn(2, 20), torch.tensor([[0], [1]]), torch.tensor([[30.0], [-30.0]])
+    image, levels = bake(generator, bank, "float32")(*inputs), bake(generator, bank)(*inputs)
+    assert (levels.dtype, levels.shape) == (torch.uint8, (2, 64, 64, 3))
+    error = levels.permute(0, 3, 1, 2).double() - (image.double() + 1) * 127.5
+    assert float(error.abs().max()) <= 0.5 + 1e-4
+
+
+def test_what_does_not_belong_together_is_refused(generator: sefa.Generator) -> None:
+    bank = sefa.factorize(generator)
+    with pytest.raises(ArgumentError, match="output must be uint8 or float32, got 'png'"):
+        bake(generator, bank, "png")
+    other: Any = replace(bank.source, checkpoint_sha256="0" * 64)
+    with pytest.raises(BankError, match="another generator"):
+        bake(generator, replace(bank, source=other))

@@ -1,0 +1,178 @@
+import itertools
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+import sefa
+import sefa_runtime
+from sefa.demo import find_faces
+from sefa_export import VerificationError, bake, export_onnx, onnx_export
+from sefa_runtime import latents_from_seeds
+
+BATCHES, EDITS = (1, 2, 7, 16), (0, 1, 3)
+
+
+@pytest.fixture(scope="module")
+def faces() -> sefa.Generator:
+    return sefa.load(find_faces())
+
+
+@pytest.fixture(scope="module")
+def bank(faces: sefa.Generator) -> sefa.DirectionBank:
+    return sefa.factorize(faces)
+
+
+@pytest.fixture(scope="module")
+def models(
+    faces: sefa.Generator, bank: sefa.DirectionBank, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("models")
+    return {output: export_onnx(faces, bank, folder / f"{output}.onnx", output) for output in ("uint8", "float32")}
+
+
+def inputs(batch: int, edits: int) -> tuple[np.ndarray[Any, Any], ...]:
+    random = np.random.default_rng(batch * 10 + edits)
+    return (
+        random.standard_normal((batch, 100), np.float32),
+        random.integers(16, size=(batch, edits)),
+        random.uniform(-3, 3, (batch, edits)).astype(np.float32),
+    )
+
+
+@pytest.mark.parametrize(("batch", "edits"), list(itertools.product(BATCHES, EDITS)))
+def test_float_images_of_faces_are_pytorchs(
+    faces: sefa.Generator, bank: sefa.DirectionBank, models: dict[str, Path], batch: int, edits: int
+) -> None:
+    arrays = inputs(batch, edits)
+    image = sefa_runtime.load(models["float32"], "cpu").run(*arrays)
+    expected = bake(faces, bank, "float32")(*map(torch.from_numpy, arrays)).numpy()
+    np.testing.assert_allclose(image, expected, atol=1e-4)
+
+
+def test_uint8_images_of_faces_are_pytorchs(
+    faces: sefa.Generator, bank: sefa.DirectionBank, models: dict[str, Path]
+) -> None:
+    editor, graph = sefa_runtime.load(models["uint8"], "cpu"), bake(faces, bank)
+    changed = total = 0
+    for batch, edits in itertools.product(BATCHES, EDITS):
+        arrays = inputs(batch, edits)
+        difference = np.abs(editor.run(*arrays).astype(int) - graph(*map(torch.from_numpy, arrays)).numpy())
+        assert difference.max() <= 1
+        changed, total = changed + int((difference > 0).sum()), total + difference.size
+    assert changed <= 0.001 * total
+
+
+def test_faces_are_those_recorded_from_the_original(models: dict[str, Path], golden: Path) -> None:
+    editor = sefa_runtime.load(models["float32"], "cpu")
+    with np.load(golden / "faces.npz") as recorded:
+        image = editor.run(recorded["z"], 0, 0.0)
+        np.testing.assert_allclose(image, recorded["img"], atol=1e-4)
+
+
+def test_directions_of_faces_are_those_recorded_from_the_original(bank: sefa.DirectionBank, golden: Path) -> None:
+    with np.load(golden / "faces.npz") as recorded:
+        np.testing.assert_allclose(bank.vectors.numpy(), recorded["dirs__layer0"][:16], atol=1e-4)
+
+
+def test_alpha_zero_is_the_same_picture_to_the_bit_for_every_direction(models: dict[str, Path]) -> None:
+    z = latents_from_seeds(range(4), 100)
+    for path in models.values():
+        editor = sefa_runtime.load(path, "cpu")
+        unedited = editor.run(z, np.zeros((4, 0), int), np.zeros((4, 0)))
+        for index in range(16):
+            np.testing.assert_array_equal(editor.run(z, index, 0.0), unedited)
+            np.testing.assert_array_equal(editor.run(z, index, -0.0), unedited)
+
+
+def test_an_image_is_the_same_in_any_batch(models: dict[str, Path]) -> None:
+    editor = sefa_runtime.load(models["float32"], "cpu")
+    z = latents_from_seeds(range(16), 100)
+    alone = np.concatenate([editor.run(row, 1, 2.0) for row in z])
+    for batch in BATCHES:
+        np.testing.assert_allclose(editor.run(z[:batch], 1, 2.0), alone[:batch], atol=1e-5)
+
+
+def test_the_graph_clamps_a_direction_out_of_range(models: dict[str, Path]) -> None:
+    # Past the Editor, which refuses it: as a server of another maker would run the file.
+    session = onnxruntime.InferenceSession(str(models["uint8"]), providers=["CPUExecutionProvider"])
+    feeds = {"z": latents_from_seeds([1], 100), "alpha": np.full((1, 1), 2.0, np.float32)}
+    (outside,) = session.run(None, feeds | {"direction": np.array([[999]])})
+    (last,) = session.run(None, feeds | {"direction": np.array([[15]])})
+    np.testing.assert_array_equal(outside, last)
+
+
+def test_the_contract_is_in_the_file(models: dict[str, Path]) -> None:
+    model = onnx.load(models["uint8"])
+    onnx.checker.check_model(model, full_check=True)
+
+    def axes(value: onnx.ValueInfoProto) -> list[str | int]:
+        return [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
+
+    assert {value.name: axes(value) for value in (*model.graph.input, *model.graph.output)} == {
+        "z": ["batch", 100],
+        "direction": ["batch", "edits"],
+        "alpha": ["batch", "edits"],
+        "image": ["batch", 64, 64, 3],
+    }
+    assert [opset.version for opset in model.opset_import] == [18]
+
+
+def test_only_plain_operators_are_used(models: dict[str, Path]) -> None:
+    operators = {node.op_type for node in onnx.load(models["uint8"]).graph.node}
+    assert "Gather" in operators
+    assert not operators & {"GatherND", "BatchNormalization", "RandomNormalLike", "Loop", "If", "Scan"}
+
+
+def test_the_file_describes_itself(models: dict[str, Path], faces: sefa.Generator) -> None:
+    info = sefa_runtime.load(models["uint8"], "cpu").info
+    assert (info.family, info.latent, info.z_dim, info.resolution) == ("dcgan", "z", 100, (64, 64))
+    assert info.source_sha256 == faces.source_sha256
+    assert len(info.directions) == 16
+    assert info.parity.images == 30
+    assert info.parity.max_abs_error <= 1
+    assert info.versions["torch"]
+
+
+def test_nothing_of_this_machine_is_in_the_file(models: dict[str, Path]) -> None:
+    content = models["uint8"].read_bytes()
+    for trace in (str(Path.home()), str(Path(torch.__file__).parent), "site-packages", "stack_trace", ".py"):
+        assert trace.encode() not in content
+
+
+def test_the_generator_is_left_as_it_was(golden: Path, tmp_path: Path) -> None:
+    generator = sefa.load(golden / "dcgan_small_64.pth")
+    before = {name: value.clone() for name, value in generator.state_dict().items()}
+    export_onnx(generator, sefa.factorize(generator), tmp_path / "a.onnx")
+    for name, value in generator.state_dict().items():
+        torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+def test_an_export_that_differs_from_pytorch_leaves_no_file(
+    golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = sefa.load(golden / "dcgan_small_64.pth")
+    to_onnx = onnx_export._to_onnx
+
+    def damage(*arguments: Any) -> onnx.ModelProto:
+        """An exporter that loses a weight and renames an input."""
+        model = to_onnx(*arguments)
+        weight = max(model.graph.initializer, key=lambda tensor: len(tensor.raw_data))
+        weight.raw_data = bytes(len(weight.raw_data))
+        for node in model.graph.node:
+            node.input[:] = ["latent" if name == "z" else name for name in node.input]
+        model.graph.input[0].name = "latent"
+        return model
+
+    monkeypatch.setattr(onnx_export, "_to_onnx", damage)
+    (tmp_path / "a.onnx").write_bytes(b"the one before")
+    with pytest.raises(VerificationError) as error_info:
+        export_onnx(generator, sefa.factorize(generator), tmp_path / "a.onnx")
+    assert "inputs are ['latent', 'direction', 'alpha']" in str(error_info.value)
+    assert "batch 7, edits 3" in str(error_info.value)
+    assert (tmp_path / "a.onnx").read_bytes() == b"the one before"
+    assert len(list(tmp_path.iterdir())) == 1

@@ -1,0 +1,117 @@
+import hashlib
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import sefa
+from sefa import BankError, DirectionBank
+from sefa.bank import METADATA_KEY
+
+
+@pytest.fixture
+def generator(golden: Path) -> sefa.Generator:
+    return sefa.load(golden / "dcgan_small_64.pth")
+
+
+@pytest.fixture
+def bank(generator: sefa.Generator) -> DirectionBank:
+    return sefa.factorize(generator, top=4)
+
+
+def test_what_is_saved_is_loaded(bank: DirectionBank, tmp_path: Path) -> None:
+    again = DirectionBank.load(bank.save(tmp_path / "bank.safetensors"))
+    for name in ("vectors", "eigenvalues", "edited_layers", "analysed_layers", "alpha_range"):
+        torch.testing.assert_close(getattr(again, name), getattr(bank, name), rtol=0, atol=0)
+    assert (again.names, again.source) == (bank.names, bank.source)
+
+
+def test_the_file_is_an_ordinary_safetensors_file(bank: DirectionBank, tmp_path: Path) -> None:
+    tensors = load_file(bank.save(tmp_path / "bank.safetensors"))
+    assert tensors["vectors"].shape == (4, 20)
+
+
+def test_the_bank_knows_its_checkpoint(bank: DirectionBank, golden: Path) -> None:
+    content = (golden / "dcgan_small_64.pth").read_bytes()
+    assert bank.source.checkpoint_sha256 == hashlib.sha256(content).hexdigest()
+
+
+def test_a_bank_of_another_latent_size_is_refused(bank: DirectionBank) -> None:
+    other = replace(bank, vectors=torch.eye(4, 8))
+    with pytest.raises(BankError, match="another generator: latent size 8, not 20"):
+        other.check_fits(sefa.load(Path(__file__).parents[1] / "golden" / "dcgan_small_64.pth"))
+
+
+def test_a_bank_of_another_checkpoint_is_refused(bank: DirectionBank, generator: sefa.Generator) -> None:
+    generator.source_sha256 = "f" * 64
+    with pytest.raises(
+        BankError, match=r"another generator: its checkpoint's sha256 begins with .*, this one's with ffff"
+    ):
+        bank.check_fits(generator)
+
+
+def test_a_generator_made_in_memory_is_judged_by_its_shape(bank: DirectionBank, generator: sefa.Generator) -> None:
+    generator.source_sha256 = ""
+    bank.check_fits(generator)
+
+
+def test_what_is_no_bank_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "bank.safetensors"
+    with pytest.raises(BankError, match=r"bank\.safetensors: no such file"):
+        DirectionBank.load(path)
+    with pytest.raises(BankError, match="is a folder"):
+        DirectionBank.load(tmp_path)
+    for content in (b"", b"<html>", b"\x00" * 64):
+        path.write_bytes(content)
+        with pytest.raises(BankError, match="not a direction bank, or damaged"):
+            DirectionBank.load(path)
+    save_file({"vectors": torch.eye(2)}, path)
+    with pytest.raises(BankError, match="not a direction bank made by"):
+        DirectionBank.load(path)
+
+
+def test_a_truncated_bank_is_refused(bank: DirectionBank, tmp_path: Path) -> None:
+    path = bank.save(tmp_path / "bank.safetensors")
+    content = path.read_bytes()
+    for length in range(0, len(content), 61):
+        path.write_bytes(content[:length])
+        with pytest.raises(BankError, match=r"bank\.safetensors"):
+            DirectionBank.load(path)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"format_version": 2}, "a bank of format 2, this sefa reads 1"),
+        ({"names": ["a", "b", "c"]}, "vectors is .* \\[4, 20\\]"),
+        ({"names": ["a", "b", "c", "c"]}, "two directions have the same name"),
+        ({"names": ["a", "b", "c", "7"]}, "'7' is not a name"),
+        ({"source": {"family": "dcgan"}}, "damaged direction bank"),
+        ({"names": None}, "damaged direction bank"),
+    ],
+)
+def test_a_damaged_description_is_refused(
+    bank: DirectionBank, tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
+    path = bank.save(tmp_path / "bank.safetensors")
+    header_size = int.from_bytes(path.read_bytes()[:8], "little")
+    header = json.loads(path.read_bytes()[8 : 8 + header_size])
+    document = json.loads(header["__metadata__"][METADATA_KEY]) | change
+    save_file(load_file(path), path, {METADATA_KEY: json.dumps(document)})
+    with pytest.raises(BankError, match=message):
+        DirectionBank.load(path)
+
+
+def test_values_that_are_not_finite_are_refused(bank: DirectionBank) -> None:
+    with pytest.raises(BankError, match="vectors has NaN"):
+        replace(bank, vectors=torch.full((4, 20), torch.nan))
+
+
+@pytest.mark.parametrize("name", ["3", "-1", "", " ", "a=b", "a:b"])
+def test_a_name_that_could_be_mistaken_is_refused(bank: DirectionBank, name: str) -> None:
+    with pytest.raises(BankError, match="is not a name"):
+        replace(bank, names=("a", "b", "c", name))

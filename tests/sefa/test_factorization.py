@@ -1,0 +1,120 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import sefa
+from sefa.errors import ArgumentError
+from sefa.factorization import principal_directions
+from sefa.generators import DCGAN
+
+
+def random_dcgan(z_dim: int = 12, seed: int = 0) -> DCGAN:
+    random = torch.Generator().manual_seed(seed)
+    return DCGAN.from_state_dict(
+        {
+            "main.0.weight": torch.randn(z_dim, 5, 4, 4, generator=random),
+            "main.2.weight": torch.randn(5, 3, 4, 4, generator=random),
+        }
+    )
+
+
+def test_directions_are_the_right_singular_vectors_of_the_first_layer(golden: Path) -> None:
+    generator = sefa.load(golden / "dcgan_small_64.pth")
+    bank = sefa.factorize(generator, top=20)
+    # By another route: numpy's SVD of A itself, A taken from the file.
+    weight = torch.load(golden / "dcgan_small_64.pth", weights_only=True, map_location="cpu")["main.0.weight"]
+    A = weight.double().reshape(20, -1).T.numpy()
+    _, singular_values, V = np.linalg.svd(A, full_matrices=False)
+    cosines = np.abs((bank.vectors.double().numpy() * V).sum(axis=1))
+    np.testing.assert_allclose(cosines, 1, atol=1e-6)
+    np.testing.assert_allclose(bank.eigenvalues.numpy(), singular_values**2, rtol=1e-9)
+    assert (bank.eigenvalues.diff() <= 0).all()
+
+
+def test_directions_are_those_recorded_from_the_original(golden: Path) -> None:
+    bank = sefa.factorize(sefa.load(golden / "dcgan_small_64.pth"), top=20)
+    with np.load(golden / "dcgan_small_64.npz") as recorded:
+        # Signs included: both make the entry of largest magnitude positive.
+        np.testing.assert_allclose(bank.vectors.numpy(), recorded["dirs__layer0"], atol=1e-5)
+        np.testing.assert_allclose(bank.eigenvalues.numpy(), recorded["eigvals__layer0"], rtol=1e-5)
+
+
+def test_directions_are_orthonormal() -> None:
+    vectors = sefa.factorize(random_dcgan(), top=12).vectors
+    torch.testing.assert_close(vectors @ vectors.T, torch.eye(12), atol=1e-6, rtol=0)
+
+
+def test_an_eigenvalue_is_the_squared_change_of_the_layer_per_unit_of_alpha() -> None:
+    generator = random_dcgan()
+    bank = sefa.factorize(generator, top=4)
+    z = torch.randn(1, 12, 1, 1, generator=torch.Generator().manual_seed(1))
+    for n, eigenvalue in zip(bank.vectors, bank.eigenvalues, strict=True):
+        with torch.no_grad():
+            moved = generator.convs[0](z + n[None, :, None, None]) - generator.convs[0](z)
+        assert float(moved.double().square().sum()) == pytest.approx(float(eigenvalue), rel=1e-4)
+
+
+def test_no_unit_direction_moves_the_layer_more_than_the_first() -> None:
+    generator = random_dcgan()
+    A = generator.affines()[0].double()
+    strongest = float((A @ sefa.factorize(generator).vectors[0].double()).norm())
+    others = torch.nn.functional.normalize(torch.randn(12, 2000, dtype=torch.double), dim=0)
+    assert float((A @ others).norm(dim=0).max()) <= strongest
+
+
+def test_the_sign_makes_the_entry_of_largest_magnitude_positive() -> None:
+    vectors = sefa.factorize(random_dcgan(), top=12).vectors
+    peaks = vectors.gather(1, vectors.abs().argmax(dim=1, keepdim=True))
+    assert (peaks > 0).all()
+
+
+def test_rows_can_be_normalized_as_the_authors_code_does() -> None:
+    generator = random_dcgan()
+    bank = sefa.factorize(generator, top=3, normalize="rows")
+    A = generator.affines()[0].double().numpy()
+    A = A / np.linalg.norm(A, axis=1, keepdims=True)
+    _, singular_values, V = np.linalg.svd(A, full_matrices=False)
+    np.testing.assert_allclose(np.abs((bank.vectors.double().numpy() * V[:3]).sum(axis=1)), 1, atol=1e-6)
+    np.testing.assert_allclose(bank.eigenvalues.numpy(), singular_values[:3] ** 2, rtol=1e-9)
+    assert bank.source.normalize == "rows"
+
+
+def test_a_row_of_zeros_stays_one_when_rows_are_normalized() -> None:
+    generator = random_dcgan()
+    generator.get_parameter("convs.0.weight").data[:, 0] = 0
+    assert sefa.factorize(generator, normalize="rows").vectors.isfinite().all()
+
+
+def test_by_default_there_are_sixteen_or_as_many_as_the_latent_has() -> None:
+    assert len(sefa.factorize(random_dcgan(z_dim=30))) == 16
+    assert len(sefa.factorize(random_dcgan(z_dim=12))) == 12
+
+
+def test_the_rank_is_recorded_and_eigenvalues_beyond_it_are_zero() -> None:
+    generator = random_dcgan(z_dim=6)
+    weight = generator.get_parameter("convs.0.weight").data
+    weight[5] = weight[0] + weight[1]  # The sixth component of z is the sum of two others.
+    bank = sefa.factorize(generator)
+    assert bank.source.rank == 5
+    assert 0 <= float(bank.eigenvalues[5]) < 1e-9 * float(bank.eigenvalues[0])
+
+
+@pytest.mark.parametrize("top", [0, -1, 13])
+def test_more_directions_than_the_latent_has_are_refused(top: int) -> None:
+    with pytest.raises(ArgumentError, match=rf"top must be in 1\.\.12, the latent's size, got {top}"):
+        sefa.factorize(random_dcgan(), top=top)
+
+
+def test_other_mistakes_are_refused() -> None:
+    with pytest.raises(ArgumentError, match="layers must be"):
+        sefa.factorize(random_dcgan(), layers="1")
+    with pytest.raises(ArgumentError, match="layers must be"):
+        sefa.factorize(random_dcgan(), edit_layers=[2])
+    with pytest.raises(ArgumentError, match="normalize must be none or rows, got 'columns'"):
+        sefa.factorize(random_dcgan(), normalize="columns")
+    with pytest.raises(ArgumentError, match="NaN or infinite"):
+        principal_directions(torch.full((3, 2), torch.nan), 1)
+    with pytest.raises(ArgumentError, match="shape"):
+        principal_directions(torch.zeros(3), 1)
