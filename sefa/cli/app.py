@@ -77,7 +77,7 @@ def sefa(
 def main() -> None:
     """Run the command line; what the user can mend becomes one line and exit code 1."""
     try:
-        app()
+        app(prog_name="sefa")
     except (SefaError, SefaRuntimeError) as error:
         _fail(str(error))
     except ModuleNotFoundError as error:

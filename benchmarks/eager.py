@@ -1,0 +1,88 @@
+"""The exported graph against the same generator in PyTorch, side by side: python benchmarks/eager.py [-o RECORD.json]
+
+Both edit the same latents along the same directions, alternating run by run, with the same number of threads. The faces
+generator of the demo is used; its images are compared first.
+"""
+
+import argparse
+import json
+import os
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import sefa
+import sefa_runtime
+from sefa.demo import find_faces
+from sefa_export import bake, export_onnx
+from sefa_runtime.files import write_whole
+from sefa_runtime.machine import describe_machine, describe_versions
+
+BATCHES = (1, 8)
+WARM_UP, RUNS = 20, 300
+
+
+def main() -> None:
+    """Measure, print, and write the record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-o", "--output", type=Path)
+    output: Path | None = parser.parse_args().output
+
+    threads = len(os.sched_getaffinity(0))
+    torch.set_num_threads(threads)
+    generator = sefa.load(find_faces())
+    bank = sefa.factorize(generator)
+    graph = bake(generator, bank)
+    with tempfile.TemporaryDirectory() as folder:
+        path = export_onnx(generator, bank, Path(folder, "faces.onnx"))
+        editor = sefa_runtime.load(path, "cpu", threads=threads)
+        results = [measure(editor, graph, batch) for batch in BATCHES]
+    record = {
+        "what": "p50 of one edited batch, from arrays to uint8 pictures, 64x64 faces",
+        "threads": threads,
+        "runs": RUNS,
+        "provider": editor.provider,
+        "results": results,
+        "machine": describe_machine(),
+        "versions": describe_versions() | {"torch": str(torch.__version__)},
+    }
+    print(json.dumps(record, indent=2))
+    if output is not None:
+        write_whole(output, (json.dumps(record, indent=2) + "\n").encode())
+
+
+def measure(editor: sefa_runtime.Editor, graph: torch.nn.Module, batch: int) -> dict[str, float]:
+    """Time both on one batch size, alternating."""
+    z = sefa_runtime.latents_from_seeds(range(batch), editor.info.z_dim)
+    direction, alpha = np.ones((batch, 1), np.int64), np.full((batch, 1), 2.0, np.float32)
+
+    def run_onnx() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+        return editor.run(z, direction, alpha)
+
+    def run_torch() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
+        with torch.inference_mode():
+            image: torch.Tensor = graph(*map(torch.from_numpy, (z, direction, alpha)))
+        return image.numpy()
+
+    difference = np.abs(run_onnx().astype(int) - run_torch()).max()
+    assert difference <= 1, f"the pictures differ by {difference} levels"
+    times_ms: dict[str, list[float]] = {"onnxruntime": [], "pytorch": []}
+    for _ in range(WARM_UP + RUNS):
+        for name, run in (("onnxruntime", run_onnx), ("pytorch", run_torch)):
+            started = time.perf_counter_ns()
+            run()
+            times_ms[name].append((time.perf_counter_ns() - started) / 1e6)
+    p50 = {name: float(np.median(values[WARM_UP:])) for name, values in times_ms.items()}
+    return {
+        "batch": batch,
+        "onnxruntime_p50_ms": round(p50["onnxruntime"], 3),
+        "pytorch_p50_ms": round(p50["pytorch"], 3),
+        "pytorch_over_onnxruntime": round(p50["pytorch"] / p50["onnxruntime"], 2),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,5 @@
+"""python -m sefa.cli"""
+
+from sefa.cli.app import main
+
+main()

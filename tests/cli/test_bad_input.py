@@ -1,0 +1,297 @@
+"""Each mistake gets one line and exit code 1, leaves no output file behind and no existing file damaged."""
+
+import os
+import pickle
+import resource
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+
+import sefa
+import sefa_runtime
+from sefa.generators import DCGAN
+from sefa_export import export_onnx
+from sefa_runtime.exported import read_info
+
+Command = Callable[..., Any]
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A checkpoint, its bank and its model, and the bank of another generator."""
+    folder = tmp_path_factory.mktemp("small")
+    checkpoint = Path(__file__).parents[1] / "golden" / "dcgan_small_64.pth"
+    generator = sefa.load(checkpoint)
+    bank = sefa.factorize(generator)
+    other = DCGAN.from_state_dict({"main.0.weight": torch.ones(20, 3, 4, 4)})
+    other.source_sha256 = "0" * 64
+    wider = DCGAN.from_state_dict({"main.0.weight": torch.ones(30, 3, 4, 4)})
+    return {
+        "checkpoint": checkpoint,
+        "bank": bank.save(folder / "bank.safetensors"),
+        "model": export_onnx(generator, bank, folder / "model.onnx"),
+        "other_bank": sefa.factorize(other).save(folder / "other.safetensors"),
+        "wider_bank": sefa.factorize(wider).save(folder / "wider.safetensors"),
+    }
+
+
+class Exploit:
+    """Runs a command when unpickled."""
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
+        return os.system, ("touch was_run",)
+
+
+def no_checkpoint(path: Path, kind: str, checkpoint: Path) -> None:
+    """Make a file that is no checkpoint, in one of several ways."""
+    content = checkpoint.read_bytes()
+    state = torch.load(checkpoint, weights_only=True, map_location="cpu")
+    match kind:
+        case "empty":
+            path.write_bytes(b"")
+        case "truncated":
+            path.write_bytes(content[: len(content) // 2])
+        case "text":
+            path.write_text("hello")
+        case "web page":
+            path.write_text("<!DOCTYPE html><html></html>")
+        case "tensors that do not fit":
+            torch.save(state | {"main.3.weight": torch.ones(5, 5, 4, 4)}, path)
+        case "not finite":
+            torch.save(state | {"main.3.weight": state["main.3.weight"] * torch.inf}, path)
+        case "code":
+            path.write_bytes(pickle.dumps(Exploit(), protocol=2))
+
+
+KINDS = ["missing", "empty", "truncated", "text", "web page", "tensors that do not fit", "not finite", "code"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("command", ["factorize", "export", "inspect"])
+def test_what_is_no_checkpoint(
+    sefa_command: Command, small: dict[str, Path], tmp_path: Path, command: str, kind: str
+) -> None:
+    path, output = tmp_path / "netG.pth", tmp_path / "out"
+    no_checkpoint(path, kind, small["checkpoint"])
+    output.write_bytes(b"the one before")
+    arguments = [] if command == "inspect" else ["-o", output]
+    result = sefa_command(command, path, *arguments)
+    assert_one_line(result, "netG.pth: ")
+    assert output.read_bytes() == b"the one before"
+    assert {file.name for file in tmp_path.iterdir()} <= {"netG.pth", "out"}
+    assert not Path("was_run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--top", "21"], "top must be in 1..20, the latent's size, got 21"),
+        (["--top", "0"], "top must be in 1..20"),
+        (["--layers", "1"], "layers must be all or in 0..0, got '1'"),
+        (["--layers", "first"], "layers must look like all, 3, 0-3"),
+        (["--edit-layers", "0-9"], "layers must be all or in 0..0"),
+        (["--bank", "{other_bank}"], "another generator: its checkpoint's sha256"),
+        (["--bank", "{wider_bank}"], "another generator: latent size 30, not 20"),
+        (["--bank", "{checkpoint}"], "not a direction bank"),
+        (["--bank", "{bank}", "--top", "3"], "--bank brings its directions"),
+    ],
+)
+def test_export_mistakes(
+    sefa_command: Command, small: dict[str, Path], tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    filled = [argument.format(**small) for argument in arguments]
+    assert_one_line(sefa_command("export", small["checkpoint"], "-o", tmp_path / "a.onnx", *filled), message)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--edit", "16=1"], "direction must be in 0..15 or a name (direction-0, "),
+        (["--edit", "-1=1"], "direction must be in 0..15"),
+        (["--edit", "smile=1"], "got 'smile'"),
+        (["--edit", "0=nan"], "alpha of direction 0 must be finite"),
+        (["--edit", "0=inf"], "alpha of direction 0 must be finite"),
+        (["--edit", "0=much"], "'much' in '0=much' is not a number"),
+        (["--edit", "0"], "an edit looks like pose=2.5 or 3=-1, got '0'"),
+        (["--edit", "0=1", "--edit", "0=2"], "a direction is given twice"),
+        (["--edit", "0=1", "--edit", "direction-0=2"], "a direction is given twice"),
+        (["--seed", "-1"], "is not a number"),
+        (["--seed", "x"], "'x' in 'x' is not a number"),
+        (["--seed", "5-3"], "a range must run upwards"),
+        (["--seed", "4294967296"], "a seed must be an integer in 0..4294967295"),
+        (["--scale", "0"], "scale must be 1 to 32, got 0"),
+        (["--provider", "cude"], "provider must be auto or one of"),
+        (["--threads", "0"], "threads must be 1 or more, got 0"),
+        (["--z", "{model}"], "model.onnx: not a .npy file"),
+        (["--z", "missing.npy"], "missing.npy: no such file"),
+        (["--seed", "1", "--z", "{model}"], "give seeds or --z, not both"),
+    ],
+)
+def test_edit_mistakes(
+    sefa_command: Command, small: dict[str, Path], tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    filled = [argument.format(**small) for argument in arguments]
+    assert_one_line(sefa_command("edit", small["model"], "-o", tmp_path / "a.png", *filled), message)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("array", "message"),
+    [
+        (np.zeros((2, 19)), "z must have shape [batch, 20], got [2, 19]"),
+        (np.zeros((1, 1, 20)), "z must have shape"),
+        (np.full((1, 20), np.nan), "z must be finite"),
+        (np.full((1, 20), np.inf), "z must be finite"),
+        (np.array(["a"] * 20), "z must be numbers"),
+    ],
+)
+def test_latents_that_do_not_fit(
+    sefa_command: Command, small: dict[str, Path], tmp_path: Path, array: np.ndarray[Any, Any], message: str
+) -> None:
+    np.save(tmp_path / "z.npy", array)
+    assert_one_line(sefa_command("edit", small["model"], "-o", tmp_path / "a.png", "--z", tmp_path / "z.npy"), message)
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_an_archive_of_objects_is_not_unpickled(sefa_command: Command, small: dict[str, Path], tmp_path: Path) -> None:
+    np.save(tmp_path / "z.npy", np.array([Exploit()], dtype=object), allow_pickle=True)
+    result = sefa_command("edit", small["model"], "-o", tmp_path / "a.png", "--z", tmp_path / "z.npy")
+    assert_one_line(result, "z.npy: not a .npy file of numbers")
+    assert not Path("was_run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--alphas", "a"], "'a' in 'a' is not a number"),
+        (["--alphas", "-3:3"], "alphas look like -3:3:7"),
+        (["--alphas", "-3:3:0"], "alphas must be 1 to 1000 steps, got 0"),
+        (["--alphas", "0,nan"], "alphas must be finite"),
+        (["--direction", "99"], "direction must be in 0..15"),
+        (["--fps", "0"], "frames per second"),
+    ],
+)
+def test_sweep_mistakes(
+    sefa_command: Command, small: dict[str, Path], tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    assert_one_line(sefa_command("sweep", small["model"], "-o", tmp_path / "a.gif", *arguments), message)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("arguments", [["--batch", "0"], ["--seconds", "0"], ["--edits", "-1"]])
+def test_bench_mistakes(sefa_command: Command, small: dict[str, Path], tmp_path: Path, arguments: list[str]) -> None:
+    result = sefa_command("bench", small["model"], "-o", tmp_path / "a.json", *arguments)
+    assert_one_line(result, "batch and seconds must be above 0")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["edit", "sweep", "bench", "inspect"])
+@pytest.mark.parametrize("kind", ["missing", "empty", "text", "web page", "truncated", "another tool's"])
+def test_what_is_no_model(
+    sefa_command: Command, small: dict[str, Path], tmp_path: Path, command: str, kind: str
+) -> None:
+    path, output = tmp_path / "model.onnx", tmp_path / "out.png"
+    content = small["model"].read_bytes()
+    probe = Path(sefa_runtime.__file__).parent / "probe.onnx"
+    contents = {
+        "empty": b"",
+        "text": b"hello",
+        "web page": b"<!DOCTYPE html><html></html>",
+        "truncated": content[: len(content) // 2],
+        "another tool's": probe.read_bytes(),
+    }
+    if kind != "missing":
+        path.write_bytes(contents[kind])
+    arguments = [] if command == "inspect" else ["-o", output]
+    assert_one_line(sefa_command(command, path, *arguments), f"{path.name}: ")
+    assert not output.exists()
+
+
+def test_a_damaged_weight(sefa_command: Command, small: dict[str, Path], tmp_path: Path) -> None:
+    content = bytearray(small["model"].read_bytes())
+    content[read_info(small["model"]).payload_bytes // 2] ^= 1
+    (tmp_path / "model.onnx").write_bytes(content)
+    result = sefa_command("edit", tmp_path / "model.onnx", "-o", tmp_path / "a.png")
+    assert_one_line(result, "model.onnx: damaged, or changed after the export")
+
+
+def test_cuda_without_cuda(
+    sefa_command: Command, small: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    result = sefa_command("edit", small["model"], "-o", tmp_path / "a.png", "--provider", "cuda")
+    assert_one_line(result, "cuda: the installed onnxruntime")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    result = sefa_command("factorize", small["checkpoint"], "-o", tmp_path / "b", "--device", "cuda")
+    assert_one_line(result, "--device cuda: torch")
+    assert not list(tmp_path.iterdir())
+
+
+WRITERS = {
+    "factorize": ["factorize", "{checkpoint}", "-o", "{folder}/bank.safetensors"],
+    "export": ["export", "{checkpoint}", "-o", "{folder}/model.onnx"],
+    "export torchscript": ["export", "{checkpoint}", "-o", "{folder}/model.ts", "--format", "torchscript"],
+    "edit": ["edit", "{model}", "-o", "{folder}/a.png", "--scale", "8"],
+    "sweep": ["sweep", "{model}", "-o", "{folder}/a.png", "--scale", "8"],
+    "sweep animation": ["sweep", "{model}", "-o", "{folder}/a.gif", "--scale", "4"],
+    "bench": ["bench", "{model}", "-o", "{folder}/a.json", "--seconds", "0.1"],
+}
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_an_output_folder_that_is_not_there(
+    sefa_command: Command, small: dict[str, Path], tmp_path: Path, name: str
+) -> None:
+    folder = tmp_path / "missing"
+    assert_one_line(sefa_command(*fill(WRITERS[name], small, folder)), "missing: no such folder")
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_an_output_folder_that_may_not_be_written(
+    sefa_command: Command, small: dict[str, Path], tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Permissions do not bind root, as whom containers run their tests; the question put to the system does the work.
+    monkeypatch.setattr("os.access", lambda path, mode: not mode & os.W_OK)
+    assert_one_line(sefa_command(*fill(WRITERS[name], small, tmp_path)), "folder is not writable")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", WRITERS)
+def test_a_full_disk(small: dict[str, Path], tmp_path: Path, name: str) -> None:
+    arguments = fill(WRITERS[name], small, tmp_path)
+    output = Path(arguments[3])
+    output.write_bytes(b"the one before")
+    # A process whose files may not grow beyond 1 kB meets the same failing write as a full disk. onnxruntime and torch
+    # write nothing of their own; Python's caches are off.
+    done = subprocess.run(
+        [sys.executable, "-B", "-m", "sefa.cli", *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
+    )
+    assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
+    assert "File too large" in done.stderr
+    assert output.read_bytes() == b"the one before"
+    assert list(tmp_path.iterdir()) == [output]
+
+
+def fill(arguments: list[str], small: dict[str, Path], folder: Path) -> list[str]:
+    return [argument.format(**small, folder=folder) for argument in arguments]
+
+
+def assert_one_line(result: Any, message: str) -> None:
+    assert result.code == 1
+    assert result.out == ""
+    assert result.err.startswith("sefa: ")
+    assert result.err.count("\n") == 1
+    assert message in result.err

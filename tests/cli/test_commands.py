@@ -1,0 +1,128 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import sefa
+import sefa_runtime
+
+Command = Callable[..., Any]
+
+
+@pytest.fixture
+def checkpoint(golden: Path) -> Path:
+    return golden / "dcgan_small_64.pth"
+
+
+def test_from_checkpoint_to_edited_picture(sefa_command: Command, checkpoint: Path, tmp_path: Path) -> None:
+    bank, model, picture = (tmp_path / name for name in ("bank.safetensors", "model.onnx", "face.png"))
+    assert sefa_command("factorize", checkpoint, "-o", bank, "--top", "5").code == 0
+    assert sefa_command("export", checkpoint, "--bank", bank, "-o", model).code == 0
+    assert sefa_command("edit", model, "-o", picture, "--seed", "7", "--edit", "direction-4=2").code == 0
+    editor = sefa_runtime.load(model)
+    assert len(editor.info.directions) == 5
+    with Image.open(picture) as image:
+        np.testing.assert_array_equal(np.asarray(image), editor.edit(seed=7, edits={4: 2.0})[0])
+
+
+def test_factorize_prints_the_directions(sefa_command: Command, checkpoint: Path, tmp_path: Path) -> None:
+    result = sefa_command("factorize", checkpoint, "-o", tmp_path / "b.safetensors", "--top", "3")
+    assert "direction-2" in result.out
+    assert "3 directions of 20 components" in result.out
+    assert result.err == ""
+
+
+def test_factorize_normalizes_rows_on_request(sefa_command: Command, checkpoint: Path, tmp_path: Path) -> None:
+    path = tmp_path / "b.safetensors"
+    assert sefa_command("factorize", checkpoint, "-o", path, "--normalize", "rows", "--json").code == 0
+    expected = sefa.factorize(sefa.load(checkpoint), normalize="rows")
+    np.testing.assert_array_equal(sefa.DirectionBank.load(path).vectors, expected.vectors)
+
+
+@pytest.mark.parametrize("kind", ["onnx", "torchscript"])
+def test_export_tells_what_it_made(sefa_command: Command, checkpoint: Path, tmp_path: Path, kind: str) -> None:
+    result = sefa_command("export", checkpoint, "-o", tmp_path / "model", "--format", kind, "--top", "2", "--json")
+    document = json.loads(result.out)
+    assert document["bytes"] == (tmp_path / "model").stat().st_size
+    assert len(document["info"]["directions"]) == 2
+
+
+def test_export_gives_floats_on_request(sefa_command: Command, checkpoint: Path, tmp_path: Path) -> None:
+    result = sefa_command("export", checkpoint, "-o", tmp_path / "m.onnx", "--output-type", "float32")
+    assert "largest error" in result.out
+    assert sefa_runtime.load(tmp_path / "m.onnx").run(np.zeros(20), 0, 0).dtype == np.float32
+
+
+@pytest.mark.parametrize("name", ["dcgan_small_64.pth", "tiny.onnx"])
+def test_inspect_tells_the_kind_from_the_contents(
+    sefa_command: Command, golden: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "file").write_bytes((golden / name).read_bytes())
+    kind = json.loads(sefa_command("inspect", tmp_path / "file", "--json").out)["kind"]
+    assert kind == {"dcgan_small_64.pth": "checkpoint", "tiny.onnx": "ONNX model"}[name]
+
+
+def test_inspect_reads_a_bank(sefa_command: Command, checkpoint: Path, tmp_path: Path) -> None:
+    path = sefa.factorize(sefa.load(checkpoint), top=3).save(tmp_path / "file")
+    assert json.loads(sefa_command("inspect", path, "--json").out)["rank"] == 20
+    assert "direction bank" in sefa_command("inspect", path).out
+
+
+def test_several_seeds_stand_side_by_side(sefa_command: Command, golden: Path, tmp_path: Path) -> None:
+    assert sefa_command("edit", golden / "tiny.onnx", "-o", tmp_path / "a.png", "--seed", "1,3-4").code == 0
+    expected = sefa_runtime.load(golden / "tiny.onnx").edit(seed=[1, 3, 4])
+    with Image.open(tmp_path / "a.png") as image:
+        np.testing.assert_array_equal(np.asarray(image), np.concatenate(list(expected), axis=1))
+
+
+def test_latents_of_ones_own(sefa_command: Command, golden: Path, tmp_path: Path) -> None:
+    np.save(tmp_path / "z.npy", sefa_runtime.latents_from_seeds([5], 6))
+    assert sefa_command("edit", golden / "tiny.onnx", "-o", tmp_path / "z.png", "--z", tmp_path / "z.npy").code == 0
+    assert sefa_command("edit", golden / "tiny.onnx", "-o", tmp_path / "s.png", "--seed", "5").code == 0
+    assert (tmp_path / "z.png").read_bytes() == (tmp_path / "s.png").read_bytes()
+
+
+def test_the_version_is_told(sefa_command: Command) -> None:
+    assert sefa_command("--version").out == f"sefa {sefa.__version__}\n"
+
+
+@pytest.mark.parametrize("command", ["inspect", "factorize", "export", "edit", "sweep", "bench", "doctor", "demo"])
+def test_every_command_has_a_help_text(sefa_command: Command, command: str) -> None:
+    result = sefa_command(command, "--help")
+    assert result.code == 0
+    assert f"Usage: sefa {command}" in result.out
+
+
+def test_the_demo_leaves_what_it_says(sefa_command: Command, tmp_path: Path) -> None:
+    folder = tmp_path / "demo"
+    result = sefa_command("demo", "-o", folder)
+    assert result.code == 0, result.err
+    names = {"faces.safetensors", "faces.onnx", "faces.ts", "sheet.png", "turn.gif", "latency.json"}
+    assert {path.name for path in folder.iterdir()} == names
+    assert len(sefa.DirectionBank.load(folder / "faces.safetensors")) == 16
+    editor = sefa_runtime.load(folder / "faces.onnx")
+    with Image.open(folder / "sheet.png") as sheet:
+        pixels = np.asarray(sheet)
+    # The unedited face of the first person is on the sheet as it is: right way up and RGB.
+    face = editor.edit(seed=7)[0]
+    windows = np.lib.stride_tricks.sliding_window_view(pixels, face.shape)[::, ::, 0]
+    assert (windows[:, :, 0, 0] == face[0, 0]).all(axis=-1).any()
+    rows, columns = np.nonzero((windows[:, :, 0, 0] == face[0, 0]).all(axis=-1))
+    assert any(np.array_equal(windows[row, column], face) for row, column in zip(rows, columns, strict=True))
+    record = json.loads((folder / "latency.json").read_text())
+    assert record["provider"] == editor.provider
+    assert [entry["batch"] for entry in record["results"]] == [1, 8]
+
+
+def test_a_demo_without_its_generator_says_how_to_install_it(
+    sefa_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sefa.demo.PACKAGE", "gan-face-generate-not-installed")
+    result = sefa_command("demo", "-o", tmp_path / "demo")
+    assert result.code == 1
+    assert "not installed: pip install --no-deps" in result.err
+    assert not (tmp_path / "demo").exists()
