@@ -1,5 +1,6 @@
 """sefa demo: the whole path on a generator of faces."""
 
+import shlex
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -53,7 +54,8 @@ def demo(
     sheet_path, gif_path, record_path = (output / name for name in ("sheet.png", "turn.gif", "latency.json"))
     check_output(bank_path)
 
-    _show_command(f"sefa factorize {checkpoint.name} -o {bank_path}")
+    _show_command(f"FACES={shlex.quote(_short(checkpoint))}")
+    _show_command(f"sefa factorize $FACES -o {bank_path}")
     generator = load_on(checkpoint, device)
     started = time.perf_counter()
     bank = factorize(generator)
@@ -65,14 +67,14 @@ def demo(
         (onnx_path, "", export_onnx),
         (torchscript_path, " --format torchscript", export_torchscript),
     ):
-        _show_command(f"sefa export {checkpoint.name} --bank {bank_path} -o {path}{kind}")
+        _show_command(f"sefa export $FACES --bank {bank_path} -o {path}{kind}")
         with working("Exporting and verifying against PyTorch"):
             write(generator, bank, path)
         typer.echo(f"{format_bytes(path.stat().st_size)}, {describe_parity(read_info(path))}")
 
     editor = load(onnx_path, provider)
-    _show_command(f"sefa sweep {onnx_path} -o {sheet_path} (one sheet of {SHEET_DIRECTIONS} sweeps)")
     save_picture(_sheet(editor), sheet_path)
+    typer.secho(f"\n# {sheet_path}: {SHEET_DIRECTIONS} sweeps, one for each direction", bold=True)
     typer.echo(f"directions down, alpha across, {len(PEOPLE)} people; on {editor.provider}")
 
     low, high = editor.info.directions[TURN].alpha_range
@@ -105,6 +107,12 @@ def _sheet(editor: "Editor") -> "Pictures":
         row_labels=[editor.info.names[index] for index in directions],
         column_labels=[f"{alpha:+g}" if alpha else "0" for alpha in SHEET_ALPHAS],
     )
+
+
+def _short(path: Path) -> str:
+    """Relative to where the user stands, if it lies below."""
+    here = Path.cwd()
+    return str(path.relative_to(here) if path.is_relative_to(here) else path)
 
 
 def _list(numbers: tuple[int, ...]) -> str:

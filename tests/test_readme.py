@@ -1,0 +1,70 @@
+"""The README's examples, run as they stand."""
+
+import re
+import shlex
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sefa
+from sefa.demo import find_faces
+from sefa_export import export_onnx
+
+README = (Path(__file__).parents[1] / "README.md").read_text()
+
+
+def blocks(language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The demo's model."""
+    generator = sefa.load(find_faces())
+    return export_onnx(generator, sefa.factorize(generator), tmp_path_factory.mktemp("faces") / "faces.onnx")
+
+
+@pytest.fixture
+def folder(faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where a reader stands after `make demo`, with a checkpoint of their own."""
+    (tmp_path / "demo").mkdir()
+    shutil.copy(faces, tmp_path / "demo" / "faces.onnx")
+    shutil.copy(find_faces(), tmp_path / "netG.pth")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_python_examples(folder: Path) -> None:
+    train_to_serve, from_anywhere = blocks("python")
+    names: dict[str, Any] = {}
+    exec(train_to_serve, names)
+    assert names["pictures"].shape == (2, 64, 64, 3)
+    exec(from_anywhere, names)
+    assert names["image"].shape == (64, 64, 3)
+    # The graph alone and the Editor draw the same picture for the same seed.
+    expected = names["editor"].edit(seed=7, edits={1: 2.0, 4: -1.5})[0]
+    assert abs(names["image"].astype(int) - expected).max() <= 1
+
+
+def test_command_examples(folder: Path, sefa_command: Callable[..., Any]) -> None:
+    commands = [shlex.split(line, comments=True) for line in "".join(blocks("bash")).splitlines()]
+    run = [command[1:] for command in commands if command[0] == "sefa"]
+    assert len(run) == 6
+    for arguments in run:
+        result = sefa_command(*arguments)
+        assert result.code == 0, result.err
+    assert {path.name for path in folder.iterdir()} >= {"netG.onnx", "look.png", "face.png", "latency.json"}
+
+
+def test_make_targets_that_are_named_exist() -> None:
+    makefile = (Path(__file__).parents[1] / "Makefile").read_text()
+    for target in set(re.findall(r"make ([a-z][a-z-]*)", README)):
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
+
+
+def test_files_that_are_linked_exist() -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", README):
+        assert (Path(__file__).parents[1] / target).exists(), target
