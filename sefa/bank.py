@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sefa.errors import BankError
 from sefa.generators import Generator
-from sefa_runtime.files import write_whole
+from sefa_runtime.files import input_problem, write_whole
 
 METADATA_KEY = "sefa_bank"
 FORMAT_VERSION = 1
@@ -122,8 +122,9 @@ class DirectionBank:
             BankError: If the file is missing, damaged, or holds something else.
         """
         path = Path(path)
-        if not path.is_file():
-            raise BankError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
+        problem = input_problem(path)
+        if problem:
+            raise BankError(f"{path}: {problem}")
         try:
             with safe_open(path, framework="pt", device="cpu") as file:
                 metadata: Mapping[str, str] = file.metadata() or {}
@@ -165,19 +166,29 @@ class DirectionBank:
                 problems.append(f"{name} is {tensor.dtype} {list(tensor.shape)}")
             elif not tensor.isfinite().all():
                 problems.append(f"{name} has NaN or infinite values")
-        if not problems and self.edited_layers.shape != self.analysed_layers.shape:
-            problems.append("edited_layers and analysed_layers differ in shape")
         if not count:
             problems.append("no directions")
+        problems += [f"{name!r} is not a name" for name in self.names if not is_name(name)]
+        if problems:
+            return problems
         if len(set(self.names)) != count:
             problems.append("two directions have the same name")
-        problems += [f"{name!r} is not a name" for name in self.names if not is_name(name)]
+        if self.edited_layers.shape != self.analysed_layers.shape:
+            problems.append("edited_layers and analysed_layers differ in shape")
+        if not torch.allclose(self.vectors.norm(dim=1), torch.ones(count), atol=1e-3):
+            problems.append("vectors are not of unit length")
+        if (self.eigenvalues < 0).any():
+            problems.append("eigenvalues are negative")
+        if (self.alpha_range[:, 0] >= self.alpha_range[:, 1]).any():
+            problems.append("alpha_range is not from low to high")
         return problems
 
 
 def is_name(name: object) -> bool:
     """Whether `name` can name a direction: text that `0=2.5` style options cannot mistake for an index."""
-    if not isinstance(name, str) or not name.strip() or "=" in name or ":" in name:
+    if not isinstance(name, str) or not name or name != name.strip() or not name.isprintable():
+        return False
+    if "=" in name or ":" in name:
         return False
     try:
         int(name)
@@ -190,4 +201,7 @@ def _source(document: dict[str, Any]) -> DirectionSource:
     names = {field.name for field in fields(DirectionSource)}
     if set(document) != names:
         raise ValueError(f"source has unexpected or missing fields {sorted(set(document) ^ names)}")
+    for field in fields(DirectionSource):
+        if type(document[field.name]) is not field.type:
+            raise ValueError(f"source's {field.name} is {document[field.name]!r}")
     return DirectionSource(**document)

@@ -4,7 +4,6 @@ Nothing in a checkpoint is ever executed: pickles are read with `torch.load(weig
 refuses is refused here.
 """
 
-import hashlib
 import pickle
 import pickletools
 import re
@@ -20,6 +19,7 @@ from torch import Tensor
 from sefa.errors import CheckpointError
 from sefa.generators import DCGAN, Generator
 from sefa.generators.dcgan import is_dcgan
+from sefa_runtime.files import input_problem, sha256_of
 
 # Where training scripts keep the generator's state dict, the averaged copy first.
 CONTAINER_KEYS = (
@@ -66,22 +66,22 @@ def load(path: str | Path) -> Generator:
         generator = DCGAN.from_state_dict(tensors)
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error.__cause__
-    with path.open("rb") as file:
-        generator.source_sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    generator.source_sha256 = sha256_of(path)
     return generator
 
 
 def _read(path: Path) -> Any:
     """Unpickle a torch file, without running anything in it."""
-    if not path.is_file():
-        raise CheckpointError("is a folder, a file was expected" if path.is_dir() else "no such file")
+    problem = input_problem(path)
+    if problem:
+        raise CheckpointError(problem)
     with path.open("rb") as file:
         head = file.read(512)
     _refuse_other_kinds(path, head)
     try:
         with warnings.catch_warnings():
-            # Of pickle protocols that torch.save does not use; the error that follows says more.
-            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            # Of pickle protocols and deprecated kinds of tensors; what cannot be used is refused below.
+            warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         raise CheckpointError(_why_not_unpickled(path, head, error)) from error
@@ -153,10 +153,14 @@ def _generator_tensors(content: Any) -> dict[str, Tensor]:
     """Find the generator's state dict, strip prefixes, and bring it to finite float32."""
     state_dict = _find_state_dict(content, MAX_DEPTH)
     if state_dict is None:
-        what = f"a dict of {_some(content)}" if isinstance(content, Mapping) else f"a {type(content).__name__}"
+        what = f"a {type(content).__name__}" + (f" of {_some(content)}" if isinstance(content, dict) else "")
         raise CheckpointError(f"no generator inside: it holds {what}; {EXPECTED}")
     tensors = {_strip(key): tensor for key, tensor in state_dict.items()}
+    if len(tensors) < len(state_dict):
+        raise CheckpointError("the same weight stands there twice, with and without a module. prefix")
     for key, tensor in tensors.items():
+        if tensor.layout != torch.strided or tensor.is_nested or tensor.is_meta or not tensor.numel():
+            raise CheckpointError(f"{key} is not an ordinary tensor of weights: {tensor.layout}, {list(tensor.shape)}")
         if tensor.is_floating_point():
             tensors[key] = tensor.float()
         elif not key.endswith("num_batches_tracked"):
@@ -176,7 +180,8 @@ def _find_state_dict(content: Any, depth: int) -> Mapping[str, Tensor] | None:
             found = _find_state_dict(content.get(key), depth - 1)
             if found is not None:
                 return found
-    return None
+    # Weights among other entries, as {"main.0.weight": ..., "epoch": 3}.
+    return {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)} or None
 
 
 def _strip(key: str) -> str:
@@ -185,5 +190,5 @@ def _strip(key: str) -> str:
 
 
 def _some(keys: Mapping[Any, Any]) -> str:
-    names = [str(key) for key in keys]
+    names = [str(key)[:80] for key in keys] or ["nothing"]
     return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")

@@ -3,11 +3,11 @@
 Only the package's weights file is read; its code is never imported.
 """
 
-import hashlib
 from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 
 from sefa.errors import CheckpointError
+from sefa_runtime.files import sha256_of
 
 PACKAGE = "gan-face-generate"
 PACKAGE_VERSION = "1.1.1"
@@ -29,7 +29,6 @@ def find_faces() -> Path:
         raise CheckpointError(f"the demo's generator is not installed: {INSTALL}") from None
     if not path.is_file():
         raise CheckpointError(f"{path}: missing from the installed {PACKAGE}: {INSTALL}")
-    with path.open("rb") as file:
-        if hashlib.file_digest(file, "sha256").hexdigest() != WEIGHTS_SHA256:
-            raise CheckpointError(f"{path}: not the weights of {PACKAGE} {PACKAGE_VERSION} (sha256): {INSTALL}")
+    if sha256_of(path) != WEIGHTS_SHA256:
+        raise CheckpointError(f"{path}: not the weights of {PACKAGE} {PACKAGE_VERSION} (sha256): {INSTALL}")
     return path

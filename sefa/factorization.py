@@ -48,6 +48,8 @@ def factorize(
     edited = analysed if edit_layers is None else parse_layers(edit_layers, generator.num_layers)
     if normalize not in NORMALIZATIONS:
         raise ArgumentError(f"normalize must be none or rows, got {normalize!r}")
+    if top is not None and type(top) is not int:
+        raise ArgumentError(f"top must be an integer, got {top!r}")
     if top is None:
         top = min(DEFAULT_TOP, generator.code_dim)
     affines = generator.affines()

@@ -1,5 +1,6 @@
 """Layer specifications: `all`, `3`, `0-3`, `0,2,5-7`."""
 
+import operator
 from collections.abc import Iterable
 
 from sefa.errors import ArgumentError
@@ -25,7 +26,10 @@ def parse_layers(spec: LayerSpec, num_layers: int) -> tuple[int, ...]:
         for part in spec.split(","):
             wanted |= _parse_part(part.strip(), spec, num_layers)
     else:
-        wanted = {spec} if isinstance(spec, int) else {int(index) for index in spec}
+        try:
+            wanted = {operator.index(index) for index in (spec if isinstance(spec, Iterable) else [spec])}
+        except TypeError:
+            raise ArgumentError(f"layers must be text like 0-3, or integers, got {spec!r}") from None
     unknown = sorted(index for index in wanted if not 0 <= index < num_layers)
     if unknown or not wanted:
         raise ArgumentError(

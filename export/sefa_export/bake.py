@@ -36,6 +36,11 @@ class EditGraph(nn.Module):
         Returns:
             image: uint8 [batch, H, W, C], or float32 [batch, C, H, W] in [-1, 1].
         """
+        image = self.draw(z, direction, alpha)
+        return image if self.output == "float32" else quantize(image)
+
+    def draw(self, z: Tensor, direction: Tensor, alpha: Tensor) -> Tensor:
+        """The image before it is brought to 255 levels, float32 [batch, C, H, W] in [-1, 1]; arguments as `forward`."""
         # One more edit, of alpha 0, so that no operator meets an empty axis when there are none: onnxruntime up to
         # 1.31 leaves the result of a MatMul over an empty axis uninitialised.
         batch = z.shape[0]
@@ -47,10 +52,17 @@ class EditGraph(nn.Module):
         mask = self.mask.index_select(0, index).reshape(batch, -1, self.mask.shape[1])
         weights = alpha[..., None] * mask  # [batch, edits + 1, L]
         codes = self.generator.encode(z) + weights.transpose(1, 2) @ vectors  # [batch, L, D]
-        image: Tensor = self.generator.decode(codes)  # [batch, C, H, W]
-        if self.output == "float32":
-            return image
-        return (image * 127.5 + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)  # [batch, H, W, C]
+        image: Tensor = self.generator.decode(codes)
+        return image
+
+    def example_inputs(self) -> tuple[Tensor, Tensor, Tensor]:
+        """Inputs for tracing; no axis has size 1, which would be taken for a constant."""
+        return torch.zeros(3, self.generator.z_dim), torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3, 2)
+
+
+def quantize(image: Tensor) -> Tensor:
+    """Bring [batch, C, H, W] in [-1, 1] to uint8 [batch, H, W, C]."""
+    return (image * 127.5 + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
 def bake(generator: Generator, bank: DirectionBank, output: str = "uint8") -> EditGraph:
@@ -63,9 +75,12 @@ def bake(generator: Generator, bank: DirectionBank, output: str = "uint8") -> Ed
 
     Raises:
         BankError: If the bank was made for another generator.
-        ArgumentError: If `output` is unknown.
+        ArgumentError: If `output` is unknown or the generator is not in float32.
     """
     if output not in OUTPUTS:
         raise ArgumentError(f"output must be uint8 or float32, got {output!r}")
+    precisions = {parameter.dtype for parameter in generator.parameters()}
+    if precisions != {torch.float32}:
+        raise ArgumentError(f"the generator must be in float32, got {', '.join(map(str, precisions))}")
     bank.check_fits(generator)
     return EditGraph(generator, bank, output).eval()

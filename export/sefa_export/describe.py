@@ -1,9 +1,8 @@
 """The description that travels inside every exported file."""
 
-from importlib.metadata import version
-
 from sefa.bank import DirectionBank
 from sefa.generators import Generator
+from sefa_runtime.machine import installed_version
 from sefa_runtime.model_info import FORMAT_VERSION, DirectionInfo, ModelInfo, Parity
 from sefa_runtime.version import VERSION
 
@@ -51,10 +50,4 @@ def describe(
 
 
 def _tool_versions() -> dict[str, str]:
-    found = {}
-    for tool in TOOLS:
-        try:
-            found[tool] = version(tool)
-        except ModuleNotFoundError:  # PackageNotFoundError is one; only one of onnxruntime's wheels is there.
-            continue
-    return found
+    return {tool: number for tool in TOOLS if (number := installed_version(tool))}

@@ -23,7 +23,7 @@ from sefa_export.describe import describe
 from sefa_export.errors import ExportError
 from sefa_export.parity import Case, make_cases, verify
 from sefa_runtime.files import check_output, replacing
-from sefa_runtime.model_info import METADATA_KEY, Parity
+from sefa_runtime.model_info import CHECKSUM_KEY, METADATA_KEY, Parity
 
 # The newest that onnxruntime's CUDA provider covers with kernels for every operator used here.
 OPSET = 18
@@ -44,9 +44,12 @@ def export_onnx(generator: Generator, bank: DirectionBank, path: str | Path, out
         path: Where to write; an existing file is replaced.
         output: `uint8` or `float32`, see `bake`.
 
+    Returns:
+        `path`.
+
     Raises:
         BankError: If the bank was made for another generator.
-        ArgumentError: If `output` is unknown.
+        ArgumentError: If `output` is unknown or the generator is not in float32.
         VerificationError: If the exported graph differs from PyTorch.
         ExportError: If the weights are too large for one file.
         OSError: If the file cannot be written.
@@ -57,7 +60,7 @@ def export_onnx(generator: Generator, bank: DirectionBank, path: str | Path, out
     size = sum(tensor.numel() * tensor.element_size() for tensor in graph.state_dict().values())
     if size > MAX_WEIGHT_BYTES:
         raise ExportError(f"{size / 2**30:.1f} GiB of weights do not fit into one ONNX file, which ends at 2 GiB")
-    payload = _to_onnx(graph, generator.z_dim).SerializeToString()
+    payload = _to_onnx(graph).SerializeToString()
     with replacing(path) as partial:
         partial.write_bytes(payload)
         parity = _verify(graph, generator.z_dim, len(bank), partial)
@@ -67,14 +70,12 @@ def export_onnx(generator: Generator, bank: DirectionBank, path: str | Path, out
     return path
 
 
-def _to_onnx(graph: EditGraph, z_dim: int) -> ModelProto:
+def _to_onnx(graph: EditGraph) -> ModelProto:
     batch, edits = torch.export.Dim("batch"), torch.export.Dim("edits")
-    # An axis of size 1 would be taken for a constant.
-    example = (torch.zeros(3, z_dim), torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3, 2))
     with _hushed():
         program = torch.onnx.export(
             graph,
-            example,
+            graph.example_inputs(),
             dynamo=True,
             opset_version=OPSET,
             input_names=["z", "direction", "alpha"],
@@ -162,4 +163,5 @@ def _metadata(document: str) -> bytes:
     """A ModelProto of metadata only. Protobuf messages written one after another read as one merged message."""
     tail = ModelProto()
     tail.metadata_props.add(key=METADATA_KEY, value=document)
+    tail.metadata_props.add(key=CHECKSUM_KEY, value=hashlib.sha256(document.encode()).hexdigest())
     return bytes(tail.SerializeToString())

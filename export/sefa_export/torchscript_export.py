@@ -32,21 +32,23 @@ def export_torchscript(generator: Generator, bank: DirectionBank, path: str | Pa
         path: Where to write; an existing file is replaced.
         output: `uint8` or `float32`, see `bake`.
 
+    Returns:
+        `path`.
+
     Raises:
         BankError: If the bank was made for another generator.
-        ArgumentError: If `output` is unknown.
+        ArgumentError: If `output` is unknown or the generator is not in float32.
         VerificationError: If the archive differs from PyTorch.
         OSError: If the file cannot be written.
     """
     path = Path(path)
     check_output(path)
     graph = copy.deepcopy(bake(generator, bank, output)).cpu()
-    example = (torch.zeros(3, generator.z_dim), torch.zeros(3, 2, dtype=torch.int64), torch.zeros(3, 2))
     with warnings.catch_warnings(), replacing(path) as partial:
         # torch advises torch.export instead; libtorch hosts load TorchScript.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         # Checked below, on more than one input, rather than by torch on this one.
-        traced = torch.jit.trace(graph, example, check_trace=False)  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(graph, graph.example_inputs(), check_trace=False)  # type: ignore[no-untyped-call]
         _save(traced, partial, {})
         parity = _verify(graph, make_cases(generator.z_dim, len(bank)), partial)
         info = describe(generator, bank, output, parity)

@@ -9,12 +9,11 @@ import numpy as np
 
 from sefa_runtime.errors import ProviderError
 from sefa_runtime.machine import ONNXRUNTIME_WHEELS, installed_version, nvidia_gpus
-from sefa_runtime.session import INSTALL_CPU, build_session, import_onnxruntime, short_name
+from sefa_runtime.session import INSTALL_CPU, REMOTE, Session, build_session, import_onnxruntime, short_name
 
 # A 3x3 convolution, the operation that generators spend their time in: y = conv(x), x [1, 1, 8, 8] of ones.
 PROBE = "probe.onnx"
-# Providers that onnxruntime lists but that answer web services, not this machine.
-REMOTE = {"azure"}
+PROBE_FEEDS = {"x": np.ones((1, 1, 8, 8), np.float32)}
 
 
 @dataclass(frozen=True)
@@ -46,10 +45,10 @@ def examine() -> list[Check]:
         return [*checks, *_check_export()]
     gpus = nvidia_gpus()
     checks.append(Check("gpu", bool(gpus), "; ".join(gpus) or "nvidia-smi finds no NVIDIA GPU", needed=False))
-    offered = [short_name(name) for name in ort.get_available_providers()]
+    offered = [short_name(name) for name in ort.get_available_providers() if name not in REMOTE]
     if "cuda" not in offered:
         offered.insert(0, "cuda")  # The one people look for: say why it is not there.
-    checks += [_check_provider(provider) for provider in offered if provider not in REMOTE]
+    checks += [_check_provider(provider) for provider in offered]
     return [*checks, *_check_export()]
 
 
@@ -66,13 +65,21 @@ def _check_wheels() -> Check:
     return Check("onnxruntime", bool(found), detail or "not installed", INSTALL_CPU)
 
 
+def probe(provider: str) -> Session:
+    """Build a session of one convolution on a provider.
+
+    Raises:
+        ProviderError: If the provider cannot run here.
+        InputError: If there is no such provider.
+    """
+    with as_file(files("sefa_runtime") / PROBE) as path:
+        return build_session(path, PROBE_FEEDS, provider)
+
+
 def _check_provider(provider: str) -> Check:
     name = f"provider {provider}"
-    feeds = {"x": np.ones((1, 1, 8, 8), np.float32)}
     try:
-        with as_file(files("sefa_runtime") / PROBE) as path:
-            session = build_session(path, feeds, provider)
-            (y,) = session.inference.run(None, feeds)
+        (y,) = probe(provider).inference.run(None, PROBE_FEEDS)
     except ProviderError as error:
         reason = error.reason.removeprefix(f"{provider}: ")
         return Check(name, False, reason, error.remedy, needed=provider == "cpu")

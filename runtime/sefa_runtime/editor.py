@@ -1,6 +1,6 @@
 """Editing pictures with an exported model: latents, directions and alphas in, uint8 pictures out."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,8 @@ from sefa_runtime.latents import latents_from_seeds
 from sefa_runtime.model_info import ModelInfo
 from sefa_runtime.session import Feeds, Session, build_session
 
-# Pictures computed at once by `sweep`: bounds its memory, whatever is asked for.
-SWEEP_BATCH = 16
+# Pictures that `edit` and `sweep` compute at once: bounds the memory, whatever is asked for.
+MAX_BATCH = 16
 
 
 def load(
@@ -157,12 +157,8 @@ class Editor:
         steps = _numbers(alphas, "alphas", np.float32)
         if steps.ndim != 1 or not len(steps):
             raise InputError(f"alphas must be a list of one or more numbers, got shape {steps.shape}")
-        pictures = np.empty((len(z) * len(steps), *self.info.image_shape), np.uint8)
-        every_z, every_alpha = np.repeat(z, len(steps), axis=0), np.tile(steps, len(z))
-        for rows in _chunks(len(pictures), SWEEP_BATCH):
-            alpha = every_alpha[rows, None]
-            pictures[rows] = self._pictures(every_z[rows], np.full(alpha.shape, index), alpha)
-            progress(rows.stop / len(pictures))
+        alpha = np.tile(steps, len(z))[:, None]  # [N·A, 1]
+        pictures = self._pictures(np.repeat(z, len(steps), axis=0), np.full(alpha.shape, index), alpha, progress)
         return pictures.reshape(len(z), len(steps), *self.info.image_shape)
 
     def direction_index(self, direction: str | int) -> int:
@@ -183,8 +179,8 @@ class Editor:
         if (seed is None) == (z is None):
             raise InputError("give either seed or z")
         if seed is not None:
-            seeds = [seed] if isinstance(seed, int | np.integer) else list(seed)
-            return latents_from_seeds(seeds, self.info.z_dim)
+            seeds = list(seed) if isinstance(seed, Iterable) and np.ndim(seed) else [seed]
+            return latents_from_seeds(seeds, self.info.z_dim)  # type: ignore[arg-type]  # Checked there.
         return self._latents(z)
 
     def _latents(self, z: ArrayLike | None) -> NDArray[np.float32]:
@@ -206,7 +202,7 @@ class Editor:
             raise InputError(f"direction must be in 0..{last}, got {wrong}")
         try:
             columns = _columns(direction, batch), _columns(alpha, batch)
-            shape = np.broadcast_shapes(columns[0].shape, columns[1].shape, (batch, 1))
+            shape = (batch, np.broadcast_shapes(columns[0].shape, columns[1].shape)[1])
             direction, alpha = (np.broadcast_to(column, shape) for column in columns)
         except ValueError:
             raise InputError(
@@ -216,13 +212,23 @@ class Editor:
         return np.ascontiguousarray(direction), np.ascontiguousarray(alpha)
 
     def _pictures(
-        self, z: NDArray[np.float32], direction: NDArray[np.int64], alpha: NDArray[np.float32]
+        self,
+        z: NDArray[np.float32],
+        direction: NDArray[np.int64],
+        alpha: NDArray[np.float32],
+        progress: Callable[[float], None] = lambda share: None,
     ) -> NDArray[np.uint8]:
-        image = self.run(z, direction, alpha)
-        if self.info.output == "uint8":
-            return image
-        # As the uint8 graphs do it: [batch, C, H, W] in [-1, 1] -> [batch, H, W, C] in 0..255.
-        return (image * 127.5 + 128).clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+        """Run in batches of `MAX_BATCH`; the inputs are [N, z_dim] and twice [N, edits]."""
+        pictures = np.empty((len(z), *self.info.image_shape), np.uint8)
+        for start in range(0, len(z), MAX_BATCH):
+            rows = slice(start, start + MAX_BATCH)
+            image = self.run(z[rows], direction[rows], alpha[rows])
+            if self.info.output == "float32":
+                # As the uint8 graphs do it: [batch, C, H, W] in [-1, 1] -> [batch, H, W, C] in 0..255.
+                image = (image * 127.5 + 128).clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+            pictures[rows] = image
+            progress(min(rows.stop / len(z), 1.0))
+        return pictures
 
 
 def _columns(values: NDArray[Any], batch: int) -> NDArray[Any]:
@@ -248,11 +254,6 @@ def _numbers(values: ArrayLike | None, name: str, dtype: type[np.generic]) -> ND
     if not np.isfinite(array).all():
         raise InputError(f"{name} must be finite, got NaN or infinity")
     return array
-
-
-def _chunks(total: int, size: int) -> Iterator[slice]:
-    for start in range(0, total, size):
-        yield slice(start, min(start + size, total))
 
 
 def _some(names: Sequence[str]) -> str:

@@ -9,12 +9,14 @@ load and a renamed direction needs only the tail rewritten. Source: protobuf's e
 import hashlib
 import io
 import zipfile
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 from sefa_runtime.errors import ModelFileError
-from sefa_runtime.model_info import METADATA_KEY, TORCHSCRIPT_EXTRA_FILE, ModelInfo
+from sefa_runtime.files import input_problem
+from sefa_runtime.model_info import CHECKSUM_KEY, METADATA_KEY, TORCHSCRIPT_EXTRA_FILE, ModelInfo
 
 EXPECTED = "a model made by `sefa export` was expected"
 # onnx.proto, message ModelProto and message StringStringEntryProto.
@@ -41,8 +43,9 @@ def read_info(path: Path) -> ModelInfo:
     Raises:
         ModelFileError: If the file is missing, damaged, or not exported by `sefa export`.
     """
-    if not path.is_file():
-        raise ModelFileError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}; {EXPECTED}")
+    problem = input_problem(path)
+    if problem:
+        raise ModelFileError(f"{path}: {problem}; {EXPECTED}")
     document = _torchscript_document(path) if is_torchscript(path) else _onnx_document(path)
     if document is None:
         raise ModelFileError(f"{path}: a model, but not one exported by `sefa export`: it carries no sefa metadata")
@@ -88,8 +91,12 @@ def _archive_names(path: Path) -> list[str]:
 def _torchscript_document(path: Path) -> str | None:
     for name in _archive_names(path):
         if name.endswith(f"/extra/{TORCHSCRIPT_EXTRA_FILE}"):
-            with zipfile.ZipFile(path) as archive:
-                return archive.read(name).decode()
+            try:
+                with zipfile.ZipFile(path) as archive:
+                    return archive.read(name).decode()
+            except (zipfile.BadZipFile, zlib.error, UnicodeDecodeError, NotImplementedError, RuntimeError) as error:
+                # The last two: zipfile's answer to flags of compression and encryption that are damaged.
+                raise ModelFileError(f"{path}: truncated or damaged; {EXPECTED}") from error
     return None
 
 
@@ -97,7 +104,7 @@ def _onnx_document(path: Path) -> str | None:
     size = path.stat().st_size
     if size == 0:
         raise ModelFileError(f"{path}: empty file; {EXPECTED}")
-    document = None
+    metadata: dict[str, str] = {}
     has_graph = False
     try:
         with path.open("rb") as file:
@@ -106,12 +113,15 @@ def _onnx_document(path: Path) -> str | None:
                 if number == METADATA_PROPS:
                     file.seek(start)
                     key, value = _key_and_value(file.read(length))
-                    document = value if key == METADATA_KEY else document
+                    metadata[key] = value
     except (EOFError, ValueError) as error:
         what = "truncated or damaged" if is_onnx(path) else "not an ONNX model, or damaged"
         raise ModelFileError(f"{path}: {what}; {EXPECTED}") from error
     if not has_graph:
         raise ModelFileError(f"{path}: not an ONNX model; {EXPECTED}")
+    document = metadata.get(METADATA_KEY)
+    if document is not None and metadata.get(CHECKSUM_KEY) != hashlib.sha256(document.encode()).hexdigest():
+        raise ModelFileError(f"{path}: its sefa metadata is damaged (checksum); copy or export it again")
     return document
 
 

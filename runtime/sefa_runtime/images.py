@@ -1,6 +1,7 @@
 """Pictures, grids, labelled sheets and animations from uint8 arrays."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ def save_picture(picture: Pictures, path: Path) -> None:
     image = to_pillow(picture)
     if path.suffix.lower() in (".jpg", ".jpeg") and image.mode == "RGBA":
         image = image.convert("RGB")
-    with replacing(path) as partial:
+    with replacing(path) as partial, _format_limits(path):
         image.save(partial, quality=95)
 
 
@@ -59,10 +60,9 @@ def save_animation(frames: Pictures, path: Path, frames_per_second: float = 12.0
         OSError: If the file cannot be written.
     """
     check_suffix(path, ANIMATION_SUFFIXES)
-    if not 0 < frames_per_second <= 100:
-        raise InputError(f"frames per second must be above 0 and at most 100, got {frames_per_second}")
+    check_pace(frames_per_second)
     loop = [to_pillow(frame) for frame in (*frames, *frames[-2:0:-1])]
-    with replacing(path) as partial:
+    with replacing(path) as partial, _format_limits(path):
         loop[0].save(
             partial,
             save_all=True,
@@ -71,6 +71,16 @@ def save_animation(frames: Pictures, path: Path, frames_per_second: float = 12.0
             loop=0,
             quality=90,
         )
+
+
+def check_pace(frames_per_second: float) -> None:
+    """Refuse a pace that GIF's clock of hundredths of a second, or viewers, would not keep.
+
+    Raises:
+        InputError: If it is not in 0.1 to 50.
+    """
+    if not 0.1 <= frames_per_second <= 50:
+        raise InputError(f"frames per second must be in 0.1 to 50, got {frames_per_second}")
 
 
 def grid(pictures: Pictures) -> Pictures:
@@ -133,6 +143,25 @@ def contact_sheet(
     return np.asarray(sheet)
 
 
+@contextmanager
+def _format_limits(path: Path) -> Iterator[None]:
+    """Turn what Pillow says of a picture that a format cannot hold into our error."""
+    try:
+        yield
+    except OSError as error:
+        if error.strerror is not None:  # The system's: the disk is full, ...
+            raise
+        raise InputError(f"{path}: {error}") from error
+    except (ValueError, OverflowError) as error:
+        raise InputError(f"{path}: {error}") from error
+
+
 def to_pillow(picture: Pictures) -> Image.Image:
-    """One picture, [H, W, C], as Pillow sees it."""
+    """One picture, [H, W, C], as Pillow sees it.
+
+    Raises:
+        InputError: If it has no colours that can be shown.
+    """
+    if picture.shape[-1] not in (1, 3, 4):
+        raise InputError(f"a picture of {picture.shape[-1]} channels cannot be shown: 1, 3 or 4 are needed")
     return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)

@@ -1,6 +1,5 @@
 """Single-stream latency: one request after another, each waiting for the one before."""
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -10,12 +9,14 @@ import numpy as np
 
 from sefa_runtime.editor import Editor
 from sefa_runtime.errors import InputError
+from sefa_runtime.files import sha256_of
 from sefa_runtime.latents import latents_from_seeds
 from sefa_runtime.machine import describe_machine, describe_versions
 
 RECORD_VERSION = 1
 # Below this many runs a 99th percentile is the maximum by another name.
 MIN_RUNS = 100
+MAX_BATCH, MAX_EDITS, MAX_SECONDS = 4096, 4096, 86400  # a day
 WARM_UP_SECONDS = 0.5
 WARM_UP_RUNS = 5
 
@@ -79,10 +80,18 @@ def measure(
         progress: Called with the share that is done, 0 to 1.
 
     Raises:
-        InputError: If a number is not positive.
+        InputError: If a number is out of range.
     """
-    if not batches or min(batches) < 1 or edits < 0 or not seconds > 0:
-        raise InputError("batch and seconds must be above 0, edits 0 or more")
+    if not batches:
+        raise InputError("at least one batch size is needed")
+    for name, values, least, most in (
+        ("batch", batches, 1, MAX_BATCH),
+        ("edits", (edits,), 0, MAX_EDITS),
+        ("seconds", (seconds,), 0.001, MAX_SECONDS),
+    ):
+        for value in values:
+            if not least <= value <= most:
+                raise InputError(f"{name} must be in {least}..{most}, got {value}")
     results = []
     for index, batch in enumerate(batches):
 
@@ -98,7 +107,7 @@ def measure(
         model={
             "file": editor.path.name,
             "bytes": editor.path.stat().st_size,
-            "sha256": _sha256(editor),
+            "sha256": sha256_of(editor.path),
             "family": editor.info.family,
             "resolution": list(editor.info.resolution),
             "precision": editor.info.precision,
@@ -154,8 +163,3 @@ def _measure_batch(editor: Editor, batch: int, edits: int, seconds: float, progr
         p99_ms=round(float(p99), 3),
         images_per_second=round(batch * 1000 / float(np.mean(times_ms)), 2),
     )
-
-
-def _sha256(editor: Editor) -> str:
-    with editor.path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

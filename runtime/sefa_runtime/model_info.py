@@ -5,18 +5,17 @@ archive's extra file `TORCHSCRIPT_EXTRA_FILE`.
 """
 
 import json
-from dataclasses import asdict, dataclass, fields
-from typing import Any, TypeVar
+from dataclasses import asdict, dataclass, is_dataclass
+from typing import Any, get_args, get_origin, get_type_hints
 
 from sefa_runtime.errors import ModelFileError
 
 METADATA_KEY = "sefa"
+# sha256 of that document, in hex: the payload has its own, inside it.
+CHECKSUM_KEY = "sefa_sha256"
 TORCHSCRIPT_EXTRA_FILE = "sefa.json"
 # Raised when a reader of the earlier format would misunderstand a file.
 FORMAT_VERSION = 1
-
-
-Described = TypeVar("Described", "DirectionInfo", "Parity", "ModelInfo")
 
 
 @dataclass(frozen=True)
@@ -104,16 +103,28 @@ class ModelInfo:
                     f"{where}: its format is version {version}, this sefa reads version {FORMAT_VERSION}; "
                     "export it again or install the sefa that wrote it"
                 )
-            document["directions"] = tuple(_build(DirectionInfo, direction) for direction in document["directions"])
-            document["parity"] = _build(Parity, document["parity"])
-            return _build(cls, document)
+            info: ModelInfo = _read(document, cls)
+            return info
         except (ValueError, KeyError, TypeError) as error:
             raise ModelFileError(f"{where}: its sefa metadata is damaged ({error})") from error
 
 
-def _build(cls: type[Described], document: dict[str, Any]) -> Described:
-    names = {field.name for field in fields(cls)}
-    if set(document) != names:
-        raise ValueError(f"unexpected or missing fields {sorted(set(document) ^ names)}")
-    values: Any = {key: tuple(value) if isinstance(value, list) else value for key, value in document.items()}
-    return cls(**values)
+def _read(value: Any, kind: Any) -> Any:
+    """Turn plain values from JSON into `kind`, which is built of dataclasses, tuples, dicts and scalars."""
+    if is_dataclass(kind):
+        types = get_type_hints(kind)
+        if not isinstance(value, dict) or set(value) != set(types):
+            raise ValueError(f"unexpected or missing fields {sorted(set(value) ^ set(types))}")
+        build: Any = kind
+        return build(**{name: _read(value[name], types[name]) for name in types})
+    arguments = get_args(kind)
+    if get_origin(kind) is tuple and isinstance(value, list):
+        kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
+        return tuple(_read(item, item_kind) for item, item_kind in zip(value, kinds, strict=True))
+    if get_origin(kind) is dict and isinstance(value, dict):
+        return {str(key): _read(item, arguments[1]) for key, item in value.items()}
+    if kind is float and type(value) is int:
+        return float(value)
+    if type(value) is not kind:
+        raise ValueError(f"{value!r} where {kind} was expected")
+    return value

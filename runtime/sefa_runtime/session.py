@@ -34,6 +34,9 @@ DEFAULT_OPTIONS: dict[str, dict[str, str]] = {
 NVIDIA = {"CUDAExecutionProvider", "TensorrtExecutionProvider"}
 INSTALL_CPU = "pip install 'sefa[cpu]'"
 INSTALL_GPU = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'sefa[gpu]'"
+MAX_THREADS = 1024
+# Listed by onnxruntime, but for calls of web services: on our models the CPU would answer in their name.
+REMOTE = {"AzureExecutionProvider"}
 QUIET = 4  # onnxruntime's severity FATAL: what goes wrong is raised, not printed
 
 
@@ -75,8 +78,8 @@ def build_session(
         ModelFileError: If onnxruntime cannot load the file at all.
     """
     ort = import_onnxruntime()
-    if threads is not None and threads < 1:
-        raise InputError(f"threads must be 1 or more, got {threads}")
+    if threads is not None and not (type(threads) is int and 1 <= threads <= MAX_THREADS):
+        raise InputError(f"threads must be in 1..{MAX_THREADS}, got {threads}")
     options = {key: str(value) for key, value in (provider_options or {}).items()}
     if provider.lower() == "auto" and options:
         raise InputError("options belong to one provider: name it instead of auto")
@@ -133,8 +136,10 @@ def _build(
 ) -> Session:
     options = DEFAULT_OPTIONS.get(provider, {}) | options
     on_cpu = provider == "CPUExecutionProvider"
+    if provider in REMOTE:
+        raise ProviderError(f"{short_name(provider)}: calls a web service and runs nothing on this machine")
     if provider not in ort.get_available_providers():
-        has = ", ".join(map(short_name, ort.get_available_providers()))
+        has = ", ".join(short_name(name) for name in ort.get_available_providers() if name not in REMOTE)
         raise ProviderError(
             f"{short_name(provider)}: the installed onnxruntime {ort.__version__} is built without it (it has: {has})",
             INSTALL_GPU if provider in NVIDIA else "",
@@ -207,7 +212,8 @@ def _quiet(ort: ModuleType, skip: bool) -> Iterator[None]:
     if skip:
         yield
         return
-    sys.stdout.flush()
+    if sys.stdout is not None:
+        sys.stdout.flush()
     try:
         kept = os.dup(1)
     except OSError:  # No stdout at all, as under some service managers.

@@ -1,8 +1,11 @@
 """The commands joined, and errors turned into one line."""
 
+import os
+import signal
 import sys
 from collections.abc import Callable
 from inspect import cleandoc
+from pathlib import Path
 from typing import Annotated, NoReturn
 
 import typer
@@ -76,6 +79,11 @@ def sefa(
 
 def main() -> None:
     """Run the command line; what the user can mend becomes one line and exit code 1."""
+    # Asked to stop, as by a container's host: leave through the cleaning-up, like Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    # Started without a stdout, as under some service managers.
+    sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
+    sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
     try:
         app(prog_name="sefa")
     except (SefaError, SefaRuntimeError) as error:

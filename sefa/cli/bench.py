@@ -36,7 +36,7 @@ def bench(
     from sefa_runtime.latency import measure
 
     if output is not None:
-        check_output(output)
+        check_output(output, model)
     batches = parse_integers(batch)
     with progress_bar("Measuring") as show:
         record = measure(load(model, provider, threads=threads), batches, edits, seconds, show)

@@ -45,9 +45,11 @@ def demo(
     from sefa.factorization import factorize
     from sefa_export import export_onnx, export_torchscript
     from sefa_runtime import load
+    from sefa_runtime.doctor import probe
     from sefa_runtime.images import enlarge, save_animation, save_picture
     from sefa_runtime.latency import measure
 
+    probe(provider)
     checkpoint = find_faces()
     output.mkdir(exist_ok=True)
     bank_path, onnx_path, torchscript_path = (output / f"faces.{kind}" for kind in ("safetensors", "onnx", "ts"))

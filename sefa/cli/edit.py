@@ -26,6 +26,8 @@ def edit(
     seed: Annotated[
         str | None,
         typer.Option(
+            "--seed",
+            "--seeds",
             metavar="SEEDS",
             help="Which picture: [b]7[/b], or several side by side: [b]1,2,5-8[/b]; 0 if not given.",
         ),
@@ -53,7 +55,7 @@ def edit(
     from sefa_runtime.images import PICTURE_SUFFIXES, check_suffix, enlarge, grid, save_picture
 
     check_suffix(output, PICTURE_SUFFIXES)
-    check_output(output)
+    check_output(output, model, z)
     parsed = [parse_edit(text) for text in edits or []]
     wanted = dict(parsed)
     if len(wanted) < len(parsed):

@@ -68,7 +68,7 @@ def export(
     from sefa.bank import DirectionBank
     from sefa_export import export_onnx, export_torchscript
 
-    check_output(output)
+    check_output(output, checkpoint, bank)
     if bank is not None and (layers, edit_layers, top, normalize) != ("all", None, None, Normalize.NONE):
         raise ArgumentError("--bank brings its directions: leave out --layers, --edit-layers, --top and --normalize")
     with working("Loading the checkpoint"):

@@ -41,7 +41,7 @@ def factorize(
     meets. No data and no training: this takes well under a second. Look at what they do with [b]sefa export[/b] and
     [b]sefa sweep[/b].
     """
-    check_output(output)
+    check_output(output, checkpoint)
     with working("Loading the checkpoint"):
         generator = load_on(checkpoint, device)
     bank = find_directions(generator, layers, edit_layers, top, normalize)

@@ -9,7 +9,8 @@ from sefa.cli.export import describe_parity
 from sefa.cli.options import JsonOption
 from sefa.cli.output import format_bytes, print_facts, print_json, print_table
 from sefa_runtime.errors import InputError
-from sefa_runtime.exported import is_onnx, is_torchscript, read_info
+from sefa_runtime.exported import check_payload, is_onnx, is_torchscript, read_info
+from sefa_runtime.files import input_problem
 from sefa_runtime.model_info import ModelInfo
 
 
@@ -21,8 +22,9 @@ def inspect(
 
     The kind is detected from the contents, not from the name. An exported model needs no torch to be inspected.
     """
-    if not file.is_file():
-        raise InputError(f"{file}: {'is a folder' if file.is_dir() else 'no such file'}")
+    problem = input_problem(file)
+    if problem:
+        raise InputError(f"{file}: {problem}")
     if is_onnx(file) or is_torchscript(file):
         _inspect_model(file, json)
     elif _is_safetensors(file):
@@ -34,6 +36,8 @@ def inspect(
 def _inspect_model(path: Path, json: bool) -> None:
     info = read_info(path)
     kind = "TorchScript model" if is_torchscript(path) else "ONNX model"
+    if is_onnx(path):
+        check_payload(path, info)
     if json:
         print_json({"kind": kind, "bytes": path.stat().st_size, "info": info.to_dict()})
         return

@@ -1,5 +1,7 @@
 """Options that several commands share, and how their values are read."""
 
+import re
+import tokenize
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -8,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from sefa_runtime.errors import InputError
+from sefa_runtime.files import input_problem
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -15,7 +18,8 @@ if TYPE_CHECKING:
 Number = TypeVar("Number", int, float)
 
 MAX_ALPHAS = 1000
-MAX_SEEDS = 1000
+MAX_ALPHA = 1e6  # far beyond any picture, and far from overflow
+MAX_NUMBERS = 1000
 
 
 class Device(StrEnum):
@@ -107,15 +111,11 @@ def parse_alphas(text: str) -> list[float]:
         InputError: If it is neither.
     """
     if ":" not in text:
-        return [_number(part, float, text) for part in text.split(",")]
+        return [_finite(part, text) for part in text.split(",")]
     parts = text.split(":")
     if len(parts) != 3:
         raise InputError(f"alphas look like -3:3:7 (from, to, how many) or -2,0,2, got {text!r}")
-    start, end, count = (
-        _number(parts[0], float, text),
-        _number(parts[1], float, text),
-        _number(parts[2], int, text),
-    )
+    start, end, count = _finite(parts[0], text), _finite(parts[1], text), _number(parts[2], int, text)
     if not 1 <= count <= MAX_ALPHAS:
         raise InputError(f"alphas must be 1 to {MAX_ALPHAS} steps, got {count}")
     return linear_steps(start, end, count)
@@ -136,11 +136,14 @@ def parse_integers(text: str) -> list[int]:
     """
     numbers: list[int] = []
     for part in text.split(","):
-        first, dash, last = part.strip().partition("-")
-        start = _number(first, int, text)
-        end = _number(last, int, text) if dash else start
-        if not start <= end < start + MAX_SEEDS:
-            raise InputError(f"a range must run upwards over at most {MAX_SEEDS} numbers, got {part!r}")
+        match = re.fullmatch(r"\s*(\d{1,10})(?:-(\d{1,10}))?\s*", part)
+        if match is None:
+            raise InputError(f"numbers look like 7 or 1,2,8 or 1-6, got {text[:80]!r}")
+        start, end = int(match[1]), int(match[2] or match[1])
+        if end < start:
+            raise InputError(f"a range must run upwards, got {part!r}")
+        if len(numbers) + end - start >= MAX_NUMBERS:
+            raise InputError(f"at most {MAX_NUMBERS} numbers at once, got {text[:80]!r}")
         numbers += range(start, end + 1)
     return numbers
 
@@ -155,7 +158,7 @@ def choose_latents(seeds: str | None, z: Path | None) -> dict[str, Any]:
         raise InputError("give seeds or --z, not both")
     if z is not None:
         return {"z": load_latents(z)}
-    return {"seed": parse_integers(seeds or "0")}
+    return {"seed": parse_integers("0" if seeds is None else seeds)}
 
 
 def load_latents(path: Path) -> "NDArray[Any]":
@@ -166,15 +169,24 @@ def load_latents(path: Path) -> "NDArray[Any]":
     """
     import numpy as np
 
+    problem = input_problem(path)
+    if problem:
+        raise InputError(f"{path}: {problem}")
+    with path.open("rb") as file:
+        if file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
+            raise InputError(f"{path}: not a .npy file of numbers")
     try:
-        array = np.load(path, allow_pickle=False)
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such file") from None
-    except (ValueError, EOFError, OSError) as error:
+        array: NDArray[Any] = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, MemoryError, OverflowError, tokenize.TokenError) as error:
         raise InputError(f"{path}: not a .npy file of numbers, or damaged") from error
-    if not isinstance(array, np.ndarray):
-        raise InputError(f"{path}: an .npz archive of several arrays, a .npy file was expected")
     return array
+
+
+def _finite(text: str, whole: str) -> float:
+    number = _number(text, float, whole)
+    if not abs(number) <= MAX_ALPHA:
+        raise InputError(f"alphas must be finite numbers of at most {MAX_ALPHA:g}, got {text.strip()!r}")
+    return number
 
 
 def _number(text: str, kind: Callable[[str], Number], whole: str) -> Number:

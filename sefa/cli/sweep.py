@@ -33,7 +33,9 @@ def sweep(
     direction: Annotated[str, typer.Option(metavar="NAME|INDEX", help="The direction to move along.")] = "0",
     seeds: Annotated[
         str | None,
-        typer.Option(metavar="SEEDS", help="[b]7[/b], or several: [b]1,2,5-8[/b]; 0 if not given."),
+        typer.Option(
+            "--seeds", "--seed", metavar="SEEDS", help="[b]7[/b], or several: [b]1,2,5-8[/b]; 0 if not given."
+        ),
     ] = None,
     z: LatentFileOption = None,
     alphas: Annotated[
@@ -57,6 +59,7 @@ def sweep(
     from sefa_runtime.images import (
         ANIMATION_SUFFIXES,
         PICTURE_SUFFIXES,
+        check_pace,
         check_suffix,
         enlarge,
         grid,
@@ -65,7 +68,8 @@ def sweep(
     )
 
     check_suffix(output, (*PICTURE_SUFFIXES, ".gif"))
-    check_output(output)
+    check_output(output, model, z)
+    check_pace(frames_per_second)
     animated = output.suffix.lower() in ANIMATION_SUFFIXES
     latents = choose_latents(seeds, z)
     steps = None if alphas is None else parse_alphas(alphas)

@@ -16,7 +16,7 @@ from sefa.errors import ArgumentError, CheckpointError
 from sefa.generators.generator import Generator
 
 # `main.3.weight`: an nn.Sequential under any name, and the entry's position in it.
-KEY = re.compile(r"(?:(?P<sequence>[\w.]+)\.)?(?P<index>\d+)\.(?P<entry>\w+)")
+KEY = re.compile(r"(?:(?P<sequence>[\w.]+)\.)?(?P<index>\d{1,4})\.(?P<entry>\w+)")
 BATCH_NORM_ENTRIES = {"weight", "bias", "running_mean", "running_var"}
 
 
@@ -167,6 +167,8 @@ def _batch_norm(entry: Mapping[str, Tensor], conv: nn.ConvTranspose2d, index: in
         raise CheckpointError(
             f"layer {index} has {_shapes(entry)}; a BatchNorm2d of {conv.out_channels} channels was expected"
         )
+    if entry["running_var"].min() < 0:
+        raise CheckpointError(f"layer {index} has a negative running_var, which no training gives")
     norm = nn.BatchNorm2d(conv.out_channels)
     norm.load_state_dict(dict(entry), strict=False)  # num_batches_tracked plays no part in inference.
     return norm

@@ -5,6 +5,7 @@ import pickle
 import resource
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -123,13 +124,14 @@ def test_export_mistakes(
         (["--edit", "0"], "an edit looks like pose=2.5 or 3=-1, got '0'"),
         (["--edit", "0=1", "--edit", "0=2"], "a direction is given twice"),
         (["--edit", "0=1", "--edit", "direction-0=2"], "a direction is given twice"),
-        (["--seed", "-1"], "is not a number"),
-        (["--seed", "x"], "'x' in 'x' is not a number"),
+        (["--seed", "-1"], "numbers look like 7 or 1,2,8 or 1-6, got '-1'"),
+        (["--seed", ""], "numbers look like 7 or 1,2,8 or 1-6, got ''"),
+        (["--seed", "0-500,0-500"], "at most 1000 numbers at once"),
         (["--seed", "5-3"], "a range must run upwards"),
         (["--seed", "4294967296"], "a seed must be an integer in 0..4294967295"),
         (["--scale", "0"], "scale must be 1 to 32, got 0"),
         (["--provider", "cude"], "provider must be auto or one of"),
-        (["--threads", "0"], "threads must be 1 or more, got 0"),
+        (["--threads", "0"], "threads must be in 1..1024, got 0"),
         (["--z", "{model}"], "model.onnx: not a .npy file"),
         (["--z", "missing.npy"], "missing.npy: no such file"),
         (["--seed", "1", "--z", "{model}"], "give seeds or --z, not both"),
@@ -175,8 +177,10 @@ def test_an_archive_of_objects_is_not_unpickled(sefa_command: Command, small: di
         (["--alphas", "-3:3"], "alphas look like -3:3:7"),
         (["--alphas", "-3:3:0"], "alphas must be 1 to 1000 steps, got 0"),
         (["--alphas", "0,nan"], "alphas must be finite"),
+        (["--alphas", "-inf:inf:3"], "alphas must be finite"),
         (["--direction", "99"], "direction must be in 0..15"),
-        (["--fps", "0"], "frames per second"),
+        (["--fps", "0"], "frames per second must be in 0.1 to 50"),
+        (["--fps", "1e-10"], "frames per second must be in 0.1 to 50"),
     ],
 )
 def test_sweep_mistakes(
@@ -186,10 +190,20 @@ def test_sweep_mistakes(
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("arguments", [["--batch", "0"], ["--seconds", "0"], ["--edits", "-1"]])
-def test_bench_mistakes(sefa_command: Command, small: dict[str, Path], tmp_path: Path, arguments: list[str]) -> None:
-    result = sefa_command("bench", small["model"], "-o", tmp_path / "a.json", *arguments)
-    assert_one_line(result, "batch and seconds must be above 0")
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--batch", "0"], "batch must be in 1..4096, got 0"),
+        (["--batch", "99999"], "batch must be in 1..4096, got 99999"),
+        (["--seconds", "0"], "seconds must be in 0.001..86400, got 0.0"),
+        (["--seconds", "inf"], "seconds must be in 0.001..86400, got inf"),
+        (["--edits", "-1"], "edits must be in 0..4096, got -1"),
+    ],
+)
+def test_bench_mistakes(
+    sefa_command: Command, small: dict[str, Path], tmp_path: Path, arguments: list[str], message: str
+) -> None:
+    assert_one_line(sefa_command("bench", small["model"], "-o", tmp_path / "a.json", *arguments), message)
     assert not list(tmp_path.iterdir())
 
 
@@ -221,6 +235,65 @@ def test_a_damaged_weight(sefa_command: Command, small: dict[str, Path], tmp_pat
     (tmp_path / "model.onnx").write_bytes(content)
     result = sefa_command("edit", tmp_path / "model.onnx", "-o", tmp_path / "a.png")
     assert_one_line(result, "model.onnx: damaged, or changed after the export")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\x93NUMPY\x01\x00\x46\x00{'descr': '<f4', 'fortran_order': False, 'shape': (10000000000000,), }".ljust(79)
+        + b"\n",
+        b"\x93NUMPY\x01\x00\x10\x00{((('descr': '<f4",
+        b"\x93NUMPY",
+        b"PK\x03\x04 an archive of arrays",
+        b"",
+    ],
+)
+def test_a_damaged_array(sefa_command: Command, small: dict[str, Path], tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "z.npy").write_bytes(content)
+    result = sefa_command("edit", small["model"], "-o", tmp_path / "a.png", "--z", tmp_path / "z.npy")
+    assert_one_line(result, "z.npy: not a .npy file of numbers")
+
+
+def test_a_generator_whose_images_are_not_finite(sefa_command: Command, tmp_path: Path) -> None:
+    # Finite weights whose products are not: infinity minus infinity.
+    weights = {"0.weight": torch.full((4, 2, 4, 4), 3e38), "1.weight": torch.full((2, 3, 4, 4), 1.0)}
+    weights["1.weight"][1] = -1
+    torch.save(weights, tmp_path / "netG.pth")
+    result = sefa_command("export", tmp_path / "netG.pth", "-o", tmp_path / "a.onnx", "--top", "1")
+    assert_one_line(result, "PyTorch's own image has NaN or infinite values")
+    assert not (tmp_path / "a.onnx").exists()
+
+
+def test_a_generator_whose_channels_are_no_colours(sefa_command: Command, tmp_path: Path) -> None:
+    torch.save({"0.weight": torch.ones(4, 2, 4, 4)}, tmp_path / "netG.pth")
+    assert sefa_command("export", tmp_path / "netG.pth", "-o", tmp_path / "m.onnx", "--top", "1").code == 0
+    result = sefa_command("edit", tmp_path / "m.onnx", "-o", tmp_path / "a.png")
+    assert_one_line(result, "2 channels cannot be shown")
+    assert not (tmp_path / "a.png").exists()
+
+
+def test_being_asked_to_stop_leaves_nothing(small: dict[str, Path], tmp_path: Path) -> None:
+    command = [sys.executable, "-B", "-m", "sefa.cli", *fill(WRITERS["export torchscript"], small, tmp_path)]
+    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
+        until = time.monotonic() + 60
+        while not list(tmp_path.glob(".*.part.ts")) and time.monotonic() < until:
+            time.sleep(0.01)
+        assert process.poll() is None, "finished before it could be stopped"
+        process.terminate()
+        assert process.wait(30) == 143
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_a_stdout(small: dict[str, Path]) -> None:
+    command = [
+        sys.executable,
+        "-c",
+        "import sys, sefa.cli; sys.stdout = None; sefa.cli.main()",
+        "inspect",
+        str(small["model"]),
+    ]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_cuda_without_cuda(
@@ -265,6 +338,24 @@ def test_an_output_folder_that_may_not_be_written(
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize(
+    ("arguments", "kept"),
+    [
+        (["factorize", "{checkpoint}", "-o", "{checkpoint}"], "checkpoint"),
+        (["export", "{checkpoint}", "-o", "{checkpoint}"], "checkpoint"),
+        (["export", "{checkpoint}", "--bank", "{bank}", "-o", "{bank}"], "bank"),
+        (["bench", "{model}", "-o", "{model}"], "model"),
+    ],
+)
+def test_an_output_that_is_an_input(
+    sefa_command: Command, small: dict[str, Path], arguments: list[str], kept: str
+) -> None:
+    before = small[kept].read_bytes()
+    result = sefa_command(*[argument.format(**small) for argument in arguments])
+    assert_one_line(result, "is an input, the output would replace it")
+    assert small[kept].read_bytes() == before
+
+
 @pytest.mark.parametrize("name", WRITERS)
 def test_a_full_disk(small: dict[str, Path], tmp_path: Path, name: str) -> None:
     arguments = fill(WRITERS[name], small, tmp_path)
@@ -280,7 +371,7 @@ def test_a_full_disk(small: dict[str, Path], tmp_path: Path, name: str) -> None:
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000)),
     )
     assert (done.returncode, done.stderr.count("\n")) == (1, 1), done.stderr
-    assert "File too large" in done.stderr
+    assert f"{output}: File too large" in done.stderr
     assert output.read_bytes() == b"the one before"
     assert list(tmp_path.iterdir()) == [output]
 

@@ -72,6 +72,8 @@ def test_what_does_not_belong_together_is_refused(generator: sefa.Generator) -> 
     bank = sefa.factorize(generator)
     with pytest.raises(ArgumentError, match="output must be uint8 or float32, got 'png'"):
         bake(generator, bank, "png")
+    with pytest.raises(ArgumentError, match=r"must be in float32, got torch\.float16"):
+        bake(sefa.load(Path(__file__).parents[1] / "golden" / "dcgan_small_64.pth").half(), bank)
     other: Any = replace(bank.source, checkpoint_sha256="0" * 64)
     with pytest.raises(BankError, match="another generator"):
         bake(generator, replace(bank, source=other))

@@ -90,6 +90,25 @@ def test_one_dimension_is_one_edit_per_image_but_several_edits_of_one_image(tiny
     np.testing.assert_array_equal(both, tiny.edit(seed=0, edits={"pose": 2.0, "light": -1.0}))
 
 
+def test_rows_of_edits_for_more_images_than_there_are_are_refused(tiny: Editor) -> None:
+    with pytest.raises(InputError, match="shape"):
+        tiny.run(latents_from_seeds([0], 6), [[0], [1], [2]], [[1.0], [1.0], [1.0]])
+
+
+@pytest.mark.parametrize("seed", [7, np.int64(7), np.array(7), [7], (7,), np.array([7]), range(7, 8)])
+def test_a_seed_comes_in_any_form_of_an_integer(tiny: Editor, seed: Any) -> None:
+    np.testing.assert_array_equal(tiny.edit(seed=seed), tiny.edit(seed=7))
+
+
+def test_many_pictures_are_those_of_one_at_a_time(tiny: Editor) -> None:
+    pictures = tiny.edit(seed=range(40), edits={"pose": np.linspace(-3, 3, 40).tolist()})
+    assert pictures.shape == (40, 8, 4, 3)
+    for index in (0, 15, 16, 39):
+        alpha = float(np.linspace(-3, 3, 40)[index])
+        alone = tiny.edit(seed=index, edits={"pose": alpha})[0]
+        np.testing.assert_allclose(pictures[index].astype(int), alone.astype(int), atol=1)
+
+
 def test_no_edits_at_all(tiny: Editor) -> None:
     z = latents_from_seeds([0, 1], 6)
     np.testing.assert_array_equal(tiny.run(z, np.zeros((2, 0), int), np.zeros((2, 0))), tiny.edit(seed=[0, 1]))
@@ -173,6 +192,10 @@ def test_edit_takes_latents_of_ones_own(tiny: Editor) -> None:
         (1, None, {"pose": "much"}, "alpha of direction pose must be numbers"),
         (1, None, {"pose": float("nan")}, "alpha of direction pose must be finite"),
         (-1, None, {}, "a seed must be"),
+        (1.5, None, {}, "a seed must be"),
+        ("abc", None, {}, "a seed must be"),
+        ([None], None, {}, "a seed must be"),
+        (np.array([[1]]), None, {}, "a seed must be"),
         ([], None, {}, "at least one seed"),
     ],
 )

@@ -1,3 +1,4 @@
+import hashlib
 import zipfile
 from pathlib import Path
 
@@ -66,22 +67,49 @@ def test_a_flipped_bit_anywhere_is_refused(golden: Path, tmp_path: Path) -> None
             check_payload(path, read_info(path))
 
 
-def test_a_description_of_a_newer_format_is_refused(golden: Path, tmp_path: Path) -> None:
+def replace_description(source: Path, target: Path, old: str, new: str) -> None:
+    """Write a copy whose description says something else, with a checksum that fits."""
+    content = source.read_bytes()
+    document = read_info(source).to_json()
+    checksum = hashlib.sha256(document.encode()).hexdigest()
+    changed = document.replace(old, new + " " * (len(old) - len(new)), 1)
+    assert changed != document
+    content = content.replace(document.encode(), changed.encode())
+    target.write_bytes(content.replace(checksum.encode(), hashlib.sha256(changed.encode()).hexdigest().encode()))
+
+
+def test_a_flipped_bit_in_the_description_is_refused(golden: Path, tmp_path: Path) -> None:
     content = (golden / "tiny.onnx").read_bytes()
-    path = tmp_path / "newer.onnx"
-    path.write_bytes(content.replace(b'"format_version":1', b'"format_version":9'))
+    path = tmp_path / "flipped.onnx"
+    for position in range(read_info(golden / "tiny.onnx").payload_bytes, len(content), 31):
+        path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
+        with pytest.raises(ModelFileError, match=r"flipped\.onnx"):
+            read_info(path)
+
+
+def test_a_description_of_a_newer_format_is_refused(golden: Path, tmp_path: Path) -> None:
+    replace_description(golden / "tiny.onnx", tmp_path / "new.onnx", '"format_version":1', '"format_version":9')
     with pytest.raises(ModelFileError, match="version 9, this sefa reads version 1"):
-        sefa_runtime.load(path)
+        sefa_runtime.load(tmp_path / "new.onnx")
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [(b'"family"', b'"famili"'), (b'{"format', b'["format'), (b'"z_dim":6', b'"z_dim":x')]
+    ("old", "new"),
+    [
+        ('"family"', '"famili"'),
+        ('"z_dim":6', '"z_dim":x'),
+        ('"z_dim":6', '"z_dim":""'[:9]),
+        ('"resolution":[8,4]', '"resolution":[8]'),
+        ('"alpha_range":[-3.0,3.0]', '"alpha_range":[-3.0]'),
+        ('"channels":3', '"channels":{}'[:12]),
+        ('"max_abs_error":', '"max_abs_errar":'),
+        ('"batches":[1,2,7]', '"batches":[1,2,""]'[:17]),
+    ],
 )
-def test_a_damaged_description_is_refused(golden: Path, tmp_path: Path, old: bytes, new: bytes) -> None:
-    path = tmp_path / "damaged.onnx"
-    path.write_bytes((golden / "tiny.onnx").read_bytes().replace(old, new))
-    with pytest.raises(ModelFileError, match="metadata is damaged"):
-        sefa_runtime.load(path)
+def test_a_description_that_was_edited_wrongly_is_refused(golden: Path, tmp_path: Path, old: str, new: str) -> None:
+    replace_description(golden / "tiny.onnx", tmp_path / "edited.onnx", old, new)
+    with pytest.raises(ModelFileError, match=r"edited\.onnx: its sefa metadata is damaged"):
+        sefa_runtime.load(tmp_path / "edited.onnx")
 
 
 def test_kinds_are_told_from_contents(golden: Path, tmp_path: Path) -> None:
@@ -101,3 +129,13 @@ def test_a_torchscript_archive_is_sent_to_torch(tmp_path: Path) -> None:
         file.writestr("model/constants.pkl", b"")
     with pytest.raises(ModelFileError, match="carries no sefa metadata"):
         sefa_runtime.load(archive)
+
+
+def test_a_damaged_description_in_an_archive_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "model.ts"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("model/constants.pkl", b"")
+        file.writestr("model/extra/sefa.json", b"{a description}")
+    path.write_bytes(path.read_bytes().replace(b"{a desc", b"{a dXsc"))
+    with pytest.raises(ModelFileError, match=r"model\.ts: truncated or damaged"):
+        read_info(path)

@@ -1,9 +1,10 @@
+import os
 import stat
 from pathlib import Path
 
 import pytest
 
-from sefa_runtime.files import check_output, replacing, write_whole
+from sefa_runtime.files import check_output, input_problem, replacing, write_whole
 
 
 def test_a_file_appears_whole_with_ordinary_permissions(tmp_path: Path) -> None:
@@ -56,6 +57,28 @@ def test_outputs_that_cannot_be_are_found_before_the_work(tmp_path: Path) -> Non
         check_output(tmp_path / "file" / "x")
     with pytest.raises(IsADirectoryError, match="file name was expected"):
         check_output(tmp_path)
+
+
+def test_a_device_is_not_replaced(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileExistsError, match="not a regular file"):
+        write_whole(tmp_path / "pipe", b"")
+    assert input_problem(tmp_path / "pipe") == "is not a regular file"
+
+
+def test_an_input_is_not_replaced_under_any_name(tmp_path: Path) -> None:
+    (tmp_path / "only_copy").write_bytes(b"weights")
+    (tmp_path / "link").symlink_to(tmp_path / "only_copy")
+    with pytest.raises(FileExistsError, match="is an input"):
+        check_output(tmp_path / "link", None, tmp_path / "only_copy")
+    check_output(tmp_path / "other", None, tmp_path / "only_copy")
+
+
+def test_a_failing_write_names_the_file_that_was_asked_for(tmp_path: Path) -> None:
+    write_whole(tmp_path / ("x" * 255), b"the longest name that the system takes")
+    with pytest.raises(OSError, match="too long") as error_info:
+        write_whole(tmp_path / ("x" * 256), b"")
+    assert error_info.value.filename == str(tmp_path / ("x" * 256))
 
 
 def test_a_folder_that_may_not_be_written_is_found_before_the_work(

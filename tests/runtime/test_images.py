@@ -29,6 +29,14 @@ def test_the_suffix_chooses_the_format(tmp_path: Path, name: str, kind: str) -> 
         assert image.format == kind
 
 
+def test_a_picture_that_a_format_cannot_hold_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="2 channels cannot be shown"):
+        save_picture(numbered(8, 8, 2), tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"a\.webp: "):
+        save_picture(np.zeros((1, 16384, 3), np.uint8), tmp_path / "a.webp")
+    assert not list(tmp_path.iterdir())
+
+
 def test_an_unknown_suffix_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.bmp: the name must end in \.png"):
         save_picture(numbered(8, 8, 3), tmp_path / "a.bmp")
@@ -71,7 +79,7 @@ def test_an_animation_of_one_frame_is_a_picture(tmp_path: Path) -> None:
         assert len(list(ImageSequence.Iterator(image))) == 1
 
 
-@pytest.mark.parametrize("pace", [0, -1, 101, float("nan")])
+@pytest.mark.parametrize("pace", [0, -1, 51, 0.01, float("nan")])
 def test_a_pace_out_of_range_is_refused(tmp_path: Path, pace: float) -> None:
     with pytest.raises(InputError, match="frames per second"):
         save_animation(numbered(2, 6, 6, 3), tmp_path / "a.gif", pace)

@@ -1,4 +1,5 @@
 import json
+from typing import Any
 
 import pytest
 
@@ -24,8 +25,16 @@ def test_a_record_says_what_was_measured_on_what(tiny: Editor) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"batches": ()}, {"batches": (0,)}, {"seconds": 0}, {"edits": -1}, {"seconds": float("nan")}]
+    ("arguments", "message"),
+    [
+        ({"batches": ()}, "at least one batch size"),
+        ({"batches": (1, 0)}, "batch must be in"),
+        ({"seconds": 0}, "seconds must be in"),
+        ({"seconds": float("nan")}, "seconds must be in"),
+        ({"seconds": float("inf")}, "seconds must be in"),
+        ({"edits": -1}, "edits must be in"),
+    ],
 )
-def test_numbers_that_make_no_sense_are_refused(tiny: Editor, arguments: dict[str, float]) -> None:
-    with pytest.raises(InputError, match="must be above 0"):
-        measure(tiny, **arguments)  # type: ignore[arg-type]
+def test_numbers_that_make_no_sense_are_refused(tiny: Editor, arguments: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        measure(tiny, **arguments)

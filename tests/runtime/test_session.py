@@ -54,6 +54,11 @@ def test_the_cpu_asked_for_needs_no_reason() -> None:
     assert session.warm_up_ms is None
 
 
+def test_a_provider_that_only_calls_a_web_service_is_refused() -> None:
+    with pytest.raises(ProviderError, match="azure: calls a web service"):
+        build_session(PROBE, FEEDS, "azure")
+
+
 def test_options_reach_the_provider() -> None:
     session = build_session(PROBE, FEEDS, "cpu", {"use_arena": False})
     assert session.options == {"use_arena": "False"}
@@ -65,5 +70,5 @@ def test_options_without_a_named_provider_are_refused() -> None:
 
 
 def test_no_threads_are_refused() -> None:
-    with pytest.raises(InputError, match="threads must be 1 or more, got 0"):
+    with pytest.raises(InputError, match=r"threads must be in 1..1024, got 0"):
         build_session(PROBE, FEEDS, "cpu", threads=0)

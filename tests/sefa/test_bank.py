@@ -92,6 +92,8 @@ def test_a_truncated_bank_is_refused(bank: DirectionBank, tmp_path: Path) -> Non
         ({"names": ["a", "b", "c", "7"]}, "'7' is not a name"),
         ({"source": {"family": "dcgan"}}, "damaged direction bank"),
         ({"names": None}, "damaged direction bank"),
+        ({"names": [["a"], "b", "c", "d"]}, "is not a name"),
+        ({"source": None}, "damaged direction bank"),
     ],
 )
 def test_a_damaged_description_is_refused(
@@ -106,12 +108,27 @@ def test_a_damaged_description_is_refused(
         DirectionBank.load(path)
 
 
+def test_a_source_of_other_types_is_refused(bank: DirectionBank, tmp_path: Path) -> None:
+    path = replace(bank, source=replace(bank.source, checkpoint_sha256=12)).save(tmp_path / "b")  # type: ignore[arg-type]
+    with pytest.raises(BankError, match="source's checkpoint_sha256 is 12"):
+        DirectionBank.load(path)
+
+
+def test_values_that_cannot_be_are_refused(bank: DirectionBank) -> None:
+    with pytest.raises(BankError, match="not of unit length"):
+        replace(bank, vectors=bank.vectors * 2)
+    with pytest.raises(BankError, match="negative"):
+        replace(bank, eigenvalues=-bank.eigenvalues)
+    with pytest.raises(BankError, match="low to high"):
+        replace(bank, alpha_range=bank.alpha_range.flip(1))
+
+
 def test_values_that_are_not_finite_are_refused(bank: DirectionBank) -> None:
     with pytest.raises(BankError, match="vectors has NaN"):
         replace(bank, vectors=torch.full((4, 20), torch.nan))
 
 
-@pytest.mark.parametrize("name", ["3", "-1", "", " ", "a=b", "a:b"])
+@pytest.mark.parametrize("name", ["3", "-1", "", " ", "a=b", "a:b", " a", "a\n", "\x1b[31m"])
 def test_a_name_that_could_be_mistaken_is_refused(bank: DirectionBank, name: str) -> None:
     with pytest.raises(BankError, match="is not a name"):
         replace(bank, names=("a", "b", "c", name))

@@ -130,6 +130,11 @@ def weights(**shapes: tuple[int, ...]) -> dict[str, Tensor]:
                     ("weight", "bias", "running_mean", "running_var")}),
             "a BatchNorm2d of 8 channels was expected",
         ),
+        (
+            weights(main__0__weight=(9, 8, 4, 4), **{f"main__1__{name}": (8,) for name in
+                    ("weight", "bias", "running_mean")}) | {"main.1.running_var": -torch.ones(8)},
+            "layer 1 has a negative running_var",
+        ),
         (weights(main__0__weight=(9, 8, 4, 4), main__1__weight=(3, 3)), "layer 1 has weight"),
         (weights(main__0__weight=(9, 8, 4, 4), main__2__weight=(8, 3, 1, 1)), "cannot double"),
         (weights(main__0__weight=(9, 8, 4, 4), main__0__weight_u=(9,)), "layer 0 has weight .* weight_u"),

@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -104,6 +105,12 @@ def test_the_rank_is_recorded_and_eigenvalues_beyond_it_are_zero() -> None:
 @pytest.mark.parametrize("top", [0, -1, 13])
 def test_more_directions_than_the_latent_has_are_refused(top: int) -> None:
     with pytest.raises(ArgumentError, match=rf"top must be in 1\.\.12, the latent's size, got {top}"):
+        sefa.factorize(random_dcgan(), top=top)
+
+
+@pytest.mark.parametrize("top", [2.5, "3", True])
+def test_what_is_no_count_is_refused(top: Any) -> None:
+    with pytest.raises(ArgumentError, match="top must be an integer"):
         sefa.factorize(random_dcgan(), top=top)
 
 

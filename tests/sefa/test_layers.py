@@ -21,7 +21,8 @@ def test_what_a_specification_means(spec: LayerSpec, expected: tuple[int, ...]) 
 
 
 @pytest.mark.parametrize(
-    "spec", ["5", "0-5", "-1", "", "a", "1-", "1.5", "0--2", [5], [-1], [], "3-1", "0-99999999999"]
+    "spec",
+    ["5", "0-5", "-1", "", "a", "1-", "1.5", "0--2", [5], [-1], [], "3-1", "0-99999999999", [0.7], 1.5, None, ["a"]],
 )
 def test_what_is_no_specification_is_refused(spec: LayerSpec) -> None:
     with pytest.raises(ArgumentError, match="layers"):
