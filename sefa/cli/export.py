@@ -97,6 +97,8 @@ def describe_parity(info: ModelInfo) -> str:
     cases = f"over {parity.images} images, batches {_list(parity.batches)}, edits {_list(parity.edits)}"
     if info.output == "float32":
         return f"largest error {parity.max_abs_error:.1e} (images in -1 to 1) {cases}"
+    if parity.max_abs_error == 0:
+        return f"equal to the bit {cases}"
     share, levels = f"{parity.changed_fraction:.4%}", f"{parity.max_abs_error:.0f}"
     return f"{share} of the values differ, by at most {levels} of 255 levels, {cases}"
 

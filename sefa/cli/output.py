@@ -47,10 +47,12 @@ def working(description: str) -> Iterator[None]:
 @contextmanager
 def progress_bar(description: str) -> Iterator[Callable[[float], None]]:
     """Show a bar; call what this gives with the share that is done, 0 to 1."""
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
-    # Where there is no terminal to redraw, rich would leave an empty line.
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    if not console.is_terminal:  # rich would leave an empty line in a log.
+        yield lambda share: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(description, total=1.0)
         yield lambda share: progress.update(task, completed=share)
 
