@@ -54,7 +54,7 @@ class DirectionBank:
     source: DirectionSource
 
     def __post_init__(self) -> None:
-        problems = list(self._problems())
+        problems = self._problems()
         if problems:
             raise BankError(f"not a valid direction bank: {'; '.join(problems)}")
 
@@ -138,14 +138,12 @@ class DirectionBank:
         try:
             document = json.loads(metadata[METADATA_KEY])
             if document["format_version"] != FORMAT_VERSION:
-                raise BankError(
-                    f"{path}: a bank of format {document['format_version']}, this sefa reads {FORMAT_VERSION}"
-                )
+                raise BankError(f"a bank of format {document['format_version']}, this sefa reads {FORMAT_VERSION}")
             return cls(names=tuple(document["names"]), source=_source(document["source"]), **tensors)
         except (ValueError, KeyError, TypeError) as error:
             raise BankError(f"{path}: damaged direction bank ({error})") from error
         except BankError as error:
-            raise BankError(str(error) if str(error).startswith(str(path)) else f"{path}: {error}") from error
+            raise BankError(f"{path}: {error}") from error
 
     def _problems(self) -> list[str]:
         count = len(self.names)

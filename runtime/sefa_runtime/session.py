@@ -50,7 +50,7 @@ class Session:
     reason: str  # why `auto` chose this provider; empty if it was asked for
     options: dict[str, str]  # of the provider
     threads: int  # intra-op threads of the CPU provider; 0: one per physical core
-    load_ms: float
+    load_ms: float  # building the onnxruntime session, without reading the description and checking the weights
     warm_up_ms: float | None  # the first run, if `build_session` made it
 
 
@@ -208,7 +208,10 @@ def _left_out(ort: ModuleType, provider: str) -> ProviderError:
 
 @contextlib.contextmanager
 def _quiet(ort: ModuleType, skip: bool) -> Iterator[None]:
-    """Keep banners of the provider's libraries off stdout, where a caller's own output goes."""
+    """Keep banners of the provider's libraries off stdout, where a caller's own output goes.
+
+    This silences the whole process for as long as the session loads: the libraries write past Python.
+    """
     if skip:
         yield
         return
