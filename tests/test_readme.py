@@ -61,7 +61,7 @@ def test_command_examples(folder: Path, sefa_command: Callable[..., Any]) -> Non
 
 def test_make_targets_that_are_named_exist() -> None:
     makefile = (Path(__file__).parents[1] / "Makefile").read_text()
-    for target in set(re.findall(r"make ([a-z][a-z-]*)", README)):
+    for target in set(re.findall(r"(?:`|^)make ([a-z-]+)", README, re.MULTILINE)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
