@@ -11,9 +11,9 @@ import pytest
 
 import sefa_runtime
 from sefa.cli import main
+from sefa_runtime.machine import EXPORT_PACKAGES
 
 GOLDEN = Path(__file__).parent / "golden"
-HEAVY = ("torch", "onnx", "onnxscript", "safetensors")
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ def sefa_command(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def without_torch() -> Callable[..., Result]:
     """Run the `sefa` command in a process in which torch, onnx and the rest of `[export]` cannot be imported."""
-    program = f"import sys; sys.modules.update(dict.fromkeys({HEAVY!r})); from sefa.cli import main; main()"
+    program = f"import sys; sys.modules.update(dict.fromkeys({EXPORT_PACKAGES!r})); from sefa.cli import main; main()"
 
     def run(*arguments: str | Path) -> Result:
         command = [sys.executable, "-W", "error", "-c", program, *map(str, arguments)]

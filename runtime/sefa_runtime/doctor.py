@@ -8,8 +8,16 @@ from importlib.resources import as_file, files
 import numpy as np
 
 from sefa_runtime.errors import ProviderError
-from sefa_runtime.machine import ONNXRUNTIME_WHEELS, installed_version, nvidia_gpus
-from sefa_runtime.session import INSTALL_CPU, REMOTE, Session, build_session, import_onnxruntime, short_name
+from sefa_runtime.machine import EXPORT_PACKAGES, ONNXRUNTIME_WHEELS, installed_version, nvidia_gpus
+from sefa_runtime.session import (
+    INSTALL_CPU,
+    INSTALL_GPU,
+    REMOTE,
+    Session,
+    build_session,
+    import_onnxruntime,
+    short_name,
+)
 
 # A 3x3 convolution, the operation that generators spend their time in: y = conv(x), x [1, 1, 8, 8] of ones.
 PROBE = "probe.onnx"
@@ -60,7 +68,7 @@ def _check_wheels() -> Check:
             "onnxruntime",
             False,
             f"{detail} are both installed, and the one installed last has overwritten the other's files",
-            f"pip uninstall -y onnxruntime onnxruntime-gpu, then {INSTALL_CPU} or pip install 'sefa[gpu]'",
+            f"pip uninstall -y onnxruntime onnxruntime-gpu && {INSTALL_CPU}; with an NVIDIA GPU: {INSTALL_GPU}",
         )
     return Check("onnxruntime", bool(found), detail or "not installed", INSTALL_CPU)
 
@@ -90,10 +98,9 @@ def _check_provider(provider: str) -> Check:
 
 
 def _check_export() -> list[Check]:
-    wanted = ("torch", "onnx", "onnxscript", "safetensors")
-    found = {name: installed_version(name) for name in wanted}
+    found = {name: installed_version(name) for name in EXPORT_PACKAGES}
     missing = [name for name, number in found.items() if number is None]
     detail = ", ".join(f"{name} {number}" for name, number in found.items() if number)
     if missing:
         detail = f"not installed: {', '.join(missing)} (models can be run here, not made)"
-    return [Check("export", not missing, detail, "pip install 'sefa[export]'", needed=False)]
+    return [Check("export", not missing, detail, f"pip install {' '.join(EXPORT_PACKAGES)}", needed=False)]

@@ -10,6 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from sefa_runtime.version import VERSION
 
 ONNXRUNTIME_WHEELS = ("onnxruntime", "onnxruntime-gpu")
+# The extra `export`: what the commands that make a model need.
+EXPORT_PACKAGES = ("torch", "onnx", "onnxscript", "safetensors")
 
 
 def describe_machine() -> dict[str, object]:

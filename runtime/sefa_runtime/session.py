@@ -32,8 +32,9 @@ DEFAULT_OPTIONS: dict[str, dict[str, str]] = {
     "CUDAExecutionProvider": {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"},
 }
 NVIDIA = {"CUDAExecutionProvider", "TensorrtExecutionProvider"}
-INSTALL_CPU = "pip install 'sefa[cpu]'"
-INSTALL_GPU = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'sefa[gpu]'"
+INSTALL_CPU = "pip install onnxruntime"
+# Both wheels own the same files: whichever is there goes first.
+INSTALL_GPU = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'onnxruntime-gpu[cuda,cudnn]'"
 MAX_THREADS = 1024
 # Listed by onnxruntime, but for calls of web services: on our models the CPU would answer in their name.
 REMOTE = {"AzureExecutionProvider"}
@@ -101,7 +102,8 @@ def import_onnxruntime() -> ModuleType:
         import onnxruntime
     except ImportError as error:
         raise ProviderError(
-            f"onnxruntime cannot be imported ({error})", f"{INSTALL_CPU}, or with an NVIDIA GPU 'sefa[gpu]'"
+            f"onnxruntime cannot be imported ({error})",
+            f"{INSTALL_CPU}, or with an NVIDIA GPU 'onnxruntime-gpu[cuda,cudnn]'",
         ) from error
     return onnxruntime  # type: ignore[no-any-return]
 

@@ -13,10 +13,8 @@ import typer
 from sefa.cli import bench, demo, doctor, edit, export, factorize, inspect, sweep
 from sefa.errors import SefaError
 from sefa_runtime.errors import SefaRuntimeError
+from sefa_runtime.machine import EXPORT_PACKAGES
 from sefa_runtime.version import VERSION
-
-# What to install for a module that a command misses.
-EXTRAS = dict.fromkeys(("torch", "onnx", "onnxscript", "safetensors"), "export")
 
 app = typer.Typer(
     name="sefa",
@@ -89,9 +87,9 @@ def main() -> None:
     except (SefaError, SefaRuntimeError) as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
-        if error.name not in EXTRAS:
+        if error.name not in EXPORT_PACKAGES:
             raise
-        _fail(f"this command needs {error.name}, which is not installed: pip install 'sefa[{EXTRAS[error.name]}]'")
+        _fail(f"this command needs {error.name}, which is not installed: pip install {' '.join(EXPORT_PACKAGES)}")
     except OSError as error:
         if error.strerror is None:
             raise

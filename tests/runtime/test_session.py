@@ -36,7 +36,7 @@ def test_a_provider_that_the_wheel_lacks_is_an_error_and_no_cpu_session() -> Non
 
 def test_cuda_without_cuda_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
-    with pytest.raises(ProviderError, match=r"cuda: .* pip install 'sefa\[gpu\]'"):
+    with pytest.raises(ProviderError, match=r"cuda: .* pip install 'onnxruntime-gpu\[cuda,cudnn\]'"):
         build_session(PROBE, FEEDS, "cuda")
 
 
