@@ -94,8 +94,8 @@ def _torchscript_document(path: Path) -> str | None:
             try:
                 with zipfile.ZipFile(path) as archive:
                     return archive.read(name).decode()
-            except (zipfile.BadZipFile, zlib.error, UnicodeDecodeError, NotImplementedError, RuntimeError) as error:
-                # The last two: zipfile's answer to flags of compression and encryption that are damaged.
+            except (zipfile.BadZipFile, zlib.error, UnicodeDecodeError, RuntimeError) as error:
+                # The last: zipfile's answer to damaged flags of compression and encryption.
                 raise ModelFileError(f"{path}: truncated or damaged; {EXPECTED}") from error
     return None
 
