@@ -148,8 +148,9 @@ def _measure_batch(editor: Editor, batch: int, edits: int, seconds: float, progr
     started = time.perf_counter()
     while len(times_ms) < MIN_RUNS or time.perf_counter() - started < seconds:
         times_ms.append(run_ms())
-        progress(min(len(times_ms) / MIN_RUNS, (time.perf_counter() - started) / seconds, 1.0))
+        progress(min(len(times_ms) / MIN_RUNS, (time.perf_counter() - started) / seconds))
     elapsed = time.perf_counter() - started
+    progress(1.0)
     p50, p90, p99 = np.percentile(times_ms, (50, 90, 99))
     return BatchLatency(
         batch=batch,
