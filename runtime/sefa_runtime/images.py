@@ -36,7 +36,7 @@ def save_picture(picture: Pictures, path: Path) -> None:
         path: Ends in one of `PICTURE_SUFFIXES`.
 
     Raises:
-        InputError: If the suffix is another.
+        InputError: If the suffix is another or the format cannot hold the picture.
         OSError: If the file cannot be written.
     """
     check_suffix(path, PICTURE_SUFFIXES)
@@ -53,10 +53,10 @@ def save_animation(frames: Pictures, path: Path, frames_per_second: float = 12.0
     Args:
         frames: Shape [A, H, W, C].
         path: Ends in one of `ANIMATION_SUFFIXES`.
-        frames_per_second: Pace.
+        frames_per_second: Pace, 0.1 to 50.
 
     Raises:
-        InputError: If the suffix is another or the pace is not positive.
+        InputError: If the suffix is another, the pace is out of range, or the format cannot hold the frames.
         OSError: If the file cannot be written.
     """
     check_suffix(path, ANIMATION_SUFFIXES)

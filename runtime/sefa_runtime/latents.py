@@ -15,7 +15,7 @@ def latents_from_seeds(seeds: Iterable[int], z_dim: int) -> NDArray[np.float32]:
     """Draw one standard normal latent per seed.
 
     `numpy.random.RandomState(seed).randn(z_dim)`: its stream is frozen by numpy's compatibility policy, so a
-    seed means the same picture on every machine and in every batch. NVlabs' generator scripts draw theirs
+    seed means the same latent on every machine and in every batch. NVlabs' generator scripts draw theirs
     the same way.
 
     Returns:

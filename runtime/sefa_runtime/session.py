@@ -74,7 +74,8 @@ def build_session(
         threads: Threads of one operator on the CPU; None lets onnxruntime choose.
 
     Raises:
-        InputError: If the provider is no onnxruntime provider, or `threads` is not positive.
+        InputError: If the provider is no onnxruntime provider, options come without a named one, or `threads` is out of
+            range.
         ProviderError: If it cannot run here, with the missing piece.
         ModelFileError: If onnxruntime cannot load the file at all.
     """

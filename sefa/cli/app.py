@@ -13,7 +13,6 @@ import typer
 from sefa.cli import bench, demo, doctor, edit, export, factorize, inspect, sweep
 from sefa.errors import SefaError
 from sefa_runtime.errors import SefaRuntimeError
-from sefa_runtime.machine import EXPORT_PACKAGES
 from sefa_runtime.version import VERSION
 
 app = typer.Typer(
@@ -87,6 +86,8 @@ def main() -> None:
     except (SefaError, SefaRuntimeError) as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
+        from sefa_runtime.machine import EXPORT_PACKAGES  # It brings importlib.metadata: not at every start.
+
         if error.name not in EXPORT_PACKAGES:
             raise
         _fail(f"this command needs {error.name}, which is not installed: pip install {' '.join(EXPORT_PACKAGES)}")

@@ -49,7 +49,7 @@ def edit(
 
     [b]sefa edit faces.onnx -o face.png --seed 7 --edit direction-1=2.5 --edit 4=-1[/b]
 
-    The same seed is the same picture on every machine. Without [b]--edit[/b] it is the unedited one.
+    The same seed is the same latent on every machine. Without [b]--edit[/b] it is the unedited one.
     """
     from sefa_runtime import load
     from sefa_runtime.images import PICTURE_SUFFIXES, check_suffix, enlarge, grid, save_picture
