@@ -12,10 +12,11 @@ from sefa_runtime.version import __version__
 
 if TYPE_CHECKING:
     from sefa.bank import DirectionBank
-    from sefa.checkpoint import load
+    from sefa.checkpoints import load
     from sefa.errors import ArgumentError, BankError, CheckpointError, SefaError
     from sefa.factorization import factorize
     from sefa.generators import Generator
+    from sefa.layers import parse_layers
 
 # Resolved on first use, so that the command line can live in this package and start without torch.
 _HOMES = {
@@ -26,7 +27,8 @@ _HOMES = {
     "Generator": "sefa.generators",
     "SefaError": "sefa.errors",
     "factorize": "sefa.factorization",
-    "load": "sefa.checkpoint",
+    "load": "sefa.checkpoints",
+    "parse_layers": "sefa.layers",
 }
 
 __all__ = [
@@ -39,6 +41,7 @@ __all__ = [
     "__version__",
     "factorize",
     "load",
+    "parse_layers",
 ]
 
 

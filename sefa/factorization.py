@@ -5,6 +5,7 @@ Source: Shen & Zhou, "Closed-Form Factorization of Latent Semantics in GANs", CV
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
 from sefa.bank import DirectionBank, DirectionSource
 from sefa.errors import ArgumentError
@@ -31,8 +32,9 @@ def factorize(
 
     Args:
         generator: The generator.
-        layers: The layers whose affine weights are analysed, stacked: see `parse_layers`.
-        edit_layers: The layers an edit touches; None: those analysed.
+        layers: The layers whose affine weights are analysed, stacked: see `parse_layers`. Where z is split between the
+            layers, each is analysed alone, and the directions of all are ranked together.
+        edit_layers: The layers an edit touches; None: those that the direction was found in.
         top: How many directions; None: 16, or as many as the latent has components if those are fewer.
         normalize: `none` is the paper; `rows` scales each row of A to unit length first, as the authors' released code
             does, which gives different directions.
@@ -44,37 +46,51 @@ def factorize(
         ArgumentError: If a layer is unknown, `top` is not in 1..code_dim, `normalize` is unknown, or the weights are
             not finite.
     """
-    analysed = parse_layers(layers, generator.num_layers)
-    edited = analysed if edit_layers is None else parse_layers(edit_layers, generator.num_layers)
+    analysed = parse_layers(layers, generator.num_layers, generator.default_layers)
+    edited = None if edit_layers is None else parse_layers(edit_layers, generator.num_layers, generator.default_layers)
     if normalize not in NORMALIZATIONS:
         raise ArgumentError(f"normalize must be none or rows, got {normalize!r}")
     if top is not None and type(top) is not int:
         raise ArgumentError(f"top must be an integer, got {top!r}")
+    affines = [affine[:, : generator.latent_dim] for affine in generator.affines()]
+    # Layers that each read a part of z of their own make A block-diagonal: its eigenvectors are those of the blocks.
+    blocks = [analysed] if generator.layers_share_latent else [(layer,) for layer in analysed]
+    available = generator.latent_dim * len(blocks)
     if top is None:
-        top = min(DEFAULT_TOP, generator.code_dim)
-    affines = generator.affines()
-    A = torch.cat([affines[layer] for layer in analysed]).double()  # [Σ out_l, D]
-    if normalize == "rows":
-        A = A / A.norm(dim=1, keepdim=True).clamp_min(torch.finfo(A.dtype).tiny)  # A row of zeros stays one.
-    vectors, eigenvalues = principal_directions(A, top)
-    names = tuple(f"direction-{index}" for index in range(top))
+        top = min(DEFAULT_TOP, available)
+    if not 1 <= top <= available:
+        raise ArgumentError(f"top must be in 1..{available}, the latent's size, got {top}")
+    found = [_factorize_block(torch.cat([affines[layer] for layer in block]), normalize) for block in blocks]
+    eigenvalues, order = torch.cat([values for _, values in found]).sort(descending=True, stable=True)
+    vectors = torch.cat([vectors for vectors, _ in found])[order[:top]]
+    vectors = F.pad(vectors, (0, generator.code_dim - generator.latent_dim))  # No direction changes the class.
+    own = [blocks[index // generator.latent_dim] for index in order[:top].tolist()]
+    # Weights are stored in float32: singular values below its rounding are zeros.
+    zero = (generator.latent_dim * torch.finfo(torch.float32).eps) ** 2 * float(eigenvalues[0])
     return DirectionBank(
         vectors=vectors.float().cpu(),
-        eigenvalues=eigenvalues.cpu(),
-        edited_layers=_mask(edited, top, generator.num_layers),
-        analysed_layers=_mask(analysed, top, generator.num_layers),
-        names=names,
+        eigenvalues=eigenvalues[:top].cpu(),
+        edited_layers=_mask([block if edited is None else edited for block in own], generator.num_layers),
+        analysed_layers=_mask(own, generator.num_layers),
+        names=tuple(f"direction-{index}" for index in range(top)),
         alpha_range=torch.tensor(ALPHA_RANGE).repeat(top, 1),
         source=DirectionSource(
             family=generator.family,
             checkpoint_sha256=generator.source_sha256,
             method="sefa",
             normalize=normalize,
-            # Weights are stored in float32: singular values below its rounding are zeros.
-            rank=int(torch.linalg.matrix_rank(A, rtol=generator.code_dim * torch.finfo(torch.float32).eps)),
+            rank=int((eigenvalues > zero).sum()),
             version=VERSION,
         ),
     )
+
+
+def _factorize_block(A: Tensor, normalize: str) -> tuple[Tensor, Tensor]:
+    """All directions of [out, latent] weights, and their eigenvalues."""
+    A = A.double()
+    if normalize == "rows":
+        A = A / A.norm(dim=1, keepdim=True).clamp_min(torch.finfo(A.dtype).tiny)  # A row of zeros stays one.
+    return principal_directions(A, A.shape[1])
 
 
 def principal_directions(weight: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -109,7 +125,8 @@ def principal_directions(weight: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return (directions * directions.gather(1, peak).sign()).contiguous(), eigenvalues
 
 
-def _mask(layers: tuple[int, ...], count: int, num_layers: int) -> Tensor:
-    mask = torch.zeros(count, num_layers, dtype=torch.bool)
-    mask[:, list(layers)] = True
+def _mask(layers: list[tuple[int, ...]], num_layers: int) -> Tensor:
+    mask = torch.zeros(len(layers), num_layers, dtype=torch.bool)
+    for row, indices in enumerate(layers):
+        mask[row, list(indices)] = True
     return mask

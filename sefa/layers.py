@@ -8,12 +8,13 @@ from sefa.errors import ArgumentError
 LayerSpec = str | int | Iterable[int]
 
 
-def parse_layers(spec: LayerSpec, num_layers: int) -> tuple[int, ...]:
+def parse_layers(spec: LayerSpec, num_layers: int, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
     """Turn a specification into layer indices.
 
     Args:
         spec: `all`, an index, a range with both ends included, a comma-separated list of these, or indices.
         num_layers: Number L of layers there are.
+        default: What `all` means; None: every layer.
 
     Returns:
         Indices in ascending order, each once.
@@ -24,7 +25,8 @@ def parse_layers(spec: LayerSpec, num_layers: int) -> tuple[int, ...]:
     if isinstance(spec, str):
         wanted = set[int]()
         for part in spec.split(","):
-            wanted |= _parse_part(part.strip(), spec, num_layers)
+            every = range(num_layers) if default is None else default
+            wanted |= set(every) if part.strip() == "all" else _parse_part(part.strip(), spec, num_layers)
     else:
         try:
             wanted = {operator.index(index) for index in (spec if isinstance(spec, Iterable) else [spec])}
@@ -41,8 +43,6 @@ def parse_layers(spec: LayerSpec, num_layers: int) -> tuple[int, ...]:
 
 
 def _parse_part(part: str, spec: str, num_layers: int) -> set[int]:
-    if part == "all":
-        return set(range(num_layers))
     first, dash, last = part.partition("-")
     try:
         start, end = int(first), int(last if dash else first)

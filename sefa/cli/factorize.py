@@ -70,7 +70,7 @@ def load_on(checkpoint: Path, device: Device) -> "Generator":
     """
     import torch
 
-    from sefa.checkpoint import load
+    from sefa.checkpoints import load
 
     if device == Device.CUDA and not torch.cuda.is_available():
         raise ArgumentError(f"--device cuda: torch {torch.__version__} finds no usable CUDA device")

@@ -112,7 +112,7 @@ def _inspect_bank(path: Path, json: bool) -> None:
 
 
 def _inspect_checkpoint(path: Path, json: bool) -> None:
-    from sefa.checkpoint import load
+    from sefa.checkpoints import load
 
     generator = load(path)
     shapes = [list(affine.shape) for affine in generator.affines()]

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sefa.errors import ArgumentError, CheckpointError
-from sefa.generators.generator import Generator
+from sefa.errors import CheckpointError
+from sefa.generators.generator import Generator, Truncation
 
 # `main.3.weight`: an nn.Sequential under any name, and the entry's position in it.
 KEY = re.compile(r"(?:(?P<sequence>[\w.]+)\.)?(?P<index>\d{1,4})\.(?P<entry>\w+)")
@@ -74,11 +74,14 @@ class DCGAN(Generator):
             norms.append(_batch_norm(entries[between[0]], conv, between[0]) if between else nn.Identity())
         return cls(convs, norms).eval().requires_grad_(False)
 
-    def encode(self, z: Tensor, label: Tensor | None = None, truncation: float = 1.0) -> Tensor:
-        if label is not None:
-            raise ArgumentError("this DCGAN is not class-conditional, it takes no label")
-        if truncation != 1.0:
-            raise ArgumentError(f"a DCGAN has no truncation, psi must be 1, got {truncation}")
+    def encode(
+        self,
+        z: Tensor,
+        label: Tensor | None = None,
+        truncation: Truncation = 1.0,
+        truncation_layers: int | None = None,
+    ) -> Tensor:
+        self._check_inputs(label, truncation)
         return z[:, None]  # [N, 1, z_dim]
 
     def decode(self, codes: Tensor) -> Tensor:

@@ -5,6 +5,10 @@ from typing import ClassVar
 
 from torch import Tensor, nn
 
+from sefa.errors import ArgumentError
+
+Truncation = float | Tensor
+
 
 class Generator(nn.Module, ABC):
     """A trained generator, seen as two steps: a latent is encoded to codes, the codes are decoded to an image.
@@ -12,13 +16,21 @@ class Generator(nn.Module, ABC):
     An edit is added to the codes, between the two steps.
 
     Attributes:
-        family: Name of the architecture: "dcgan".
+        family: Name of the architecture: "dcgan", "stylegan2", ...
         z_dim: Length of the latent z.
         code_dim: Length D of one layer's code.
+        latent_dim: How many of a code's leading entries are latent; what follows them tells the class, and no direction
+            changes it.
         num_layers: Number L of layers that read a code of their own.
         resolution: Height and width of the image.
         channels: Channels of the image.
         num_classes: Classes of a conditional generator; 0 if there are none.
+        layers_share_latent: Whether all layers' codes are the same latent. If not, z is split between the layers, and a
+            direction belongs to one of them.
+        default_layers: The layers that `all` means.
+        truncation_center: Where the centre of truncation comes from; empty if the family cannot be truncated.
+        noise: What the noise inputs are: "const" or "none"; empty if the family has none.
+        checkpoint_format: Whose format the checkpoint file had; empty if it was not loaded from a file.
         source_sha256: sha256 of the checkpoint file, in hex; empty if it was not loaded from a file.
     """
 
@@ -28,23 +40,42 @@ class Generator(nn.Module, ABC):
     num_layers: int
     resolution: tuple[int, int]
     channels: int
-    num_classes: int
+    num_classes: int = 0
+    layers_share_latent: bool = True
+    truncation_center: str = ""
+    noise: str = ""
+    checkpoint_format: str = ""
     source_sha256: str = ""
 
+    @property
+    def latent_dim(self) -> int:
+        return self.code_dim
+
+    @property
+    def default_layers(self) -> tuple[int, ...]:
+        return tuple(range(self.num_layers))
+
     @abstractmethod
-    def encode(self, z: Tensor, label: Tensor | None = None, truncation: float = 1.0) -> Tensor:
+    def encode(
+        self,
+        z: Tensor,
+        label: Tensor | None = None,
+        truncation: Truncation = 1.0,
+        truncation_layers: int | None = None,
+    ) -> Tensor:
         """Turn latents into the codes that the layers read.
 
         Args:
             z: Shape [N, z_dim].
-            label: Class indices, shape [N]; None for an unconditional generator.
-            truncation: Truncation psi; 1 is off.
+            label: Class indices, int64 [N]; None for an unconditional generator.
+            truncation: Truncation psi, a number or float32 [N]; 1 is off.
+            truncation_layers: How many layers it applies to, from the first; None: all.
 
         Returns:
             codes: Shape [N, L, D].
 
         Raises:
-            ArgumentError: If the family has no such input.
+            ArgumentError: If the family has no such input, or a label is needed.
         """
 
     @abstractmethod
@@ -65,3 +96,13 @@ class Generator(nn.Module, ABC):
         Returns:
             One effective (gain-applied) weight A per layer, shape [out_features, D].
         """
+
+    def _check_inputs(self, label: Tensor | None, truncation: Truncation) -> None:
+        """Refuse inputs that the generator does not have, for `encode`."""
+        if self.num_classes and label is None:
+            raise ArgumentError(f"class-conditional: a label in 0..{self.num_classes - 1} is needed")
+        if not self.num_classes and label is not None:
+            raise ArgumentError("not class-conditional: it takes no label")
+        off = not isinstance(truncation, Tensor) and truncation == 1
+        if not self.truncation_center and not off:
+            raise ArgumentError(f"{self.family} has no truncation: psi must be 1, got {truncation}")

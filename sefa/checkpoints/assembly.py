@@ -1,0 +1,118 @@
+"""From a file's tensors to a generator's parameters, with every key accounted for."""
+
+import math
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from torch import Tensor
+
+from sefa.errors import CheckpointError
+from sefa.generators import Generator
+
+G = TypeVar("G", bound=Generator)
+MAX_NAMED = 6  # keys in one message
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a parameter comes from: one or several of the file's keys, and what is made of their tensors."""
+
+    keys: tuple[str, ...]
+    convert: Callable[..., Tensor] = lambda tensor: tensor
+
+
+def source(*keys: str, convert: Callable[..., Tensor] = lambda tensor: tensor) -> Source:
+    """A `Source` of these keys; `convert` takes their tensors as arguments."""
+    return Source(keys, convert)
+
+
+Plan = Mapping[str, Source]
+
+
+def assemble(generator: G, plan: Plan, tensors: Mapping[str, Tensor], ignored: Iterable[str] = ()) -> G:
+    """Fill a generator that was built on the meta device.
+
+    Args:
+        generator: Built under `torch.device("meta")`, so that nothing was allocated or initialised.
+        plan: For each of its parameters and buffers, where it comes from.
+        tensors: The file's tensors; every key must be used by the plan or ignored.
+        ignored: Regular expressions, matched whole, of keys that the generator has no use for.
+
+    Returns:
+        `generator`, in inference mode, its parameters without gradients.
+
+    Raises:
+        CheckpointError: If keys are missing, not understood, or of the wrong shape; all of them are in the message.
+    """
+    wanted = generator.state_dict()
+    if set(plan) != set(wanted):
+        raise AssertionError(f"the plan misses or invents {sorted(set(plan) ^ set(wanted))}")
+    needed = {key: None for entry in plan.values() for key in entry.keys}
+    patterns = [re.compile(pattern) for pattern in ignored]
+    missing = [key for key in needed if key not in tensors]
+    unknown = [key for key in tensors if key not in needed and not any(pattern.fullmatch(key) for pattern in patterns)]
+    problems = []
+    if missing:
+        problems.append(f"missing {_some(missing)}")
+    if unknown:
+        problems.append(f"not understood {_some(unknown)}")
+    filled: dict[str, Tensor] = {}
+    misshapen = []
+    for name, entry in plan.items():
+        if not all(key in tensors for key in entry.keys):
+            continue
+        shapes = " and ".join(f"{key} {list(tensors[key].shape)}" for key in entry.keys)
+        try:
+            tensor = entry.convert(*(tensors[key] for key in entry.keys))
+        except (RuntimeError, IndexError, ValueError):
+            misshapen.append(shapes)
+            continue
+        if tensor.shape != wanted[name].shape:
+            misshapen.append(f"{shapes} where {list(wanted[name].shape)} was expected")
+        filled[name] = tensor
+    if misshapen:
+        problems.append(f"of the wrong shape {_some(misshapen)}")
+    if problems:
+        raise CheckpointError("; ".join(problems))
+    generator.load_state_dict({name: tensor.contiguous() for name, tensor in filled.items()}, assign=True)
+    return generator.eval().requires_grad_(False)
+
+
+def shape_of(tensors: Mapping[str, Tensor], key: str, ndim: int) -> tuple[int, ...]:
+    """The shape of a tensor from which sizes are derived.
+
+    Raises:
+        CheckpointError: If it is missing or has another number of axes.
+    """
+    if key not in tensors:
+        raise CheckpointError(f"missing {key}")
+    shape = tuple(tensors[key].shape)
+    if len(shape) != ndim:
+        raise CheckpointError(f"{key} has shape {list(shape)}, {ndim} axes were expected")
+    return shape
+
+
+def count(tensors: Mapping[str, Tensor], template: str, start: int = 0) -> int:
+    """How many of `template.format(start)`, `template.format(start + 1)`, ... there are without a gap."""
+    index = start
+    while template.format(index) in tensors:
+        index += 1
+    return index - start
+
+
+def exact_log2(value: float, what: str) -> int:
+    """log2 of a power of two.
+
+    Raises:
+        CheckpointError: If it is none.
+    """
+    exponent = round(math.log2(value)) if value > 0 else 0
+    if value <= 0 or 2**exponent != value:
+        raise CheckpointError(f"{what} is {value}, a power of two was expected")
+    return exponent
+
+
+def _some(items: list[str]) -> str:
+    return ", ".join(items[:MAX_NAMED]) + (f" and {len(items) - MAX_NAMED} more" if len(items) > MAX_NAMED else "")

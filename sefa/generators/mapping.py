@@ -1,0 +1,123 @@
+"""The mapping network of the StyleGAN family, and the truncation that follows it.
+
+Source: Karras, Laine & Aila, "A Style-Based Generator Architecture for Generative Adversarial Networks", CVPR 2019.
+"""
+
+from abc import ABC
+from collections.abc import Sequence
+from enum import Enum
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sefa.generators.generator import Generator, Truncation
+
+# Latents drawn to estimate the centre of truncation where the checkpoint stores none.
+CENTER_SAMPLES = 4096
+CENTER_SEED = 0
+CHUNK = 512
+
+
+def pixel_norm(x: Tensor) -> Tensor:
+    """Scale the channels, axis 1, to unit mean square."""
+    return x * (x.square().mean(dim=1, keepdim=True) + 1e-8).rsqrt()
+
+
+class LabelNorm(Enum):
+    """How the label's embedding y joins the latent z."""
+
+    JOINT = "joint"  # norm(concat(z, y)): StyleGAN 1 and 2
+    SEPARATE = "separate"  # concat(norm(z), norm(y)): ADA, StyleGAN3
+
+
+class Mapping(nn.Module):
+    """w = f(z, label): x = norm(z); x = lrelu(W·x + b) for every layer.
+
+    The weights are effective ones: learning-rate multipliers, equalised gains and the √2 that follows the activation
+    in StyleGAN2 are multiplied in, the last of which is exact, as lrelu(√2·x) = √2·lrelu(x).
+
+    Args:
+        z_dim: Length of z; 0 if the label alone decides.
+        widths: Length of each layer's output; the last is w_dim.
+        num_classes: Classes of a conditional generator, or 0.
+        embed_dim: Length of a class's embedding.
+        label_norm: How the embedding joins the latent.
+    """
+
+    def __init__(
+        self,
+        z_dim: int,
+        widths: Sequence[int],
+        num_classes: int = 0,
+        embed_dim: int = 0,
+        label_norm: LabelNorm = LabelNorm.SEPARATE,
+    ) -> None:
+        super().__init__()
+        self.z_dim = z_dim
+        self.num_classes = num_classes
+        self.label_norm = label_norm
+        # One row per class: what the file's embedding makes of a one-hot label, [num_classes, embed_dim].
+        self.embedding = nn.Parameter(torch.empty(num_classes, embed_dim)) if num_classes else None
+        inputs = [z_dim + (embed_dim if num_classes else 0), *widths]
+        self.layers = nn.ModuleList(nn.Linear(inputs[i], inputs[i + 1]) for i in range(len(widths)))
+
+    def forward(self, z: Tensor, label: Tensor | None) -> Tensor:
+        """[N, z_dim] and [N] -> [N, w_dim]."""
+        x = self._join(z, label)
+        for layer in self.layers:
+            x = F.leaky_relu(layer(x), 0.2)
+        return x
+
+    def _join(self, z: Tensor, label: Tensor | None) -> Tensor:
+        if self.embedding is None or label is None:
+            return pixel_norm(z)
+        y = F.embedding(label, self.embedding)  # [N, embed_dim]
+        if self.label_norm is LabelNorm.JOINT:
+            return pixel_norm(torch.cat([z, y], dim=1))
+        return torch.cat([pixel_norm(z), pixel_norm(y)], dim=1) if self.z_dim else pixel_norm(y)
+
+
+class StyleBasedGenerator(Generator, ABC):
+    """A generator whose layers read style codes w that a mapping network makes of z.
+
+    codes[:, l] = center + psi·(w - center); D = w_dim, and an edit touches any layers' copies of w.
+
+    Attributes:
+        mapping: The mapping network.
+        center: Centre of truncation, [w_dim], or one row per class, [num_classes, w_dim].
+    """
+
+    mapping: Mapping
+    center: Tensor
+
+    def encode(
+        self,
+        z: Tensor,
+        label: Tensor | None = None,
+        truncation: Truncation = 1.0,
+        truncation_layers: int | None = None,
+    ) -> Tensor:
+        self._check_inputs(label, truncation)
+        w = self.mapping(z, label)  # [N, D]
+        if not isinstance(truncation, Tensor) and truncation == 1:
+            return w[:, None].repeat(1, self.num_layers, 1)  # [N, L, D]
+        psi = truncation.reshape(-1, 1) if isinstance(truncation, Tensor) else truncation
+        center = self.center if label is None or self.center.ndim == 1 else F.embedding(label, self.center)
+        truncated = center + psi * (w - center)  # [N, D]
+        count = self.num_layers if truncation_layers is None else min(truncation_layers, self.num_layers)
+        return torch.cat(
+            [truncated[:, None].repeat(1, count, 1), w[:, None].repeat(1, self.num_layers - count, 1)], dim=1
+        )
+
+    @torch.no_grad()
+    def estimate_center(self) -> None:
+        """Set the centre of truncation to the mean w of seeded latents, of every class alike: the file stores none."""
+        random = torch.Generator().manual_seed(CENTER_SEED)
+        total = torch.zeros(self.code_dim, dtype=torch.float64)
+        for start in range(0, CENTER_SAMPLES, CHUNK):
+            z = torch.randn(CHUNK, self.z_dim, generator=random)
+            label = torch.arange(start, start + CHUNK) % self.num_classes if self.num_classes else None
+            total += self.mapping(z, label).double().sum(dim=0)
+        self.center = (total / CENTER_SAMPLES).float()
+        self.truncation_center = f"mean of {CENTER_SAMPLES} latents, seed {CENTER_SEED}"

@@ -1,0 +1,58 @@
+"""Every checkpoint format against what the original code computed."""
+
+import pytest
+
+from golden_checkpoints import MANIFEST, GoldenCheckpoint
+
+CODE_ATOL = 1e-5
+DIRECTION_ATOL = 1e-6
+
+
+@pytest.fixture(scope="module", params=MANIFEST)
+def case(request: pytest.FixtureRequest) -> GoldenCheckpoint:
+    if not GoldenCheckpoint(request.param).path.is_file():
+        pytest.skip(f"{request.param}: its package is not installed")
+    return GoldenCheckpoint(request.param)
+
+
+def failures(case: GoldenCheckpoint, limit: float) -> dict[str, float]:
+    assert case.errors
+    return {key: error for key, error in case.errors.items() if not error <= limit}
+
+
+def test_codes_are_the_originals(case: GoldenCheckpoint) -> None:
+    case.errors.clear()
+    case.measure_codes()
+    assert {key: error for key, error in case.errors.items() if not error <= CODE_ATOL} == {}
+
+
+def test_images_are_the_originals(case: GoldenCheckpoint) -> None:
+    case.errors.clear()
+    case.measure_images()
+    assert failures(case, case.facts["atol"]) == {}
+
+
+def test_directions_are_those_of_the_formula(case: GoldenCheckpoint) -> None:
+    case.errors.clear()
+    case.measure_directions()
+    assert failures(case, DIRECTION_ATOL) == {}
+
+
+def test_normalized_rows_give_the_released_codes_directions(case: GoldenCheckpoint) -> None:
+    if not any(key.startswith("sefa_dirs__") for key in case.arrays):
+        pytest.skip("the released code does not read this format")
+    case.errors.clear()
+    case.measure_released_directions()
+    assert failures(case, DIRECTION_ATOL) == {}
+
+
+def test_edited_images_are_the_originals(case: GoldenCheckpoint) -> None:
+    case.errors.clear()
+    case.measure_edits()
+    assert failures(case, case.facts["atol"]) == {}
+
+
+def test_the_exported_graph_is_pytorchs(case: GoldenCheckpoint) -> None:
+    case.errors.clear()
+    case.measure_onnx()
+    assert failures(case, 5e-4 if case.generator.family == "stylegan3" else 1e-4) == {}
