@@ -1,7 +1,7 @@
 """The description that travels inside every exported file."""
 
 from sefa.bank import DirectionBank
-from sefa.generators import Generator
+from sefa_export.bake import EditGraph
 from sefa_runtime.machine import installed_version
 from sefa_runtime.model_info import FORMAT_VERSION, DirectionInfo, ModelInfo, Parity
 from sefa_runtime.version import VERSION
@@ -10,14 +10,14 @@ TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu")
 
 
 def describe(
-    generator: Generator,
+    graph: EditGraph,
     bank: DirectionBank,
-    output: str,
     parity: Parity,
     payload_bytes: int = 0,
     payload_sha256: str = "",
 ) -> ModelInfo:
     """Gather what a caller of the exported graph needs to know."""
+    generator = graph.generator
     return ModelInfo(
         format_version=FORMAT_VERSION,
         family=generator.family,
@@ -25,10 +25,12 @@ def describe(
         z_dim=generator.z_dim,
         resolution=generator.resolution,
         channels=generator.channels,
-        output=output,
+        output=graph.output,
         precision="fp32",
         num_classes=generator.num_classes,
-        truncation=1.0,
+        truncation=graph.truncation,
+        truncation_center=generator.truncation_center,
+        noise=generator.noise,
         directions=tuple(
             DirectionInfo(
                 name=bank.names[index],
@@ -41,6 +43,7 @@ def describe(
         ),
         method=bank.source.method,
         normalize=bank.source.normalize,
+        source_format=generator.checkpoint_format,
         source_sha256=generator.source_sha256,
         payload_bytes=payload_bytes,
         payload_sha256=payload_sha256,

@@ -31,40 +31,48 @@ OPSET = 18
 MAX_WEIGHT_BYTES = 2**31 - 2**24
 
 
-def export_onnx(generator: Generator, bank: DirectionBank, path: str | Path, output: str = "uint8") -> Path:
+def export_onnx(
+    generator: Generator,
+    bank: DirectionBank,
+    path: str | Path,
+    output: str = "uint8",
+    truncation: float = 1.0,
+) -> Path:
     """Bake generator and directions into an ONNX file that takes (z, direction, alpha).
 
-    Inputs `z` float32 [batch, z_dim], `direction` int64 [batch, edits], `alpha` float32 [batch, edits]; output `image`,
-    see `bake`. Both axes are dynamic. The file takes its name only after onnxruntime has given PyTorch's images on the
-    CPU; the difference that was measured is in its metadata, with all that `sefa_runtime` needs.
+    Inputs `z` float32 [batch, z_dim], `direction` int64 [batch, edits], `alpha` float32 [batch, edits], and for a
+    class-conditional generator `label` int64 [batch]; output `image`, see `bake`. Both axes are dynamic. The file takes
+    its name only after onnxruntime has given PyTorch's images on the CPU; the difference that was measured is in its
+    metadata, with all that `sefa_runtime` needs.
 
     Args:
         generator: The generator, on any device; not changed.
         bank: Directions that were made for it.
         path: Where to write; an existing file is replaced.
         output: `uint8` or `float32`, see `bake`.
+        truncation: Truncation psi, see `bake`.
 
     Returns:
         `path`.
 
     Raises:
         BankError: If the bank was made for another generator.
-        ArgumentError: If `output` is unknown or the generator is not in float32.
+        ArgumentError: If `output` or `truncation` cannot be taken or the generator is not in float32.
         VerificationError: If the exported graph differs from PyTorch.
         ExportError: If the weights are too large for one file.
         OSError: If the file cannot be written.
     """
     path = Path(path)
     check_output(path)
-    graph = copy.deepcopy(bake(generator, bank, output)).cpu()
+    graph = copy.deepcopy(bake(generator, bank, output, truncation)).cpu()
     size = sum(tensor.numel() * tensor.element_size() for tensor in graph.state_dict().values())
     if size > MAX_WEIGHT_BYTES:
         raise ExportError(f"{size / 2**30:.1f} GiB of weights do not fit into one ONNX file, which ends at 2 GiB")
     payload = _to_onnx(graph).SerializeToString()
     with replacing(path) as partial:
         partial.write_bytes(payload)
-        parity = _verify(graph, generator.z_dim, len(bank), partial)
-        info = describe(generator, bank, output, parity, len(payload), hashlib.sha256(payload).hexdigest())
+        parity = _verify(graph, partial)
+        info = describe(graph, bank, parity, len(payload), hashlib.sha256(payload).hexdigest())
         with partial.open("ab") as file:
             file.write(_metadata(info.to_json()))
     return path
@@ -72,19 +80,16 @@ def export_onnx(generator: Generator, bank: DirectionBank, path: str | Path, out
 
 def _to_onnx(graph: EditGraph) -> ModelProto:
     batch, edits = torch.export.Dim("batch"), torch.export.Dim("edits")
+    axes = {"z": {0: batch}, "direction": {0: batch, 1: edits}, "alpha": {0: batch, 1: edits}, "label": {0: batch}}
     with _hushed():
         program = torch.onnx.export(
             graph,
             graph.example_inputs(),
             dynamo=True,
             opset_version=OPSET,
-            input_names=["z", "direction", "alpha"],
+            input_names=list(graph.input_names),
             output_names=["image"],
-            dynamic_shapes={
-                "z": {0: batch},
-                "direction": {0: batch, 1: edits},
-                "alpha": {0: batch, 1: edits},
-            },
+            dynamic_shapes={name: axes[name] for name in graph.input_names},
             verbose=False,
         )
     if program is None:
@@ -122,14 +127,14 @@ def _strip(model: ModelProto) -> None:
         item.doc_string = ""
 
 
-def _verify(graph: EditGraph, z_dim: int, directions: int, path: Path) -> Parity:
+def _verify(graph: EditGraph, path: Path) -> Parity:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
     def run(case: Case) -> NDArray[Any]:
         (image,) = session.run(None, case.feeds)
         return np.asarray(image)
 
-    return verify(graph, run, make_cases(z_dim, directions), _signature_mismatches(graph, session))
+    return verify(graph, run, make_cases(graph), _signature_mismatches(graph, session))
 
 
 def _signature_mismatches(graph: EditGraph, session: Any) -> list[str]:
@@ -144,7 +149,9 @@ def _signature_mismatches(graph: EditGraph, session: Any) -> list[str]:
         "z": ("tensor(float)", ["batch", generator.z_dim]),
         "direction": ("tensor(int64)", ["batch", "edits"]),
         "alpha": ("tensor(float)", ["batch", "edits"]),
+        "label": ("tensor(int64)", ["batch"]),
     }
+    inputs = {name: inputs[name] for name in graph.input_names}
     mismatches = []
     for side, found, wanted in (
         ("inputs", session.get_inputs(), inputs),

@@ -20,8 +20,16 @@ from sefa_runtime.files import check_output, replacing
 from sefa_runtime.model_info import TORCHSCRIPT_EXTRA_FILE, Parity
 
 
-def export_torchscript(generator: Generator, bank: DirectionBank, path: str | Path, output: str = "uint8") -> Path:
+def export_torchscript(
+    generator: Generator,
+    bank: DirectionBank,
+    path: str | Path,
+    output: str = "uint8",
+    truncation: float = 1.0,
+) -> Path:
     """Bake generator and directions into a TorchScript archive with `forward(z, direction, alpha)`.
+
+    A class-conditional generator's takes `label` as well.
 
     The same contract as `export_onnx`, checked the same way, in a process of its own that imports only torch. The
     description is the archive's extra file `sefa.json`.
@@ -31,27 +39,28 @@ def export_torchscript(generator: Generator, bank: DirectionBank, path: str | Pa
         bank: Directions that were made for it.
         path: Where to write; an existing file is replaced.
         output: `uint8` or `float32`, see `bake`.
+        truncation: Truncation psi, see `bake`.
 
     Returns:
         `path`.
 
     Raises:
         BankError: If the bank was made for another generator.
-        ArgumentError: If `output` is unknown or the generator is not in float32.
+        ArgumentError: If `output` or `truncation` cannot be taken or the generator is not in float32.
         VerificationError: If the archive differs from PyTorch.
         OSError: If the file cannot be written.
     """
     path = Path(path)
     check_output(path)
-    graph = copy.deepcopy(bake(generator, bank, output)).cpu()
+    graph = copy.deepcopy(bake(generator, bank, output, truncation)).cpu()
     with warnings.catch_warnings(), replacing(path) as partial:
         # torch advises torch.export instead; libtorch hosts load TorchScript.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         # Checked below, on more than one input, rather than by torch on this one.
         traced = torch.jit.trace(graph, graph.example_inputs(), check_trace=False)  # type: ignore[no-untyped-call]
         _save(traced, partial, {})
-        parity = _verify(graph, make_cases(generator.z_dim, len(bank)), partial)
-        info = describe(generator, bank, output, parity)
+        parity = _verify(graph, make_cases(graph), partial)
+        info = describe(graph, bank, parity)
         _save(traced, partial, {TORCHSCRIPT_EXTRA_FILE: info.to_json()})
     return path
 

@@ -11,7 +11,7 @@ from sefa_runtime.errors import InputError, ModelFileError
 from sefa_runtime.exported import check_payload, is_torchscript, read_info
 from sefa_runtime.latents import latents_from_seeds
 from sefa_runtime.model_info import ModelInfo
-from sefa_runtime.session import Feeds, Session, build_session
+from sefa_runtime.session import Session, build_session
 
 # Pictures that `edit` and `sweep` compute at once: bounds the memory, whatever is asked for.
 MAX_BATCH = 16
@@ -42,11 +42,13 @@ def load(
     if is_torchscript(path):
         raise ModelFileError(f"{path}: a TorchScript archive, which runs in torch; the .onnx export is needed here")
     check_payload(path, info)
-    feeds: Feeds = {
+    feeds: dict[str, NDArray[Any]] = {
         "z": np.zeros((1, info.z_dim), np.float32),
         "direction": np.zeros((1, 1), np.int64),
         "alpha": np.zeros((1, 1), np.float32),
     }
+    if info.num_classes:
+        feeds["label"] = np.zeros(1, np.int64)
     return Editor(path, info, build_session(path, feeds, provider, provider_options, threads))
 
 
@@ -69,14 +71,15 @@ class Editor:
         """The execution provider that really runs: "cpu", "cuda", ..."""
         return self.session.provider
 
-    def run(self, z: ArrayLike, direction: ArrayLike, alpha: ArrayLike) -> NDArray[Any]:
-        """Run the graph: G(z + Σ_e alpha_e · n_{direction_e}).
+    def run(self, z: ArrayLike, direction: ArrayLike, alpha: ArrayLike, label: ArrayLike | None = None) -> NDArray[Any]:
+        """Run the graph: the images of latents, moved by Σ_e alpha_e · n_{direction_e}.
 
         Args:
             z: Latents, shape [batch, z_dim]; one latent may be given as [z_dim].
             direction: Indices into the bank, integers, shape [batch, edits]. An integer goes to every image; [batch]
                 is one edit per image; with a batch of 1, [edits] is several edits of that image.
             alpha: Distances along the directions, shaped as `direction`.
+            label: Class indices, for a class-conditional model: one for every image, or [batch].
 
         Returns:
             image: uint8 [batch, H, W, C], or for a model exported with float32 output [batch, C, H, W] in [-1, 1].
@@ -86,14 +89,14 @@ class Editor:
         """
         z = self._latents(z)
         direction, alpha = self._edits(direction, alpha, len(z))
-        (image,) = self.session.inference.run(None, {"z": z, "direction": direction, "alpha": alpha})
-        return image  # type: ignore[no-any-return]
+        return self._infer(z, direction, alpha, self._labels(label, len(z)))
 
     def edit(
         self,
         seed: int | Sequence[int] | None = None,
         z: ArrayLike | None = None,
         edits: Mapping[str | int, float | Sequence[float]] | None = None,
+        label: ArrayLike | None = None,
     ) -> NDArray[np.uint8]:
         """Edit the pictures of some seeds or latents.
 
@@ -102,6 +105,7 @@ class Editor:
             z: Latents instead of seeds, shape [N, z_dim] or [z_dim].
             edits: Alpha for each direction, by name or index; a number for all pictures or one number per picture.
                 None or empty gives the unedited pictures.
+            label: Class indices, for a class-conditional model: one for all pictures, or one per picture.
 
         Returns:
             Pictures, uint8 [N, H, W, C].
@@ -125,7 +129,7 @@ class Editor:
                 )
             alpha[:, column] = values
         direction = np.tile(np.asarray(indices, np.int64), (len(z), 1))
-        return self._pictures(z, direction, alpha)
+        return self._pictures(z, direction, alpha, self._labels(label, len(z)))
 
     def sweep(
         self,
@@ -133,6 +137,7 @@ class Editor:
         z: ArrayLike | None = None,
         direction: str | int = 0,
         alphas: Sequence[float] | None = None,
+        label: ArrayLike | None = None,
         progress: Callable[[float], None] = lambda share: None,
     ) -> NDArray[np.uint8]:
         """Move along one direction.
@@ -142,6 +147,7 @@ class Editor:
             z: Latents instead of seeds, shape [N, z_dim] or [z_dim].
             direction: Name or index.
             alphas: The distances, A of them; None takes 7 steps over the direction's suggested range.
+            label: As `edit`.
             progress: Called with the share that is done, 0 to 1.
 
         Returns:
@@ -158,7 +164,10 @@ class Editor:
         if steps.ndim != 1 or not len(steps):
             raise InputError(f"alphas must be a list of one or more numbers, got shape {steps.shape}")
         alpha = np.tile(steps, len(z))[:, None]  # [N·A, 1]
-        pictures = self._pictures(np.repeat(z, len(steps), axis=0), np.full(alpha.shape, index), alpha, progress)
+        labels = self._labels(label, len(z))
+        labels = None if labels is None else np.repeat(labels, len(steps))
+        z_repeated = np.repeat(z, len(steps), axis=0)
+        pictures = self._pictures(z_repeated, np.full(alpha.shape, index), alpha, labels, progress)
         return pictures.reshape(len(z), len(steps), *self.info.image_shape)
 
     def direction_index(self, direction: str | int) -> int:
@@ -211,18 +220,49 @@ class Editor:
             ) from None
         return np.ascontiguousarray(direction), np.ascontiguousarray(alpha)
 
+    def _labels(self, label: ArrayLike | None, batch: int) -> NDArray[np.int64] | None:
+        count = self.info.num_classes
+        if (label is None) == bool(count):
+            raise InputError(
+                f"class-conditional: a label in 0..{count - 1} is needed"
+                if count
+                else "not class-conditional: it takes no label"
+            )
+        if label is None:
+            return None
+        labels = _numbers(label, "label", np.int64)
+        if labels.shape not in ((), (1,), (batch,)):
+            raise InputError(f"label must be one number or one for each of {batch} images, got {list(labels.shape)}")
+        if not (labels.min() >= 0 and labels.max() < count):
+            raise InputError(f"label must be in 0..{count - 1}, got {labels[(labels < 0) | (labels >= count)][0]}")
+        return np.ascontiguousarray(np.broadcast_to(labels, batch))
+
+    def _infer(
+        self,
+        z: NDArray[np.float32],
+        direction: NDArray[np.int64],
+        alpha: NDArray[np.float32],
+        label: NDArray[np.int64] | None,
+    ) -> NDArray[Any]:
+        feeds: dict[str, NDArray[Any]] = {"z": z, "direction": direction, "alpha": alpha}
+        if label is not None:
+            feeds["label"] = label
+        (image,) = self.session.inference.run(None, feeds)
+        return image  # type: ignore[no-any-return]
+
     def _pictures(
         self,
         z: NDArray[np.float32],
         direction: NDArray[np.int64],
         alpha: NDArray[np.float32],
+        label: NDArray[np.int64] | None,
         progress: Callable[[float], None] = lambda share: None,
     ) -> NDArray[np.uint8]:
-        """Run in batches of `MAX_BATCH`; the inputs are [N, z_dim] and twice [N, edits]."""
+        """Run in batches of `MAX_BATCH`; the inputs are checked: [N, z_dim], twice [N, edits], [N]."""
         pictures = np.empty((len(z), *self.info.image_shape), np.uint8)
         for start in range(0, len(z), MAX_BATCH):
             rows = slice(start, start + MAX_BATCH)
-            image = self.run(z[rows], direction[rows], alpha[rows])
+            image = self._infer(z[rows], direction[rows], alpha[rows], None if label is None else label[rows])
             if self.info.output == "float32":
                 # As the uint8 graphs do it: [batch, C, H, W] in [-1, 1] -> [batch, H, W, C] in 0..255.
                 image = (image * 127.5 + 128).clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1)

@@ -131,10 +131,11 @@ def _measure_batch(editor: Editor, batch: int, edits: int, seconds: float, progr
     random = np.random.default_rng(0)
     direction = random.integers(len(editor.info.directions), size=(batch, edits))
     alpha = random.uniform(-3, 3, size=(batch, edits)).astype(np.float32)
+    label = random.integers(editor.info.num_classes, size=batch) if editor.info.num_classes else None
 
     def run_ms() -> float:
         started = time.perf_counter_ns()
-        editor.run(z, direction, alpha)
+        editor.run(z, direction, alpha, label)
         return (time.perf_counter_ns() - started) / 1e6
 
     first_run_ms = run_ms()

@@ -15,7 +15,7 @@ METADATA_KEY = "sefa"
 CHECKSUM_KEY = "sefa_sha256"
 TORCHSCRIPT_EXTRA_FILE = "sefa.json"
 # Raised when a reader of the earlier format would misunderstand a file.
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True)
@@ -56,10 +56,13 @@ class ModelInfo:
     output: str  # "uint8": [batch, H, W, C]; "float32": [batch, C, H, W] in [-1, 1]
     precision: str
     num_classes: int  # 0: not class-conditional
-    truncation: float
+    truncation: float  # psi, fixed in the graph; 1 is off
+    truncation_center: str  # where the centre of truncation comes from; empty: the family cannot be truncated
+    noise: str  # of a StyleGAN's noise inputs: "const" or "none"; empty: it has none
     directions: tuple[DirectionInfo, ...]
     method: str
     normalize: str
+    source_format: str  # whose format the checkpoint had; empty if the generator did not come from a file
     source_sha256: str  # of the checkpoint file; empty if the generator did not come from a file
     payload_bytes: int  # ONNX only: the graph and weights before the metadata, and their sha256
     payload_sha256: str

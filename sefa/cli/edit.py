@@ -6,12 +6,14 @@ from typing import Annotated
 import typer
 
 from sefa.cli.options import (
+    LabelOption,
     LatentFileOption,
     ModelArgument,
     ProviderOption,
     ThreadsOption,
     choose_latents,
     parse_edit,
+    parse_label,
 )
 from sefa.cli.output import working
 from sefa_runtime.errors import InputError
@@ -41,6 +43,7 @@ def edit(
             help="How far to go along a direction, by name or index; may be repeated, edits add up.",
         ),
     ] = None,
+    label: LabelOption = None,
     scale: Annotated[int, typer.Option(metavar="N", help="Enlarge the pictures N times.")] = 1,
     provider: ProviderOption = "auto",
     threads: ThreadsOption = None,
@@ -63,7 +66,7 @@ def edit(
     latents = choose_latents(seed, z)
     with working("Drawing"):
         editor = load(model, provider, threads=threads)
-        pictures = editor.edit(**latents, edits=wanted)
+        pictures = editor.edit(**latents, edits=wanted, label=parse_label(label))
     picture = enlarge(grid(pictures[None]), scale)
     save_picture(picture, output)
     typer.echo(f"{output}: {picture.shape[1]}x{picture.shape[0]} pixels, on {editor.provider}")

@@ -16,6 +16,7 @@ from sefa.cli.options import (
     LayersOption,
     Normalize,
     NormalizeOption,
+    NumClassesOption,
     TopOption,
 )
 from sefa.cli.output import format_bytes, print_json, working
@@ -30,6 +31,13 @@ class Format(StrEnum):
 
     ONNX = "onnx"
     TORCHSCRIPT = "torchscript"
+
+
+class Noise(StrEnum):
+    """What a StyleGAN's noise inputs are."""
+
+    CONST = "const"
+    NONE = "none"
 
 
 class Output(StrEnum):
@@ -50,6 +58,17 @@ def export(
     edit_layers: EditLayersOption = None,
     top: TopOption = None,
     normalize: NormalizeOption = Normalize.NONE,
+    num_classes: NumClassesOption = None,
+    truncation: Annotated[
+        float,
+        typer.Option(
+            metavar="PSI", help="Truncation psi, fixed in the graph; 1 is off, 0.7 is customary for StyleGANs."
+        ),
+    ] = 1.0,
+    noise: Annotated[
+        Noise,
+        typer.Option(help="StyleGANs: [b]const[/b] is the checkpoint's constant noise, [b]none[/b] leaves it out."),
+    ] = Noise.CONST,
     device: DeviceOption = Device.AUTO,
     file_format: Annotated[Format, typer.Option("--format", help="The kind of file.")] = Format.ONNX,
     output_type: Annotated[
@@ -72,14 +91,14 @@ def export(
     if bank is not None and (layers, edit_layers, top, normalize) != ("all", None, None, Normalize.NONE):
         raise ArgumentError("--bank brings its directions: leave out --layers, --edit-layers, --top and --normalize")
     with working("Loading the checkpoint"):
-        generator = load_on(checkpoint, device)
+        generator = load_on(checkpoint, device, num_classes=num_classes, noise=noise.value)
     if bank is None:
         directions = find_directions(generator, layers, edit_layers, top, normalize)
     else:
         directions = DirectionBank.load(bank)
     write = export_onnx if file_format == Format.ONNX else export_torchscript
     with working("Exporting and verifying against PyTorch"):
-        write(generator, directions, output, output_type.value)
+        write(generator, directions, output, output_type.value, truncation)
     info = read_info(output)
     if json:
         print_json({"model": str(output), "bytes": output.stat().st_size, "info": info.to_dict()})

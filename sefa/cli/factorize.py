@@ -14,6 +14,7 @@ from sefa.cli.options import (
     LayersOption,
     Normalize,
     NormalizeOption,
+    NumClassesOption,
     TopOption,
 )
 from sefa.cli.output import print_json, print_table, working
@@ -32,6 +33,7 @@ def factorize(
     edit_layers: EditLayersOption = None,
     top: TopOption = None,
     normalize: NormalizeOption = Normalize.NONE,
+    num_classes: NumClassesOption = None,
     device: DeviceOption = Device.AUTO,
     json: JsonOption = False,
 ) -> None:
@@ -43,7 +45,7 @@ def factorize(
     """
     check_output(output, checkpoint)
     with working("Loading the checkpoint"):
-        generator = load_on(checkpoint, device)
+        generator = load_on(checkpoint, device, num_classes=num_classes)
     bank = find_directions(generator, layers, edit_layers, top, normalize)
     bank.save(output)
     if json:
@@ -61,8 +63,8 @@ def factorize(
     typer.echo(f"\n{output}: {len(bank)} directions of {bank.code_dim} components")
 
 
-def load_on(checkpoint: Path, device: Device) -> "Generator":
-    """Load a generator onto the device asked for.
+def load_on(checkpoint: Path, device: Device, *, num_classes: int | None = None, noise: str = "const") -> "Generator":
+    """Load a generator onto the device asked for; options as `sefa.load`.
 
     Raises:
         ArgumentError: If it is `cuda` and torch cannot use one.
@@ -75,7 +77,7 @@ def load_on(checkpoint: Path, device: Device) -> "Generator":
     if device == Device.CUDA and not torch.cuda.is_available():
         raise ArgumentError(f"--device cuda: torch {torch.__version__} finds no usable CUDA device")
     on_gpu = device != Device.CPU and torch.cuda.is_available()
-    return load(checkpoint).to("cuda" if on_gpu else "cpu")
+    return load(checkpoint, num_classes=num_classes, noise=noise).to("cuda" if on_gpu else "cpu")
 
 
 def find_directions(

@@ -46,13 +46,23 @@ def _inspect_model(path: Path, json: bool) -> None:
             ("file", f"{path}, {kind}, {format_bytes(path.stat().st_size)}"),
             (
                 "generator",
-                f"{info.family}, latent z of {info.z_dim}, {_pixels(info.resolution, info.channels)}",
+                f"{info.family}, latent z of {info.z_dim}, {_pixels(info.resolution, info.channels)}"
+                + (f", {info.num_classes} classes" if info.num_classes else ""),
             ),
+            *(
+                [("truncation", f"psi {info.truncation:g}, centre {info.truncation_center}")]
+                if info.truncation_center
+                else []
+            ),
+            *([("noise", info.noise)] if info.noise else []),
             ("output", _output(info)),
             ("precision", info.precision),
             ("directions", f"{len(info.directions)}, found by {info.method}, normalize {info.normalize}"),
             ("parity", describe_parity(info)),
-            ("checkpoint", f"sha256 {info.source_sha256}" if info.source_sha256 else "not from a file"),
+            (
+                "checkpoint",
+                f"{info.source_format}, sha256 {info.source_sha256}" if info.source_sha256 else "not from a file",
+            ),
             ("made with", ", ".join(f"{name} {number}" for name, number in info.versions.items())),
         ]
     )
@@ -121,6 +131,7 @@ def _inspect_checkpoint(path: Path, json: bool) -> None:
         print_json(
             {
                 "kind": "checkpoint",
+                "format": generator.checkpoint_format,
                 "family": generator.family,
                 "z_dim": generator.z_dim,
                 "code_dim": generator.code_dim,
@@ -128,6 +139,8 @@ def _inspect_checkpoint(path: Path, json: bool) -> None:
                 "resolution": list(generator.resolution),
                 "channels": generator.channels,
                 "num_classes": generator.num_classes,
+                "truncation_center": generator.truncation_center,
+                "noise": generator.noise,
                 "affine_shapes": shapes,
                 "parameters": parameters,
                 "sha256": generator.source_sha256,
@@ -136,14 +149,14 @@ def _inspect_checkpoint(path: Path, json: bool) -> None:
         return
     print_facts(
         [
-            ("file", f"{path}, checkpoint, {format_bytes(path.stat().st_size)}"),
+            ("file", f"{path}, {generator.checkpoint_format} checkpoint, {format_bytes(path.stat().st_size)}"),
             ("generator", f"{generator.family}, latent z of {generator.z_dim}"),
             ("image", _pixels(generator.resolution, generator.channels)),
+            ("classes", generator.num_classes or "none"),
+            ("truncation", f"centre {generator.truncation_center}" if generator.truncation_center else "none"),
+            ("noise", generator.noise or "none"),
             ("parameters", f"{parameters:,}"),
-            (
-                "layers",
-                ", ".join(f"{index}: A {rows}x{columns}" for index, (rows, columns) in enumerate(shapes)),
-            ),
+            ("layers", _layers(shapes)),
             ("sha256", generator.source_sha256),
         ]
     )
@@ -154,6 +167,19 @@ def _is_safetensors(path: Path) -> bool:
     with path.open("rb") as file:
         head = file.read(9)
     return head[8:] == b"{" and head[:1] != b"{"
+
+
+def _layers(shapes: list[list[int]]) -> str:
+    """`0-7: A 512x512, 8: A 256x512`: neighbours of one shape together."""
+    groups: list[tuple[int, int, list[int]]] = []
+    for index, shape in enumerate(shapes):
+        if groups and groups[-1][2] == shape:
+            groups[-1] = (groups[-1][0], index, shape)
+        else:
+            groups.append((index, index, shape))
+    return ", ".join(
+        f"{first}{f'-{last}' if last > first else ''}: A {rows}x{columns}" for first, last, (rows, columns) in groups
+    )
 
 
 def _pixels(resolution: tuple[int, int], channels: int) -> str:

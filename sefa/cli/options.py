@@ -83,6 +83,24 @@ LatentFileOption = Annotated[
 ]
 
 
+LabelOption = Annotated[
+    str | None,
+    typer.Option(
+        "--label",
+        metavar="CLASS",
+        help="Class index, for a class-conditional model: one for all pictures, or one for each: [b]3,3,8[/b].",
+    ),
+]
+NumClassesOption = Annotated[
+    int | None,
+    typer.Option(
+        "--num-classes",
+        metavar="N",
+        help="Classes of a conditional DCGAN or PGGAN whose label follows z, which its file cannot tell.",
+    ),
+]
+
+
 def parse_edit(text: str) -> tuple[str | int, float]:
     """Read `pose=2.5` or `3=-1` as direction and alpha.
 
@@ -159,6 +177,18 @@ def choose_latents(seeds: str | None, z: Path | None) -> dict[str, Any]:
     if z is not None:
         return {"z": load_latents(z)}
     return {"seed": parse_integers("0" if seeds is None else seeds)}
+
+
+def parse_label(text: str | None) -> int | list[int] | None:
+    """Read one class index for all pictures, or one for each.
+
+    Raises:
+        InputError: If it is neither.
+    """
+    if text is None:
+        return None
+    labels = parse_integers(text)
+    return labels[0] if len(labels) == 1 else labels
 
 
 def load_latents(path: Path) -> "NDArray[Any]":

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from sefa.cli.options import (
+    LabelOption,
     LatentFileOption,
     ModelArgument,
     ProviderOption,
@@ -14,6 +15,7 @@ from sefa.cli.options import (
     linear_steps,
     parse_alphas,
     parse_direction,
+    parse_label,
 )
 from sefa.cli.output import progress_bar
 from sefa_runtime.files import check_output
@@ -46,6 +48,7 @@ def sweep(
             show_default="the direction's suggested range, 7 steps, 24 in an animation",
         ),
     ] = None,
+    label: LabelOption = None,
     scale: Annotated[int, typer.Option(metavar="N", help="Enlarge the pictures N times.")] = 1,
     frames_per_second: Annotated[float, typer.Option("--fps", help="Pace of an animation.")] = 12.0,
     provider: ProviderOption = "auto",
@@ -78,7 +81,7 @@ def sweep(
         index = editor.direction_index(parse_direction(direction))
         if steps is None:
             steps = linear_steps(*editor.info.directions[index].alpha_range, 24 if animated else 7)
-        pictures = editor.sweep(**latents, direction=index, alphas=steps, progress=show)
+        pictures = editor.sweep(**latents, direction=index, alphas=steps, label=parse_label(label), progress=show)
     pictures = enlarge(pictures, scale)
     if animated:
         frames = pictures.transpose(1, 2, 0, 3, 4)  # [A, H, N, W, C]: the seeds side by side

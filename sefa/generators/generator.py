@@ -17,6 +17,8 @@ class Generator(nn.Module, ABC):
 
     Attributes:
         family: Name of the architecture: "dcgan", "stylegan2", ...
+        tolerance: How far summing float32 in another order may move a value of an image in [-1, 1]; 1e-4 is 1/80 of a
+            grey level.
         z_dim: Length of the latent z.
         code_dim: Length D of one layer's code.
         latent_dim: How many of a code's leading entries are latent; what follows them tells the class, and no direction
@@ -35,6 +37,7 @@ class Generator(nn.Module, ABC):
     """
 
     family: ClassVar[str]
+    tolerance: ClassVar[float] = 1e-4
     z_dim: int
     code_dim: int
     num_layers: int

@@ -7,6 +7,7 @@ import torch
 
 import sefa
 from sefa_export import EditGraph, VerificationError, bake
+from sefa_export.bake import quantize
 from sefa_export.parity import BATCHES, EDITS, Case, make_cases, verify
 
 
@@ -21,34 +22,41 @@ def run(graph: EditGraph, case: Case) -> np.ndarray[Any, Any]:
     return image
 
 
-def test_the_cases_are_every_combination_and_the_same_each_time() -> None:
-    cases, again = make_cases(20, 5), make_cases(20, 5)
+def test_the_cases_are_every_combination_and_the_same_each_time(graph: EditGraph) -> None:
+    cases, again = make_cases(graph), make_cases(graph)
     assert {case.direction.shape for case in cases} == {(batch, edits) for batch in BATCHES for edits in EDITS}
     for one, other in zip(cases, again, strict=True):
         np.testing.assert_array_equal(one.z, other.z)
 
 
 def test_what_is_equal_passes_with_no_error(graph: EditGraph) -> None:
-    parity = verify(graph, lambda case: run(graph, case), make_cases(20, 5), [])
+    parity = verify(graph, lambda case: run(graph, case), make_cases(graph), [])
     assert (parity.max_abs_error, parity.changed_fraction) == (0, 0)
 
 
-def test_one_level_on_few_values_passes_and_is_measured(graph: EditGraph) -> None:
-    def one_value_off(case: Case) -> np.ndarray[Any, Any]:
-        image = run(graph, case)
-        image.flat[0] ^= 1
-        return image
+def levels_of_moved(graph: EditGraph, case: Case, distance: float) -> np.ndarray[Any, Any]:
+    with torch.no_grad():
+        image = graph.draw(*map(torch.from_numpy, case.feeds.values()))
+        moved: np.ndarray[Any, Any] = quantize(image + distance).numpy()
+    return moved
 
-    parity = verify(graph, one_value_off, make_cases(20, 5), [])
+
+def test_values_that_cross_a_rounding_border_pass_and_are_measured(graph: EditGraph) -> None:
+    parity = verify(graph, lambda case: levels_of_moved(graph, case, 5e-5), make_cases(graph), [])
     assert parity.max_abs_error == 1
-    assert 0 < parity.changed_fraction < 1e-3
+    assert 0 < parity.changed_fraction < 2e-2
+
+
+def test_a_level_further_than_rounding_explains_is_a_mismatch(graph: EditGraph) -> None:
+    with pytest.raises(VerificationError, match=r"farther than 0\.0001 from PyTorch's; largest error 1 levels"):
+        verify(graph, lambda case: levels_of_moved(graph, case, 2e-3), make_cases(graph), [])
 
 
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
-        (lambda image: image ^ 1, r"batch 1, edits 0: 100\.00% of the values differ"),
-        (lambda image: image // 2, "batch 7, edits 3: largest error"),
+        (lambda image: image ^ 1, r"batch 1, edits 0: 9\d\.\d\d% of the values are farther than 0\.0001"),
+        (lambda image: image // 2, "batch 7, edits 3: .* largest error"),
         (lambda image: image.transpose(0, 3, 1, 2), r"batch 2, edits 1: image is uint8 \[2, 3, 64, 64\]"),
         (lambda image: image.astype(np.float32), "image is float32"),
         (lambda image: image[:1], r"batch 2, edits 0: image is uint8 \[1, 64, 64, 3\], expected uint8 \[2"),
@@ -56,7 +64,7 @@ def test_one_level_on_few_values_passes_and_is_measured(graph: EditGraph) -> Non
 )
 def test_what_differs_is_named_case_by_case(graph: EditGraph, spoil: Any, message: str) -> None:
     with pytest.raises(VerificationError, match=message):
-        verify(graph, lambda case: spoil(run(graph, case)), make_cases(20, 5), [])
+        verify(graph, lambda case: spoil(run(graph, case)), make_cases(graph), [])
 
 
 def test_a_graph_that_fails_for_some_batches_is_a_mismatch(graph: EditGraph) -> None:
@@ -66,16 +74,16 @@ def test_a_graph_that_fails_for_some_batches_is_a_mismatch(graph: EditGraph) -> 
         return run(graph, case)
 
     with pytest.raises(VerificationError, match=r"batch 2, edits 0: does not run .Got invalid dimensions for"):
-        verify(graph, frozen, make_cases(20, 5), [])
+        verify(graph, frozen, make_cases(graph), [])
 
 
 def test_nan_is_a_mismatch(golden: Path) -> None:
     generator = sefa.load(golden / "dcgan_small_64.pth")
     graph = bake(generator, sefa.factorize(generator), "float32")
     with pytest.raises(VerificationError, match="largest error nan"):
-        verify(graph, lambda case: run(graph, case) * np.float32(np.nan), make_cases(20, 5), [])
+        verify(graph, lambda case: run(graph, case) * np.float32(np.nan), make_cases(graph), [])
 
 
 def test_what_was_known_before_is_reported_together(graph: EditGraph) -> None:
-    with pytest.raises(VerificationError, match="PyTorch: inputs are wrong; batch 1, edits 0: largest"):
-        verify(graph, lambda case: run(graph, case) // 2, make_cases(20, 5), ["inputs are wrong"])
+    with pytest.raises(VerificationError, match="PyTorch: inputs are wrong; batch 1, edits 0: "):
+        verify(graph, lambda case: run(graph, case) // 2, make_cases(graph), ["inputs are wrong"])

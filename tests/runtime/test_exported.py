@@ -88,8 +88,8 @@ def test_a_flipped_bit_in_the_description_is_refused(golden: Path, tmp_path: Pat
 
 
 def test_a_description_of_a_newer_format_is_refused(golden: Path, tmp_path: Path) -> None:
-    replace_description(golden / "tiny.onnx", tmp_path / "new.onnx", '"format_version":1', '"format_version":9')
-    with pytest.raises(ModelFileError, match="version 9, this sefa reads version 1"):
+    replace_description(golden / "tiny.onnx", tmp_path / "new.onnx", '"format_version":2', '"format_version":9')
+    with pytest.raises(ModelFileError, match="version 9, this sefa reads version 2"):
         sefa_runtime.load(tmp_path / "new.onnx")
 
 
