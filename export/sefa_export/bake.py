@@ -1,6 +1,7 @@
 """Generator and direction bank as one module: the edit graph."""
 
 import math
+from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
@@ -8,46 +9,53 @@ from torch import Tensor, nn
 from sefa.bank import DirectionBank
 from sefa.errors import ArgumentError
 from sefa.generators import Generator
+from sefa.generators.mapping import StyleBasedGenerator
 
 OUTPUTS = ("uint8", "float32")
 
 
-class EditGraph(nn.Module):
-    """decode(encode(z, label, psi) + Σ_e alpha_e · mask[direction_e] ⊗ vector[direction_e])."""
+class EditGraph(nn.Module, ABC):
+    """decode(codes + Σ_e alpha_e · mask[direction_e] ⊗ vector[direction_e]), for codes that a subclass makes.
 
+    Attributes:
+        latent: The space of the first input: "z", "w" or "w+".
+        input_names: The arguments that this graph takes, in order; the first is the latent.
+        generator: What draws.
+        output: "uint8" or "float32".
+        truncation: Truncation psi that is fixed in the graph; None if it is an input.
+    """
+
+    latent: str
+    input_names: tuple[str, ...]
+    truncation: float | None = 1.0
     vectors: Tensor  # [K, D]
     mask: Tensor  # [K, L], 1 where the edit touches the layer
 
-    def __init__(self, generator: Generator, bank: DirectionBank, output: str, truncation: float) -> None:
+    def __init__(self, generator: Generator, bank: DirectionBank, output: str) -> None:
         super().__init__()
         self.generator = generator
         self.output = output
-        self.truncation = truncation
         device = next(generator.parameters()).device
         self.register_buffer("vectors", bank.vectors.to(device))
         self.register_buffer("mask", bank.edited_layers.float().to(device))
 
-    def forward(self, z: Tensor, direction: Tensor, alpha: Tensor, label: Tensor | None = None) -> Tensor:
-        """Edit and draw.
+    @property
+    @abstractmethod
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of one image's latent."""
+
+    @abstractmethod
+    def draw(self, *inputs: Tensor) -> Tensor:
+        """The image before it is brought to 255 levels, float32 [batch, C, H, W] in [-1, 1].
 
         Args:
-            z: Latents, float32 [batch, z_dim].
-            direction: Indices into the bank, int64 [batch, edits]; clamped to it, since some execution providers
-                read zeros beyond the end.
-            alpha: Distances, float32 [batch, edits].
-            label: Class indices, int64 [batch], clamped likewise; None for an unconditional generator.
-
-        Returns:
-            image: uint8 [batch, H, W, C], or float32 [batch, C, H, W] in [-1, 1].
+            inputs: As `forward` takes them.
         """
-        image = self.draw(z, direction, alpha, label)
+
+    def _finish(self, image: Tensor) -> Tensor:
         return image if self.output == "float32" else quantize(image)
 
-    def draw(self, z: Tensor, direction: Tensor, alpha: Tensor, label: Tensor | None = None) -> Tensor:
-        """The image before it is brought to 255 levels, float32 [batch, C, H, W] in [-1, 1]; arguments as `forward`."""
-        if label is not None:
-            label = label.clamp(0, self.generator.num_classes - 1)
-        codes = self.generator.encode(z, label, self.truncation)
+    def _edit(self, codes: Tensor, direction: Tensor, alpha: Tensor) -> Tensor:
         image: Tensor = self.generator.decode(codes + self._shift(direction, alpha))
         return image
 
@@ -65,15 +73,93 @@ class EditGraph(nn.Module):
         weights = alpha[..., None] * mask  # [batch, edits + 1, L]
         return weights.transpose(1, 2) @ vectors
 
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        """The arguments of `forward` that this graph takes."""
-        return ("z", "direction", "alpha", *(["label"] if self.generator.num_classes else []))
 
-    def example_inputs(self) -> tuple[Tensor, ...]:
-        """Inputs for tracing; no axis has size 1, which would be taken for a constant."""
-        z, direction, alpha = torch.zeros(3, self.generator.z_dim), torch.zeros(3, 2).long(), torch.zeros(3, 2)
-        return (z, direction, alpha, torch.zeros(3).long()) if self.generator.num_classes else (z, direction, alpha)
+class LatentEditGraph(EditGraph):
+    """The edit graph of latents z: codes = encode(z, label, psi)."""
+
+    latent = "z"
+
+    def __init__(self, generator: Generator, bank: DirectionBank, output: str, truncation: float | None) -> None:
+        super().__init__(generator, bank, output)
+        self.truncation = truncation
+        label = ["label"] if generator.num_classes else []
+        self.input_names = ("z", "direction", "alpha", *label, *(["truncation"] if truncation is None else []))
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return (self.generator.z_dim,)
+
+    def forward(
+        self,
+        z: Tensor,
+        direction: Tensor,
+        alpha: Tensor,
+        label: Tensor | None = None,
+        truncation: Tensor | None = None,
+    ) -> Tensor:
+        """Edit and draw.
+
+        Args:
+            z: Latents, float32 [batch, z_dim].
+            direction: Indices into the bank, int64 [batch, edits]; clamped to it, since some execution providers
+                read zeros beyond the end.
+            alpha: Distances, float32 [batch, edits].
+            label: Class indices, int64 [batch], clamped likewise; None for an unconditional generator.
+            truncation: Truncation psi, float32 [batch]; None if it is fixed.
+
+        Returns:
+            image: uint8 [batch, H, W, C], or float32 [batch, C, H, W] in [-1, 1].
+        """
+        return self._finish(self.draw(z, direction, alpha, label, truncation))
+
+    def draw(  # type: ignore[override]
+        self,
+        z: Tensor,
+        direction: Tensor,
+        alpha: Tensor,
+        label: Tensor | None = None,
+        truncation: Tensor | None = None,
+    ) -> Tensor:
+        if label is not None:
+            label = label.clamp(0, self.generator.num_classes - 1)
+        psi = truncation if self.truncation is None else self.truncation
+        return self._edit(self.generator.encode(z, label, 1.0 if psi is None else psi), direction, alpha)
+
+
+class StyleEditGraph(EditGraph):
+    """The edit graph of style codes w, which all layers read."""
+
+    latent = "w"
+    input_names = ("w", "direction", "alpha")
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return (self.generator.code_dim,)
+
+    def forward(self, w: Tensor, direction: Tensor, alpha: Tensor) -> Tensor:
+        """Edit and draw; `w` float32 [batch, D], the rest as for latents."""
+        return self._finish(self.draw(w, direction, alpha))
+
+    def draw(self, w: Tensor, direction: Tensor, alpha: Tensor) -> Tensor:  # type: ignore[override]
+        return self._edit(w[:, None], direction, alpha)
+
+
+class CodesEditGraph(EditGraph):
+    """The edit graph of W+: one code per layer, as inverted photographs have them."""
+
+    latent = "w+"
+    input_names = ("codes", "direction", "alpha")
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        return (self.generator.num_layers, self.generator.code_dim)
+
+    def forward(self, codes: Tensor, direction: Tensor, alpha: Tensor) -> Tensor:
+        """Edit and draw; `codes` float32 [batch, L, D], the rest as for latents."""
+        return self._finish(self.draw(codes, direction, alpha))
+
+    def draw(self, codes: Tensor, direction: Tensor, alpha: Tensor) -> Tensor:  # type: ignore[override]
+        return self._edit(codes, direction, alpha)
 
 
 def quantize(image: Tensor) -> Tensor:
@@ -81,29 +167,45 @@ def quantize(image: Tensor) -> Tensor:
     return (image * 127.5 + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
 
 
-def bake(generator: Generator, bank: DirectionBank, output: str = "uint8", truncation: float = 1.0) -> EditGraph:
+def bake(
+    generator: Generator,
+    bank: DirectionBank,
+    output: str = "uint8",
+    *,
+    latent: str = "z",
+    truncation: float | None = 1.0,
+) -> EditGraph:
     """Join a generator and its directions into one module that takes (z, direction, alpha).
-
-    A class-conditional generator's takes (z, direction, alpha, label).
 
     Args:
         generator: The generator; shared with the result, not copied.
         bank: Directions that were made for it.
         output: `uint8`: [batch, H, W, C], ready to show. `float32`: [batch, C, H, W] in [-1, 1].
-        truncation: Truncation psi, fixed in the graph; 1 is off, 0.7 is customary for StyleGANs.
+        latent: What the graph takes. `z`: latents, and labels if the generator is class-conditional. Of StyleGANs also
+            `w`: a style code, and `w+`: a code for every layer, such as an inverted photograph; both are used as given.
+        truncation: Truncation psi, fixed in the graph; 1 is off, 0.7 is customary for StyleGANs. None: it is an input
+            `truncation`, [batch].
 
     Raises:
         BankError: If the bank was made for another generator.
-        ArgumentError: If `output` is unknown, the generator is not in float32, or it cannot be truncated so.
+        ArgumentError: If an option is unknown or not for this generator, or the generator is not in float32.
     """
     if output not in OUTPUTS:
         raise ArgumentError(f"output must be uint8 or float32, got {output!r}")
     precisions = {parameter.dtype for parameter in generator.parameters()}
     if precisions != {torch.float32}:
         raise ArgumentError(f"the generator must be in float32, got {', '.join(map(str, precisions))}")
-    if not math.isfinite(truncation):
+    if truncation is not None and not math.isfinite(truncation):
         raise ArgumentError(f"truncation psi must be a finite number, got {truncation}")
     if truncation != 1 and not generator.truncation_center:
         raise ArgumentError(f"{generator.family} has no truncation: psi must be 1, got {truncation}")
     bank.check_fits(generator)
-    return EditGraph(generator, bank, output, truncation).eval()
+    if latent == "z":
+        return LatentEditGraph(generator, bank, output, truncation).eval()
+    if latent not in ("w", "w+"):
+        raise ArgumentError(f"latent must be z, w or w+, got {latent!r}")
+    if not isinstance(generator, StyleBasedGenerator):
+        raise ArgumentError(f"{generator.family} has no style codes: latent must be z, got {latent}")
+    if truncation != 1:
+        raise ArgumentError(f"a graph of {latent} takes codes as they are: truncation psi must be 1, got {truncation}")
+    return (StyleEditGraph if latent == "w" else CodesEditGraph)(generator, bank, output).eval()

@@ -2,6 +2,7 @@
 
 from sefa.bank import DirectionBank
 from sefa_export.bake import EditGraph
+from sefa_export.pinned import Pinned
 from sefa_runtime.machine import installed_version
 from sefa_runtime.model_info import FORMAT_VERSION, DirectionInfo, ModelInfo, Parity
 from sefa_runtime.version import VERSION
@@ -12,7 +13,9 @@ TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu")
 def describe(
     graph: EditGraph,
     bank: DirectionBank,
+    pinned: Pinned,
     parity: Parity,
+    precision: str = "fp32",
     payload_bytes: int = 0,
     payload_sha256: str = "",
 ) -> ModelInfo:
@@ -21,12 +24,16 @@ def describe(
     return ModelInfo(
         format_version=FORMAT_VERSION,
         family=generator.family,
-        latent="z",
+        latent=graph.latent,
         z_dim=generator.z_dim,
+        code_dim=generator.code_dim,
+        num_layers=generator.num_layers,
+        batch=pinned.batch,
+        edits=pinned.edits,
         resolution=generator.resolution,
         channels=generator.channels,
         output=graph.output,
-        precision="fp32",
+        precision=precision,
         num_classes=generator.num_classes,
         truncation=graph.truncation,
         truncation_center=generator.truncation_center,

@@ -4,7 +4,7 @@ import copy
 import hashlib
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from sefa.bank import DirectionBank
+from sefa.errors import ArgumentError
 from sefa.generators import Generator
 from sefa_export.bake import EditGraph, bake
 from sefa_export.describe import describe
-from sefa_export.errors import ExportError
-from sefa_export.parity import Case, make_cases, verify
+from sefa_export.errors import ExportError, VerificationError
+from sefa_export.parity import Case, make_cases, make_half_cases, verify, verify_half
+from sefa_export.pinned import Pinned
+from sefa_export.precision import PRECISIONS, find_overflow, to_float16
 from sefa_runtime.files import check_output, replacing
 from sefa_runtime.model_info import CHECKSUM_KEY, METADATA_KEY, Parity
 
@@ -36,68 +39,82 @@ def export_onnx(
     bank: DirectionBank,
     path: str | Path,
     output: str = "uint8",
-    truncation: float = 1.0,
+    *,
+    latent: str = "z",
+    truncation: float | None = 1.0,
+    precision: str = "fp32",
+    batch: int | None = None,
+    edits: int | None = None,
 ) -> Path:
     """Bake generator and directions into an ONNX file that takes (z, direction, alpha).
 
-    Inputs `z` float32 [batch, z_dim], `direction` int64 [batch, edits], `alpha` float32 [batch, edits], and for a
-    class-conditional generator `label` int64 [batch]; output `image`, see `bake`. Both axes are dynamic. The file takes
-    its name only after onnxruntime has given PyTorch's images on the CPU; the difference that was measured is in its
-    metadata, with all that `sefa_runtime` needs.
+    Inputs `z` float32 [batch, z_dim] (or `w` [batch, D], or `codes` [batch, L, D]), `direction` int64 [batch, edits],
+    `alpha` float32 [batch, edits], for a class-conditional generator `label` int64 [batch], and `truncation` float32
+    [batch] if it is an input; output `image`, see `bake`. The file takes its name only after onnxruntime has given
+    PyTorch's images on the CPU; the difference that was measured is in its metadata, with all that `sefa_runtime`
+    needs.
 
     Args:
         generator: The generator, on any device; not changed.
         bank: Directions that were made for it.
         path: Where to write; an existing file is replaced.
         output: `uint8` or `float32`, see `bake`.
+        latent: `z`, `w` or `w+`, see `bake`.
         truncation: Truncation psi, see `bake`.
+        precision: `fp32`, or `fp16`: images are computed in float16 and everything that decides their scale in float32;
+            inputs and outputs keep their types. Such a file must keep `MIN_PSNR_DB` to PyTorch's float32 images.
+        batch: Fixes the batch, for engines that want static shapes; None leaves it dynamic.
+        edits: Fixes the number of edits likewise.
 
     Returns:
         `path`.
 
     Raises:
         BankError: If the bank was made for another generator.
-        ArgumentError: If `output` or `truncation` cannot be taken or the generator is not in float32.
+        ArgumentError: If an option is unknown or not for this generator, or the generator is not in float32.
         VerificationError: If the exported graph differs from PyTorch.
         ExportError: If the weights are too large for one file.
         OSError: If the file cannot be written.
     """
     path = Path(path)
     check_output(path)
-    graph = copy.deepcopy(bake(generator, bank, output, truncation)).cpu()
+    if precision not in PRECISIONS:
+        raise ArgumentError(f"precision must be fp32 or fp16, got {precision!r}")
+    pinned = Pinned(batch, edits)
+    graph = copy.deepcopy(bake(generator, bank, output, latent=latent, truncation=truncation)).cpu()
     size = sum(tensor.numel() * tensor.element_size() for tensor in graph.state_dict().values())
     if size > MAX_WEIGHT_BYTES:
         raise ExportError(f"{size / 2**30:.1f} GiB of weights do not fit into one ONNX file, which ends at 2 GiB")
-    payload = _to_onnx(graph).SerializeToString()
+    full = _to_onnx(graph, pinned)
+    model = to_float16(full) if precision == "fp16" else full
+    _strip(model)
+    onnx.checker.check_model(model)
+    payload = model.SerializeToString()
     with replacing(path) as partial:
         partial.write_bytes(payload)
-        parity = _verify(graph, partial)
-        info = describe(graph, bank, parity, len(payload), hashlib.sha256(payload).hexdigest())
+        parity = _verify(graph, pinned, partial) if precision == "fp32" else _verify_half(graph, pinned, full, partial)
+        checksum = hashlib.sha256(payload).hexdigest()
+        info = describe(graph, bank, pinned, parity, precision, len(payload), checksum)
         with partial.open("ab") as file:
             file.write(_metadata(info.to_json()))
     return path
 
 
-def _to_onnx(graph: EditGraph) -> ModelProto:
-    batch, edits = torch.export.Dim("batch"), torch.export.Dim("edits")
-    axes = {"z": {0: batch}, "direction": {0: batch, 1: edits}, "alpha": {0: batch, 1: edits}, "label": {0: batch}}
+def _to_onnx(graph: EditGraph, pinned: Pinned) -> ModelProto:
     with _hushed():
         program = torch.onnx.export(
             graph,
-            graph.example_inputs(),
+            pinned.example_inputs(graph),
             dynamo=True,
             opset_version=OPSET,
             input_names=list(graph.input_names),
             output_names=["image"],
-            dynamic_shapes={name: axes[name] for name in graph.input_names},
+            dynamic_shapes=pinned.dynamic_shapes(graph),
             verbose=False,
         )
     if program is None:
         raise ExportError("torch.onnx.export gave no program")
-    model = program.model_proto
-    _strip(model)
-    onnx.checker.check_model(model)
-    return model
+    return program.model_proto
 
 
 @contextmanager
@@ -127,29 +144,48 @@ def _strip(model: ModelProto) -> None:
         item.doc_string = ""
 
 
-def _verify(graph: EditGraph, path: Path) -> Parity:
+def _verify(graph: EditGraph, pinned: Pinned, path: Path) -> Parity:
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    return verify(graph, _runner(session), make_cases(graph, pinned), _signature_mismatches(graph, pinned, session))
 
+
+def _verify_half(graph: EditGraph, pinned: Pinned, full: ModelProto, path: Path) -> Parity:
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    mismatches = _signature_mismatches(graph, pinned, session)
+    try:
+        return verify_half(graph, _runner(session), make_half_cases(graph, pinned), mismatches)
+    except VerificationError as error:
+        overflow = find_overflow(full, make_half_cases(graph, pinned)[0].feeds)
+        if overflow is None:
+            raise
+        raise VerificationError(
+            f"{error}; {overflow.layer} overflows float16: it reaches {overflow.largest:.3g}"
+        ) from error
+
+
+def _runner(session: Any) -> Callable[[Case], NDArray[Any]]:
     def run(case: Case) -> NDArray[Any]:
         (image,) = session.run(None, case.feeds)
         return np.asarray(image)
 
-    return verify(graph, run, make_cases(graph), _signature_mismatches(graph, session))
+    return run
 
 
-def _signature_mismatches(graph: EditGraph, session: Any) -> list[str]:
+def _signature_mismatches(graph: EditGraph, pinned: Pinned, session: Any) -> list[str]:
     """Compare names, then types and axes, with the contract."""
     generator = graph.generator
     height, width = generator.resolution
+    batch, edits = pinned.axes()
     if graph.output == "uint8":
-        image = ("tensor(uint8)", ["batch", height, width, generator.channels])
+        image = ("tensor(uint8)", [batch, height, width, generator.channels])
     else:
-        image = ("tensor(float)", ["batch", generator.channels, height, width])
+        image = ("tensor(float)", [batch, generator.channels, height, width])
     inputs = {
-        "z": ("tensor(float)", ["batch", generator.z_dim]),
-        "direction": ("tensor(int64)", ["batch", "edits"]),
-        "alpha": ("tensor(float)", ["batch", "edits"]),
-        "label": ("tensor(int64)", ["batch"]),
+        graph.input_names[0]: ("tensor(float)", [batch, *graph.latent_shape]),
+        "direction": ("tensor(int64)", [batch, edits]),
+        "alpha": ("tensor(float)", [batch, edits]),
+        "label": ("tensor(int64)", [batch]),
+        "truncation": ("tensor(float)", [batch]),
     }
     inputs = {name: inputs[name] for name in graph.input_names}
     mismatches = []

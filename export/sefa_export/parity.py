@@ -10,47 +10,112 @@ from numpy.typing import NDArray
 
 from sefa_export.bake import EditGraph, quantize
 from sefa_export.errors import VerificationError
+from sefa_export.pinned import DYNAMIC, Pinned
+from sefa_export.precision import psnr_db
 from sefa_runtime.model_info import Parity
 
 BATCHES = (1, 2, 7)
 EDITS = (0, 1, 3)
+# Half precision is another arithmetic: images are held to this, not to float32's rounding.
+MIN_PSNR_DB = 40.0
+HALF_EDITS = 64
+HALF_BATCH = 4
+MAX_PSNR_DB = 999.0  # what equal images are recorded with: JSON has no infinity
 
 
 @dataclass(frozen=True)
 class Case:
-    """Inputs of one run."""
+    """Inputs of one run, by name."""
 
-    z: NDArray[np.float32]  # [batch, z_dim]
-    direction: NDArray[np.int64]  # [batch, edits]
-    alpha: NDArray[np.float32]  # [batch, edits]
-    label: NDArray[np.int64] | None  # [batch]
+    feeds: dict[str, NDArray[Any]]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Batch and edits."""
+        batch, edits = self.feeds["direction"].shape
+        return batch, edits
 
     @property
     def name(self) -> str:
         """How messages call it."""
-        return "batch {}, edits {}".format(*self.direction.shape)
+        return "batch {}, edits {}".format(*self.shape)
 
     @property
-    def feeds(self) -> dict[str, NDArray[Any]]:
-        """The inputs by name."""
-        feeds: dict[str, NDArray[Any]] = {"z": self.z, "direction": self.direction, "alpha": self.alpha}
-        return feeds if self.label is None else feeds | {"label": self.label}
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """The inputs as tensors."""
+        return {name: torch.from_numpy(value) for name, value in self.feeds.items()}
 
 
-def make_cases(graph: EditGraph, seed: int = 0) -> list[Case]:
-    """Random inputs for every combination of `BATCHES` and `EDITS`, the same at every call."""
+def make_cases(graph: EditGraph, pinned: Pinned = DYNAMIC, seed: int = 0) -> list[Case]:
+    """Random inputs for every combination of `BATCHES` and `EDITS`, or of the pinned sizes; the same at every call."""
     random = np.random.default_rng(seed)
-    generator, directions = graph.generator, graph.vectors.shape[0]
-    return [
-        Case(
-            random.standard_normal((batch, generator.z_dim), np.float32),
-            random.integers(directions, size=(batch, edits)),
-            random.uniform(-3, 3, (batch, edits)).astype(np.float32),
-            random.integers(generator.num_classes, size=batch) if generator.num_classes else None,
-        )
-        for batch in BATCHES
-        for edits in EDITS
-    ]
+    batches = BATCHES if pinned.batch is None else (pinned.batch,)
+    edits = EDITS if pinned.edits is None else (pinned.edits,)
+    return [make_case(graph, batch, count, random) for batch in batches for count in edits]
+
+
+@torch.no_grad()
+def make_case(graph: EditGraph, batch: int, edits: int, random: np.random.Generator) -> Case:
+    """Random inputs of one size."""
+    generator = graph.generator
+    z = random.standard_normal((batch, generator.z_dim), np.float32)
+    direction = random.integers(graph.vectors.shape[0], size=(batch, edits))
+    alpha = random.uniform(-3, 3, (batch, edits)).astype(np.float32)
+    label = random.integers(generator.num_classes, size=batch) if generator.num_classes else None
+    truncation = random.uniform(0.5, 1, batch).astype(np.float32)
+    feeds: dict[str, NDArray[Any] | None] = {
+        "z": z,
+        "direction": direction,
+        "alpha": alpha,
+        "label": label,
+        "truncation": truncation,
+    }
+    if graph.latent != "z":
+        codes = generator.encode(torch.from_numpy(z), None if label is None else torch.from_numpy(label)).numpy()
+        feeds |= {"w": codes[:, 0], "codes": codes}
+    return Case({name: value for name in graph.input_names if (value := feeds[name]) is not None})
+
+
+def make_half_cases(graph: EditGraph, pinned: Pinned = DYNAMIC, seed: int = 1) -> list[Case]:
+    """Random inputs of at least `HALF_EDITS` edited images, one edit each, the same at every call."""
+    random = np.random.default_rng(seed)
+    batch = pinned.batch or HALF_BATCH
+    count = 1 if pinned.edits is None else pinned.edits
+    return [make_case(graph, batch, count, random) for _ in range(-(-HALF_EDITS // batch))]
+
+
+def verify_half(
+    graph: EditGraph, exported: Callable[[Case], NDArray[Any]], cases: list[Case], mismatches: list[str]
+) -> Parity:
+    """Compare a half precision graph's images with PyTorch's float32 images; arguments and errors as `verify`."""
+    mismatches = list(mismatches)
+    errors, changed, ratios = [], [], []
+    for index, case in enumerate(cases):
+        with torch.no_grad():
+            expected = graph(**case.tensors).numpy()
+        actual = exported(case)
+        if actual.dtype != expected.dtype or actual.shape != expected.shape:
+            mismatches.append(f"image is {actual.dtype} {list(actual.shape)}, expected {expected.dtype}")
+            break
+        if actual.dtype.kind == "f" and not np.isfinite(actual).all():
+            mismatches.append(f"run {index}: NaN or infinite values")
+            break
+        difference = np.abs(actual.astype(np.float64) - expected.astype(np.float64))
+        errors.append(float(difference.max()))
+        changed.append(float((difference > 0).mean()))
+        ratios.append(float(psnr_db(actual, expected, 255.0 if graph.output == "uint8" else 2.0).min()))
+    if ratios and min(ratios) < MIN_PSNR_DB:
+        mismatches.append(f"PSNR {min(ratios):.1f} dB to float32, {MIN_PSNR_DB:g} dB is the least allowed")
+    if mismatches:
+        raise VerificationError(f"the half precision graph does not match PyTorch: {'; '.join(mismatches)}")
+    return Parity(
+        max_abs_error=max(errors),
+        changed_fraction=float(np.mean(changed)),
+        images=sum(case.shape[0] for case in cases),
+        batches=tuple(sorted({case.shape[0] for case in cases})),
+        edits=tuple(sorted({case.shape[1] for case in cases})),
+        psnr_db=min(min(ratios), MAX_PSNR_DB),
+    )
 
 
 def verify(
@@ -74,7 +139,7 @@ def verify(
     errors, changed = [], []
     for case in cases:
         with torch.no_grad():
-            image = graph.draw(**{name: torch.from_numpy(value) for name, value in case.feeds.items()})
+            image = graph.draw(**case.tensors)
             expected = (image if graph.output == "float32" else quantize(image)).numpy()
         if not image.isfinite().all():  # As uint8, NaN on both sides would pass for equal.
             mismatches.append(f"{case.name}: PyTorch's own image has NaN or infinite values")
@@ -108,8 +173,8 @@ def verify(
         raise VerificationError(f"the exported graph does not match PyTorch: {'; '.join(mismatches)}")
     return Parity(
         max_abs_error=max(errors),
-        changed_fraction=float(np.average(changed, weights=[len(case.z) for case in cases])),
-        images=sum(len(case.z) for case in cases),
-        batches=BATCHES,
-        edits=EDITS,
+        changed_fraction=float(np.average(changed, weights=[case.shape[0] for case in cases])),
+        images=sum(case.shape[0] for case in cases),
+        batches=tuple(sorted({case.shape[0] for case in cases})),
+        edits=tuple(sorted({case.shape[1] for case in cases})),
     )

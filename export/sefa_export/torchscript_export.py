@@ -16,6 +16,7 @@ from sefa_export.bake import EditGraph, bake
 from sefa_export.describe import describe
 from sefa_export.errors import VerificationError
 from sefa_export.parity import Case, make_cases, verify
+from sefa_export.pinned import DYNAMIC
 from sefa_runtime.files import check_output, replacing
 from sefa_runtime.model_info import TORCHSCRIPT_EXTRA_FILE, Parity
 
@@ -25,11 +26,12 @@ def export_torchscript(
     bank: DirectionBank,
     path: str | Path,
     output: str = "uint8",
-    truncation: float = 1.0,
+    *,
+    latent: str = "z",
+    truncation: float | None = 1.0,
 ) -> Path:
     """Bake generator and directions into a TorchScript archive with `forward(z, direction, alpha)`.
 
-    A class-conditional generator's takes `label` as well.
 
     The same contract as `export_onnx`, checked the same way, in a process of its own that imports only torch. The
     description is the archive's extra file `sefa.json`.
@@ -39,6 +41,7 @@ def export_torchscript(
         bank: Directions that were made for it.
         path: Where to write; an existing file is replaced.
         output: `uint8` or `float32`, see `bake`.
+        latent: `z`, `w` or `w+`, see `bake`.
         truncation: Truncation psi, see `bake`.
 
     Returns:
@@ -46,21 +49,21 @@ def export_torchscript(
 
     Raises:
         BankError: If the bank was made for another generator.
-        ArgumentError: If `output` or `truncation` cannot be taken or the generator is not in float32.
+        ArgumentError: If an option is unknown or not for this generator, or the generator is not in float32.
         VerificationError: If the archive differs from PyTorch.
         OSError: If the file cannot be written.
     """
     path = Path(path)
     check_output(path)
-    graph = copy.deepcopy(bake(generator, bank, output, truncation)).cpu()
+    graph = copy.deepcopy(bake(generator, bank, output, latent=latent, truncation=truncation)).cpu()
     with warnings.catch_warnings(), replacing(path) as partial:
         # torch advises torch.export instead; libtorch hosts load TorchScript.
         warnings.filterwarnings("ignore", category=DeprecationWarning)
         # Checked below, on more than one input, rather than by torch on this one.
-        traced = torch.jit.trace(graph, graph.example_inputs(), check_trace=False)  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(graph, DYNAMIC.example_inputs(graph), check_trace=False)  # type: ignore[no-untyped-call]
         _save(traced, partial, {})
         parity = _verify(graph, make_cases(graph), partial)
-        info = describe(graph, bank, parity)
+        info = describe(graph, bank, DYNAMIC, parity)
         _save(traced, partial, {TORCHSCRIPT_EXTRA_FILE: info.to_json()})
     return path
 
@@ -74,7 +77,7 @@ def _save(traced: torch.jit.ScriptModule, path: Path, extra_files: dict[str, str
 def _verify(graph: EditGraph, cases: list[Case], path: Path) -> Parity:
     with tempfile.TemporaryDirectory() as folder:
         inputs, outputs = Path(folder, "inputs.pt"), Path(folder, "outputs.pt")
-        torch.save([{name: torch.from_numpy(value) for name, value in case.feeds.items()} for case in cases], inputs)
+        torch.save([case.tensors for case in cases], inputs)
         command = [sys.executable, torchscript_runner.__file__, str(path), str(inputs), str(outputs)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode != 0:

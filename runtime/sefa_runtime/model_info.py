@@ -6,6 +6,7 @@ archive's extra file `TORCHSCRIPT_EXTRA_FILE`.
 
 import json
 from dataclasses import asdict, dataclass, is_dataclass
+from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
 from sefa_runtime.errors import ModelFileError
@@ -41,6 +42,7 @@ class Parity:
     images: int
     batches: tuple[int, ...]
     edits: tuple[int, ...]
+    psnr_db: float | None = None  # fp16 only: of the worst image, against float32
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,18 @@ class ModelInfo:
 
     format_version: int
     family: str
-    latent: str  # the space of the first input: "z"
+    latent: str  # the space of the first input: "z" [batch, z_dim], "w" [batch, code_dim], "w+" [batch, L, code_dim]
     z_dim: int
+    code_dim: int
+    num_layers: int  # L
+    batch: int | None  # fixed at export; None: dynamic
+    edits: int | None
     resolution: tuple[int, int]  # H, W
     channels: int
     output: str  # "uint8": [batch, H, W, C]; "float32": [batch, C, H, W] in [-1, 1]
     precision: str
     num_classes: int  # 0: not class-conditional
-    truncation: float  # psi, fixed in the graph; 1 is off
+    truncation: float | None  # psi, fixed in the graph; 1 is off; None: it is an input
     truncation_center: str  # where the centre of truncation comes from; empty: the family cannot be truncated
     noise: str  # of a StyleGAN's noise inputs: "const" or "none"; empty: it has none
     directions: tuple[DirectionInfo, ...]
@@ -126,6 +132,8 @@ def _read(value: Any, kind: Any) -> Any:
         return tuple(_read(item, item_kind) for item, item_kind in zip(value, kinds, strict=True))
     if get_origin(kind) is dict and isinstance(value, dict):
         return {str(key): _read(item, arguments[1]) for key, item in value.items()}
+    if get_origin(kind) is UnionType:  # With None.
+        return None if value is None else _read(value, arguments[0])
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:

@@ -40,6 +40,21 @@ class Noise(StrEnum):
     NONE = "none"
 
 
+class Latent(StrEnum):
+    """What the graph takes."""
+
+    Z = "z"
+    W = "w"
+    W_PLUS = "w+"
+
+
+class Precision(StrEnum):
+    """What the graph computes in."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+
+
 class Output(StrEnum):
     """What the graph gives."""
 
@@ -59,18 +74,38 @@ def export(
     top: TopOption = None,
     normalize: NormalizeOption = Normalize.NONE,
     num_classes: NumClassesOption = None,
-    truncation: Annotated[
-        float,
+    latent: Annotated[
+        Latent,
         typer.Option(
-            metavar="PSI", help="Truncation psi, fixed in the graph; 1 is off, 0.7 is customary for StyleGANs."
+            help="What the graph takes: latents [b]z[/b]; of StyleGANs also a style code [b]w[/b], or one per layer, "
+            "[b]w+[/b], as inverted photographs are."
         ),
-    ] = 1.0,
+    ] = Latent.Z,
+    truncation: Annotated[
+        float | None,
+        typer.Option(
+            metavar="PSI",
+            help="Truncation psi, fixed in the graph; 0.7 is customary for StyleGANs.",
+            show_default="1, which is off",
+        ),
+    ] = None,
+    truncation_input: Annotated[
+        bool, typer.Option("--truncation-input", help="Make psi an input of the graph instead, one for each image.")
+    ] = False,
     noise: Annotated[
         Noise,
         typer.Option(help="StyleGANs: [b]const[/b] is the checkpoint's constant noise, [b]none[/b] leaves it out."),
     ] = Noise.CONST,
     device: DeviceOption = Device.AUTO,
     file_format: Annotated[Format, typer.Option("--format", help="The kind of file.")] = Format.ONNX,
+    precision: Annotated[
+        Precision,
+        typer.Option(help="[b]fp16[/b] halves the file; refused if a picture falls below 40 dB to float32."),
+    ] = Precision.FP32,
+    batch: Annotated[
+        int | None, typer.Option(metavar="N", help="Fix the batch, for engines that want static shapes.")
+    ] = None,
+    edits: Annotated[int | None, typer.Option(metavar="E", help="Fix the number of edits likewise.")] = None,
     output_type: Annotated[
         Output,
         typer.Option(
@@ -90,15 +125,32 @@ def export(
     check_output(output, checkpoint, bank)
     if bank is not None and (layers, edit_layers, top, normalize) != ("all", None, None, Normalize.NONE):
         raise ArgumentError("--bank brings its directions: leave out --layers, --edit-layers, --top and --normalize")
+    if truncation_input and truncation is not None:
+        raise ArgumentError("give --truncation or --truncation-input, not both")
+    if file_format != Format.ONNX and (precision, batch, edits) != (Precision.FP32, None, None):
+        raise ArgumentError(f"--precision, --batch and --edits are for ONNX files, not for {file_format.value}")
     with working("Loading the checkpoint"):
         generator = load_on(checkpoint, device, num_classes=num_classes, noise=noise.value)
     if bank is None:
         directions = find_directions(generator, layers, edit_layers, top, normalize)
     else:
         directions = DirectionBank.load(bank)
-    write = export_onnx if file_format == Format.ONNX else export_torchscript
+    psi = None if truncation_input else 1.0 if truncation is None else truncation
     with working("Exporting and verifying against PyTorch"):
-        write(generator, directions, output, output_type.value, truncation)
+        if file_format == Format.ONNX:
+            export_onnx(
+                generator,
+                directions,
+                output,
+                output_type.value,
+                latent=latent.value,
+                truncation=psi,
+                precision=precision.value,
+                batch=batch,
+                edits=edits,
+            )
+        else:
+            export_torchscript(generator, directions, output, output_type.value, latent=latent.value, truncation=psi)
     info = read_info(output)
     if json:
         print_json({"model": str(output), "bytes": output.stat().st_size, "info": info.to_dict()})
@@ -113,6 +165,8 @@ def export(
 def describe_parity(info: ModelInfo) -> str:
     """The measured parity in words."""
     parity = info.parity
+    if parity.psnr_db is not None:
+        return f"PSNR at least {parity.psnr_db:.1f} dB to float32, over {parity.images} edits"
     cases = f"over {parity.images} images, batches {_list(parity.batches)}, edits {_list(parity.edits)}"
     if info.output == "float32":
         return f"largest error {parity.max_abs_error:.1e} (images in -1 to 1) {cases}"

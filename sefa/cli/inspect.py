@@ -49,11 +49,7 @@ def _inspect_model(path: Path, json: bool) -> None:
                 f"{info.family}, latent z of {info.z_dim}, {_pixels(info.resolution, info.channels)}"
                 + (f", {info.num_classes} classes" if info.num_classes else ""),
             ),
-            *(
-                [("truncation", f"psi {info.truncation:g}, centre {info.truncation_center}")]
-                if info.truncation_center
-                else []
-            ),
+            *([("truncation", f"{_psi(info)}, centre: {info.truncation_center}")] if info.truncation_center else []),
             *([("noise", info.noise)] if info.noise else []),
             ("output", _output(info)),
             ("precision", info.precision),
@@ -153,7 +149,7 @@ def _inspect_checkpoint(path: Path, json: bool) -> None:
             ("generator", f"{generator.family}, latent z of {generator.z_dim}"),
             ("image", _pixels(generator.resolution, generator.channels)),
             ("classes", generator.num_classes or "none"),
-            ("truncation", f"centre {generator.truncation_center}" if generator.truncation_center else "none"),
+            ("truncation", f"centre: {generator.truncation_center}" if generator.truncation_center else "none"),
             ("noise", generator.noise or "none"),
             ("parameters", f"{parameters:,}"),
             ("layers", _layers(shapes)),
@@ -186,6 +182,10 @@ def _pixels(resolution: tuple[int, int], channels: int) -> str:
     height, width = resolution
     colours = {1: "grey", 3: "RGB", 4: "RGBA"}.get(channels, f"{channels} channels")
     return f"{width}x{height} pixels, {colours}"
+
+
+def _psi(info: ModelInfo) -> str:
+    return "an input" if info.truncation is None else f"psi {info.truncation:g}"
 
 
 def _output(info: ModelInfo) -> str:
