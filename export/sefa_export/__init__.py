@@ -8,6 +8,7 @@
 from sefa_export.bake import EditGraph, bake
 from sefa_export.errors import ExportError, VerificationError
 from sefa_export.onnx_export import export_onnx
+from sefa_export.pt2_export import export_pt2
 from sefa_export.torchscript_export import export_torchscript
 
 __all__ = [
@@ -16,5 +17,6 @@ __all__ = [
     "VerificationError",
     "bake",
     "export_onnx",
+    "export_pt2",
     "export_torchscript",
 ]

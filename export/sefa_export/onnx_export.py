@@ -15,16 +15,19 @@ import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnx import ModelProto
+from torch.onnx import OnnxExporterError
 
 from sefa.bank import DirectionBank
 from sefa.errors import ArgumentError
 from sefa.generators import Generator
+from sefa.generators.custom import CustomGenerator
 from sefa_export.bake import EditGraph, bake
 from sefa_export.describe import describe
 from sefa_export.errors import ExportError, VerificationError
 from sefa_export.parity import Case, make_cases, make_half_cases, verify, verify_half
 from sefa_export.pinned import Pinned
 from sefa_export.precision import PRECISIONS, find_overflow, to_float16
+from sefa_export.tracing import holds_torchscript, one_line, silenced, trace_to_onnx
 from sefa_runtime.files import check_output, replacing
 from sefa_runtime.model_info import CHECKSUM_KEY, METADATA_KEY, Parity
 
@@ -101,6 +104,22 @@ def export_onnx(
 
 
 def _to_onnx(graph: EditGraph, pinned: Pinned) -> ModelProto:
+    if not isinstance(graph.generator, CustomGenerator):
+        return _export(graph, pinned)
+    if holds_torchscript(graph):
+        return trace_to_onnx(graph, pinned, OPSET)
+    try:
+        with silenced():
+            return _export(graph, pinned)
+    except OnnxExporterError as error:
+        # Python that depends on values, for one: a trace may still hold for every input.
+        try:
+            return trace_to_onnx(graph, pinned, OPSET)
+        except ExportError as second:
+            raise ExportError(f"{second}; nor does torch.export: {one_line(error.__cause__ or error)}") from error
+
+
+def _export(graph: EditGraph, pinned: Pinned) -> ModelProto:
     with _hushed():
         program = torch.onnx.export(
             graph,

@@ -57,4 +57,4 @@ def _example(graph: EditGraph, name: str, batch: int, edits: int) -> Tensor:
         return torch.zeros(batch, dtype=torch.int64)
     if name == "truncation":
         return torch.ones(batch)
-    return torch.zeros(batch, *graph.latent_shape)
+    return torch.randn(batch, *graph.latent_shape, generator=torch.Generator().manual_seed(0))

@@ -1,24 +1,20 @@
 """Export to TorchScript, for hosts that embed libtorch."""
 
 import copy
-import subprocess
-import sys
-import tempfile
-import warnings
 from pathlib import Path
 
 import torch
 
 from sefa.bank import DirectionBank
 from sefa.generators import Generator
-from sefa_export import torchscript_runner
-from sefa_export.bake import EditGraph, bake
+from sefa_export.alone import verify_alone
+from sefa_export.bake import bake
 from sefa_export.describe import describe
-from sefa_export.errors import VerificationError
-from sefa_export.parity import Case, make_cases, verify
+from sefa_export.parity import make_cases
 from sefa_export.pinned import DYNAMIC
+from sefa_export.tracing import trace
 from sefa_runtime.files import check_output, replacing
-from sefa_runtime.model_info import TORCHSCRIPT_EXTRA_FILE, Parity
+from sefa_runtime.model_info import EXTRA_FILE
 
 
 def export_torchscript(
@@ -56,15 +52,12 @@ def export_torchscript(
     path = Path(path)
     check_output(path)
     graph = copy.deepcopy(bake(generator, bank, output, latent=latent, truncation=truncation)).cpu()
-    with warnings.catch_warnings(), replacing(path) as partial:
-        # torch advises torch.export instead; libtorch hosts load TorchScript.
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        # Checked below, on more than one input, rather than by torch on this one.
-        traced = torch.jit.trace(graph, DYNAMIC.example_inputs(graph), check_trace=False)  # type: ignore[no-untyped-call]
+    traced = trace(graph, DYNAMIC)
+    with replacing(path) as partial:
         _save(traced, partial, {})
-        parity = _verify(graph, make_cases(graph), partial)
+        parity = verify_alone(graph, make_cases(graph), partial, "torchscript")
         info = describe(graph, bank, DYNAMIC, parity)
-        _save(traced, partial, {TORCHSCRIPT_EXTRA_FILE: info.to_json()})
+        _save(traced, partial, {EXTRA_FILE: info.to_json()})
     return path
 
 
@@ -72,17 +65,3 @@ def _save(traced: torch.jit.ScriptModule, path: Path, extra_files: dict[str, str
     # torch reports a full disk as a RuntimeError without its reason; Python's own file tells.
     with path.open("wb") as file:
         file.write(traced.save_to_buffer(_extra_files=extra_files))
-
-
-def _verify(graph: EditGraph, cases: list[Case], path: Path) -> Parity:
-    with tempfile.TemporaryDirectory() as folder:
-        inputs, outputs = Path(folder, "inputs.pt"), Path(folder, "outputs.pt")
-        torch.save([case.tensors for case in cases], inputs)
-        command = [sys.executable, torchscript_runner.__file__, str(path), str(inputs), str(outputs)]
-        result = subprocess.run(command, capture_output=True, text=True, check=False)
-        if result.returncode != 0:
-            last_line = (result.stderr.strip() or "no message").splitlines()[-1]
-            raise VerificationError(f"the TorchScript archive does not run with torch alone: {last_line}")
-        images = torch.load(outputs, weights_only=True)
-    by_name = {case.name: image.numpy() for case, image in zip(cases, images, strict=True)}
-    return verify(graph, lambda case: by_name[case.name], cases, [])

@@ -1,12 +1,21 @@
-"""sefa export: checkpoint to ONNX or TorchScript."""
+"""sefa export: checkpoint to ONNX, TorchScript or .pt2."""
 
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from sefa.cli.factorize import find_directions, load_on
+from sefa.cli.custom import (
+    CustomOptions,
+    ImageRangeOption,
+    KwargsOption,
+    LabelInputOption,
+    LatentDimOption,
+    WeightsOption,
+)
+from sefa.cli.factorize import find_directions, load_any
 from sefa.cli.options import (
     CheckpointArgument,
     Device,
@@ -31,6 +40,7 @@ class Format(StrEnum):
 
     ONNX = "onnx"
     TORCHSCRIPT = "torchscript"
+    PT2 = "pt2"
 
 
 class Noise(StrEnum):
@@ -74,6 +84,11 @@ def export(
     top: TopOption = None,
     normalize: NormalizeOption = Normalize.NONE,
     num_classes: NumClassesOption = None,
+    weights: WeightsOption = None,
+    kwargs: KwargsOption = None,
+    latent_dim: LatentDimOption = None,
+    label_input: LabelInputOption = None,
+    image_range: ImageRangeOption = None,
     latent: Annotated[
         Latent,
         typer.Option(
@@ -106,6 +121,12 @@ def export(
         int | None, typer.Option(metavar="N", help="Fix the batch, for engines that want static shapes.")
     ] = None,
     edits: Annotated[int | None, typer.Option(metavar="E", help="Fix the number of edits likewise.")] = None,
+    compiled: Annotated[
+        bool,
+        typer.Option(
+            "--compile", help="Compile a .pt2 with AOTInductor, for CPUs like this one; needs a C++ compiler."
+        ),
+    ] = False,
     output_type: Annotated[
         Output,
         typer.Option(
@@ -120,37 +141,39 @@ def export(
     file describes itself: directions, resolution, where it came from, the difference that was measured.
     """
     from sefa.bank import DirectionBank
-    from sefa_export import export_onnx, export_torchscript
+    from sefa_export import export_onnx, export_pt2, export_torchscript
 
-    check_output(output, checkpoint, bank)
+    check_output(output, checkpoint, bank, weights)
     if bank is not None and (layers, edit_layers, top, normalize) != ("all", None, None, Normalize.NONE):
         raise ArgumentError("--bank brings its directions: leave out --layers, --edit-layers, --top and --normalize")
     if truncation_input and truncation is not None:
         raise ArgumentError("give --truncation or --truncation-input, not both")
-    if file_format != Format.ONNX and (precision, batch, edits) != (Precision.FP32, None, None):
-        raise ArgumentError(f"--precision, --batch and --edits are for ONNX files, not for {file_format.value}")
+    if precision != Precision.FP32 and file_format != Format.ONNX:
+        raise ArgumentError(f"--precision fp16 is for ONNX files, not for {file_format.value}")
+    if (batch, edits) != (None, None) and file_format == Format.TORCHSCRIPT:
+        raise ArgumentError("--batch and --edits are for onnx and pt2 files: TorchScript's axes are dynamic")
+    if compiled and file_format != Format.PT2:
+        raise ArgumentError(f"--compile is for pt2 files, not for {file_format.value}")
+    custom = CustomOptions(weights, kwargs, latent_dim, label_input, image_range)
     with working("Loading the checkpoint"):
-        generator = load_on(checkpoint, device, num_classes=num_classes, noise=noise.value)
+        generator, layers = load_any(
+            checkpoint, device, layers, custom, num_classes=num_classes, noise=noise.value, need_layers=bank is None
+        )
     if bank is None:
         directions = find_directions(generator, layers, edit_layers, top, normalize)
     else:
         directions = DirectionBank.load(bank)
     psi = None if truncation_input else 1.0 if truncation is None else truncation
+    write: Callable[..., Path]
+    options: dict[str, Any] = {"latent": latent.value, "truncation": psi}
+    if file_format == Format.ONNX:
+        write, options = export_onnx, options | {"precision": precision.value, "batch": batch, "edits": edits}
+    elif file_format == Format.PT2:
+        write, options = export_pt2, options | {"compiled": compiled, "batch": batch, "edits": edits}
+    else:
+        write = export_torchscript
     with working("Exporting and verifying against PyTorch"):
-        if file_format == Format.ONNX:
-            export_onnx(
-                generator,
-                directions,
-                output,
-                output_type.value,
-                latent=latent.value,
-                truncation=psi,
-                precision=precision.value,
-                batch=batch,
-                edits=edits,
-            )
-        else:
-            export_torchscript(generator, directions, output, output_type.value, latent=latent.value, truncation=psi)
+        write(generator, directions, output, output_type.value, **options)
     info = read_info(output)
     if json:
         print_json({"model": str(output), "bytes": output.stat().st_size, "info": info.to_dict()})

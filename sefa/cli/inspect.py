@@ -5,37 +5,57 @@ from typing import Annotated
 
 import typer
 
+from sefa.cli.custom import (
+    CustomOptions,
+    ImageRangeOption,
+    KwargsOption,
+    LabelInputOption,
+    LatentDimOption,
+    WeightsOption,
+    is_custom,
+)
 from sefa.cli.export import describe_parity
-from sefa.cli.options import JsonOption
+from sefa.cli.factorize import load_any
+from sefa.cli.options import Device, JsonOption, LayersOption, NumClassesOption
 from sefa.cli.output import format_bytes, print_facts, print_json, print_table
 from sefa_runtime.errors import InputError
-from sefa_runtime.exported import check_payload, is_onnx, is_torchscript, read_info
+from sefa_runtime.exported import check_payload, is_onnx, is_pt2, is_torchscript, read_info
 from sefa_runtime.files import input_problem
 from sefa_runtime.model_info import ModelInfo
 
 
 def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint, a direction bank, or an exported model.")],
+    num_classes: NumClassesOption = None,
+    layers: LayersOption = "all",
+    weights: WeightsOption = None,
+    kwargs: KwargsOption = None,
+    latent_dim: LatentDimOption = None,
+    label_input: LabelInputOption = None,
+    image_range: ImageRangeOption = None,
     json: JsonOption = False,
 ) -> None:
     """Tell what a file is: checkpoint, direction bank or exported model.
 
     The kind is detected from the contents, not from the name. An exported model needs no torch to be inspected.
     """
-    problem = input_problem(file)
+    custom = CustomOptions(weights, kwargs, latent_dim, label_input, image_range)
+    problem = None if is_custom(file) else input_problem(file)
     if problem:
         raise InputError(f"{file}: {problem}")
-    if is_onnx(file) or is_torchscript(file):
+    if is_custom(file):
+        _inspect_generator(file, layers, custom, num_classes, json)
+    elif is_onnx(file) or is_pt2(file) or is_torchscript(file):
         _inspect_model(file, json)
     elif _is_safetensors(file):
         _inspect_bank(file, json)
     else:
-        _inspect_checkpoint(file, json)
+        _inspect_generator(file, layers, custom, num_classes, json)
 
 
 def _inspect_model(path: Path, json: bool) -> None:
     info = read_info(path)
-    kind = "TorchScript model" if is_torchscript(path) else "ONNX model"
+    kind = "ONNX model" if is_onnx(path) else ".pt2 model" if is_pt2(path) else "TorchScript model"
     if is_onnx(path):
         check_payload(path, info)
     if json:
@@ -117,10 +137,8 @@ def _inspect_bank(path: Path, json: bool) -> None:
     print_directions(bank)
 
 
-def _inspect_checkpoint(path: Path, json: bool) -> None:
-    from sefa.checkpoints import load
-
-    generator = load(path)
+def _inspect_generator(path: Path, layers: str, custom: CustomOptions, num_classes: int | None, json: bool) -> None:
+    generator, _ = load_any(path, Device.CPU, layers, custom, num_classes=num_classes)
     shapes = [list(affine.shape) for affine in generator.affines()]
     parameters = sum(parameter.numel() for parameter in generator.parameters())
     if json:
@@ -145,7 +163,7 @@ def _inspect_checkpoint(path: Path, json: bool) -> None:
         return
     print_facts(
         [
-            ("file", f"{path}, {generator.checkpoint_format} checkpoint, {format_bytes(path.stat().st_size)}"),
+            ("file", _checkpoint(path, generator.checkpoint_format)),
             ("generator", f"{generator.family}, latent z of {generator.z_dim}"),
             ("image", _pixels(generator.resolution, generator.channels)),
             ("classes", generator.num_classes or "none"),
@@ -153,9 +171,15 @@ def _inspect_checkpoint(path: Path, json: bool) -> None:
             ("noise", generator.noise or "none"),
             ("parameters", f"{parameters:,}"),
             ("layers", _layers(shapes)),
-            ("sha256", generator.source_sha256),
+            ("sha256", generator.source_sha256 or "none: not from a file"),
         ]
     )
+
+
+def _checkpoint(path: Path, checkpoint_format: str) -> str:
+    if not path.exists():
+        return f"{path}, a class"
+    return f"{path}, {checkpoint_format} checkpoint, {format_bytes(path.stat().st_size)}"
 
 
 def _is_safetensors(path: Path) -> bool:

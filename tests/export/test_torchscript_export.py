@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import sefa
-from sefa_export import VerificationError, bake, export_torchscript, torchscript_export, torchscript_runner
+from sefa_export import VerificationError, bake, export_torchscript, torch_runner, torchscript_export
 from sefa_runtime import ModelFileError, load
 from sefa_runtime.exported import read_info
 
@@ -38,12 +38,12 @@ def test_the_archive_describes_itself(generator: sefa.Generator, tmp_path: Path)
 
 def test_the_runtime_sends_it_to_torch(generator: sefa.Generator, tmp_path: Path) -> None:
     path = export_torchscript(generator, sefa.factorize(generator), tmp_path / "a.ts")
-    with pytest.raises(ModelFileError, match=r"a\.ts: a TorchScript archive"):
+    with pytest.raises(ModelFileError, match=r"a\.ts: an archive that runs in torch"):
         load(path)
 
 
 def test_the_check_imports_nothing_of_ours() -> None:
-    source = Path(torchscript_runner.__file__)
+    source = Path(torch_runner.__file__)
     program = f"import sys, runpy; runpy.run_path({str(source)!r}); print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not [

@@ -1,0 +1,36 @@
+"""Run an exported archive in a process that imports only torch.
+
+    python torch_runner.py torchscript|pt2|compiled ARCHIVE INPUTS OUTPUTS
+
+INPUTS holds a list of dicts of tensors by argument name, OUTPUTS will hold the list of results.
+"""
+
+import sys
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+
+def load(kind: str, archive: str) -> Callable[..., Any]:
+    """What the archive holds, as a function of tensors by name."""
+    if kind == "torchscript":
+        return torch.jit.load(archive, map_location="cpu")  # type: ignore[no-any-return,no-untyped-call]
+    if kind == "pt2":
+        return torch.export.load(archive).module()
+    return torch._inductor.aoti_load_package(archive)
+
+
+def main(kind: str, archive: str, inputs: str, outputs: str) -> None:
+    """Load, run each input, save what came."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # What torch deprecates of its own.
+        model = load(kind, archive)
+        with torch.no_grad():
+            images = [model(**arguments) for arguments in torch.load(inputs, weights_only=True)]
+    torch.save(images, outputs)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

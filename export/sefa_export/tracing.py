@@ -1,0 +1,129 @@
+"""Export by tracing: to TorchScript, and to ONNX where torch.export does not take a user's module."""
+
+import io
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+
+import onnx
+import torch
+from onnx import ModelProto, NodeProto, TensorProto
+from torch import nn
+from torch.jit._trace import TracerWarning
+
+from sefa_export.bake import EditGraph
+from sefa_export.errors import ExportError
+from sefa_export.pinned import Pinned
+
+
+def holds_torchscript(module: nn.Module) -> bool:
+    """Whether it is, or contains, what TorchScript compiled: torch.export does not look inside."""
+    return any(isinstance(layer, torch.jit.ScriptModule) for layer in module.modules())
+
+
+def trace(graph: EditGraph, pinned: Pinned) -> torch.jit.ScriptModule:
+    """The operators of one run, as a TorchScript module.
+
+    Raises:
+        ExportError: If the generator cannot be traced.
+    """
+    with warnings.catch_warnings():
+        # torch advises torch.export instead; libtorch hosts load TorchScript.
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        # Whether the trace holds for other inputs is checked by running it, on more than one.
+        warnings.filterwarnings("ignore", category=TracerWarning)
+        try:
+            traced = torch.jit.trace(graph, pinned.example_inputs(graph), check_trace=False)  # type: ignore[no-untyped-call]
+        except Exception as error:  # Whatever a class of the user's raises.
+            raise ExportError(
+                f"{graph.generator.family}: torch.jit.trace does not take it: {one_line(error)}"
+            ) from error
+    assert isinstance(traced, torch.jit.ScriptModule)
+    return traced
+
+
+def trace_to_onnx(graph: EditGraph, pinned: Pinned, opset: int) -> ModelProto:
+    """What tracing makes of a graph, as ONNX.
+
+    Raises:
+        ExportError: If it cannot be traced, or has an operator that ONNX lacks.
+    """
+    traced = trace(graph, pinned)
+    batch, edits = pinned.axes()
+    shapes = {name: [batch, edits] if name in ("direction", "alpha") else [batch] for name in graph.input_names}
+    axes = {
+        name: {index: axis for index, axis in enumerate(shape) if isinstance(axis, str)}
+        for name, shape in shapes.items()
+    }
+    buffer = io.BytesIO()
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Notes on what the exporter folds, and that it is no longer developed.
+            # Freezing computes what depends on weights alone, such as a spectral norm.
+            torch.onnx.export(
+                torch.jit.freeze(traced.eval()),
+                pinned.example_inputs(graph),
+                buffer,  # type: ignore[arg-type]
+                dynamo=False,
+                opset_version=opset,
+                input_names=list(graph.input_names),
+                output_names=["image"],
+                dynamic_axes={**axes, "image": {0: batch}} if isinstance(batch, str) else axes,
+            )
+    except RuntimeError as error:
+        raise ExportError(f"{graph.generator.family}: ONNX does not take it: {one_line(error)}") from error
+    finally:
+        log.setLevel(level)
+    model = onnx.load_from_string(buffer.getvalue())
+    _lift_constants(model)
+    _declare_image(model, graph, batch)
+    return model
+
+
+@contextmanager
+def silenced() -> Iterator[None]:
+    """Keep torch.export from printing whole programs when it gives up on a user's module."""
+    level = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
+    finally:
+        logging.disable(level)
+
+
+def one_line(error: BaseException) -> str:
+    """An error of torch's or of a user's class: its kind, and the first line that tells something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[0][:300] if lines else 'no message'}"
+
+
+def _lift_constants(model: ModelProto) -> None:
+    """Turn the nodes that hold a weight into initializers, where other tools look for weights."""
+    nodes: list[NodeProto] = []
+    for node in model.graph.node:
+        values = [attribute.t for attribute in node.attribute if attribute.name == "value"]
+        if node.op_type != "Constant" or not values:
+            nodes.append(node)
+            continue
+        tensor = TensorProto()
+        tensor.CopyFrom(values[0])
+        tensor.name = node.output[0]
+        model.graph.initializer.append(tensor)
+    copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    model.graph.ClearField("node")
+    model.graph.node.extend(copies)
+
+
+def _declare_image(model: ModelProto, graph: EditGraph, batch: int | str) -> None:
+    """Write down the image's axes, which shape inference does not find behind every operator; runs prove them."""
+    height, width = graph.generator.resolution
+    channels = graph.generator.channels
+    byte = graph.output == "uint8"
+    shape = [batch, height, width, channels] if byte else [batch, channels, height, width]
+    kind = TensorProto.UINT8 if byte else TensorProto.FLOAT
+    model.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("image", kind, shape))

@@ -1,0 +1,207 @@
+"""Generators of the user's own on the command line: MODULE:CLASS with weights, or a TorchScript archive."""
+
+import contextlib
+import json
+import sys
+import zipfile
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sefa.errors import ArgumentError
+from sefa_runtime.exported import is_torchscript
+from sefa_runtime.files import sha256_of
+from sefa_runtime.model_info import EXTRA_FILE
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sefa.generators.custom import CustomGenerator
+
+PANEL = "A generator of your own: MODULE:CLASS, or a TorchScript archive"
+
+
+class LabelInput(StrEnum):
+    """How a module takes its label."""
+
+    INDEX = "index"
+    ONEHOT = "onehot"
+
+
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(metavar="FILE", help="The state dict of MODULE:CLASS, as torch.save wrote it.", rich_help_panel=PANEL),
+]
+KwargsOption = Annotated[
+    str | None,
+    typer.Option(metavar="JSON", help='Arguments of CLASS: [b]\'{"nz": 100, "ngf": 64}\'[/b].', rich_help_panel=PANEL),
+]
+LatentDimOption = Annotated[
+    int | None, typer.Option("--latent-dim", metavar="D", help="Length of its latent z.", rich_help_panel=PANEL)
+]
+LabelInputOption = Annotated[
+    LabelInput | None,
+    typer.Option(
+        "--label-input",
+        help="With [b]--num-classes[/b]: whether it takes class indices or one-hot rows.",
+        show_default="index",
+        rich_help_panel=PANEL,
+    ),
+]
+ImageRangeOption = Annotated[
+    str | None,
+    typer.Option(
+        "--image-range",
+        metavar="LOW,HIGH",
+        help="What it gives for black and white: [b]0,1[/b] behind a sigmoid.",
+        show_default="-1,1",
+        rich_help_panel=PANEL,
+    ),
+]
+
+
+@dataclass(frozen=True)
+class CustomOptions:
+    """The options of a generator of the user's own, as given; None: not given."""
+
+    weights: Path | None = None
+    kwargs: str | None = None
+    latent_dim: int | None = None
+    label_input: LabelInput | None = None
+    image_range: str | None = None
+
+    @property
+    def given(self) -> list[str]:
+        """Names of the options that were given."""
+        return [f"--{name.replace('_', '-')}" for name, value in vars(self).items() if value is not None]
+
+
+def is_module_reference(argument: Path) -> bool:
+    """Whether the argument is MODULE:CLASS, whose code may be imported, rather than a file."""
+    text = str(argument)
+    module, colon, name = text.partition(":")
+    return (
+        bool(colon)
+        and all(part.isidentifier() for part in (*module.split("."), *name.split(".")))
+        and not argument.exists()
+    )
+
+
+def is_torchscript_generator(argument: Path) -> bool:
+    """Whether the argument is a TorchScript archive that `sefa export` did not make."""
+    if not is_torchscript(argument):
+        return False
+    with zipfile.ZipFile(argument) as archive:
+        return not any(name.endswith(f"/{EXTRA_FILE}") for name in archive.namelist())
+
+
+def is_custom(argument: Path) -> bool:
+    """Whether the argument is a generator of the user's own rather than a checkpoint of a known format."""
+    return is_module_reference(argument) or is_torchscript_generator(argument)
+
+
+def load_custom(
+    argument: Path, layers: str, options: CustomOptions, num_classes: int | None, *, need_layers: bool = True
+) -> "CustomGenerator":
+    """Load a generator of the user's own, on the CPU.
+
+    Args:
+        argument: MODULE:CLASS or a TorchScript archive.
+        layers: Comma-separated names; `all`: none were given.
+        options: The options that were given.
+        num_classes: As `sefa.wrap`.
+        need_layers: Whether directions will be looked for.
+
+    Raises:
+        ArgumentError: If an option is missing or does not fit, or the user's code raises.
+        CheckpointError: If the weights or the archive cannot be read, or do not fit.
+    """
+    from sefa.custom import wrap
+
+    names = [] if layers == "all" else [name for part in layers.split(",") if (name := part.strip())]
+    if options.latent_dim is None or (is_torchscript_generator(argument) and need_layers and not names):
+        raise ArgumentError(
+            f"{argument}: a generator of your own needs --latent-dim and --layers, the layers that read the latent "
+            "first: --latent-dim 100 --layers main.0"
+        )
+    if options.label_input is not None and not num_classes:
+        raise ArgumentError("--label-input needs --num-classes")
+    image_range = _parse_range(options.image_range)
+    with contextlib.redirect_stdout(sys.stderr):  # Whatever the user's code prints is no result of ours.
+        module = _build(argument, options)
+        if need_layers and not names:
+            from sefa.generators.latent_layers import name_usable_layers
+
+            raise ArgumentError(
+                f"{argument}: --layers is needed: which of its layers read the latent first? Those with a weight are "
+                f"{name_usable_layers(module)}"
+            )
+        try:
+            generator = wrap(
+                module,
+                latent_dim=options.latent_dim,
+                layers=names,
+                num_classes=num_classes or 0,
+                label=(options.label_input or LabelInput.INDEX).value,
+                image_range=image_range,
+            )
+        except ArgumentError as error:
+            raise ArgumentError(f"{argument}: {error}") from error.__cause__
+        if options.image_range is None:
+            _warn_of_range(generator)
+    generator.checkpoint_format = str(argument) if is_module_reference(argument) else "TorchScript"
+    source = options.weights if is_module_reference(argument) else argument
+    generator.source_sha256 = "" if source is None else sha256_of(source)
+    return generator
+
+
+def _build(argument: Path, options: CustomOptions) -> "nn.Module":
+    import torch
+
+    from sefa.custom import build_module, load_torchscript, load_weights
+
+    if not is_module_reference(argument):
+        inapt = [name for name in options.given if name in ("--weights", "--kwargs")]
+        if inapt:
+            raise ArgumentError(f"{argument}: a TorchScript archive brings its own weights: leave out {inapt[0]}")
+        return load_torchscript(argument)
+    if options.weights is None:
+        _warn(f"no --weights: {argument} stays as its constructor makes it")
+    torch.manual_seed(0)  # So that two commands without --weights see the same generator.
+    module = build_module(str(argument), _parse_kwargs(options.kwargs))
+    if options.weights is not None:
+        load_weights(module, options.weights)
+    return module
+
+
+def _parse_kwargs(text: str | None) -> dict[str, Any]:
+    try:
+        arguments = json.loads(text or "{}")
+    except ValueError as error:
+        raise ArgumentError(f"--kwargs is not JSON ({error}): it looks like '{{\"nz\": 100}}', got {text!r}") from None
+    if not isinstance(arguments, dict):
+        raise ArgumentError(f"--kwargs must be a JSON object like '{{\"nz\": 100}}', got {text!r}")
+    return arguments
+
+
+def _parse_range(text: str | None) -> tuple[float, float]:
+    try:
+        low, high = map(float, ("-1,1" if text is None else text).split(","))
+    except ValueError:
+        raise ArgumentError(f"--image-range looks like 0,1, got {text!r}") from None
+    return low, high
+
+
+def _warn_of_range(generator: "CustomGenerator") -> None:
+    from sefa.generators.custom import random_codes
+
+    images = generator.decode(random_codes(4, generator.z_dim, generator.num_classes)[:, None])
+    if float(images.min()) >= 0 and float(images.max()) <= 1:
+        _warn("its images lie between 0 and 1: --image-range 0,1 would show them as they are meant")
+
+
+def _warn(message: str) -> None:
+    typer.echo(f"sefa: warning: {message}", err=True)

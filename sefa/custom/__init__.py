@@ -1,0 +1,8 @@
+"""Generators of the user's own: any torch.nn.Module or TorchScript module."""
+
+from sefa.custom.importing import build_module
+from sefa.custom.torchscript import load_torchscript
+from sefa.custom.weights import load_weights
+from sefa.custom.wrapping import wrap
+
+__all__ = ["build_module", "load_torchscript", "load_weights", "wrap"]
