@@ -6,6 +6,8 @@ DEMO_OUT ?= demo
 # Where a trained generator of faces comes from (MIT). Only its weights file is read, its code is not imported,
 # and the packages it names are not needed: hence --no-deps.
 FACES = gan-face-generate==1.1.1
+# A class-conditional one, of eyes, for the tests; likewise.
+EYES = omniart-eye-generator==0.1
 
 VENV = .venv$(if $(filter-out cpu,$(EXTRA)),-$(EXTRA))
 BIN = $(VENV)/bin
@@ -14,15 +16,16 @@ DEV = $(VENV)/.installed
 RUNTIME_VENV = .venv-runtime
 RUNTIME = $(RUNTIME_VENV)/.installed
 
-.PHONY: help check test test-runtime demo bench-startup bench-eager clean
+.PHONY: help check test test-slow test-runtime demo bench-startup bench-eager bench-runtime bench-overhead bench-loadgen bench-stylegan2 clean
 
 help:
 	@echo "make demo          directions, ONNX, TorchScript, pictures and latency of a face generator, into $(DEMO_OUT)/"
 	@echo "make demo EXTRA=gpu   the same through onnxruntime's CUDA provider"
 	@echo "make test          all tests"
+	@echo "make test-slow     those that take a minute or more"
 	@echo "make test-runtime  the runtime's tests in an environment without torch and onnx"
 	@echo "make check         formatting, lint and types"
-	@echo "make bench-startup, make bench-eager   the records under benchmarks/results"
+	@echo "make bench-startup, bench-eager, bench-runtime, bench-overhead, bench-loadgen, bench-stylegan2   records under benchmarks/results"
 	@echo "make clean         remove the environments and the demo's files"
 
 $(DEV): pyproject.toml constraints.txt Makefile
@@ -30,13 +33,13 @@ $(DEV): pyproject.toml constraints.txt Makefile
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing torch, onnx and onnxruntime into $(VENV) (a few minutes the first time)"
 	$(PIP) --constraint constraints.txt --editable ".[$(EXTRA),export,dev]"
-	$(PIP) --no-deps --ignore-requires-python $(FACES)
+	$(PIP) --no-deps --ignore-requires-python $(FACES) $(EYES)
 	touch $@
 
 $(RUNTIME): pyproject.toml constraints.txt Makefile
 	test -x $(RUNTIME_VENV)/bin/python || $(PYTHON) -m venv $(RUNTIME_VENV)
 	$(RUNTIME_VENV)/bin/python -m pip --disable-pip-version-check install --quiet \
-		--constraint constraints.txt --editable ".[cpu]" pytest
+		--constraint constraints.txt --editable ".[cpu,plot]" hypothesis jsonschema pytest
 	touch $@
 
 check: $(DEV)
@@ -46,6 +49,9 @@ check: $(DEV)
 
 test: $(DEV)
 	$(BIN)/python -m pytest
+
+test-slow: $(DEV)
+	$(BIN)/python -m pytest -m slow
 
 test-runtime: $(RUNTIME)
 	$(RUNTIME_VENV)/bin/python -m pytest tests/runtime
@@ -58,6 +64,19 @@ bench-startup: $(DEV)
 
 bench-eager: $(DEV)
 	$(BIN)/python benchmarks/eager.py -o benchmarks/results/faces-eager.json
+
+bench-runtime: $(DEV)
+	$(BIN)/python benchmarks/runtime_weight.py -o benchmarks/results/runtime-weight.json
+
+bench-overhead: $(DEV)
+	$(BIN)/python benchmarks/overhead.py -o benchmarks/results/overhead.json
+
+bench-loadgen: $(DEV)
+	$(PIP) --constraint constraints.txt mlcommons-loadgen
+	$(BIN)/python benchmarks/loadgen.py -o benchmarks/results/loadgen.json
+
+bench-stylegan2: $(DEV)
+	$(BIN)/python benchmarks/stylegan2_1024.py -o benchmarks/results/stylegan2-1024.json
 
 clean:
 	rm -rf .venv .venv-* $(DEMO_OUT)

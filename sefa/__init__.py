@@ -13,10 +13,12 @@ from sefa_runtime.version import __version__
 if TYPE_CHECKING:
     from sefa.bank import DirectionBank
     from sefa.checkpoints import load
+    from sefa.custom import wrap
     from sefa.errors import ArgumentError, BankError, CheckpointError, SefaError
     from sefa.factorization import factorize
     from sefa.generators import Generator
     from sefa.layers import parse_layers
+    from sefa.rosinality_factor import import_factor
 
 # Resolved on first use, so that the command line can live in this package and start without torch.
 _HOMES = {
@@ -27,8 +29,10 @@ _HOMES = {
     "Generator": "sefa.generators",
     "SefaError": "sefa.errors",
     "factorize": "sefa.factorization",
+    "import_factor": "sefa.rosinality_factor",
     "load": "sefa.checkpoints",
     "parse_layers": "sefa.layers",
+    "wrap": "sefa.custom",
 }
 
 __all__ = [
@@ -40,8 +44,10 @@ __all__ = [
     "SefaError",
     "__version__",
     "factorize",
+    "import_factor",
     "load",
     "parse_layers",
+    "wrap",
 ]
 
 

@@ -34,7 +34,8 @@ def factorize(
         generator: The generator.
         layers: The layers whose affine weights are analysed, stacked: see `parse_layers`. Where z is split between the
             layers, each is analysed alone, and the directions of all are ranked together.
-        edit_layers: The layers an edit touches; None: those that the direction was found in.
+        edit_layers: The layers an edit touches; None: those that the direction was found in, or for a BigGAN-deep, whose
+            layers all read z itself, every one.
         top: How many directions; None: 16, or as many as the latent has components if those are fewer.
         normalize: `none` is the paper; `rows` scales each row of A to unit length first, as the authors' released code
             does, which gives different directions.
@@ -47,6 +48,8 @@ def factorize(
             not finite.
     """
     analysed = parse_layers(layers, generator.num_layers, generator.default_layers)
+    if edit_layers is None and generator.edits_all_layers:
+        edit_layers = range(generator.num_layers)
     edited = None if edit_layers is None else parse_layers(edit_layers, generator.num_layers, generator.default_layers)
     if normalize not in NORMALIZATIONS:
         raise ArgumentError(f"normalize must be none or rows, got {normalize!r}")

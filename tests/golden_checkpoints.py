@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,20 @@ from sefa.demo import find_faces
 
 FOLDER = Path(__file__).parent / "golden" / "checkpoints"
 MANIFEST: dict[str, Any] = json.loads((FOLDER / "MANIFEST.json").read_text())
+# In the PyPI package omniart-eye-generator 0.1: latents of 100 and 8 classes, 128x128.
+EYES = "omniart_eye_generator/generator_model_state.pth"
 # Relative distance of neighbouring eigenvalues below which their float32 eigenvectors may mix.
 SEPARATED = 1e-5
 PSI = re.compile(r"(?P<what>ws|img|imgcrop)_psi(?P<psi>0\d+)(?:_cut(?P<cut>\d+))?")
 EDIT = re.compile(r"(?P<what>img|imgcrop)_edit(?P<everywhere>_all_ws|_all_layers)?__(?P<set>\w+)")
+
+
+def find_eyes() -> Path:
+    """Where a trained class-conditional generator lies, whose package is read but not imported; maybe nowhere."""
+    try:
+        return Path(str(distribution("omniart-eye-generator").locate_file(EYES)))
+    except PackageNotFoundError:
+        return Path(EYES)
 
 
 @dataclass
@@ -57,6 +68,8 @@ class GoldenCheckpoint:
         """The checkpoint file."""
         if self.name == "dcgan_real_face_64":
             return find_faces()
+        if self.name == "dcgan_real_eye_cond_128":
+            return find_eyes()
         return FOLDER / self.name / str(self.facts["checkpoint"])
 
     @property
@@ -97,8 +110,12 @@ class GoldenCheckpoint:
     def draw(self, codes: Tensor, rows: NDArray[Any], noise: str = "const") -> Tensor:
         """Our images of codes, in the original's range; `rows` are the latents they came from."""
         generator = self.generator if noise == "const" else self.load(noise)
+        if "noise" in self.arrays:  # lucidrains: uniform noise drawn for each image, and images from 0 to 1.
+            generator = self.load(noise)
+            generator.noise_map = torch.from_numpy(self.arrays["noise"][rows])
         with torch.no_grad():
-            return generator.decode(codes)
+            images = generator.decode(codes)
+        return (images + 1) / 2 if "noise" in self.arrays else images
 
     def compare_image(self, key: str, images: Tensor) -> None:
         """Note how far images are from the recorded ones, or from the recorded window of them."""
@@ -128,11 +145,22 @@ class GoldenCheckpoint:
                 self.compare_image(key, self.draw(self.encode(self.psi)[: len(rows)], rows, noise))
             elif match and match["what"] in ("img", "imgcrop"):
                 self.compare_image(key, self.draw(self.encode(*_psi(match))[: len(rows)], rows))
+        for index, truncation in enumerate(self.arrays.get("truncations", ())):
+            if index:
+                rows = np.arange(len(self.arrays[f"img_trunc{index}"]))
+                self.compare_image(f"img_trunc{index}", self.draw(self.encode(float(truncation))[: len(rows)], rows))
+
+        if "user_transform" in self.arrays:
+            transformed = self.load()
+            transformed.input.transform = torch.from_numpy(self.arrays["user_transform"])
+            with torch.no_grad():
+                count = len(self.arrays["img_user_transform"])
+                self.compare_image("img_user_transform", transformed.decode(self.encode()[:count]))
 
     @property
     def psi(self) -> float:
         """The truncation of `img` and of edits in z."""
-        return 1.0
+        return float(self.arrays["truncations"][0]) if "truncations" in self.arrays else 1.0
 
     def layers_of(self, name: str) -> str:
         """The layer specification of a recorded set of directions."""
@@ -209,6 +237,18 @@ class GoldenCheckpoint:
             mask = torch.ones(bank.edited_layers.shape[1]) if everywhere else bank.edited_layers[index].float()
             yield base + sign * float(alpha) * mask[:, None] * bank.vectors[index]
 
+    def measure_imported_factor(self) -> None:
+        """Compare rosinality's own directions, and its edit before truncation, with psi times it after."""
+        if "rosi_eigvec" not in self.arrays:
+            return
+        bank = sefa.import_factor(self.path.with_name("factor.pt"), self.generator)
+        self.errors["imported factor"] = float(np.abs(bank.vectors.numpy() - self.arrays["rosi_eigvec"].T).max())
+        index, degree = self.arrays["rosi_apply_index_degree"]
+        rows = self.arrays["edit_batch"]
+        codes = self.encode(0.7)[rows] + 0.7 * float(degree) * bank.vectors[int(index)]
+        key = next(key for key in self.arrays if key.endswith("_rosi_apply"))
+        self.compare_image(key, self.draw(codes, rows))
+
     def measure_onnx(self) -> None:
         """Compare the exported graph with PyTorch on the recorded latents and edits."""
         name = next(name for name in self.facts["sets"] if f"edit_index__{name}" in self.arrays)
@@ -234,6 +274,7 @@ class GoldenCheckpoint:
         self.measure_directions()
         self.measure_released_directions()
         self.measure_edits()
+        self.measure_imported_factor()
         self.measure_onnx()
         return self.errors
 

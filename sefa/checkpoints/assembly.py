@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import TypeVar
 
 from torch import Tensor
@@ -28,6 +29,16 @@ def source(*keys: str, convert: Callable[..., Tensor] = lambda tensor: tensor) -
     return Source(keys, convert)
 
 
+def combine(*sources: Source, convert: Callable[..., Tensor]) -> Source:
+    """A `Source` of what several others give; `convert` takes their tensors as arguments."""
+
+    def convert_all(*tensors: Tensor) -> Tensor:
+        remaining = iter(tensors)
+        return convert(*(one.convert(*islice(remaining, len(one.keys))) for one in sources))
+
+    return Source(tuple(key for one in sources for key in one.keys), convert_all)
+
+
 Plan = Mapping[str, Source]
 
 
@@ -49,21 +60,17 @@ def assemble(generator: G, plan: Plan, tensors: Mapping[str, Tensor], ignored: I
     wanted = generator.state_dict()
     if set(plan) != set(wanted):
         raise AssertionError(f"the plan misses or invents {sorted(set(plan) ^ set(wanted))}")
-    needed = {key: None for entry in plan.values() for key in entry.keys}
-    patterns = [re.compile(pattern) for pattern in ignored]
-    missing = [key for key in needed if key not in tensors]
-    unknown = [key for key in tensors if key not in needed and not any(pattern.fullmatch(key) for pattern in patterns)]
-    problems = []
-    if missing:
-        problems.append(f"missing {_some(missing)}")
-    if unknown:
-        problems.append(f"not understood {_some(unknown)}")
+    problems = _key_problems(tensors, (key for entry in plan.values() for key in entry.keys), ignored)
     filled: dict[str, Tensor] = {}
     misshapen = []
     for name, entry in plan.items():
         if not all(key in tensors for key in entry.keys):
             continue
         shapes = " and ".join(f"{key} {list(tensors[key].shape)}" for key in entry.keys)
+        integers = [f"{key} {tensors[key].dtype}" for key in entry.keys if not tensors[key].is_floating_point()]
+        if integers:
+            misshapen.append(f"{' and '.join(integers)} where floating point weights were expected")
+            continue
         try:
             tensor = entry.convert(*(tensors[key] for key in entry.keys))
         except (RuntimeError, IndexError, ValueError):
@@ -71,13 +78,24 @@ def assemble(generator: G, plan: Plan, tensors: Mapping[str, Tensor], ignored: I
             continue
         if tensor.shape != wanted[name].shape:
             misshapen.append(f"{shapes} where {list(wanted[name].shape)} was expected")
-        filled[name] = tensor
+        filled[name] = tensor.contiguous()
     if misshapen:
         problems.append(f"of the wrong shape {_some(misshapen)}")
     if problems:
         raise CheckpointError("; ".join(problems))
-    generator.load_state_dict({name: tensor.contiguous() for name, tensor in filled.items()}, assign=True)
+    generator.load_state_dict(filled, assign=True)
     return generator.eval().requires_grad_(False)
+
+
+def check_keys(tensors: Mapping[str, Tensor], needed: Iterable[str], ignored: Iterable[str] = ()) -> None:
+    """Check the file's keys before sizes are derived from its tensors; `assemble` checks them for the plan.
+
+    Raises:
+        CheckpointError: If keys are missing or not understood; all of them are in the message.
+    """
+    problems = _key_problems(tensors, needed, ignored)
+    if problems:
+        raise CheckpointError("; ".join(problems))
 
 
 def shape_of(tensors: Mapping[str, Tensor], key: str, ndim: int) -> tuple[int, ...]:
@@ -112,6 +130,19 @@ def exact_log2(value: float, what: str) -> int:
     if value <= 0 or 2**exponent != value:
         raise CheckpointError(f"{what} is {value}, a power of two was expected")
     return exponent
+
+
+def _key_problems(tensors: Mapping[str, Tensor], needed: Iterable[str], ignored: Iterable[str]) -> list[str]:
+    needed = dict.fromkeys(needed)
+    patterns = [re.compile(pattern) for pattern in ignored]
+    missing = [key for key in needed if key not in tensors]
+    unknown = [key for key in tensors if key not in needed and not any(pattern.fullmatch(key) for pattern in patterns)]
+    problems = []
+    if missing:
+        problems.append(f"missing {_some(missing)}")
+    if unknown:
+        problems.append(f"not understood {_some(unknown)}")
+    return problems
 
 
 def _some(items: list[str]) -> str:

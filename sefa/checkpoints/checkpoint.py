@@ -7,10 +7,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from sefa.checkpoints.objects import PersistedModule, TensorFlowNetwork
+from sefa.checkpoints.objects import PersistedModule, Placeholder, TensorFlowNetwork
 from sefa.errors import CheckpointError
 from sefa.generators import Generator
 
@@ -105,38 +104,50 @@ class Format:
     load: Callable[[Checkpoint, LoadOptions], Generator] = field(repr=False)
 
 
-def find_state_dict(content: Any, depth: int) -> Mapping[str, Tensor] | None:
-    """The tensors in the innermost usual place, or those at the top."""
+def find_state_dict(content: Any, depth: int) -> Mapping[str, Tensor | Placeholder] | None:
+    """The tensors in the innermost usual place, or those at the top; placeholders of those that cannot be read."""
     if not isinstance(content, Mapping) or not content:
         return None
-    if all(isinstance(key, str) and isinstance(value, Tensor) for key, value in content.items()):
-        return content
+    found: dict[str, Tensor | Placeholder] = {
+        key: value
+        for key, value in content.items()
+        if isinstance(key, str) and (isinstance(value, Tensor) or (isinstance(value, Placeholder) and value.is_tensor))
+    }
+    if len(found) == len(content):
+        return found
     if depth:
         for key in CONTAINER_KEYS:
-            found = find_state_dict(content.get(key), depth - 1)
-            if found is not None:
-                return found
+            inner = find_state_dict(content.get(key), depth - 1)
+            if inner is not None:
+                return inner
     # Weights among other entries, as {"main.0.weight": ..., "epoch": 3}.
-    return {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)} or None
+    return found or None
 
 
-def clean(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def clean(state_dict: Mapping[str, Tensor | Placeholder]) -> dict[str, Tensor]:
     """Strip prefixes, and bring every floating point tensor to finite float32.
 
     Raises:
         CheckpointError: If a tensor is not an ordinary one, or not finite.
     """
-    tensors = {strip_prefix(key): tensor for key, tensor in state_dict.items()}
-    if len(tensors) < len(state_dict):
-        raise CheckpointError("the same weight stands there twice, with and without a module. prefix")
-    for key, tensor in tensors.items():
-        if tensor.layout != torch.strided or tensor.is_nested or tensor.is_meta or not tensor.numel():
-            raise CheckpointError(f"{key} is not an ordinary tensor of weights: {tensor.layout}, {list(tensor.shape)}")
-        if tensor.is_floating_point():
-            tensors[key] = tensor.detach().float()
-        if not tensors[key].isfinite().all():
+    tensors: dict[str, Tensor] = {}
+    for name, tensor in state_dict.items():
+        key = strip_prefix(name)
+        if key in tensors:
+            raise CheckpointError("the same weight stands there twice, with and without a module. prefix")
+        if isinstance(tensor, Placeholder):
+            raise CheckpointError(f"{key} is not an ordinary tensor of weights: {tensor.class_name}")
+        if tensor.is_complex() or not tensor.numel():
+            raise CheckpointError(f"{key} is not an ordinary tensor of weights: {tensor.dtype}, {list(tensor.shape)}")
+        tensors[key] = tensor.float() if tensor.is_floating_point() else tensor
+        if not is_finite(tensors[key]):
             raise CheckpointError(f"{key} has NaN or infinite values: the training that wrote it diverged")
     return tensors
+
+
+def is_finite(tensor: Tensor) -> bool:
+    """Whether all values are finite, in most cases in one pass: what is not finite never sums to something finite."""
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 
 def strip_prefix(key: str) -> str:

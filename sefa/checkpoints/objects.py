@@ -1,55 +1,22 @@
-"""Stand-ins for the objects that checkpoints are made of: what a pickle tells of them, and nothing that runs."""
+"""NVlabs' networks as their pickles describe them: attributes and numbers, and nothing that runs."""
 
-from collections.abc import Iterator
+import reprlib
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
+from sefa.checkpoints.arrays import StoredArray
+from sefa.checkpoints.placeholders import Placeholder, StandIn, is_module_state
 from sefa.errors import CheckpointError
 
+# What formats need; the last is what an unknown class became.
+__all__ = ["PersistedModule", "Placeholder", "TensorFlowNetwork"]
 
-class Placeholder:
-    """An object of any class this toolkit does not know: it takes what the pickle gives it and does nothing.
-
-    Attributes:
-        class_name: Module and name, as the pickle has them.
-        state: What the pickle would have set: attributes by name, as far as it is a dict.
-    """
-
-    class_name = "unknown"
-
-    def __new__(cls, *arguments: object, **keywords: object) -> "Placeholder":
-        return super().__new__(cls)
-
-    def __init__(self, *arguments: object, **keywords: object) -> None:
-        self.state: dict[str, Any] = {}
-
-    def __setstate__(self, state: object) -> None:
-        self.state = state if isinstance(state, dict) else {}
-
-    # Items that a pickle appends or sets, for stand-ins of lists, sets and dicts.
-    def append(self, item: object) -> None: ...
-    def extend(self, items: object) -> None: ...
-    def add(self, item: object) -> None: ...
-    def __setitem__(self, key: object, value: object) -> None: ...
-
-
-def placeholder(module: str, name: str) -> type[Placeholder]:
-    """A class that stands for `module.name`."""
-    return type("Placeholder", (Placeholder,), {"class_name": f"{module}.{name}"})
-
-
-class StoredArray:
-    """A numpy array that a pickle held; `numpy.asarray` gives it."""
-
-    def __init__(self, array: NDArray[Any]) -> None:
-        self.array = array
-
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
-        return np.array(self.array, dtype=dtype)
+# An entry can be named any number of times without taking room in the file; networks have some hundred.
+MAX_ENTRIES = 10_000
 
 
 class PersistedModule:
@@ -62,15 +29,15 @@ class PersistedModule:
         modules: Submodules.
     """
 
-    def __init__(self, class_name: str, state: dict[str, Any]) -> None:
-        self.class_name = class_name
-        containers = [state.get(name) for name in ("_parameters", "_buffers", "_modules")]
-        if not all(isinstance(container, dict) for container in containers):
+    def __init__(self, class_name: str, state: Mapping[Any, Any]) -> None:
+        if not is_module_state(state):
             raise CheckpointError(f"damaged: its {class_name} has no parameters, buffers or modules")
-        parameters, buffers, modules = containers
-        self.attributes = {name: value for name, value in state.items() if not name.startswith("_")}
-        self.parameters: dict[str, Any] = {**parameters, **buffers}  # type: ignore[dict-item]
-        self.modules: dict[str, Any] = dict(modules)  # type: ignore[arg-type]
+        self.class_name = class_name
+        self.attributes = {
+            name: value for name, value in state.items() if isinstance(name, str) and not name.startswith("_")
+        }
+        self.parameters: dict[str, Any] = {**state["_parameters"], **state["_buffers"]}
+        self.modules: dict[str, Any] = dict(state["_modules"])
 
     def module(self, path: str) -> "PersistedModule":
         """The submodule at a dotted path.
@@ -98,28 +65,35 @@ class PersistedModule:
         if kind is float and type(value) is int:
             value = float(value)
         if name not in self.attributes or not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
-            raise CheckpointError(f"its {self.class_name} has {name} = {value!r}, {kind.__name__} was expected")
+            shown = reprlib.repr(value)
+            raise CheckpointError(f"its {self.class_name} has {name} = {shown}, {kind.__name__} was expected")
         return value
 
     def tensors(self, prefix: str = "") -> dict[str, Tensor]:
-        """All parameters and buffers below, by dotted path, like a state dict."""
-        return dict(self._tensors(prefix))
+        """All parameters and buffers below, by dotted path, like a state dict.
 
-    def _tensors(self, prefix: str) -> Iterator[tuple[str, Tensor]]:
-        for name, tensor in self.parameters.items():
-            if isinstance(tensor, Tensor):
-                yield prefix + name, tensor
-        for name, module in self.modules.items():
-            if isinstance(module, PersistedModule):
-                yield from module._tensors(f"{prefix}{name}.")
-            elif isinstance(module, Placeholder):  # A plain torch module, such as StyleGAN-XL's Embedding.
-                for container in ("_parameters", "_buffers"):
-                    for inner, tensor in (module.state.get(container) or {}).items():
-                        if isinstance(tensor, Tensor):
-                            yield f"{prefix}{name}.{inner}", tensor
+        Raises:
+            CheckpointError: If one of them is not an ordinary tensor.
+        """
+        found: dict[str, Tensor] = {}
+        entries = 0
+        pending: list[tuple[str, object]] = [(prefix, self)]
+        while pending:
+            path, module = pending.pop()
+            parameters, modules = _parts(module)
+            entries += 1 + len(parameters) + len(modules)
+            if entries > MAX_ENTRIES:
+                raise CheckpointError(f"damaged: more than {MAX_ENTRIES} modules and parameters")
+            for name, tensor in parameters.items():
+                if isinstance(tensor, Tensor):
+                    found[f"{path}{name}"] = tensor
+                elif tensor is not None:
+                    raise CheckpointError(f"{path}{name} is not an ordinary tensor of weights: {reprlib.repr(tensor)}")
+            pending.extend((f"{path}{name}.", inner) for name, inner in reversed(list(modules.items())))
+        return found
 
 
-class TensorFlowNetwork:
+class TensorFlowNetwork(StandIn):
     """A network that NVlabs' TensorFlow code pickled: `tfutil.Network` or `dnnlib.tflib.network.Network`.
 
     Attributes:
@@ -129,7 +103,7 @@ class TensorFlowNetwork:
     def __init__(self) -> None:
         self.state: dict[str, Any] = {}
 
-    def __setstate__(self, state: object) -> None:
+    def set_state(self, state: object) -> None:
         if not isinstance(state, dict):
             raise CheckpointError("damaged: a TensorFlow network without attributes")
         self.state = state
@@ -147,14 +121,42 @@ class TensorFlowNetwork:
             CheckpointError: If a variable is not an array of numbers.
         """
         found: dict[str, Tensor] = {}
-        for item in self.state.get("variables") or []:
-            name, value = item if isinstance(item, tuple | list) and len(item) == 2 else (None, None)
-            array = np.asarray(value)
-            if not isinstance(name, str) or array.dtype.kind not in "fiu":
-                raise CheckpointError(f"damaged: the variable {name} is no array of numbers")
-            # ascontiguousarray would give a scalar an axis.
-            found[prefix + name] = torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
-        for name, component in (self.state.get("components") or {}).items():
-            if isinstance(component, TensorFlowNetwork):
-                found |= component.tensors(f"{prefix}{name}/")
+        converted: dict[int, Tensor] = {}  # One array may be several variables.
+        entries = 0
+        pending: list[tuple[str, TensorFlowNetwork]] = [(prefix, self)]
+        while pending:
+            path, network = pending.pop()
+            variables, components = network.state.get("variables"), network.state.get("components")
+            variables = variables if isinstance(variables, list) else []
+            components = components if isinstance(components, dict) else {}
+            entries += 1 + len(variables) + len(components)
+            if entries > MAX_ENTRIES:
+                raise CheckpointError(f"damaged: more than {MAX_ENTRIES} networks and variables")
+            for item in variables:
+                name, value = item if isinstance(item, tuple | list) and len(item) == 2 else (None, None)
+                if not isinstance(name, str):
+                    raise CheckpointError("damaged: a variable without a name")
+                if id(value) not in converted:
+                    converted[id(value)] = _numbers(path + name, value)
+                found[path + name] = converted[id(value)]
+            for name, component in reversed(list(components.items())):
+                if isinstance(component, TensorFlowNetwork):
+                    pending.append((f"{path}{name}/", component))
         return found
+
+
+def _parts(module: object) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """A module's own parameters and buffers, and its submodules."""
+    if isinstance(module, PersistedModule):
+        return module.parameters, module.modules
+    if isinstance(module, Placeholder) and module.is_module:  # A plain torch module, such as StyleGAN-XL's Embedding.
+        return {**module.state["_parameters"], **module.state["_buffers"]}, module.state["_modules"]
+    return {}, {}
+
+
+def _numbers(name: str, value: object) -> Tensor:
+    array = value.array if isinstance(value, StoredArray) else value
+    if isinstance(array, np.ndarray | np.generic | float | int) and np.asarray(array).dtype.kind in "fiu":
+        # ascontiguousarray would give a scalar an axis.
+        return torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
+    raise CheckpointError(f"damaged: the variable {name} is no array of numbers")

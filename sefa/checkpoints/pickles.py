@@ -1,234 +1,276 @@
 """Reading pickles without running anything in them.
 
-A pickle names the functions that rebuild its objects. Here every name is looked up in a table of this module's own
-functions and inert classes; nothing is imported, and a name that is not in the table becomes a placeholder.
+The standard library's `pickletools` takes a pickle apart; what each opcode does is decided here. A name in a pickle
+stays a name. Where the pickle calls it, a table says which function of ours stands for it; a name that is not in the
+table makes a placeholder. Nothing is imported, and no object but a stand-in of ours takes a state.
 """
 
-import io
-import math
-import pickle
-import re
-import zipfile
-from collections import OrderedDict
+import pickletools
 from collections.abc import Callable, Mapping
-from pathlib import Path
-from typing import Any, BinaryIO
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeGuard
 
-import numpy as np
-import torch
-from torch import Tensor
-
-from sefa.checkpoints.objects import PersistedModule, StoredArray, TensorFlowNetwork, placeholder
+from sefa.checkpoints.limits import Limits
+from sefa.checkpoints.names import Name, look_up
+from sefa.checkpoints.placeholders import Placeholder, StandIn
 from sefa.errors import CheckpointError
 
-# Names of torch's storages in pickles, and what they hold.
-STORAGES: dict[str, torch.dtype] = {
-    "DoubleStorage": torch.float64,
-    "FloatStorage": torch.float32,
-    "HalfStorage": torch.float16,
-    "BFloat16Storage": torch.bfloat16,
-    "LongStorage": torch.int64,
-    "IntStorage": torch.int32,
-    "ShortStorage": torch.int16,
-    "CharStorage": torch.int8,
-    "ByteStorage": torch.uint8,
-    "BoolStorage": torch.bool,
-}
-# The stream that torch.save wrote before it wrote zip archives.
-LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-LEGACY_PROTOCOL = 1001
-MAX_ELEMENTS = 2**32  # of one tensor: strides of 0 let a small file claim any number
+# Integers below have hashes of their own: a file cannot fill a dict with keys that all collide.
+MAX_INTEGER_KEY = 2**60
+# A longer string of bytes is not remembered but read once more, should the pickle refer back to it.
+MAX_REMEMBERED = 4096
+
+# What stands for a module's name: called with the limits and the pickle's arguments.
+Table = Mapping[tuple[str, str], Callable[..., Any]]
 
 
-class StorageType:
-    """Stands for torch.FloatStorage and the like."""
+class Source(Protocol):
+    """What a pickle is read from: an open file, an `io.BytesIO` or an `mmap.mmap`."""
 
-    def __init__(self, dtype: torch.dtype) -> None:
-        self.dtype = dtype
+    def read(self, size: int, /) -> bytes: ...
+    def readline(self) -> bytes: ...
+    def tell(self) -> int: ...
+    def seek(self, position: int, /) -> object: ...
 
 
-class RestrictedUnpickler(pickle.Unpickler):
-    """An unpickler that imports nothing.
+@dataclass(frozen=True)
+class Literal:
+    """Where a string of bytes stands in the source."""
+
+    start: int
+    length: int
+
+
+class RestrictedUnpickler:
+    """Reads one pickle: a stack machine whose objects are plain data and stand-ins.
 
     Args:
-        file: The pickle.
-        load_storage: What a torch container's persistent ids stand for: called with dtype, key and number of elements.
+        source: At the pickle's beginning.
+        table: What stands for the names that the pickle calls.
+        limits: What reading it may take.
+        load_storage: What gives the object for a persistent id, which only torch's containers have.
     """
 
     def __init__(
-        self, file: Any, load_storage: Callable[[torch.dtype, str, int], Tensor] | None = None, encoding: str = "ASCII"
+        self, source: Source, table: Table, limits: Limits, load_storage: Callable[[Any], Any] | None = None
     ) -> None:
-        super().__init__(file, encoding=encoding)
+        self._source = source
+        self._table = table
+        self._limits = limits
         self._load_storage = load_storage
+        self._stack: list[Any] = []
+        self._below: list[list[Any]] = []  # The stacks below the marks.
+        self._memo: dict[int, Any] = {}
+        self._last_bytes: tuple[bytes, Literal] = (b"", Literal(0, 0))
 
-    def find_class(self, module: str, name: str) -> Any:
-        if module == "torch" and name in STORAGES:
-            return StorageType(STORAGES[name])
-        return TABLE.get((module, name)) or placeholder(module, name)
+    def load(self) -> Any:
+        """The pickle's object; the source is left behind the pickle's end.
 
-    def persistent_load(self, pid: Any) -> Tensor:
-        if (
-            self._load_storage is None
-            or not isinstance(pid, tuple)
-            or len(pid) < 5
-            or pid[0] != "storage"
-            or not isinstance(pid[1], StorageType)
-        ):
+        Raises:
+            CheckpointError: If it wants to run code, or takes too much.
+            ValueError, LookupError, TypeError: If it is damaged.
+        """
+        for opcode, argument, _ in pickletools.genops(self._source):  # type: ignore[arg-type]
+            self._limits.spend_work(1)
+            act = ACTIONS.get(opcode.name)
+            if act is None:
+                raise CheckpointError(f"a pickle with the opcode {opcode.name}, which no checkpoint needs: refused")
+            act(self, argument)
+        return self.pop()
+
+    # The stack.
+
+    def push(self, value: Any) -> None:
+        self._stack.append(value)
+
+    def pop(self) -> Any:
+        return self._stack.pop()
+
+    def duplicate(self) -> None:
+        self.push(self._stack[-1])
+
+    def mark(self) -> None:
+        self._below.append(self._stack)
+        self._stack = []
+
+    def pop_to_mark(self) -> list[Any]:
+        items, self._stack = self._stack, self._below.pop()
+        return items
+
+    def discard_to_mark(self) -> None:
+        self.pop_to_mark()
+
+    def pop_tuple(self, length: int) -> tuple[Any, ...]:
+        return tuple(reversed([self.pop() for _ in range(length)]))
+
+    def discard(self) -> None:
+        if self._stack:
+            self.pop()
+        else:
+            self.discard_to_mark()
+
+    # The memo, by which a pickle refers back to objects.
+
+    def push_bytes(self, value: bytes) -> None:
+        self.push(value)
+        self._last_bytes = value, Literal(self._source.tell() - len(value), len(value))
+
+    def remember(self, index: int) -> None:
+        value = self._stack[-1]
+        last, literal = self._last_bytes
+        # Weights are literals of megabytes, and every literal is remembered, mostly for nothing, as is the tuple of
+        # arguments that it is called with.
+        if literal.length > MAX_REMEMBERED and value is last:
+            value = literal
+        elif literal.length > MAX_REMEMBERED and _is_tuple_of_one(value) and value[0] is last:
+            value = (literal,)
+        self._memo[index] = value
+
+    def remember_next(self) -> None:
+        self.remember(len(self._memo))
+
+    def recall(self, index: int) -> None:
+        value = self._memo[index]
+        if isinstance(value, Literal):
+            value = self._read_again(value)
+        elif _is_tuple_of_one(value) and isinstance(value[0], Literal):
+            value = (self._read_again(value[0]),)
+        self.push(value)
+
+    def _read_again(self, literal: Literal) -> bytes:
+        self._limits.spend_bytes(literal.length)
+        position = self._source.tell()
+        self._source.seek(literal.start)
+        value = self._source.read(literal.length)
+        self._source.seek(position)
+        return value
+
+    # Containers.
+
+    def append(self, items: list[Any]) -> None:
+        target = self._stack[-1]
+        if isinstance(target, list):
+            target.extend(items)
+        elif not isinstance(target, StandIn):
+            raise CheckpointError("damaged: items of something that is no list")
+
+    def set_items(self, items: list[Any]) -> None:
+        target = self._stack[-1]
+        if isinstance(target, dict):
+            target.update(dict_of(items))
+        elif not isinstance(target, StandIn):
+            raise CheckpointError("damaged: keys of something that is no dict")
+
+    def add(self, items: list[Any]) -> None:
+        target = self._stack[-1]
+        if isinstance(target, set):
+            target.update(filter(is_key, items))
+        elif not isinstance(target, StandIn):
+            raise CheckpointError("damaged: items of something that is no set")
+
+    # Objects.
+
+    def push_name(self, module: object, name: object) -> None:
+        if not isinstance(module, str) or not isinstance(name, str):
+            raise CheckpointError("damaged: a name that is no text")
+        self.push(look_up(module, name))
+
+    def call(self, callee: object, arguments: object) -> None:
+        if not isinstance(arguments, tuple):
+            raise CheckpointError("damaged: a call without its arguments")
+        if not isinstance(callee, Name):
+            self.push(Placeholder("what another object made"))
+        elif (callee.module, callee.name) in self._table:
+            self.push(self._table[callee.module, callee.name](self._limits, *arguments))
+        else:
+            self.push(Placeholder(str(callee)))
+
+    def build(self, state: object) -> None:
+        if isinstance(self._stack[-1], StandIn):
+            self._stack[-1].set_state(state)
+
+    def persistent(self, reference: object) -> None:
+        if self._load_storage is None:
             raise CheckpointError("damaged: a reference to something outside the file")
-        return self._load_storage(pid[1].dtype, str(pid[2]), int(pid[4]))
+        self.push(self._load_storage(reference))
 
 
-def read_legacy_stream(file: BinaryIO, size: int) -> Any:
-    """Read what torch.save wrote before it wrote zip archives: five pickles, then the storages.
-
-    Args:
-        file: At the stream's beginning.
-        size: Where it ends.
-
-    Raises:
-        CheckpointError: If it is damaged.
-    """
-    if RestrictedUnpickler(file).load() != LEGACY_MAGIC or RestrictedUnpickler(file).load() != LEGACY_PROTOCOL:
-        raise CheckpointError("not a torch file, or damaged")
-    RestrictedUnpickler(file).load()  # Of the system that wrote it.
-    storages: dict[str, Tensor] = {}
-
-    def allocate(dtype: torch.dtype, key: str, numel: int) -> Tensor:
-        if key not in storages:
-            if not 0 <= numel * dtype.itemsize <= size:
-                raise CheckpointError("damaged: a tensor of more bytes than the file has")
-            storages[key] = torch.empty(numel, dtype=dtype)
-        return storages[key]
-
-    content = RestrictedUnpickler(file, allocate).load()
-    keys = RestrictedUnpickler(file).load()
-    if not isinstance(keys, list) or sorted(map(str, keys)) != sorted(storages):
-        raise CheckpointError("damaged: its list of storages does not fit its tensors")
-    for key in keys:
-        storage = storages[str(key)]
-        count = int.from_bytes(file.read(8), "little")
-        if count != storage.numel() or file.readinto(storage.numpy().view(np.uint8).data) != storage.nbytes:
-            raise CheckpointError("truncated: it ends within its weights")
-    return content
+def _is_tuple_of_one(value: object) -> TypeGuard[tuple[Any]]:
+    return isinstance(value, tuple) and len(value) == 1
 
 
-def read_torch_zip(path: Path) -> Any:
-    """Read the archive that torch.save writes: a pickle, and one member for each storage.
-
-    Raises:
-        CheckpointError: If it is damaged.
-    """
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-        (pickle_name,) = [name for name in names if name.count("/") == 1 and name.endswith("/data.pkl")]
-        root = pickle_name.removesuffix("data.pkl")
-        if f"{root}byteorder" in names and archive.read(f"{root}byteorder").strip() != b"little":
-            raise CheckpointError("written by a big-endian machine")
-        storages: dict[str, Tensor] = {}
-
-        def load_storage(dtype: torch.dtype, key: str, numel: int) -> Tensor:
-            if key not in storages:
-                data = archive.read(f"{root}data/{key}")
-                if len(data) != numel * dtype.itemsize:
-                    raise CheckpointError("damaged: a storage of another size than its tensor's")
-                storages[key] = torch.frombuffer(bytearray(data), dtype=dtype)
-            return storages[key]
-
-        return RestrictedUnpickler(io.BytesIO(archive.read(pickle_name)), load_storage).load()
+def is_key(value: object) -> bool:
+    """Whether this may be a dict's key: text or a number, which take no time to hash and to compare."""
+    if isinstance(value, int):
+        return abs(value) < MAX_INTEGER_KEY
+    return value is None or isinstance(value, str | bytes | float)
 
 
-def _rebuild_tensor(storage: Any, offset: int, size: Any, stride: Any, *rest: object) -> Tensor:
-    if not isinstance(storage, Tensor) or storage.ndim != 1:
-        raise CheckpointError("damaged: a tensor without its storage")
-    size, stride = tuple(size), tuple(stride)
-    last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
-    if min((offset, *size, *stride)) < 0 or math.prod(size) > MAX_ELEMENTS:
-        raise CheckpointError(f"damaged: a tensor of size {size}, strides {stride}")
-    if math.prod(size) and last >= storage.numel():
-        raise CheckpointError("damaged: a tensor that reaches beyond its storage")
-    return torch.as_strided(storage, size, stride, offset)
+def dict_of(items: list[Any]) -> dict[Any, Any]:
+    """A dict of alternating keys and values, without the entries whose keys are objects, as no format needs them."""
+    return {key: value for key, value in zip(items[::2], items[1::2], strict=True) if is_key(key)}
 
 
-def _rebuild_parameter(tensor: Any, *rest: object) -> Any:
-    return tensor
+Machine = RestrictedUnpickler
+Action = Callable[[Machine, Any], None]
 
 
-def _load_storage(data: Any) -> Tensor:
-    """What torch.storage._load_from_bytes gives, which would run anything: one storage, as a legacy stream."""
-    if not isinstance(data, bytes):
-        raise CheckpointError("damaged: a storage that is no bytes")
-    storage = read_legacy_stream(io.BytesIO(data), len(data))
-    if not isinstance(storage, Tensor):
-        raise CheckpointError("damaged: a storage that is no storage")
-    return storage
+def _always(value: Callable[[], Any]) -> Action:
+    return lambda machine, _: machine.push(value())
 
 
-def _reconstruct_persistent_object(meta: Any) -> PersistedModule:
-    if not isinstance(meta, dict) or meta.get("type") != "class" or not isinstance(meta.get("state"), dict):
-        raise CheckpointError("damaged: a network without its state")
-    return PersistedModule(str(meta.get("class_name")), meta["state"])
+def _instance(machine: Machine, argument: str) -> None:
+    arguments = tuple(machine.pop_to_mark())
+    machine.push_name(*argument.split(" ", 1))
+    machine.call(machine.pop(), arguments)
 
 
-class _ArrayType:
-    """Stands for numpy.ndarray, where a pickle passes it to the function that makes one."""
+def _object(machine: Machine, _: None) -> None:
+    callee, *arguments = machine.pop_to_mark()
+    machine.call(callee, tuple(arguments))
 
 
-class _Dtype:
-    """Stands for numpy.dtype: kinds of numbers alone, as object arrays would hold anything."""
-
-    def __init__(self, name: Any, *rest: object) -> None:
-        if not isinstance(name, str) or not re.fullmatch(r"[biuf]\d{1,2}", name):
-            raise CheckpointError(f"damaged, or not numbers: an array of {name!r}")
-        self.name = name
-        self.byte_order = "="
-
-    def __setstate__(self, state: Any) -> None:
-        if not isinstance(state, tuple) or len(state) < 2 or state[1] not in ("<", ">", "=", "|"):
-            raise CheckpointError("damaged: an array of unknown byte order")
-        self.byte_order = state[1]
-
-    def numpy(self) -> np.dtype[Any]:
-        return np.dtype(self.byte_order + self.name)
-
-
-def _scalar(dtype: Any, data: Any) -> Any:
-    if not isinstance(dtype, _Dtype) or not isinstance(data, bytes) or len(data) != dtype.numpy().itemsize:
-        raise CheckpointError("damaged: a number without its bytes")
-    return np.frombuffer(data, dtype.numpy())[0]
-
-
-class _Array(StoredArray):
-    """An array that the BUILD after its reconstruction fills."""
-
-    def __init__(self, *arguments: object) -> None:
-        super().__init__(np.empty(0))
-
-    def __setstate__(self, state: Any) -> None:
-        if not isinstance(state, tuple) or len(state) != 5 or not isinstance(state[2], _Dtype):
-            raise CheckpointError("damaged: an array without its contents")
-        _, shape, dtype, fortran_order, data = state
-        if isinstance(data, str):  # Of Python 2.
-            data = data.encode("latin1")
-        if not isinstance(data, bytes) or len(data) != math.prod(shape) * dtype.numpy().itemsize:
-            raise CheckpointError(f"damaged: an array of shape {shape} without its bytes")
-        self.array = np.frombuffer(data, dtype.numpy()).reshape(shape, order="F" if fortran_order else "C")
-
-
-TABLE: Mapping[tuple[str, str], Any] = {
-    ("collections", "OrderedDict"): OrderedDict,
-    ("builtins", "set"): set,
-    ("dnnlib.util", "EasyDict"): dict,
-    ("torch_utils.persistence", "_reconstruct_persistent_obj"): _reconstruct_persistent_object,
-    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
-    ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
-    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-    ("torch.storage", "_load_from_bytes"): _load_storage,
-    ("numpy", "ndarray"): _ArrayType,
-    ("numpy", "dtype"): _Dtype,
-    ("numpy.core.multiarray", "_reconstruct"): _Array,
-    ("numpy._core.multiarray", "_reconstruct"): _Array,
-    ("numpy.core.multiarray", "scalar"): _scalar,
-    ("numpy._core.multiarray", "scalar"): _scalar,
-    ("tfutil", "Network"): TensorFlowNetwork,
-    ("dnnlib.tflib.network", "Network"): TensorFlowNetwork,
+# What each opcode does with its argument. Those that refer to registries and buffers outside the file are left out.
+ACTIONS: Mapping[str, Action] = {
+    **dict.fromkeys(("PROTO", "FRAME", "STOP"), lambda machine, _: None),
+    **dict.fromkeys(("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"), Machine.push),
+    **dict.fromkeys(("FLOAT", "BINFLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE"), Machine.push),
+    **dict.fromkeys(("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "BYTEARRAY8"), Machine.push),
+    **dict.fromkeys(("SHORT_BINBYTES", "BINBYTES", "BINBYTES8"), Machine.push_bytes),
+    "NONE": _always(lambda: None),
+    "NEWTRUE": _always(lambda: True),
+    "NEWFALSE": _always(lambda: False),
+    "EMPTY_TUPLE": _always(tuple),
+    "EMPTY_LIST": _always(list),
+    "EMPTY_DICT": _always(dict),
+    "EMPTY_SET": _always(set),
+    "MARK": lambda machine, _: machine.mark(),
+    "POP": lambda machine, _: machine.discard(),
+    "POP_MARK": lambda machine, _: machine.discard_to_mark(),
+    "DUP": lambda machine, _: machine.duplicate(),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), Machine.recall),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), Machine.remember),
+    "MEMOIZE": lambda machine, _: machine.remember_next(),
+    "TUPLE": lambda machine, _: machine.push(tuple(machine.pop_to_mark())),
+    "TUPLE1": lambda machine, _: machine.push(machine.pop_tuple(1)),
+    "TUPLE2": lambda machine, _: machine.push(machine.pop_tuple(2)),
+    "TUPLE3": lambda machine, _: machine.push(machine.pop_tuple(3)),
+    "LIST": lambda machine, _: machine.push(machine.pop_to_mark()),
+    "DICT": lambda machine, _: machine.push(dict_of(machine.pop_to_mark())),
+    "FROZENSET": lambda machine, _: machine.push(frozenset(filter(is_key, machine.pop_to_mark()))),
+    "APPEND": lambda machine, _: machine.append([machine.pop()]),
+    "APPENDS": lambda machine, _: machine.append(machine.pop_to_mark()),
+    "SETITEM": lambda machine, _: machine.set_items(list(machine.pop_tuple(2))),
+    "SETITEMS": lambda machine, _: machine.set_items(machine.pop_to_mark()),
+    "ADDITEMS": lambda machine, _: machine.add(machine.pop_to_mark()),
+    "GLOBAL": lambda machine, argument: machine.push_name(*argument.split(" ", 1)),
+    "STACK_GLOBAL": lambda machine, _: machine.push_name(*machine.pop_tuple(2)),
+    "REDUCE": lambda machine, _: machine.call(*machine.pop_tuple(2)),
+    "NEWOBJ": lambda machine, _: machine.call(*machine.pop_tuple(2)),
+    # The last is keyword arguments, of which none of ours has any.
+    "NEWOBJ_EX": lambda machine, _: machine.call(*machine.pop_tuple(3)[:2]),
+    "INST": _instance,
+    "OBJ": _object,
+    "BUILD": lambda machine, _: machine.build(machine.pop()),
+    "BINPERSID": lambda machine, _: machine.persistent(machine.pop()),
 }

@@ -1,19 +1,35 @@
 """From a file to its contents, without running anything in it."""
 
-import pickle
-import warnings
+import mmap
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from sefa.checkpoints.checkpoint import Checkpoint
-from sefa.checkpoints.pickles import RestrictedUnpickler, read_legacy_stream, read_torch_zip
+from sefa.checkpoints.containers import STREAM_HEAD, read_pickle, read_stream, read_zip
+from sefa.checkpoints.limits import Limits
+from sefa.checkpoints.other_kinds import HEAD, other_kind
 from sefa.errors import CheckpointError
 from sefa_runtime.files import input_problem
 
 EXPECTED = "a checkpoint of a GAN's generator was expected"
+# What contents that do not fit together raise in the standard library, in numpy, in torch and in us.
+DAMAGED = (
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    NotImplementedError,
+    RecursionError,
+    RuntimeError,
+    TypeError,
+    ValueError,
+    struct.error,
+    zipfile.BadZipFile,
+)
 
 
 def read(path: Path) -> Checkpoint:
@@ -25,58 +41,25 @@ def read(path: Path) -> Checkpoint:
     problem = input_problem(path)
     if problem:
         raise CheckpointError(problem)
-    with path.open("rb") as file:
-        head = file.read(512)
-    _refuse_other_kinds(path, head)
     try:
-        return Checkpoint(path, _content(path, head))
-    except CheckpointError:
-        raise
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, LookupError, AttributeError) as error:
-        # What pickle and torch raise for damaged files has no class of its own.
+        with path.open("rb") as file:
+            head = file.read(HEAD)
+        kind = other_kind(path, head)
+        if kind is None:
+            return Checkpoint(path, _content(path, head))
+    except OSError as error:
+        raise CheckpointError(f"cannot be read: {error.strerror or error}") from error
+    except DAMAGED as error:
         raise CheckpointError(f"truncated or damaged; {EXPECTED}") from error
-    except (TypeError, MemoryError, RecursionError, zipfile.BadZipFile) as error:
-        raise CheckpointError(f"truncated or damaged; {EXPECTED}") from error
+    raise CheckpointError(f"{kind}; {EXPECTED}")
 
 
 def _content(path: Path, head: bytes) -> Any:
-    is_zip = head.startswith(b"PK")
-    is_legacy = head.startswith(b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19")
-    if not is_zip and not is_legacy:
-        with path.open("rb") as file:
-            return RestrictedUnpickler(file, encoding="latin1").load()
-    try:
-        with warnings.catch_warnings():
-            # Of pickle protocols and deprecated kinds of tensors; what cannot be used is refused below.
-            warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        # Files that hold an argparse.Namespace or another program's classes beside the weights.
-        if is_zip:
-            return read_torch_zip(path)
-        with path.open("rb") as file:
-            return read_legacy_stream(file, path.stat().st_size)
-
-
-def _refuse_other_kinds(path: Path, head: bytes) -> None:
-    """Name what the file is if it is something that people mistake for a checkpoint."""
-    text = head.lstrip().lower()
-    if not head:
-        raise CheckpointError(f"empty file; {EXPECTED}")
-    if text.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")):
-        raise CheckpointError(f"a web page saved under a checkpoint's name: download the file itself; {EXPECTED}")
-    if head.startswith(b"version https://git-lfs"):
-        raise CheckpointError("a Git LFS pointer, not the file it stands for: run `git lfs pull`")
-    if len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100_000_000:
-        raise CheckpointError(f"a safetensors file (a direction bank?); {EXPECTED}")
-    if head.startswith(b"\x08"):
-        raise CheckpointError(f"an ONNX model, already exported; {EXPECTED}")
-    if head.startswith(b"PK") and zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-        if any(name.endswith("/constants.pkl") for name in names):
-            raise CheckpointError(f"a TorchScript archive; {EXPECTED}")
-        if not any(name.endswith("data.pkl") for name in names):
-            raise CheckpointError(f"a zip archive that torch did not write; {EXPECTED}")
-    elif not head.startswith((b"PK", b"\x80")):
-        raise CheckpointError(f"not a checkpoint file; {EXPECTED}")
+    limits = Limits(path.stat().st_size)
+    if head.startswith(b"PK"):
+        return read_zip(path, limits)
+    with path.open("rb") as file:
+        if not head.startswith(STREAM_HEAD):
+            return read_pickle(file, limits)
+        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
+            return read_stream(data, view, limits)

@@ -6,17 +6,29 @@ import sys
 from collections.abc import Callable
 from inspect import cleandoc
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 
 from sefa.cli import bench, demo, doctor, edit, export, factorize, inspect, sweep
 from sefa.errors import SefaError
 from sefa_runtime.errors import SefaRuntimeError
 from sefa_runtime.version import VERSION
 
+
+class TwoWordCommands(TyperGroup):
+    """A command may have two words, as `bench compare` beside `bench MODEL`."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
+        """Take the first two arguments for one if a command is called so."""
+        two_words = " ".join(args[:2])
+        return super().resolve_command(ctx, [two_words, *args[2:]] if two_words in self.commands else args)
+
+
 app = typer.Typer(
     name="sefa",
+    cls=TwoWordCommands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -33,12 +45,13 @@ def _reflow(docstring: str | None) -> str:
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Make a model (needs the extra 'export')": (factorize.factorize, export.export, demo.demo),
-    "Use a model (needs no torch)": (edit.edit, sweep.sweep, bench.bench),
+    "Use a model (needs no torch)": (edit.edit, sweep.sweep, bench.bench, bench.compare),
     "Look": (inspect.inspect, doctor.doctor),
 }
+NAMES: dict[Callable[..., None], str] = {bench.compare: "bench compare"}
 for panel, commands in COMMANDS.items():
     for command in commands:
-        app.command(help=_reflow(command.__doc__), rich_help_panel=panel)(command)
+        app.command(NAMES.get(command), help=_reflow(command.__doc__), rich_help_panel=panel)(command)
 
 
 def _print_version(wanted: bool) -> None:

@@ -24,6 +24,7 @@ SHEET_DIRECTIONS = 8
 SHEET_ALPHAS = (-3.0, -1.5, 0.0, 1.5, 3.0)
 TURN = 1  # The direction that turns the head, as the sheet shows.
 ANIMATION_FRAMES = 24
+BENCH_SECONDS = 5.0
 
 
 def demo(
@@ -86,9 +87,9 @@ def demo(
     save_animation(np.concatenate(list(enlarge(frames, 3)), axis=2), gif_path)
     typer.echo(f"{len(alphas)} steps from alpha {low:g} to {high:g} and back")
 
-    _show_command(f"sefa bench {onnx_path} --batch 1,8 -o {record_path}")
+    _show_command(f"sefa bench {onnx_path} --batch 1,8 --seconds {BENCH_SECONDS:g} -o {record_path}")
     with progress_bar("Measuring") as show:
-        record = measure(load(onnx_path, provider), (1, 8), progress=show)
+        record = measure(load(onnx_path, provider), (1, 8), seconds=BENCH_SECONDS, progress=show)
     save_record(record, record_path)
     print_record(record)
     typer.echo(

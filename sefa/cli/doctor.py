@@ -11,7 +11,8 @@ from sefa.cli.output import print_json, working
 def doctor(json: JsonOption = False) -> None:
     """Tell what works on this machine, what does not and why, and how to mend it.
 
-    Runs a convolution on every provider that onnxruntime offers. Exit code 1 if something that is needed does not work.
+    Runs a convolution on every provider that onnxruntime offers, and says what CUDA, TensorRT and OpenVINO lack. Exit
+    code 1 if something that is needed does not work.
     """
     from sefa_runtime.doctor import examine
 

@@ -6,16 +6,19 @@ from typing import Annotated
 import typer
 
 from sefa.cli.options import (
+    CpuFallbackOption,
     LabelOption,
     LatentFileOption,
     ModelArgument,
     ProviderOption,
+    ProviderOptionsOption,
     ThreadsOption,
     choose_latents,
     parse_edit,
     parse_label,
+    parse_provider_options,
 )
-from sefa.cli.output import working
+from sefa.cli.output import where_it_ran, working
 from sefa_runtime.errors import InputError
 from sefa_runtime.files import check_output
 
@@ -46,6 +49,8 @@ def edit(
     label: LabelOption = None,
     scale: Annotated[int, typer.Option(metavar="N", help="Enlarge the pictures N times.")] = 1,
     provider: ProviderOption = "auto",
+    provider_options: ProviderOptionsOption = None,
+    allow_cpu_fallback: CpuFallbackOption = False,
     threads: ThreadsOption = None,
 ) -> None:
     """Draw a seed's picture, moved along one or more directions.
@@ -64,9 +69,10 @@ def edit(
     if len(wanted) < len(parsed):
         raise InputError(f"a direction is given twice: {', '.join(edits or [])}")
     latents = choose_latents(seed, z)
+    options = parse_provider_options(provider_options)
     with working("Drawing"):
-        editor = load(model, provider, threads=threads)
+        editor = load(model, provider, options, threads, allow_cpu_fallback=allow_cpu_fallback)
         pictures = editor.edit(**latents, edits=wanted, label=parse_label(label))
     picture = enlarge(grid(pictures[None]), scale)
     save_picture(picture, output)
-    typer.echo(f"{output}: {picture.shape[1]}x{picture.shape[0]} pixels, on {editor.provider}")
+    typer.echo(f"{output}: {picture.shape[1]}x{picture.shape[0]} pixels, {where_it_ran(editor.session)}")

@@ -5,6 +5,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sefa.cli.custom import (
+    CustomOptions,
+    ImageRangeOption,
+    KwargsOption,
+    LabelInputOption,
+    LatentDimOption,
+    WeightsOption,
+    is_custom,
+    load_custom,
+)
 from sefa.cli.options import (
     CheckpointArgument,
     Device,
@@ -19,7 +29,7 @@ from sefa.cli.options import (
 )
 from sefa.cli.output import print_json, print_table, working
 from sefa.errors import ArgumentError
-from sefa_runtime.files import check_output
+from sefa_runtime.files import check_output, input_problem
 
 if TYPE_CHECKING:
     from sefa.bank import DirectionBank
@@ -34,6 +44,11 @@ def factorize(
     top: TopOption = None,
     normalize: NormalizeOption = Normalize.NONE,
     num_classes: NumClassesOption = None,
+    weights: WeightsOption = None,
+    kwargs: KwargsOption = None,
+    latent_dim: LatentDimOption = None,
+    label_input: LabelInputOption = None,
+    image_range: ImageRangeOption = None,
     device: DeviceOption = Device.AUTO,
     json: JsonOption = False,
 ) -> None:
@@ -43,9 +58,10 @@ def factorize(
     meets. No data and no training: this takes well under a second. Look at what they do with [b]sefa export[/b] and
     [b]sefa sweep[/b].
     """
-    check_output(output, checkpoint)
+    check_output(output, checkpoint, weights)
+    custom = CustomOptions(weights, kwargs, latent_dim, label_input, image_range)
     with working("Loading the checkpoint"):
-        generator = load_on(checkpoint, device, num_classes=num_classes)
+        generator, layers = load_any(checkpoint, device, layers, custom, num_classes=num_classes)
     bank = find_directions(generator, layers, edit_layers, top, normalize)
     bank.save(output)
     if json:
@@ -63,6 +79,34 @@ def factorize(
     typer.echo(f"\n{output}: {len(bank)} directions of {bank.code_dim} components")
 
 
+def load_any(
+    argument: Path,
+    device: Device,
+    layers: str,
+    custom: CustomOptions,
+    *,
+    num_classes: int | None = None,
+    noise: str = "const",
+    need_layers: bool = True,
+) -> tuple["Generator", str]:
+    """Load a checkpoint or a generator of the user's own; and the layers to analyse, which for the latter are all.
+
+    Raises:
+        ArgumentError: If an option does not fit.
+        CheckpointError: If the checkpoint cannot be loaded.
+    """
+    if is_custom(argument):
+        where = _choose_device(device)
+        return load_custom(argument, layers, custom, num_classes, need_layers=need_layers).to(where), "all"
+    if custom.given:
+        raise ArgumentError(
+            f"{argument}: "
+            + (input_problem(argument) or "neither MODULE:CLASS nor a whole TorchScript archive")
+            + f"; {custom.given[0]} is for a generator of your own"
+        )
+    return load_on(argument, device, num_classes=num_classes, noise=noise), layers
+
+
 def load_on(checkpoint: Path, device: Device, *, num_classes: int | None = None, noise: str = "const") -> "Generator":
     """Load a generator onto the device asked for; options as `sefa.load`.
 
@@ -70,14 +114,18 @@ def load_on(checkpoint: Path, device: Device, *, num_classes: int | None = None,
         ArgumentError: If it is `cuda` and torch cannot use one.
         CheckpointError: If the checkpoint cannot be loaded.
     """
-    import torch
-
     from sefa.checkpoints import load
+
+    where = _choose_device(device)
+    return load(checkpoint, num_classes=num_classes, noise=noise).to(where)
+
+
+def _choose_device(device: Device) -> str:
+    import torch
 
     if device == Device.CUDA and not torch.cuda.is_available():
         raise ArgumentError(f"--device cuda: torch {torch.__version__} finds no usable CUDA device")
-    on_gpu = device != Device.CPU and torch.cuda.is_available()
-    return load(checkpoint, num_classes=num_classes, noise=noise).to("cuda" if on_gpu else "cpu")
+    return "cuda" if device != Device.CPU and torch.cuda.is_available() else "cpu"
 
 
 def find_directions(

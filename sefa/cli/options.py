@@ -38,12 +38,20 @@ class Normalize(StrEnum):
 
 
 CheckpointArgument = Annotated[
-    Path, typer.Argument(metavar="CHECKPOINT", help="A trained generator, as torch.save wrote it.")
+    Path,
+    typer.Argument(
+        metavar="CHECKPOINT",
+        help="A trained generator's checkpoint; or your own: MODULE:CLASS, or a TorchScript archive.",
+    ),
 ]
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file made by [b]sefa export[/b].")]
 LayersOption = Annotated[
     str,
-    typer.Option(metavar="SPEC", help="Layers to analyse: [b]all[/b], [b]3[/b], [b]0-3[/b], [b]0,2,5-7[/b]."),
+    typer.Option(
+        metavar="SPEC",
+        help="Layers to analyse: [b]all[/b], [b]3[/b], [b]0-3[/b], [b]0,2,5-7[/b]; of a generator of your own, the "
+        "names of those that read the latent first: [b]main.0[/b].",
+    ),
 ]
 EditLayersOption = Annotated[
     str | None,
@@ -70,11 +78,23 @@ ProviderOption = Annotated[
     typer.Option(
         metavar="NAME",
         help="onnxruntime execution provider: [b]auto[/b] (CUDA where it works, else the CPU), [b]cuda[/b], "
-        "[b]cpu[/b], ... One asked for by name runs, or the command fails.",
+        "[b]tensorrt[/b], [b]openvino[/b], [b]cpu[/b], ... One asked for by name runs, or the command fails.",
     ),
 ]
+ProviderOptionsOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--provider-option",
+        metavar="KEY=VALUE",
+        help="An option of the provider by onnxruntime's name, as [b]device_id=1[/b]; a key with a dot in it is the "
+        "session's, as [b]session.intra_op.allow_spinning=0[/b]; may be repeated.",
+    ),
+]
+CpuFallbackOption = Annotated[
+    bool, typer.Option("--allow-cpu-fallback", help="Take the CPU if the provider asked for cannot run.")
+]
 ThreadsOption = Annotated[
-    int | None, typer.Option(metavar="N", help="CPU threads.", show_default="onnxruntime's choice")
+    int | None, typer.Option(metavar="N", help="CPU threads.", show_default="the cores it may use")
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 LatentFileOption = Annotated[
@@ -96,7 +116,8 @@ NumClassesOption = Annotated[
     typer.Option(
         "--num-classes",
         metavar="N",
-        help="Classes of a conditional DCGAN or PGGAN whose label follows z, which its file cannot tell.",
+        help="Classes of a conditional DCGAN or PGGAN whose label follows z, which its file cannot tell, or of a "
+        "generator of your own.",
     ),
 ]
 
@@ -111,6 +132,23 @@ def parse_edit(text: str) -> tuple[str | int, float]:
     if not equals or not direction.strip():
         raise InputError(f"an edit looks like pose=2.5 or 3=-1, got {text!r}")
     return parse_direction(direction), _number(alpha, float, text)
+
+
+def parse_provider_options(texts: list[str] | None) -> dict[str, str]:
+    """Read `device_id=1` and the like.
+
+    Raises:
+        InputError: If one is not of that form or a key is given twice.
+    """
+    options: dict[str, str] = {}
+    for text in texts or []:
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not (key and equals and value):
+            raise InputError(f"a provider option looks like device_id=1, got {text!r}")
+        if key in options:
+            raise InputError(f"the provider option {key} is given twice")
+        options[key] = value
+    return options
 
 
 def parse_direction(text: str) -> str | int:

@@ -4,11 +4,15 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+if TYPE_CHECKING:
+    from sefa_runtime.session import Session
 
 Cell = str | int | float
 
@@ -52,9 +56,17 @@ def progress_bar(description: str) -> Iterator[Callable[[float], None]]:
         yield lambda share: None
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
+    # No thread of its own that draws while something is measured: only when it is told to.
+    with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:
         task = progress.add_task(description, total=1.0)
-        yield lambda share: progress.update(task, completed=share)
+        progress.refresh()
+        yield lambda share: progress.update(task, completed=share, refresh=True)
+
+
+def where_it_ran(session: "Session") -> str:
+    """`on cuda`; if it is not the provider that was asked for by name, also why."""
+    fallback = session.requested.lower() != "auto" and session.reason
+    return f"on {session.provider}" + (f" ({session.reason})" if fallback else "")
 
 
 def format_bytes(count: int) -> str:

@@ -6,18 +6,21 @@ from typing import Annotated
 import typer
 
 from sefa.cli.options import (
+    CpuFallbackOption,
     LabelOption,
     LatentFileOption,
     ModelArgument,
     ProviderOption,
+    ProviderOptionsOption,
     ThreadsOption,
     choose_latents,
     linear_steps,
     parse_alphas,
     parse_direction,
     parse_label,
+    parse_provider_options,
 )
-from sefa.cli.output import progress_bar
+from sefa.cli.output import progress_bar, where_it_ran
 from sefa_runtime.files import check_output
 
 
@@ -52,6 +55,8 @@ def sweep(
     scale: Annotated[int, typer.Option(metavar="N", help="Enlarge the pictures N times.")] = 1,
     frames_per_second: Annotated[float, typer.Option("--fps", help="Pace of an animation.")] = 12.0,
     provider: ProviderOption = "auto",
+    provider_options: ProviderOptionsOption = None,
+    allow_cpu_fallback: CpuFallbackOption = False,
     threads: ThreadsOption = None,
 ) -> None:
     """See what a direction does: move along it, for one or more seeds.
@@ -75,9 +80,10 @@ def sweep(
     check_pace(frames_per_second)
     animated = output.suffix.lower() in ANIMATION_SUFFIXES
     latents = choose_latents(seeds, z)
+    options = parse_provider_options(provider_options)
     steps = None if alphas is None else parse_alphas(alphas)
     with progress_bar("Drawing") as show:
-        editor = load(model, provider, threads=threads)
+        editor = load(model, provider, options, threads, allow_cpu_fallback=allow_cpu_fallback)
         index = editor.direction_index(parse_direction(direction))
         if steps is None:
             steps = linear_steps(*editor.info.directions[index].alpha_range, 24 if animated else 7)
@@ -91,5 +97,5 @@ def sweep(
         save_picture(grid(pictures), output)
     typer.echo(
         f"{output}: {editor.info.names[index]}, alpha {steps[0]:g} to {steps[-1]:g} in {len(steps)} steps, "
-        f"{len(pictures)} {'seed' if len(pictures) == 1 else 'seeds'}, on {editor.provider}"
+        f"{len(pictures)} {'seed' if len(pictures) == 1 else 'seeds'}, {where_it_ran(editor.session)}"
     )

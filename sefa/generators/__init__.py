@@ -2,5 +2,9 @@
 
 from sefa.generators.dcgan import DCGAN
 from sefa.generators.generator import Generator
+from sefa.generators.pggan import PGGAN
+from sefa.generators.stylegan import StyleGAN
+from sefa.generators.stylegan2 import StyleGAN2
+from sefa.generators.stylegan3 import StyleGAN3
 
-__all__ = ["DCGAN", "Generator"]
+__all__ = ["DCGAN", "PGGAN", "Generator", "StyleGAN", "StyleGAN2", "StyleGAN3"]

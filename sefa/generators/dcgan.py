@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sefa.errors import CheckpointError
+from sefa.errors import ArgumentError, CheckpointError
 from sefa.generators.generator import Generator, Truncation
+from sefa.generators.labels import one_hot
 
 # `main.3.weight`: an nn.Sequential under any name, and the entry's position in it.
 KEY = re.compile(r"(?:(?P<sequence>[\w.]+)\.)?(?P<index>\d{1,4})\.(?P<entry>\w+)")
@@ -26,38 +27,42 @@ class DCGAN(Generator):
         x = z as a 1x1 image;  x = relu(norm(conv(x))) for all convolutions but the last;  image = tanh(conv(x))
 
     The first convolution turns 1x1 into its kernel's size, every other doubles the size. L = 1 and the code is z
-    itself, so an edited image is exactly G(z + alpha·n).
+    itself, with the one-hot label behind it if there are classes, so an edited image is exactly G(z + alpha·n).
     """
 
     family = "dcgan"
     num_layers = 1
-    num_classes = 0
 
-    def __init__(self, convs: list[nn.ConvTranspose2d], norms: list[nn.Module]) -> None:
+    def __init__(self, convs: list[nn.ConvTranspose2d], norms: list[nn.Module], num_classes: int = 0) -> None:
         """Build from layers.
 
         Args:
             convs: The transposed convolutions, first to last.
             norms: What follows each convolution: a BatchNorm2d, or an Identity where there is none.
+            num_classes: How many of the first convolution's inputs, the last ones, are a one-hot label.
         """
         super().__init__()
         self.convs = nn.ModuleList(convs)
         self.norms = nn.ModuleList(norms)
-        self.z_dim = self.code_dim = convs[0].in_channels
+        self.num_classes = num_classes
+        self.code_dim = convs[0].in_channels
+        self.z_dim = self.code_dim - num_classes
         height, width = convs[0].kernel_size
         doublings = 2 ** (len(convs) - 1)
         self.resolution = (height * doublings, width * doublings)
         self.channels = convs[-1].out_channels
 
     @classmethod
-    def from_state_dict(cls, tensors: Mapping[str, Tensor]) -> "DCGAN":
+    def from_state_dict(cls, tensors: Mapping[str, Tensor], num_classes: int = 0) -> "DCGAN":
         """Read every size from the tensors' shapes.
 
         Args:
             tensors: The generator's state dict, without a `module.` prefix.
+            num_classes: Classes, if z is followed by a one-hot label: no shape tells.
 
         Raises:
             CheckpointError: If the keys are not a DCGAN's, or the shapes do not fit together.
+            ArgumentError: If the classes leave no input for z.
         """
         entries = _entries_by_index(tensors)
         conv_indices = [index for index, entry in entries.items() if entry["weight"].ndim == 4]
@@ -72,7 +77,14 @@ class DCGAN(Generator):
             conv = _conv(entries[index], first=position == 0)
             convs.append(conv)
             norms.append(_batch_norm(entries[between[0]], conv, between[0]) if between else nn.Identity())
-        return cls(convs, norms).eval().requires_grad_(False)
+        inputs = convs[0].in_channels
+        if not 0 <= num_classes < inputs:
+            raise ArgumentError(f"num_classes must be in 0..{inputs - 1}, its input's size less 1, got {num_classes}")
+        return cls(convs, norms, num_classes).eval().requires_grad_(False)
+
+    @property
+    def latent_dim(self) -> int:
+        return self.z_dim
 
     def encode(
         self,
@@ -82,10 +94,11 @@ class DCGAN(Generator):
         truncation_layers: int | None = None,
     ) -> Tensor:
         self._check_inputs(label, truncation)
-        return z[:, None]  # [N, 1, z_dim]
+        code = z if label is None else torch.cat([z, one_hot(label, self.num_classes)], dim=1)
+        return code[:, None]  # [N, 1, z_dim + num_classes]
 
     def decode(self, codes: Tensor) -> Tensor:
-        x = codes[:, 0, :, None, None]  # [N, z_dim, 1, 1]
+        x = codes[:, 0, :, None, None]  # [N, D, 1, 1]
         for conv, norm in zip(self.convs[:-1], self.norms[:-1], strict=True):
             x = F.relu(norm(conv(x)))
         return torch.tanh(self.norms[-1](self.convs[-1](x)))  # [N, C, H, W]
@@ -93,7 +106,7 @@ class DCGAN(Generator):
     def affines(self) -> list[Tensor]:
         # On a 1x1 image a transposed convolution is a matrix: y[o, u, v] = Σ_i weight[i, o, u, v] z[i].
         weight: Tensor = self.convs[0].weight  # type: ignore[assignment]
-        return [weight.detach().permute(1, 2, 3, 0).reshape(-1, self.z_dim)]  # [out·kh·kw, z_dim]
+        return [weight.detach().permute(1, 2, 3, 0).reshape(-1, self.code_dim)]  # [out·kh·kw, D]
 
 
 def is_dcgan(tensors: Mapping[str, Tensor]) -> bool:

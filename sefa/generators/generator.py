@@ -29,6 +29,8 @@ class Generator(nn.Module, ABC):
         num_classes: Classes of a conditional generator; 0 if there are none.
         layers_share_latent: Whether all layers' codes are the same latent. If not, z is split between the layers, and a
             direction belongs to one of them.
+        edits_all_layers: Whether an edit moves the latent in every layer that reads it, whichever was analysed, unless
+            its layers are chosen. If not, each layer has a copy of its own, and those that were analysed are edited.
         default_layers: The layers that `all` means.
         truncation_center: Where the centre of truncation comes from; empty if the family cannot be truncated.
         noise: What the noise inputs are: "const" or "none"; empty if the family has none.
@@ -45,6 +47,7 @@ class Generator(nn.Module, ABC):
     channels: int
     num_classes: int = 0
     layers_share_latent: bool = True
+    edits_all_layers: bool = False
     truncation_center: str = ""
     noise: str = ""
     checkpoint_format: str = ""

@@ -99,7 +99,7 @@ class StyleBasedGenerator(Generator, ABC):
         truncation_layers: int | None = None,
     ) -> Tensor:
         self._check_inputs(label, truncation)
-        w = self.mapping(z, label)  # [N, D]
+        w: Tensor = self.mapping(z, label)  # [N, D]
         if not isinstance(truncation, Tensor) and truncation == 1:
             return w[:, None].repeat(1, self.num_layers, 1)  # [N, L, D]
         psi = truncation.reshape(-1, 1) if isinstance(truncation, Tensor) else truncation

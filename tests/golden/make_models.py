@@ -11,7 +11,7 @@ from onnx import TensorProto, helper
 from sefa.factorization import factorize
 from sefa.generators import DCGAN
 from sefa_export import bake, export_onnx
-from sefa_runtime import doctor
+from sefa_runtime import diagnosis
 
 GOLDEN = Path(__file__).parent
 NAMES = ("pose", "light", "direction-2", "direction-3")
@@ -58,7 +58,7 @@ def make_probe() -> None:
     graph = helper.make_graph([node], "probe", [x], [y], [weight])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     onnx.checker.check_model(model)
-    onnx.save(model, Path(doctor.__file__).parent / doctor.PROBE)
+    onnx.save(model, Path(diagnosis.__file__).parent / diagnosis.PROBE)
 
 
 if __name__ == "__main__":

@@ -156,3 +156,42 @@ def test_inputs_it_does_not_have_are_refused(golden: Path) -> None:
         generator.encode(torch.zeros(1, 20), label=torch.zeros(1, dtype=torch.int64))
     with pytest.raises(ArgumentError, match=r"psi must be 1, got 0\.7"):
         generator.encode(torch.zeros(1, 20), truncation=0.7)
+
+
+def test_a_label_behind_z_is_what_the_user_says(tmp_path: Path) -> None:
+    model = VARIANTS["dropout between, as omniart's"]  # of 10 inputs: a latent of 7 and 3 classes
+    torch.save(model.state_dict(), tmp_path / "netG.pth")
+    generator = sefa.load(tmp_path / "netG.pth", num_classes=3)
+    assert (generator.z_dim, generator.latent_dim, generator.code_dim, generator.num_classes) == (7, 7, 10, 3)
+    z, label = torch.randn(4, 7, generator=torch.Generator().manual_seed(1)), torch.tensor([2, 0, 1, 2])
+    with torch.no_grad():
+        image = generator.decode(generator.encode(z, label))
+        expected = model(torch.cat([z, torch.eye(3)[label]], dim=1)[:, :, None, None])
+    torch.testing.assert_close(image, expected, atol=1e-6, rtol=0)
+    bank = sefa.factorize(generator)
+    assert bank.vectors.shape == (7, 10)
+    assert not bank.vectors[:, 7:].any()
+    A = model.state_dict()["0.weight"].permute(1, 2, 3, 0).reshape(-1, 10)[:, :7].double()
+    _, _, right = torch.linalg.svd(A)
+    cosines = (bank.vectors[:, :7].double() * right).sum(dim=1).abs()
+    torch.testing.assert_close(cosines, torch.ones(7, dtype=torch.float64))
+
+
+def test_without_the_users_word_there_are_no_classes(tmp_path: Path) -> None:
+    torch.save(VARIANTS["grey, two layers"].state_dict(), tmp_path / "netG.pth")
+    for given in (None, 0):
+        generator = sefa.load(tmp_path / "netG.pth", num_classes=given)
+        assert (generator.z_dim, generator.latent_dim, generator.num_classes) == (7, 7, 0)
+
+
+@pytest.mark.parametrize("num_classes", [7, 8, -1])
+def test_more_classes_than_inputs_are_refused(tmp_path: Path, num_classes: int) -> None:
+    torch.save(VARIANTS["grey, two layers"].state_dict(), tmp_path / "netG.pth")
+    with pytest.raises(ArgumentError, match=rf"num_classes must be in 0\.\.6, .* got {num_classes}"):
+        sefa.load(tmp_path / "netG.pth", num_classes=num_classes)
+
+
+def test_a_label_is_needed_where_there_are_classes() -> None:
+    generator = DCGAN.from_state_dict(VARIANTS["grey, two layers"].state_dict(), num_classes=3)
+    with pytest.raises(ArgumentError, match=r"a label in 0\.\.2 is needed"):
+        generator.encode(torch.zeros(1, 4))

@@ -1,9 +1,45 @@
 """The formats that checkpoints come in, one file each."""
 
 from sefa.checkpoints.checkpoint import Format
-from sefa.checkpoints.formats import dcgan
+from sefa.checkpoints.formats import (
+    biggan_pytorch,
+    dcgan,
+    gan_zoo,
+    genforce_pggan,
+    genforce_stylegan,
+    genforce_stylegan2,
+    huggingface_biggan,
+    lucidrains,
+    nvidia_stylegan2,
+    nvidia_stylegan3,
+    nvidia_stylegan_xl,
+    rosinality,
+    tensorflow_pggan,
+    tensorflow_stylegan,
+    tensorflow_stylegan2,
+    theano,
+    unsupported,
+)
 
 # Asked in this order; the first that recognises a file loads it.
-FORMATS: tuple[Format, ...] = (dcgan.FORMAT,)
+FORMATS: tuple[Format, ...] = (
+    *unsupported.FORMATS,
+    dcgan.FORMAT,
+    biggan_pytorch.FORMAT,
+    huggingface_biggan.FORMAT,
+    genforce_stylegan2.FORMAT,
+    nvidia_stylegan2.FORMAT,
+    nvidia_stylegan3.FORMAT,
+    nvidia_stylegan_xl.FORMAT,
+    tensorflow_stylegan2.FORMAT,
+    rosinality.FORMAT,
+    genforce_pggan.FORMAT,
+    genforce_stylegan.FORMAT,
+    tensorflow_pggan.FORMAT,
+    tensorflow_stylegan.FORMAT,
+    gan_zoo.FORMAT,
+    lucidrains.FORMAT,
+    theano.FORMAT,
+)
 
 __all__ = ["FORMATS"]

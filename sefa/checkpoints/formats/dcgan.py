@@ -12,11 +12,11 @@ def recognises(checkpoint: Checkpoint) -> bool:
 
 
 def load(checkpoint: Checkpoint, options: LoadOptions) -> DCGAN:
-    """Build the generator."""
+    """Build the generator; class-conditional if the options say so."""
     for key, tensor in checkpoint.tensors.items():
         if not tensor.is_floating_point() and not key.endswith("num_batches_tracked"):
             raise CheckpointError(f"{key} is {tensor.dtype}, floating point weights were expected")
-    return DCGAN.from_state_dict(checkpoint.tensors)
+    return DCGAN.from_state_dict(checkpoint.tensors, options.num_classes or 0)
 
 
 FORMAT = Format("DCGAN", recognises, load)

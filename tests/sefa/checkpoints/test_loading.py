@@ -1,8 +1,3 @@
-import builtins
-import io
-import os
-import pickle
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -94,95 +89,15 @@ def test_the_format_before_zip_archives_is_read(state_dict: State, tmp_path: Pat
     torch.testing.assert_close(image_of(sefa.load(tmp_path / "old.pth")), expected)
 
 
-@pytest.mark.parametrize(
-    ("content", "message"),
-    [
-        (b"", "empty file"),
-        (b"  <!DOCTYPE html>\n<html>", "a web page"),
-        (b"<html><body>Sign in</body></html>", "a web page"),
-        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "a Git LFS pointer"),
-        (b"\x10\x00\x00\x00\x00\x00\x00\x00" + b'{"a":{}}' * 2, "a safetensors file"),
-        (b"hello", "not a checkpoint file"),
-        (b"\x00" * 1000, "not a checkpoint file"),
-        (b"\x1f\x8b\x08compressed", "not a checkpoint file"),
-        (b"PK\x03\x04 and no archive", "truncated or damaged"),
-        (b"\x80\x04 no pickle", "a pickle that torch.save did not write, or damaged"),
-    ],
-)
-def test_a_file_that_is_no_checkpoint_is_called_what_it_is(tmp_path: Path, content: bytes, message: str) -> None:
-    path = tmp_path / "netG.pth"
-    path.write_bytes(content)
-    with pytest.raises(CheckpointError, match=rf"netG\.pth: {message}"):
-        sefa.load(path)
-
-
-def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="no such file"):
-        sefa.load(tmp_path / "missing.pth")
-    with pytest.raises(CheckpointError, match="is a folder"):
-        sefa.load(tmp_path)
-
-
-def test_exported_models_are_called_that(golden: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="an ONNX model, already exported"):
-        sefa.load(golden / "tiny.onnx")
-    with zipfile.ZipFile(tmp_path / "model.pt", "w") as archive:
-        archive.writestr("model/constants.pkl", b"")
-    with pytest.raises(CheckpointError, match="a TorchScript archive"):
-        sefa.load(tmp_path / "model.pt")
-    with zipfile.ZipFile(tmp_path / "holiday.zip", "w") as archive:
-        archive.writestr("beach.jpg", b"")
-    with pytest.raises(CheckpointError, match="a zip archive that torch did not write"):
-        sefa.load(tmp_path / "holiday.zip")
-
-
-def test_a_checkpoint_cut_anywhere_is_refused(golden: Path, tmp_path: Path) -> None:
-    content = (golden / "dcgan_small_64.pth").read_bytes()
-    path = tmp_path / "cut.pth"
-    for length in range(0, len(content) - 1, len(content) // 50):
-        path.write_bytes(content[:length])
-        with pytest.raises(CheckpointError, match=r"cut\.pth: (empty file|truncated or damaged|not a checkpoint)"):
-            sefa.load(path)
-
-
-def test_an_old_checkpoint_cut_anywhere_is_refused(state_dict: State, tmp_path: Path) -> None:
-    buffer = io.BytesIO()
-    torch.save(state_dict, buffer, _use_new_zipfile_serialization=False)
-    path = tmp_path / "cut.pth"
-    for length in range(1, len(buffer.getvalue()) - 1, len(buffer.getvalue()) // 50):
-        path.write_bytes(buffer.getvalue()[:length])
-        with pytest.raises(CheckpointError, match=r"cut\.pth: "):
-            sefa.load(path)
-
-
-class Exploit:
-    """Runs a command when unpickled."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[Callable[..., Any], tuple[str]]:
-        return os.system, (f"touch {self.path}",)
-
-
-@pytest.mark.parametrize("as_torch_file", [True, False])
-def test_a_pickle_that_wants_to_run_code_is_refused_and_not_run(
-    tmp_path: Path, state_dict: State, as_torch_file: bool
-) -> None:
-    content = {"netG": state_dict, "extra": Exploit(tmp_path / "was_run")}
-    path = tmp_path / "netG.pth"
-    if as_torch_file:
-        torch.save(content, path)
-    else:
-        path.write_bytes(pickle.dumps({"extra": Exploit(tmp_path / "was_run")}))
-    with pytest.raises(CheckpointError, match=r"wants to run .*system: refused, nothing in it was run"):
-        sefa.load(path)
-    assert not (tmp_path / "was_run").exists()
+class Own(nn.Module):
+    """Of a program that is not installed where the file is read."""
 
 
 def test_a_whole_module_is_refused_with_what_to_save_instead(save: Save) -> None:
     with pytest.raises(CheckpointError, match=r"save the generator's state_dict\(\) instead"):
         sefa.load(save(nn.Sequential(nn.ConvTranspose2d(4, 3, 4))))
+    with pytest.raises(CheckpointError, match=r"whole module of class \S*test_loading\.Own, .*state_dict\(\) inst"):
+        sefa.load(save({"generator": Own(), "epoch": 3}))
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
@@ -211,20 +126,3 @@ def test_weights_that_are_not_finite_are_refused(state_dict: State, save: Save, 
 def test_a_torch_file_without_a_generator_is_refused(save: Save, content: Any, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
         sefa.load(save(content))
-
-
-def test_nothing_is_imported_for_a_checkpoint(golden: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    sefa.load(golden / "dcgan_small_64.pth")  # Whatever torch imports on its first load, it has by now.
-    path = tmp_path / "named.pth"
-    path.write_bytes(pickle.dumps({"a": 1}, protocol=2)[:-1] + b"cthis_module_does_not_exist\nx\n0.")
-    imported: list[str] = []
-    original = builtins.__import__
-
-    def spy(name: str, *arguments: Any, **options: Any) -> Any:
-        imported.append(name)
-        return original(name, *arguments, **options)
-
-    monkeypatch.setattr(builtins, "__import__", spy)
-    with pytest.raises(CheckpointError, match="named"):
-        sefa.load(path)
-    assert "this_module_does_not_exist" not in imported

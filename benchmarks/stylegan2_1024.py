@@ -1,0 +1,126 @@
+"""What reading and factorizing a 1024x1024 StyleGAN2 takes: python benchmarks/stylegan2_1024.py [-o RECORD.json]
+
+The checkpoints are of configuration F's sizes (30 million parameters), with random weights, in three formats. Each is
+read in a fresh process, alternating. They hold the averaged generator alone: with the other networks that files in
+circulation hold beside it, peak memory is a smaller multiple of the file.
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import sefa
+from sefa_runtime.files import write_whole
+from sefa_runtime.machine import describe_machine, describe_versions
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from stylegan2_files import Spec, genforce_state, nvidia_network, random_tensors, rosinality_state, write_nvidia
+
+CONFIG_F = Spec(
+    channels=(512, 512, 512, 512, 512, 256, 128, 64, 32), w_dim=512, z_dim=512, widths=(512,) * 8, clamp=256.0
+)
+ROUNDS = 5
+# What reading and factorizing may take.
+MAX_READ_S, MAX_PEAK_OVER_FILE, MAX_FACTORIZE_S = 3.0, 3.0, 0.5
+
+
+def main() -> None:
+    """Measure, print, and write the record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--measure", type=Path, help=argparse.SUPPRESS)  # for the fresh processes
+    arguments = parser.parse_args()
+    if arguments.measure is not None:
+        print(json.dumps(measure(arguments.measure)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        files = write_checkpoints(Path(folder))
+        runs: dict[str, list[dict[str, Any]]] = {name: [] for name in files}
+        for _ in range(ROUNDS):
+            for name, path in files.items():
+                command = [sys.executable, __file__, "--measure", str(path)]
+                done = subprocess.run(command, capture_output=True, text=True, check=True)
+                runs[name].append(json.loads(done.stdout))
+        sizes = {name: path.stat().st_size for name, path in files.items()}
+    results = {name: summarize(sizes[name], of_one) for name, of_one in runs.items()}
+    record = {
+        "what": "reading a StyleGAN2 of configuration F for 1024x1024, and factorizing all its layers",
+        "parameters_million": round(runs["genforce .pth"][0]["parameters"] / 1e6, 1),
+        "rounds": ROUNDS,
+        "threads": len(os.sched_getaffinity(0)),
+        "results": results,
+        "machine": describe_machine(),
+        "versions": describe_versions() | {"torch": str(torch.__version__)},
+    }
+    print(json.dumps(record, indent=2))
+    for name, result in results.items():
+        assert result["read_s"] < MAX_READ_S, f"reading {name} takes {result['read_s']} s"
+        assert result["peak_over_file"] < MAX_PEAK_OVER_FILE, f"{name}: peak {result['peak_over_file']} times the file"
+        assert result["factorize_s"] < MAX_FACTORIZE_S, f"factorizing takes {result['factorize_s']} s"
+    if arguments.output is not None:
+        write_whole(arguments.output, (json.dumps(record, indent=2) + "\n").encode())
+
+
+def write_checkpoints(folder: Path) -> dict[str, Path]:
+    """The same generator in each format, by format."""
+    tensors = random_tensors(CONFIG_F)
+    files = {name: folder / name.replace(" ", "") for name in ("genforce .pth", "rosinality .pt", "NVlabs .pkl")}
+    torch.save({"generator_smooth": genforce_state(CONFIG_F, tensors)}, files["genforce .pth"])
+    rosinality = {"g_ema": rosinality_state(CONFIG_F, tensors), "latent_avg": tensors["mapping.w_avg"]}
+    torch.save(rosinality, files["rosinality .pt"])
+    write_nvidia(files["NVlabs .pkl"], nvidia_network(CONFIG_F, tensors))
+    return files
+
+
+def measure(path: Path) -> dict[str, Any]:
+    """Read and factorize once, in this process."""
+    sefa.factorize  # noqa: B018 - imported on first use, as is sefa.load
+    load = sefa.load
+    before = resident_bytes()
+    started, cpu_started = time.perf_counter(), time.process_time()
+    generator = load(path)
+    read_s, read_cpu_s = time.perf_counter() - started, time.process_time() - cpu_started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
+    started, cpu_started = time.perf_counter(), time.process_time()
+    bank = sefa.factorize(generator)
+    factorize_s, factorize_cpu_s = time.perf_counter() - started, time.process_time() - cpu_started
+    assert bank.source.rank == generator.code_dim
+    return {
+        "read_s": read_s,
+        "read_cpu_s": read_cpu_s,
+        "peak": peak,
+        "factorize_s": factorize_s,
+        "factorize_cpu_s": factorize_cpu_s,
+        "parameters": sum(parameter.numel() for parameter in generator.parameters()),
+    }
+
+
+def resident_bytes() -> int:
+    """Memory that this process holds now; of Linux."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def summarize(size: int, runs: list[dict[str, Any]]) -> dict[str, float]:
+    """The median of the times, the greatest of the peaks; times of the CPU tell whether the machine was busy."""
+    return {
+        "file_mib": round(size / 2**20, 1),
+        "read_s": round(statistics.median(run["read_s"] for run in runs), 2),
+        "read_cpu_s": round(statistics.median(run["read_cpu_s"] for run in runs), 2),
+        "peak_over_file": round(max(run["peak"] for run in runs) / size, 2),
+        "factorize_s": round(statistics.median(run["factorize_s"] for run in runs), 2),
+        "factorize_cpu_s": round(statistics.median(run["factorize_cpu_s"] for run in runs), 2),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""PGAN of facebookresearch's pytorch_GAN_zoo."""
+
+import math
+from collections.abc import Mapping
+from itertools import product
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sefa.checkpoints import pggan_parts
+from sefa.checkpoints.assembly import check_keys, shape_of, source
+from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
+from sefa.checkpoints.growing import SQRT2, Growth, Weights, equalized, highest, up_kernel
+from sefa.checkpoints.placeholders import Placeholder
+from sefa.errors import CheckpointError
+from sefa.generators.pggan import PGGAN
+
+DENSE = "formatLayer.module"
+BASE = (4, 4)
+# Whether the image passes a tanh, by the loss it was trained with.
+TANH = {"WGANGP": False, "Logistic": False, "MSE": True, "DCGAN": True}
+MAX_CLASSES = 2**16
+
+
+def recognises(checkpoint: Checkpoint) -> bool:
+    """Its own name for the first layer."""
+    return f"{DENSE}.weight" in checkpoint.tensors
+
+
+def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:
+    """Build the generator."""
+    tensors = checkpoint.tensors
+    config = _config(checkpoint)
+    levels = 1 + max(
+        highest(tensors, r"toRGBLayers\.(\d{1,3})\..*"),
+        1 + highest(tensors, r"scaleLayers\.(\d{1,3})\..*"),
+    )
+    layers = [DENSE, "groupScale0.0.module"]
+    layers += [f"scaleLayers.{level}.{index}.module" for level in range(levels - 1) for index in (0, 1)]
+    images = [f"toRGBLayers.{level}.module" for level in range(levels)]
+    keys = [f"{name}.{entry}" for name in (*layers, *images) for entry in ("weight", "bias")]
+    check_keys(tensors, keys)
+    inputs = shape_of(tensors, f"{DENSE}.weight", 2)[1]
+    class_codes = _class_codes(config, inputs)
+    widths = [tensors[f"{name}.bias"].numel() for name in layers]
+    widths[0] = _channels(widths[0])
+    gained = _setting(config, "equalizedlR", bool, True)
+    return pggan_parts.build(
+        tensors,
+        layers=[_weights(name, gained, up=name.startswith("scaleLayers") and ".0.module" in name) for name in layers],
+        widths=widths,
+        images=[_weights(name, gained) for name in images],
+        channels=tensors[f"{images[0]}.bias"].numel(),
+        growth=_growth(config, levels),
+        z_dim=inputs - (0 if class_codes is None else class_codes.shape[1]),
+        class_codes=class_codes,
+        base=BASE,
+        slope=_setting(config, "leakyReluLeak", float, 0.2),
+        tanh=_tanh(config),
+        unused=keys,
+    )
+
+
+def _channels(rows: int) -> int:
+    """How many channels the first layer gives."""
+    channels, rest = divmod(rows, BASE[0] * BASE[1])
+    if rest or not channels:
+        raise CheckpointError(f"{DENSE}.bias has {rows} values, which are no channels of {BASE[0]}x{BASE[1]}")
+    return channels
+
+
+def _weights(name: str, gained: bool, up: bool = False) -> Weights:
+    """A layer computes (W·x + b)·√(2/fan_in): the bias is scaled like the weight. Those to an image do so, too."""
+
+    def weight(raw: Tensor) -> Tensor:
+        effective = equalized(raw) if gained else raw
+        return up_kernel(effective, fused=False) if up else effective
+
+    def bias(raw: Tensor, raw_weight: Tensor) -> Tensor:
+        return raw * (SQRT2 / math.sqrt(raw_weight[0].numel())) if gained else raw
+
+    return Weights(source(f"{name}.weight", convert=weight), source(f"{name}.bias", f"{name}.weight", convert=bias))
+
+
+def _config(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    content = checkpoint.content.get("config") if isinstance(checkpoint.content, Mapping) else None
+    config = content.state if isinstance(content, Placeholder) else content
+    if not isinstance(config, Mapping):
+        raise CheckpointError(
+            "missing config, which stands beside the weights where pytorch_GAN_zoo saves them: "
+            "without it, the image's blending and activation are unknown"
+        )
+    if _setting(config, "perChannelNormalization", bool, True) is False:
+        raise CheckpointError("its config has perChannelNormalization = False, with which the original draws no image")
+    return config
+
+
+def _setting(config: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
+    value = config.get(name, default)
+    if kind is float and type(value) is int:
+        value = float(value)
+    if type(value) is not kind:
+        raise CheckpointError(f"its config has {name} = {value!r}, {kind.__name__} was expected")
+    return value
+
+
+def _growth(config: Mapping[str, Any], levels: int) -> Growth:
+    """The share `alpha` of the level before; nothing is blended into the first."""
+    alpha = _setting(config, "alpha", float, 0.0)
+    if not 0 <= alpha <= 1 or (alpha and levels == 1):
+        raise CheckpointError(f"its config has alpha = {alpha:g} for {levels} levels, 0 to 1 was expected")
+    return Growth(levels, alpha, 1)
+
+
+def _tanh(config: Mapping[str, Any]) -> bool:
+    loss = _setting(config, "lossCriterion", str, "")
+    if loss not in TANH:
+        raise CheckpointError(f"its config has lossCriterion = {loss!r}, one of {', '.join(TANH)} was expected")
+    return TANH[loss]
+
+
+def _class_codes(config: Mapping[str, Any], inputs: int) -> Tensor | None:
+    """What follows z: a one-hot vector for each attribute. A class is one value of each; the last varies fastest."""
+    length = _setting(config, "categoryVectorDim", int, 0)
+    noise = _setting(config, "noiseVectorDim", int, inputs - length)
+    if length < 0 or noise < 1 or noise + length != inputs:
+        raise CheckpointError(
+            f"its config has noiseVectorDim = {noise} and categoryVectorDim = {length}, "
+            f"but {DENSE}.weight takes {inputs} values"
+        )
+    if not length:
+        return None
+    sizes = _attribute_sizes(config.get("attribKeysOrder"), length)
+    if math.prod(sizes) > MAX_CLASSES:
+        raise CheckpointError(
+            f"its {len(sizes)} attributes have {math.prod(sizes)} combinations; up to {MAX_CLASSES} can be numbered"
+        )
+    rows = [F.one_hot(torch.arange(size), size).float() for size in sizes]
+    return torch.stack([torch.cat(row) for row in product(*rows)])  # [num_classes, length]
+
+
+def _attribute_sizes(attributes: object, length: int) -> list[int]:
+    """How many values each attribute has, in the order in which their vectors follow one another."""
+    if attributes is None:
+        return [length]
+    try:
+        assert isinstance(attributes, Mapping)
+        ordered = sorted(attributes.values(), key=lambda attribute: int(attribute["order"]))
+        sizes = [len(attribute["values"]) for attribute in ordered]
+    except (AssertionError, KeyError, TypeError, ValueError):
+        sizes = []
+    if sum(sizes) != length or 0 in sizes:
+        raise CheckpointError(f"its config's attribKeysOrder does not tell what {length} values of the label mean")
+    return sizes
+
+
+FORMAT = Format("pytorch_GAN_zoo PGAN", recognises, load)

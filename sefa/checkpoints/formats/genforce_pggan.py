@@ -1,0 +1,78 @@
+"""PGGAN of genforce: the SeFa repository's and its model zoo's."""
+
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from sefa.checkpoints import pggan_parts
+from sefa.checkpoints.assembly import check_keys, shape_of, source
+from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
+from sefa.checkpoints.growing import Growth, Weights, channels_of, equalized, highest, split_latent, up_kernel
+from sefa.generators.pggan import PGGAN
+
+
+def recognises(checkpoint: Checkpoint) -> bool:
+    """Numbered layers, the first of which is a convolution of z as an image, and numbered outputs."""
+    tensors = checkpoint.tensors
+    first = tensors.get("layer0.weight")
+    return first is not None and first.ndim == 4 and highest(tensors, r"output(\d{1,3})\.\w+") >= 0
+
+
+def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:
+    """Build the generator."""
+    tensors = checkpoint.tensors
+    levels = 1 + max(highest(tensors, r"layer(\d{1,3})\.\w+") // 2, highest(tensors, r"output(\d{1,3})\.\w+"))
+    layers = [f"layer{k}" for k in range(2 * levels)]
+    outputs = [f"output{level}" for level in range(levels)]
+    keys = ["lod", *(f"{name}.{entry}" for name in (*layers, *outputs) for entry in ("weight", "bias"))]
+    check_keys(tensors, keys)
+    _, inputs, height, width = shape_of(tensors, "layer0.weight", 4)
+    widths = channels_of(tensors, (f"{name}.bias" for name in layers))
+    # Where the original fuses doubling and convolution, it stores [in, out, 3, 3], which shows if in and out differ.
+    fused = any(
+        widths[k - 1] != widths[k] and shape_of(tensors, f"layer{k}.weight", 4)[:2] == (widths[k - 1], widths[k])
+        for k in range(2, len(layers), 2)
+    )
+    up_weight = partial(_up_weight, fused=fused)
+    return pggan_parts.build(
+        tensors,
+        layers=[
+            Weights(
+                source("layer0.weight", convert=_dense_weight),
+                source("layer0.bias", convert=lambda bias: bias.repeat_interleave(height * width)),
+            ),
+            *(
+                Weights(
+                    source(f"{name}.weight", convert=equalized if k % 2 else up_weight),
+                    source(f"{name}.bias"),
+                )
+                for k, name in enumerate(layers)
+                if k
+            ),
+        ],
+        widths=widths,
+        images=[
+            Weights(source(f"{name}.weight", convert=partial(equalized, gain=1)), source(f"{name}.bias"))
+            for name in outputs
+        ],
+        channels=channels_of(tensors, ["output0.bias"])[0],
+        growth=Growth.at(tensors["lod"], levels),
+        z_dim=split_latent(inputs, options.num_classes),
+        class_codes=torch.eye(options.num_classes) if options.num_classes else None,
+        base=(height, width),
+        normalize_z=True,
+        unused=keys,
+    )
+
+
+def _dense_weight(weight: Tensor) -> Tensor:
+    """[C, D, h, w] to [C·h·w, D]: on a 1x1 image, padded by kernel - 1, a convolution is its kernel turned around."""
+    return equalized(weight).flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2)
+
+
+def _up_weight(weight: Tensor, fused: bool) -> Tensor:
+    return up_kernel(equalized(weight.transpose(0, 1) if fused else weight), fused)
+
+
+FORMAT = Format("genforce PGGAN", recognises, load)

@@ -1,0 +1,27 @@
+"""Pickles of the Theano version of progressive growing: recognised, so that the user is told what to do instead."""
+
+from typing import NoReturn
+
+from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
+from sefa.checkpoints.placeholders import Placeholder
+from sefa.errors import CheckpointError
+
+CLASS = "network.Network"
+
+
+def recognises(checkpoint: Checkpoint) -> bool:
+    """One network, or several, of the class that the Theano version had."""
+    content = checkpoint.content
+    networks = content if isinstance(content, tuple | list) else (content,)
+    return any(isinstance(network, Placeholder) and network.class_name == CLASS for network in networks)
+
+
+def load(checkpoint: Checkpoint, options: LoadOptions) -> NoReturn:
+    """Refuse."""
+    raise CheckpointError(
+        "it was written by Python 2, and its networks are lists of Theano's layers: "
+        "take the TensorFlow version's pickle of the same network"
+    )
+
+
+FORMAT = Format("Theano PGGAN", recognises, load)

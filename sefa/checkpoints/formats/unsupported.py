@@ -1,0 +1,90 @@
+"""Checkpoints that are recognised, so that the user is told what they are: there is nothing in them to be loaded."""
+
+import re
+from collections.abc import Callable
+from typing import NoReturn
+
+from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
+from sefa.checkpoints.objects import PersistedModule, Placeholder
+from sefa.errors import CheckpointError
+
+NO_LATENT = "it turns images into images, there is no latent code to find directions in"
+NOT_A_GAN = "diffusion models have no latent code as GANs do"
+NEEDS_GENERATOR = "the generator's checkpoint is needed"
+NO_STYLE = "its blocks have no transforms of the latent beyond the first, and are not supported"
+
+
+def _refused(name: str, reason: str, recognises: Callable[[Checkpoint], bool]) -> Format:
+    def load(checkpoint: Checkpoint, options: LoadOptions) -> NoReturn:
+        raise CheckpointError(reason)
+
+    return Format(name, recognises, load)
+
+
+def _with_keys(*patterns: str, without: str | None = None) -> Callable[[Checkpoint], bool]:
+    """Whether each pattern is the beginning of one of the keys, and `without` of none."""
+
+    def recognises(checkpoint: Checkpoint) -> bool:
+        keys = "\n".join(checkpoint.tensors)
+        present = all(re.search(f"^{pattern}", keys, re.MULTILINE) for pattern in patterns)
+        return present and not (without and re.search(f"^{without}", keys, re.MULTILINE))
+
+    return recognises
+
+
+def _of_class(entry: str, class_name: str, without: str | None = None) -> Callable[[Checkpoint], bool]:
+    """Whether a pickle has a network of this class (a regular expression) at a key, and nothing at another."""
+
+    def recognises(checkpoint: Checkpoint) -> bool:
+        content = checkpoint.content
+        if not isinstance(content, dict) or (without and content.get(without) is not None):
+            return False
+        network = content.get(entry)
+        if not isinstance(network, PersistedModule | Placeholder):
+            return False
+        return re.fullmatch(class_name, network.class_name) is not None
+
+    return recognises
+
+
+FORMATS = (
+    _refused(
+        "SWAGAN",
+        "its images are wavelet coefficients until the end, which is not supported",
+        _with_keys(r"conv1\.conv\.modulation\.weight$", r"(to_rgbs\.\d+\.)?iwt\.ll$"),
+    ),
+    _refused(
+        "an encoder of photos into StyleGAN's codes (pSp, e4e)",
+        "the checkpoint of the StyleGAN2 generator that it was trained with is needed",
+        _with_keys(r"encoder\.", r"decoder\.conv1\.conv\.modulation\.weight$"),
+    ),
+    _refused("FastGAN", NO_STYLE, _with_keys(r"init\.", r"feat_8\.", r"se_64\.")),
+    _refused("Projected GAN's FastGAN", NO_STYLE, _of_class("G_ema", r".*\bnetworks_fastgan\..*")),
+    _refused("EG3D", "its images depend on a camera, which is not supported", _of_class("G_ema", "TriPlaneGenerator")),
+    _refused("an NVlabs pickle of a discriminator", NEEDS_GENERATOR, _of_class("D", ".*Discriminator", "G_ema")),
+    _refused("NVlabs' EDM", NOT_A_GAN, _of_class("ema", r"(\w+Precond|Precond)")),
+    _refused(
+        "rosinality's StyleGAN2 discriminator",
+        NEEDS_GENERATOR,
+        _with_keys(r"convs\.0\.0\.weight$", r"final_linear\.0\.weight$"),
+    ),
+    _refused(
+        "a discriminator of genforce",
+        NEEDS_GENERATOR,
+        _with_keys(r"input0\.weight$", r"layer0\.weight$", without=r"output0\.weight$"),
+    ),
+    _refused(
+        "a BigGAN discriminator",
+        NEEDS_GENERATOR,
+        _with_keys(r"blocks\.0\.0\.conv1\.weight$", r"embed\.weight$", without=r"output_layer\."),
+    ),
+    _refused("a latent diffusion model", NOT_A_GAN, _with_keys(r"model\.diffusion_model\.")),
+    _refused(
+        "VQGAN",
+        "its codes are grids of words from a codebook, with no latent vector to find directions in",
+        _with_keys(r"quantize\.embed", r"decoder\.conv_in\.weight$"),
+    ),
+    _refused("CycleGAN", NO_LATENT, _with_keys(r"model\.\d+\.conv_block\.\d+\.weight$")),
+    _refused("pix2pix", NO_LATENT, _with_keys(r"model\.model\.0\.weight$", r"model\.model\.1\.model\.")),
+    _refused("ESRGAN", NO_LATENT, _with_keys(r"conv_first\.weight$", r"(body|RRDB_trunk)\.0\.")),
+)

@@ -1,0 +1,250 @@
+"""What stands for the names that checkpoints' pickles call: functions of our own, by exact module and name.
+
+Each is called with the limits and then with what the pickle has as arguments, which may be anything.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sefa.checkpoints.arrays import StoredArray, StoredDtype, array_of, is_number, is_shape
+from sefa.checkpoints.limits import Limits
+from sefa.checkpoints.names import RUNNING, Name, refuse_to_run
+from sefa.checkpoints.objects import PersistedModule, TensorFlowNetwork
+from sefa.checkpoints.pickles import Table, dict_of, is_key
+from sefa.checkpoints.placeholders import Placeholder
+from sefa.errors import CheckpointError
+
+# Names of torch's storages in pickles, and what they hold; of quantised numbers, the integers.
+STORAGES: dict[str, torch.dtype] = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+    "UntypedStorage": torch.uint8,
+    "ComplexFloatStorage": torch.complex64,
+    "ComplexDoubleStorage": torch.complex128,
+    "QInt8Storage": torch.int8,
+    "QUInt8Storage": torch.uint8,
+    "QInt32Storage": torch.int32,
+}
+STORAGE_MODULES = ("torch", "torch.cuda", "torch.storage")
+
+
+@dataclass(frozen=True)
+class Storage:
+    """The numbers that tensors are views of, shape [numel]."""
+
+    numbers: Tensor
+
+
+def storage_dtype(kind: object) -> torch.dtype:
+    """What a storage holds whose type a pickle names as `torch.FloatStorage`.
+
+    Raises:
+        CheckpointError: If it is no storage's name.
+    """
+    if not isinstance(kind, Name) or kind.module not in STORAGE_MODULES or kind.name not in STORAGES:
+        raise CheckpointError("damaged: weights of no known type")
+    return STORAGES[kind.name]
+
+
+def _rebuild_tensor(
+    limits: Limits, storage: object, offset: object, size: object, stride: object, *rest: object
+) -> Tensor:
+    return _view(limits, storage, offset, size, stride)
+
+
+def _rebuild_tensor_v3(
+    limits: Limits,
+    storage: object,
+    offset: object,
+    size: object,
+    stride: object,
+    requires_grad: object,
+    hooks: object,
+    dtype: object,
+    *rest: object,
+) -> Tensor:
+    # Of the types that came without a storage of their own: float8, unsigned integers.
+    kind = getattr(torch, dtype.name, None) if isinstance(dtype, Name) and dtype.module == "torch" else None
+    if not isinstance(kind, torch.dtype) or not isinstance(storage, Storage):
+        raise CheckpointError("damaged: a tensor of no known type")
+    return _view(limits, Storage(storage.numbers.view(kind)), offset, size, stride)
+
+
+def _view(limits: Limits, storage: object, offset: object, size: object, stride: object) -> Tensor:
+    if not isinstance(storage, Storage) or type(offset) is not int or not is_shape(size) or not is_shape(stride):
+        raise CheckpointError("damaged: a tensor without its storage")
+    numel = math.prod(size)
+    last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
+    if offset < 0 or (numel and last >= len(storage.numbers)):
+        raise CheckpointError("damaged: a tensor that reaches beyond its storage")
+    limits.spend_elements(numel)
+    # as_strided counts from the beginning of what it is a view of.
+    return torch.as_strided(storage.numbers, size, stride, storage.numbers.storage_offset() + (offset if numel else 0))
+
+
+def _rebuild_parameter(limits: Limits, tensor: object, *rest: object) -> object:
+    return tensor
+
+
+def _rebuild_from_type(limits: Limits, function: object, kind: object, arguments: object, *rest: object) -> object:
+    # Of tensors that carry attributes, and of subclasses.
+    if not isinstance(function, Name) or not isinstance(arguments, tuple):
+        raise CheckpointError("damaged: a tensor without its storage")
+    rebuild = TABLE.get((function.module, function.name))
+    if rebuild in (_rebuild_tensor, _rebuild_tensor_v3, _rebuild_parameter):
+        return rebuild(limits, *arguments)
+    return Placeholder(str(function))
+
+
+def _rebuild_from_array(limits: Limits, array: object, *rest: object) -> Tensor:
+    # Of tensors that were on a TPU.
+    numbers = array.array if isinstance(array, StoredArray) else None
+    if numbers is None:
+        raise CheckpointError("damaged: a tensor without its numbers")
+    limits.spend_elements(numbers.size)
+    return torch.from_numpy(np.array(numbers, dtype=numbers.dtype.newbyteorder("=")))
+
+
+def _persisted(limits: Limits, meta: object, *rest: object) -> PersistedModule:
+    # Its source text is an entry beside these, and stays text.
+    class_name, state = (meta.get("class_name"), meta.get("state")) if isinstance(meta, dict) else (None, None)
+    if not isinstance(class_name, str) or not isinstance(state, dict):
+        raise CheckpointError("damaged: a network without its class or state")
+    containers = [state.get(name) for name in ("_parameters", "_buffers", "_modules")]
+    limits.spend_work(len(state) + sum(len(container) for container in containers if isinstance(container, dict)))
+    return PersistedModule(class_name, state)
+
+
+def _dict(limits: Limits, pairs: object = (), *rest: object) -> dict[Any, Any]:
+    if isinstance(pairs, dict):
+        limits.spend_work(len(pairs))
+        return dict(pairs)
+    return dict_of([item for pair in _items(limits, pairs) for item in _items(limits, pair, 2)])
+
+
+def _default_dict(limits: Limits, factory: object = None, pairs: object = (), *rest: object) -> dict[Any, Any]:
+    return _dict(limits, pairs)
+
+
+def _list(limits: Limits, items: object = ()) -> list[Any]:
+    return list(_items(limits, items))
+
+
+def _tuple(limits: Limits, items: object = ()) -> tuple[Any, ...]:
+    return tuple(_items(limits, items))
+
+
+def _set(limits: Limits, items: object = ()) -> set[Any]:
+    return set(filter(is_key, _items(limits, items)))
+
+
+def _frozenset(limits: Limits, items: object = ()) -> frozenset[Any]:
+    return frozenset(_set(limits, items))
+
+
+def _items(limits: Limits, items: object, length: int | None = None) -> list[Any] | tuple[Any, ...]:
+    if not isinstance(items, list | tuple) or length not in (None, len(items)):
+        raise CheckpointError("damaged: a container without its items")
+    limits.spend_work(len(items))
+    return items
+
+
+def _new_object(limits: Limits, kind: object, *arguments: object) -> object:
+    if not isinstance(kind, Name):
+        raise CheckpointError("damaged: an object of no class")
+    made = TABLE.get((kind.module, kind.name))
+    return made(limits) if made in (_dict, _network) else Placeholder(str(kind))
+
+
+def _encode(limits: Limits, text: object, encoding: object = "latin1") -> bytes:
+    # How Python 3 writes bytes for Python 2.
+    if not isinstance(text, str):
+        raise CheckpointError("damaged: bytes that are no text")
+    limits.spend_work(1 + len(text) // 64)
+    return text.encode("latin1")
+
+
+def _bytes(limits: Limits, content: object = b"", *rest: object) -> bytes:
+    return content if isinstance(content, bytes) else _encode(limits, content)
+
+
+def _method(limits: Limits, owner: object, name: object, *rest: object) -> Placeholder:
+    # getattr is how Python pickles a method; with anything that a method does not need it is an attack.
+    is_owner = isinstance(owner, Placeholder | PersistedModule) or (
+        isinstance(owner, Name) and owner.module != "builtins"
+    )
+    if not is_owner or not isinstance(name, str) or name.startswith("_") or RUNNING.fullmatch(name):
+        refuse_to_run(Name("builtins", "getattr"))
+    return Placeholder(f"method {name}")
+
+
+def _dtype(limits: Limits, name: object, *rest: object) -> StoredDtype | Placeholder:
+    return StoredDtype(name) if is_number(name) else Placeholder("numpy.dtype")
+
+
+def _scalar(limits: Limits, dtype: object, data: object = b"") -> object:
+    return array_of(data, dtype, ())[()] if isinstance(dtype, StoredDtype) else Placeholder("numpy.generic")
+
+
+def _array(limits: Limits, *rest: object) -> StoredArray:
+    return StoredArray()  # A state follows.
+
+
+def _array_from_buffer(
+    limits: Limits, data: object, dtype: object, shape: object, order: object, *rest: object
+) -> StoredArray:
+    return StoredArray(array_of(data, dtype, shape, order == "F") if isinstance(dtype, StoredDtype) else None)
+
+
+def _network(limits: Limits, *rest: object) -> TensorFlowNetwork:
+    return TensorFlowNetwork()  # A state follows.
+
+
+TABLE: Table = {
+    ("builtins", "set"): _set,
+    ("builtins", "frozenset"): _frozenset,
+    ("builtins", "list"): _list,
+    ("builtins", "tuple"): _tuple,
+    ("builtins", "dict"): _dict,
+    ("builtins", "bytes"): _bytes,
+    ("builtins", "getattr"): _method,
+    ("_codecs", "encode"): _encode,
+    ("copyreg", "_reconstructor"): _new_object,
+    ("copyreg", "__newobj__"): _new_object,
+    ("collections", "OrderedDict"): _dict,
+    ("collections", "defaultdict"): _default_dict,
+    ("dnnlib.util", "EasyDict"): _dict,
+    ("torch_utils.persistence", "_reconstruct_persistent_obj"): _persisted,
+    ("torch", "Size"): _tuple,
+    ("torch.nn.parameter", "Parameter"): _rebuild_parameter,
+    ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+    ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
+    ("torch._utils", "_rebuild_tensor"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v3"): _rebuild_tensor_v3,
+    ("torch._utils", "_rebuild_device_tensor_from_numpy"): _rebuild_from_array,
+    ("torch._utils", "_rebuild_device_tensor_from_cpu_tensor"): _rebuild_parameter,
+    ("torch._tensor", "_rebuild_from_type_v2"): _rebuild_from_type,
+    ("numpy", "dtype"): _dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _array,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy.core.numeric", "_frombuffer"): _array_from_buffer,
+    ("numpy._core.multiarray", "_reconstruct"): _array,
+    ("numpy._core.multiarray", "scalar"): _scalar,
+    ("numpy._core.numeric", "_frombuffer"): _array_from_buffer,
+    ("tfutil", "Network"): _network,
+    ("dnnlib.tflib.network", "Network"): _network,
+}

@@ -1,0 +1,45 @@
+"""What the formats of TensorFlow's progressively grown generators have in common."""
+
+import math
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from sefa.errors import CheckpointError
+
+
+def levels_of(names: Iterable[str]) -> int:
+    """How many levels there are variables of, by their scopes: 4x4, 8x8, ..."""
+    sizes = [int(match[1]) for name in names if (match := re.match(r"(?:.*/)?(\d{1,6})x\1/", name))]
+    return 1 + max((round(math.log2(size / 4)) for size in sizes if size >= 4), default=0)
+
+
+def check_kwargs(kwargs: Mapping[str, Any], allowed: Mapping[str, tuple[object, ...]]) -> None:
+    """Refuse a network built with options under which the same variables mean something else.
+
+    Args:
+        kwargs: What the trainer passed.
+        allowed: By name, the values that are understood; other options leave the inference as it is.
+
+    Raises:
+        CheckpointError: If an option has another value; all of them are in the message.
+    """
+    others = [f"{name} = {kwargs[name]!r}" for name in allowed if name in kwargs and kwargs[name] not in allowed[name]]
+    if others:
+        raise CheckpointError(f"its network was built with {', '.join(others)}, which is not supported")
+
+
+def integer(kwargs: Mapping[str, Any], name: str, default: int) -> int:
+    """A size among the options.
+
+    Raises:
+        CheckpointError: If it is no natural number.
+    """
+    value = kwargs.get(name, default)
+    if isinstance(value, np.integer):
+        value = value.item()
+    if type(value) is not int or value < 0:
+        raise CheckpointError(f"its network was built with {name} = {value!r}, a natural number was expected")
+    return value

@@ -1,0 +1,222 @@
+"""BigGAN: residual blocks whose batch norms are conditioned on the class, and on chunks of the latent.
+
+Source: Brock, Donahue & Simonyan, "Large Scale GAN Training for High Fidelity Natural Image Synthesis", ICLR 2019,
+figure 15.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sefa.generators.generator import Generator, Truncation
+
+
+class ConditionalNorm(nn.Module):
+    """A batch norm conditioned on a code y: (x - mean) / std · (1 + gain(y)) + bias(y).
+
+    As mean and std are constants, that is x·scale(y) + shift(y) with one affine map of y:
+    scale(y) = (1 + gain(y)) / std, and shift(y) = bias(y) - mean·scale(y).
+    """
+
+    def __init__(self, channels: int, code_dim: int) -> None:
+        super().__init__()
+        self.affine = nn.Linear(code_dim, 2 * channels)
+
+    @staticmethod
+    def folded_weight(gain: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+        """The weight of `affine`, [2C, D].
+
+        Args:
+            gain: Weight of gain(y), [C, D].
+            bias: Weight of bias(y), [C, D].
+            mean: Shape [C].
+            variance: Shape [C], epsilon included.
+        """
+        scale = variance.double().rsqrt()[:, None] * gain  # [C, D]
+        return torch.cat([scale, bias - mean[:, None] * scale]).float()
+
+    @staticmethod
+    def folded_bias(mean: Tensor, variance: Tensor) -> Tensor:
+        """The bias of `affine`, [2C]: scale and shift of y = 0."""
+        inverse_std = variance.double().rsqrt()
+        return torch.cat([inverse_std, -mean * inverse_std]).float()
+
+    def gain_and_bias(self) -> Tensor:
+        """The weights of gain(y) and bias(y), [2C, D]: folding undone, with 1 / std and -mean / std from y = 0."""
+        scale, shift = self.affine.weight.double().chunk(2)
+        inverse_std, center = self.affine.bias.double()[:, None].chunk(2)
+        return torch.cat([scale / inverse_std, shift - center / inverse_std * scale]).float()
+
+    def forward(self, x: Tensor, y: Tensor) -> Tensor:
+        """[N, C, H, W] and [N, D] -> [N, C, H, W]."""
+        scale, shift = self.affine(y)[:, :, None, None].chunk(2, dim=1)  # [N, C, 1, 1] each
+        normed: Tensor = x * scale + shift
+        return normed
+
+
+class Norm(nn.Module):
+    """A batch norm that is not conditioned, as x·weight + bias."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels, 1, 1))
+        self.bias = nn.Parameter(torch.empty(channels, 1, 1))
+
+    @staticmethod
+    def fold(gain: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+        """`weight` and `bias` for (x - mean) / √variance · gain + bias, of [C] each; the variance with epsilon."""
+        weight = gain * variance.double().rsqrt()
+        shift = bias - mean * weight
+        return weight.float()[:, None, None], shift.float()[:, None, None]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, C, H, W]."""
+        return x * self.weight + self.bias
+
+
+class Attention(nn.Module):
+    """Self-attention: x + o(Σ_k softmax_k(theta(x)ᵀ·phi(x)_k) g(x)_k), with keys k at half the resolution.
+
+    The factor gamma of the attended values is multiplied into o.
+    """
+
+    def __init__(self, channels: int, key_dim: int, value_dim: int) -> None:
+        super().__init__()
+        self.theta = nn.Conv2d(channels, key_dim, 1, bias=False)
+        self.phi = nn.Conv2d(channels, key_dim, 1, bias=False)
+        self.g = nn.Conv2d(channels, value_dim, 1, bias=False)
+        self.o = nn.Conv2d(value_dim, channels, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, C, H, W]."""
+        queries = self.theta(x).flatten(2).transpose(1, 2)  # [N, HW, key_dim]
+        keys = F.max_pool2d(self.phi(x), 2).flatten(2)  # [N, key_dim, HW/4]
+        values = F.max_pool2d(self.g(x), 2).flatten(2).transpose(1, 2)  # [N, HW/4, value_dim]
+        attended = torch.softmax(queries @ keys, dim=2) @ values  # [N, HW, value_dim]
+        attended = attended.transpose(1, 2).reshape(-1, self.o.in_channels, *x.shape[2:])  # [N, value_dim, H, W]
+        summed: Tensor = x + self.o(attended)
+        return summed
+
+
+class Block(nn.Module):
+    """A residual block that doubles the size."""
+
+    def __init__(self, in_channels: int, out_channels: int, code_dim: int) -> None:
+        super().__init__()
+        self.bn1 = ConditionalNorm(in_channels, code_dim)
+        self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
+        self.bn2 = ConditionalNorm(out_channels, code_dim)
+        self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
+        self.conv_sc = nn.Conv2d(in_channels, out_channels, 1)
+
+    def forward(self, h: Tensor, y: Tensor) -> Tensor:
+        """[N, C, H, W] and the condition [N, D] -> [N, C', 2H, 2W]."""
+        a = self.conv1(upsample(F.relu(self.bn1(h, y))))
+        a = self.conv2(F.relu(self.bn2(a, y)))
+        # A 1x1 convolution of repeated pixels repeats the convolved ones: four times less work before than after.
+        summed: Tensor = a + upsample(self.conv_sc(h))
+        return summed
+
+    def gain_and_bias(self) -> Tensor:
+        """What the block's norms make of their condition, [rows, D]."""
+        return torch.cat([self.bn1.gain_and_bias(), self.bn2.gain_and_bias()])
+
+
+def upsample(x: Tensor) -> Tensor:
+    """Twice the size, each pixel four times."""
+    return F.interpolate(x, scale_factor=2.0, mode="nearest")
+
+
+class BigGAN(Generator):
+    """The generator of a BigGAN of any size, of one of two kinds.
+
+        h = linear(latent) as an image;  h = block_i(h, y_i), after some attention;  image = tanh(conv(relu(norm(h))))
+
+    Hierarchical: z is split in equal chunks. Layer 0's goes to `linear`; layer i + 1's, behind which the class's
+    embedding stands, is y_i. Each layer's code is its own chunk and the embedding.
+
+    Not hierarchical: all of z goes to `linear`, and every y_i is the class's embedding: there is one layer. Where the
+    norms keep a row per class in place of an embedding, the embedding is a one-hot vector.
+    """
+
+    family = "biggan"
+
+    def __init__(
+        self,
+        latent_dim: int,
+        embedding_shape: tuple[int, int],
+        bottom_width: int,
+        widths: Sequence[int],
+        attentions: dict[int, tuple[int, int]],
+        channels: int,
+        hierarchical: bool,
+    ) -> None:
+        """Build without weights.
+
+        Args:
+            latent_dim: Length of z, or of one of its chunks.
+            embedding_shape: Classes, and the length of a class's embedding.
+            bottom_width: Size of the image that `linear` makes.
+            widths: Its channels, and the channels that each block gives.
+            attentions: For each block that attention follows, its key_dim and value_dim.
+            channels: Channels of the image.
+            hierarchical: Whether z is split between the layers.
+        """
+        super().__init__()
+        self.num_classes, embed_dim = embedding_shape
+        blocks = len(widths) - 1
+        self.hierarchical = hierarchical
+        self.num_layers = 1 + blocks if hierarchical else 1
+        self.layers_share_latent = not hierarchical
+        self.z_dim = latent_dim * self.num_layers
+        self.code_dim = latent_dim + embed_dim
+        self.resolution = (bottom_width * 2**blocks,) * 2
+        self.channels = channels
+        self._latent_dim = latent_dim
+        self._bottom = (widths[0], bottom_width, bottom_width)
+        condition_dim = self.code_dim if hierarchical else embed_dim
+
+        self.embedding = nn.Parameter(torch.empty(self.num_classes, embed_dim))
+        self.linear = nn.Linear(latent_dim, widths[0] * bottom_width**2)
+        self.layers = nn.ModuleList()
+        for i in range(blocks):
+            self.layers.append(Block(widths[i], widths[i + 1], condition_dim))
+            if i in attentions:
+                self.layers.append(Attention(widths[i + 1], *attentions[i]))
+        self.norm = Norm(widths[-1])
+        self.conv = nn.Conv2d(widths[-1], channels, 3, padding=1)
+
+    @property
+    def latent_dim(self) -> int:
+        return self._latent_dim
+
+    def encode(
+        self,
+        z: Tensor,
+        label: Tensor | None = None,
+        truncation: Truncation = 1.0,
+        truncation_layers: int | None = None,
+    ) -> Tensor:
+        self._check_inputs(label, truncation)
+        assert label is not None
+        embedding = F.embedding(label, self.embedding)[:, None]  # [N, 1, embed_dim]
+        chunks = z.reshape(-1, self.num_layers, self.latent_dim)  # [N, L, latent_dim]
+        return torch.cat([chunks, embedding.repeat(1, self.num_layers, 1)], dim=2)  # [N, L, D]
+
+    def decode(self, codes: Tensor) -> Tensor:
+        h = self.linear(codes[:, 0, : self.latent_dim]).reshape(-1, *self._bottom)  # [N, C, bottom, bottom]
+        index = 0
+        for layer in self.layers:
+            if isinstance(layer, Block):
+                index += 1
+                h = layer(h, codes[:, index] if self.hierarchical else codes[:, 0, self.latent_dim :])
+            else:
+                h = layer(h)
+        return torch.tanh(self.conv(F.relu(self.norm(h))))  # [N, C, H, W]
+
+    def affines(self) -> list[Tensor]:
+        linear = F.pad(self.linear.weight.detach(), (0, self.code_dim - self.latent_dim))
+        blocks = [layer.gain_and_bias().detach() for layer in self.layers if isinstance(layer, Block)]
+        return [linear, *blocks] if self.hierarchical else [linear]

@@ -1,0 +1,267 @@
+"""BigGAN-deep: bottleneck blocks whose batch norms all read the whole latent and the class.
+
+Source: Brock, Donahue & Simonyan, "Large Scale GAN Training for High Fidelity Natural Image Synthesis", ICLR 2019,
+figure 16.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sefa.errors import ArgumentError
+from sefa.generators.biggan import Attention, ConditionalNorm, Norm, upsample
+from sefa.generators.generator import Generator, Truncation
+
+# A float32 truncation is a decimal number of at most six digits that was rounded.
+DECIMALS = 6
+
+
+@dataclass(frozen=True)
+class DeepBlockSizes:
+    """The sizes of one block.
+
+    Attributes:
+        in_channels: Channels that it takes.
+        hidden_channels: Channels between its 1x1 convolutions.
+        out_channels: Channels that it gives, at most as many as it takes.
+        doubles: Whether it doubles the size.
+    """
+
+    in_channels: int
+    hidden_channels: int
+    out_channels: int
+    doubles: bool
+
+
+@dataclass(frozen=True)
+class AttentionSizes:
+    """The sizes of self-attention."""
+
+    channels: int
+    key_dim: int
+    value_dim: int
+
+
+class SelectedConditionalNorm(nn.Module):
+    """A conditional batch norm whose statistics are picked from several by the code's last entries.
+
+    (x - mean) / std · (1 + gain(y)) + bias(y), where y and the weights s of the statistics' rows are the code's parts:
+    mean = s·means, std² = s·variances, epsilon included.
+    """
+
+    def __init__(self, channels: int, condition_dim: int, rows: int) -> None:
+        super().__init__()
+        self.condition_dim = condition_dim
+        self.affine = nn.Linear(condition_dim, 2 * channels)  # 1 + gain and bias
+        self.statistics = nn.Linear(rows, 2 * channels, bias=False)  # variance and mean
+
+    def gain_and_bias(self) -> Tensor:
+        """The weights of gain(y) and bias(y), [2C, D]; the statistics' weights are no part of y."""
+        return F.pad(self.affine.weight, (0, self.statistics.in_features))
+
+    def forward(self, x: Tensor, code: Tensor) -> Tensor:
+        """[N, C, H, W] and [N, D] -> [N, C, H, W]."""
+        gain, bias = self.affine(code[:, : self.condition_dim]).chunk(2, dim=1)  # [N, C] each
+        variance, mean = self.statistics(code[:, self.condition_dim :]).chunk(2, dim=1)
+        scale = gain * variance.rsqrt()
+        shift = bias - mean * scale
+        normed: Tensor = x * scale[:, :, None, None] + shift[:, :, None, None]
+        return normed
+
+
+class SelectedNorm(nn.Module):
+    """A batch norm that is not conditioned, whose statistics are picked from several: see `SelectedConditionalNorm`."""
+
+    def __init__(self, channels: int, rows: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(channels))
+        self.bias = nn.Parameter(torch.empty(channels))
+        self.statistics = nn.Linear(rows, 2 * channels, bias=False)  # variance and mean
+
+    def forward(self, x: Tensor, selection: Tensor) -> Tensor:
+        """[N, C, H, W] and [N, rows] -> [N, C, H, W]."""
+        variance, mean = self.statistics(selection).chunk(2, dim=1)  # [N, C] each
+        scale = self.weight * variance.rsqrt()
+        shift = self.bias - mean * scale
+        normed: Tensor = x * scale[:, :, None, None] + shift[:, :, None, None]
+        return normed
+
+
+class DeepBlock(nn.Module):
+    """A residual block of four convolutions, the outer ones 1x1, whose shortcut drops channels.
+
+    Args:
+        sizes: Its channels.
+        condition_dim: Length of the condition, latent and class.
+        rows: How many statistics each norm has; 1: they are constants.
+    """
+
+    def __init__(self, sizes: DeepBlockSizes, condition_dim: int, rows: int) -> None:
+        super().__init__()
+        hidden = sizes.hidden_channels
+
+        def norm(channels: int) -> nn.Module:
+            if rows == 1:
+                return ConditionalNorm(channels, condition_dim)
+            return SelectedConditionalNorm(channels, condition_dim, rows)
+
+        self.doubles = sizes.doubles
+        self.out_channels = sizes.out_channels
+        self.bn1 = norm(sizes.in_channels)
+        self.conv1 = nn.Conv2d(sizes.in_channels, hidden, 1)
+        self.bn2 = norm(hidden)
+        self.conv2 = nn.Conv2d(hidden, hidden, 3, padding=1)
+        self.bn3 = norm(hidden)
+        self.conv3 = nn.Conv2d(hidden, hidden, 3, padding=1)
+        self.bn4 = norm(hidden)
+        self.conv4 = nn.Conv2d(hidden, sizes.out_channels, 1)
+
+    def forward(self, h: Tensor, code: Tensor) -> Tensor:
+        """[N, C, H, W] and [N, D] -> [N, C', H, W], or twice that size."""
+        a = self.conv1(F.relu(self.bn1(h, code)))
+        a = F.relu(self.bn2(a, code))
+        a = self.conv2(upsample(a) if self.doubles else a)
+        a = self.conv3(F.relu(self.bn3(a, code)))
+        a = self.conv4(F.relu(self.bn4(a, code)))
+        shortcut = h[:, : self.out_channels]
+        summed: Tensor = a + (upsample(shortcut) if self.doubles else shortcut)
+        return summed
+
+    def gain_and_bias(self) -> Tensor:
+        """What the block's norms make of the code, [rows, D]."""
+        weights = []
+        for norm in (self.bn1, self.bn2, self.bn3, self.bn4):
+            assert isinstance(norm, ConditionalNorm | SelectedConditionalNorm)
+            weights.append(norm.gain_and_bias())
+        return torch.cat(weights)
+
+
+class BigGANDeep(Generator):
+    """The generator of a BigGAN-deep of any size.
+
+        h = linear(code) as an image;  h = block(h, code) or attention(h);  image = tanh(conv(relu(norm(h))))
+
+    Layer 0 is `linear`, layer i + 1 the i-th block; all codes are the same latent z and the class's embedding.
+
+    DeepMind's own weights keep batch-norm statistics for several truncations. With those, codes end with the weights of
+    the statistics' rows, and truncation chooses the statistics; z is expected to come truncated already.
+    """
+
+    family = "biggan-deep"
+    edits_all_layers = True
+
+    def __init__(
+        self,
+        z_dim: int,
+        embedding_shape: tuple[int, int],
+        bottom_width: int,
+        layers: Sequence[DeepBlockSizes | AttentionSizes],
+        channels: int,
+        rows: int = 1,
+    ) -> None:
+        """Build without weights.
+
+        Args:
+            z_dim: Length of z.
+            embedding_shape: Classes, and the length of a class's embedding.
+            bottom_width: Size of the image that `linear` makes.
+            layers: What follows it, at least one block.
+            channels: Channels of the image.
+            rows: How many statistics each norm has; 1: truncation has no part in them.
+        """
+        super().__init__()
+        blocks = [sizes for sizes in layers if isinstance(sizes, DeepBlockSizes)]
+        self.z_dim = z_dim
+        self.num_classes, embed_dim = embedding_shape
+        self.condition_dim = z_dim + embed_dim
+        self.rows = rows
+        self.code_dim = self.condition_dim + (rows if rows > 1 else 0)
+        self.num_layers = 1 + len(blocks)
+        self.resolution = (bottom_width * 2 ** sum(block.doubles for block in blocks),) * 2
+        self.channels = channels
+        self.truncation_center = "batch-norm statistics" if rows > 1 else ""
+        self._bottom = (blocks[0].in_channels, bottom_width, bottom_width)
+
+        self.embedding = nn.Parameter(torch.empty(embedding_shape))
+        self.linear = nn.Linear(self.condition_dim, math.prod(self._bottom))
+        self.layers = nn.ModuleList(
+            DeepBlock(sizes, self.condition_dim, rows)
+            if isinstance(sizes, DeepBlockSizes)
+            else Attention(sizes.channels, sizes.key_dim, sizes.value_dim)
+            for sizes in layers
+        )
+        last = blocks[-1].out_channels
+        self.norm = Norm(last) if rows == 1 else SelectedNorm(last, rows)
+        self.conv = nn.Conv2d(last, channels, 3, padding=1)
+
+    @property
+    def latent_dim(self) -> int:
+        return self.z_dim
+
+    def encode(
+        self,
+        z: Tensor,
+        label: Tensor | None = None,
+        truncation: Truncation = 1.0,
+        truncation_layers: int | None = None,
+    ) -> Tensor:
+        self._check_inputs(label, truncation)
+        assert label is not None
+        parts = [z, F.embedding(label, self.embedding)]
+        if self.rows > 1:
+            if truncation_layers is not None:
+                raise ArgumentError("truncation chooses the statistics of all layers: it cannot apply to some of them")
+            selection = select_statistics(truncation, self.rows)  # [N, rows] or [1, rows]
+            parts.append(selection.to(z).expand(z.shape[0], -1))
+        return torch.cat(parts, dim=1)[:, None].repeat(1, self.num_layers, 1)  # [N, L, D]
+
+    def decode(self, codes: Tensor) -> Tensor:
+        h = self.linear(codes[:, 0, : self.condition_dim]).reshape(-1, *self._bottom)  # [N, C, bottom, bottom]
+        index = 0
+        for layer in self.layers:
+            if isinstance(layer, DeepBlock):
+                index += 1
+                h = layer(h, codes[:, index])
+            else:
+                h = layer(h)
+        selection = codes[:, index, self.condition_dim :]  # [N, rows], of the last block's code
+        h = self.norm(h) if self.rows == 1 else self.norm(h, selection)
+        return torch.tanh(self.conv(F.relu(h)))  # [N, C, H, W]
+
+    def affines(self) -> list[Tensor]:
+        linear = F.pad(self.linear.weight.detach(), (0, self.code_dim - self.condition_dim))
+        return [linear, *(layer.gain_and_bias().detach() for layer in self.layers if isinstance(layer, DeepBlock))]
+
+
+def select_statistics(truncation: Truncation, rows: int) -> Tensor:
+    """The weights with which the rows of the statistics are added up, float32 [N, rows], or [1, rows] for a number.
+
+    The rows stand for truncations 0 to 1 in equal steps. Between rows i and i + 1 the released code takes
+    f·row_i + (1 - f)·row_{i+1} for a truncation i + f steps up, the two weights swapped as compared with
+    interpolation. That makes it jump at the rows, on one side or the other as t / step rounds in double precision: the
+    same computation is made here.
+
+    Raises:
+        ArgumentError: If a number is not above 0 and at most 1; tensors are clamped.
+    """
+    if isinstance(truncation, Tensor):
+        scale = 10.0**DECIMALS
+        t = torch.round(truncation.reshape(-1, 1).double() * scale) / scale  # [N, 1]
+    elif 0 < truncation <= 1:
+        t = torch.full((1, 1), truncation, dtype=torch.float64)
+    else:
+        raise ArgumentError(f"the truncation that chooses statistics must be above 0 and at most 1, got {truncation}")
+    # Divided in the graph: exporters round the number 1 / (rows - 1) to float32.
+    step = torch.ones_like(t) / (rows - 1)
+    position = (t.clamp(0, 1) / step).clamp(max=rows - 1)
+    index = position.floor()
+    fraction = position - index
+    here = torch.where(fraction == 0, torch.ones_like(fraction), fraction)
+    row = torch.arange(rows, device=t.device)
+    index = index.long()
+    weights = (row == index) * here + (row == index + 1) * (1 - here)  # [N, rows]
+    return weights.float()

@@ -1,0 +1,183 @@
+"""The StyleGAN2 of lucidrains' stylegan2-pytorch, which differs from NVlabs' in almost every detail.
+
+One style per resolution, bilinear upsampling before the convolutions rather than a transposed one, no noise strengths
+but a linear layer on one map of noise, and images from 0 to 1.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sefa.generators.mapping import Mapping, StyleBasedGenerator
+
+DEMODULATION_EPSILON = 1e-8
+
+
+class ModulatedConv(nn.Module):
+    """x = lrelu(demodulate(conv(s·x)) + weight·noise + bias), s = affine(w).
+
+    The activations are scaled by s, convolved with the constant W, and scaled by rsqrt(Σ_i s_i²·Σ_yx W² + epsilon).
+
+    Attributes:
+        affine: The style's transform, [in, w_dim].
+        weight: [out, in, 3, 3].
+        energy: Σ_yx W², [in, out].
+        noise_weight: [out].
+        bias: [out].
+    """
+
+    affine: nn.Linear
+    energy: Tensor
+
+    def __init__(self, inputs: int, outputs: int, w_dim: int) -> None:
+        super().__init__()
+        self.affine = nn.Linear(w_dim, inputs)
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, 3, 3))
+        self.register_buffer("energy", torch.empty(inputs, outputs))
+        self.noise_weight = nn.Parameter(torch.empty(outputs))
+        self.bias = nn.Parameter(torch.empty(outputs))
+
+    def forward(self, x: Tensor, w: Tensor, noise: Tensor, doubled: bool) -> Tensor:
+        """[N, in, h, w], [N, w_dim] and [1, 1, H, W] -> [N, out, H, W]; H = 2h if `doubled`."""
+        s = self.affine(w)  # [N, in]
+        demodulation = (s.square() @ self.energy + DEMODULATION_EPSILON).rsqrt()  # [N, out]
+        x = x * s[:, :, None, None]
+        if doubled:  # After scaling, which is less work on the smaller image.
+            x = bilinear(x)
+        x = F.conv2d(x, self.weight, padding=1) * demodulation[:, :, None, None]
+        x = x + (self.noise_weight[:, None, None] * noise + self.bias[:, None, None])
+        return F.leaky_relu(x, 0.2)
+
+
+class ToRGB(nn.Module):
+    """image = conv1x1(s·x), s = affine(w), without demodulation and bias.
+
+    Attributes:
+        affine: The style's transform, [in, w_dim].
+        weight: [channels, in].
+    """
+
+    def __init__(self, inputs: int, channels: int, size: tuple[int, int], w_dim: int) -> None:
+        super().__init__()
+        self.size = size
+        self.affine = nn.Linear(w_dim, inputs)
+        self.weight = nn.Parameter(torch.empty(channels, inputs))
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """[N, in, H, W] and [N, w_dim] -> [N, channels, H, W]."""
+        weight = self.weight * self.affine(w)[:, None]  # [N, channels, in]
+        image: Tensor = weight @ x.flatten(2)  # [N, channels, H·W]
+        return image.reshape(-1, self.weight.shape[0], *self.size)
+
+
+class Block(nn.Module):
+    """The layers of one resolution: two convolutions and ToRGB, all of one style.
+
+    Attributes:
+        taps: The filter, [3], behind the upsampling of the previous block's image; None in the first block.
+    """
+
+    taps: Tensor | None
+
+    def __init__(
+        self, inputs: int, outputs: int, channels: int, size: tuple[int, int], w_dim: int, doubles: bool
+    ) -> None:
+        super().__init__()
+        self.size = size
+        self.conv1 = ModulatedConv(inputs, outputs, w_dim)
+        self.conv2 = ModulatedConv(outputs, outputs, w_dim)
+        self.rgb = ToRGB(outputs, channels, size, w_dim)
+        self.register_buffer("taps", torch.empty(3) if doubles else None)
+
+    def forward(self, x: Tensor, image: Tensor | None, w: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
+        """Features and image of the previous block, [N, w_dim] and [1, 1, R, R] -> features and image of this one."""
+        noise = noise[:, :, : self.size[0], : self.size[1]]
+        x = self.conv1(x, w, noise, doubled=self.taps is not None)
+        x = self.conv2(x, w, noise, doubled=False)
+        rgb: Tensor = self.rgb(x, w)
+        return x, rgb if image is None or self.taps is None else self._up(image, self.taps) + rgb
+
+    @staticmethod
+    def _up(image: Tensor, taps: Tensor) -> Tensor:
+        channels = image.shape[1]
+        image = F.pad(bilinear(image), (1, 1, 1, 1), mode="reflect")
+        image = F.conv2d(image, taps.reshape(1, 1, 3, 1).repeat(channels, 1, 1, 1), groups=channels)
+        return F.conv2d(image, taps.reshape(1, 1, 1, 3).repeat(channels, 1, 1, 1), groups=channels)
+
+
+class LucidrainsStyleGAN2(StyleBasedGenerator):
+    """lucidrains' StyleGAN2 of any size, capacity and number of colours.
+
+        x = constant, or a transform of w;  x = block(x) for every resolution;  image = Σ ToRGB(x)
+
+    L = number of blocks: w_l is read by both convolutions of block l, whose transforms make up A, and by its ToRGB.
+
+    Attributes:
+        initial: What the first block reads, [1, C, h, w]; None if it is made of the mean w.
+        to_initial: The transform of the mean w to [C·h·w]; None if it is constant.
+        noise_map: Uniform noise, [1, R, R, 1], that every layer reads from its corner; without noise, one value.
+    """
+
+    family = "lucidrains-stylegan2"
+    noise_map: Tensor
+
+    def __init__(
+        self,
+        mapping: Mapping,
+        blocks: Sequence[Block],
+        initial: Sequence[int],
+        w_dim: int,
+        constant: bool,
+        noise_size: int,
+    ) -> None:
+        """Build from parts.
+
+        Args:
+            mapping: The mapping network.
+            blocks: Smallest first.
+            initial: Shape of what the first block reads, [C, h, w].
+            w_dim: Length of w.
+            constant: Whether that is a constant.
+            noise_size: R.
+        """
+        super().__init__()
+        self.mapping = mapping
+        self.blocks = nn.ModuleList(blocks)
+        channels, height, width = initial
+        self.initial_shape = (channels, height, width)
+        self.initial = nn.Parameter(torch.empty(1, *initial)) if constant else None
+        self.to_initial = None if constant else nn.Linear(w_dim, channels * height * width)
+        self.register_buffer("noise_map", torch.empty(1, noise_size, noise_size, 1))
+        self.register_buffer("center", torch.empty(w_dim))
+        self.z_dim = mapping.z_dim
+        self.code_dim = w_dim
+        self.num_layers = len(blocks)
+        self.resolution = blocks[-1].size
+        self.channels = blocks[-1].rgb.weight.shape[0]
+
+    def decode(self, codes: Tensor) -> Tensor:
+        noise = self.noise_map.permute(0, 3, 2, 1)  # [1, 1, R, R], and transposed in space
+        x = self._initial(codes)
+        image: Tensor | None = None
+        for index, block in enumerate(self.blocks):
+            x, image = block(x, image, codes[:, index], noise)
+        assert image is not None
+        return 2 * image - 1  # from [0, 1]
+
+    def affines(self) -> list[Tensor]:
+        blocks = [block for block in self.blocks if isinstance(block, Block)]
+        return [torch.cat([block.conv1.affine.weight, block.conv2.affine.weight]).detach() for block in blocks]
+
+    def _initial(self, codes: Tensor) -> Tensor:
+        if self.initial is not None:
+            return self.initial  # The first style gives it its batch axis.
+        assert self.to_initial is not None
+        x: Tensor = self.to_initial(codes.mean(dim=1))
+        return x.reshape(-1, *self.initial_shape)
+
+
+def bilinear(x: Tensor) -> Tensor:
+    """Double height and width."""
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)

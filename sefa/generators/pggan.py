@@ -1,0 +1,110 @@
+"""PGGAN, the generator of progressive growing.
+
+Source: Karras, Aila, Laine & Lehtinen, "Progressive Growing of GANs for Improved Quality, Stability, and Variation",
+ICLR 2018.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sefa.generators.generator import Generator, Truncation
+from sefa.generators.mapping import pixel_norm
+from sefa.generators.progressive import ToImage, up_conv
+
+
+class PGGAN(Generator):
+    """Levels of two convolutions each, of which the second to last begin by doubling the size.
+
+        x = norm(code);  x = norm(lrelu(layer(x))) for all layers;  image = to_image(x)
+
+    where norm scales the channels to unit mean square. The code is z, with the class's code behind it. As z is
+    normalised here and not before, an edited image is exactly G(z + alpha·n).
+
+    Implementations differ in how a label joins z. Where `normalize_z` is set, z alone is normalised before the two are
+    normalised together.
+
+    Args:
+        z_dim: Length of z.
+        class_codes: Number of classes and length of a class's code; zeros for an unconditional generator.
+        base: Height and width of the first level.
+        widths: Channels that each layer gives, two layers per level.
+        to_image: Draws the image.
+        normalize_z: Whether z is normalised alone first.
+        slope: Of the leaky ReLU.
+        tanh: Whether the image passes a tanh.
+    """
+
+    family = "pggan"
+    num_layers = 1
+
+    def __init__(
+        self,
+        z_dim: int,
+        class_codes: tuple[int, int],
+        base: tuple[int, int],
+        widths: Sequence[int],
+        to_image: ToImage,
+        normalize_z: bool = False,
+        slope: float = 0.2,
+        tanh: bool = False,
+    ) -> None:
+        super().__init__()
+        self.num_classes, class_dim = class_codes
+        self.z_dim = z_dim
+        self.code_dim = z_dim + class_dim
+        self.base = base
+        self.normalize_z = normalize_z
+        self.slope = slope
+        self.tanh = tanh
+        # One row per class: what follows z, [num_classes, class_dim].
+        self.class_codes = nn.Parameter(torch.empty(class_codes)) if self.num_classes else None
+        self.dense = nn.Linear(self.code_dim, widths[0] * base[0] * base[1])
+        self.convs = nn.ModuleList(
+            up_conv(widths[k - 1], widths[k]) if k % 2 == 0 else nn.Conv2d(widths[k - 1], widths[k], 3, padding=1)
+            for k in range(1, len(widths))
+        )
+        self.to_image = to_image
+        factor = 2 ** (len(widths) // 2 - 1) * to_image.scale
+        self.resolution = (base[0] * factor, base[1] * factor)
+        self.channels = to_image.conv.out_channels
+
+    @property
+    def latent_dim(self) -> int:
+        return self.z_dim
+
+    def encode(
+        self,
+        z: Tensor,
+        label: Tensor | None = None,
+        truncation: Truncation = 1.0,
+        truncation_layers: int | None = None,
+    ) -> Tensor:
+        self._check_inputs(label, truncation)
+        if self.class_codes is not None and label is not None:
+            z = torch.cat([z, F.embedding(label, self.class_codes)], dim=1)
+        return z[:, None]  # [N, 1, D]
+
+    def decode(self, codes: Tensor) -> Tensor:
+        code = codes[:, 0]  # [N, D]
+        if self.normalize_z:
+            code = torch.cat([pixel_norm(code[:, : self.z_dim]), code[:, self.z_dim :]], dim=1)
+        x = before = self._activate(self.dense(pixel_norm(code)).unflatten(1, (-1, *self.base)))  # [N, C, 4, 4]
+        for k, conv in enumerate(self.convs, start=1):
+            if k % 2 == 0:
+                before = x
+            x = self._activate(conv(x))
+        image: Tensor = self.to_image(x, before)
+        return torch.tanh(image) if self.tanh else image
+
+    def affines(self) -> list[Tensor]:
+        return [self.dense.weight.detach()]  # [C·4·4, D]
+
+    def _activate(self, x: Tensor) -> Tensor:
+        """norm(lrelu(x)), [N, C, H, W]."""
+        x = F.leaky_relu(x, self.slope)
+        # The mean over the channels as a convolution: onnxruntime takes several times as long to reduce that axis.
+        mean = torch.full((1, x.shape[1], 1, 1), 1 / x.shape[1], dtype=x.dtype, device=x.device)
+        return x / (F.conv2d(x * x, mean) + 1e-8).sqrt()

@@ -1,0 +1,291 @@
+"""StyleGAN2: modulated convolutions of a learned constant.
+
+Source: Karras, Laine, Aittala, Hellsten, Lehtinen & Aila, "Analyzing and Improving the Image Quality of StyleGAN",
+CVPR 2020.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sefa.generators.mapping import Mapping, StyleBasedGenerator
+
+DEMODULATION_EPSILON = 1e-8
+
+
+@dataclass(frozen=True)
+class KernelShape:
+    """Size of a filter that follows zero-stuffing: even numbers of taps, and whether it is a column times a row."""
+
+    height: int
+    width: int
+    separable: bool
+
+
+class UpFilter(nn.Module):
+    """The low-pass filter of upsampling by 2, its gain of 4 included.
+
+    The first element of the doubled grid is taps/2 - 1 taps before the filter's centre, which pads both sides alike.
+
+    Attributes:
+        column: Taps along the height, [kh], of a separable kernel.
+        row: Taps along the width, [kw].
+        kernel: Taps of a kernel that is not separable, [kh, kw].
+    """
+
+    column: Tensor | None
+    row: Tensor | None
+    kernel: Tensor | None
+
+    def __init__(self, shape: KernelShape) -> None:
+        super().__init__()
+        self.padding = (shape.height // 2 - 1, shape.width // 2 - 1)
+        self.register_buffer("column", torch.empty(shape.height) if shape.separable else None)
+        self.register_buffer("row", torch.empty(shape.width) if shape.separable else None)
+        self.register_buffer("kernel", None if shape.separable else torch.empty(shape.height, shape.width))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Convolve each channel of a transposed 3x3 convolution's result: [N, C, 2H + 1, 2W + 1] -> [N, C, 2H, 2W]."""
+        channels = x.shape[1]
+        for kernel, padding in self._passes():
+            # F.conv2d correlates; a convolution's kernel is flipped.
+            weight = kernel.flip(0, 1).repeat(channels, 1, 1, 1)  # [C, 1, kh, kw]
+            x = F.conv2d(x, weight, padding=padding, groups=channels)
+        return x
+
+    def upsample(self, x: Tensor) -> Tensor:
+        """Stuff zeros between pixels and convolve each channel: [N, C, H, W] -> [N, C, 2H, 2W]."""
+        channels = x.shape[1]
+        for kernel, padding in self._passes():
+            stride = (2 if kernel.shape[0] > 1 else 1, 2 if kernel.shape[1] > 1 else 1)
+            weight = kernel.repeat(channels, 1, 1, 1)
+            x = F.conv_transpose2d(x, weight, stride=stride, padding=padding, groups=channels)
+        return x
+
+    def _passes(self) -> list[tuple[Tensor, tuple[int, int]]]:
+        """Kernels [kh, kw] to apply one after the other, and their paddings."""
+        if self.kernel is not None:
+            return [(self.kernel, self.padding)]
+        assert self.column is not None
+        assert self.row is not None
+        return [(self.column[:, None], (self.padding[0], 0)), (self.row[None], (0, self.padding[1]))]
+
+
+class ModulatedConv(nn.Module):
+    """x = lrelu(demodulate(conv(s·x)) + noise + bias)·gain, s = affine(w).
+
+    Per-sample weights W·s need a convolution per sample. Instead the activations are scaled by s, convolved with the
+    constant W, and scaled by rsqrt(Σ_i s_i²·Σ_yx W² + epsilon), which is the same. The gain, which lrelu lets through,
+    is multiplied into energy, noise and bias.
+
+    Attributes:
+        affine: The style's transform, [in, w_dim].
+        weight: [out, in, 3, 3], or [in, out, 3, 3] of the transposed convolution that doubles the size.
+        energy: Σ_yx W²/gain², [in, out].
+        noise: Constant noise times its strength, [1, 1, H, W]; None if the layer has none.
+        bias: [out].
+        blur: The filter behind the transposed convolution; None if the layer does not double the size.
+    """
+
+    affine: nn.Linear
+    energy: Tensor
+    noise: Tensor | None
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: tuple[int, int],
+        w_dim: int,
+        gain: float,
+        noise: bool,
+        clamp: float | None = None,
+        kernel: KernelShape | None = None,
+    ) -> None:
+        """Build without values.
+
+        Args:
+            inputs: Channels of the input.
+            outputs: Channels of the output.
+            size: Height and width of the output.
+            w_dim: Length of w.
+            gain: Factor behind the activation.
+            noise: Whether it adds noise.
+            clamp: Greatest magnitude of the output, if it is limited.
+            kernel: Shape of the filter, if the layer doubles the size.
+        """
+        super().__init__()
+        self.epsilon = DEMODULATION_EPSILON / gain**2
+        self.clamp = clamp
+        self.affine = nn.Linear(w_dim, inputs)
+        self.weight = nn.Parameter(torch.empty(*((outputs, inputs) if kernel is None else (inputs, outputs)), 3, 3))
+        self.register_buffer("energy", torch.empty(inputs, outputs))
+        self.register_buffer("noise", torch.empty(1, 1, *size) if noise else None)
+        self.bias = nn.Parameter(torch.empty(outputs))
+        self.blur = None if kernel is None else UpFilter(kernel)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """[N, in, h, w] or [1, in, h, w], and [N, w_dim] -> [N, out, H, W]."""
+        s = self.affine(w)  # [N, in]
+        demodulation = (s.square() @ self.energy + self.epsilon).rsqrt()  # [N, out]
+        x = x * s[:, :, None, None]
+        if self.blur is None:
+            x = F.conv2d(x, self.weight, padding=1)
+        else:
+            x = self.blur(F.conv_transpose2d(x, self.weight, stride=2))
+        x = x * demodulation[:, :, None, None]
+        if self.noise is not None:
+            x = x + self.noise
+        return limit(F.leaky_relu(x + self.bias[:, None, None], 0.2), self.clamp)
+
+
+class ToRGB(nn.Module):
+    """image = conv1x1(s·x) + bias, s = affine(w), without demodulation.
+
+    Attributes:
+        affine: The style's transform, [in, w_dim].
+        weight: [channels, in].
+        bias: [channels].
+    """
+
+    affine: nn.Linear
+
+    def __init__(
+        self, inputs: int, channels: int, size: tuple[int, int], w_dim: int, clamp: float | None = None
+    ) -> None:
+        super().__init__()
+        self.size = size
+        self.clamp = clamp
+        self.affine = nn.Linear(w_dim, inputs)
+        self.weight = nn.Parameter(torch.empty(channels, inputs))
+        self.bias = nn.Parameter(torch.empty(channels))
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """[N, in, H, W] and [N, w_dim] -> [N, channels, H, W]."""
+        # A few rows per sample: scaling them is less work than scaling the pixels.
+        weight = self.weight * self.affine(w)[:, None]  # [N, channels, in]
+        image = weight @ x.flatten(2) + self.bias[:, None]  # [N, channels, H·W]
+        return limit(image, self.clamp).reshape(-1, self.weight.shape[0], *self.size)
+
+
+class Shortcut(nn.Module):
+    """up(conv1x1(x)): the residual path; the √½ of both paths' sum is in the weight.
+
+    Attributes:
+        weight: [out, in, 1, 1].
+    """
+
+    def __init__(self, inputs: int, outputs: int, kernel: KernelShape) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(outputs, inputs, 1, 1))
+        self.up = UpFilter(kernel)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, in, H, W] -> [N, out, 2H, 2W]."""
+        return self.up.upsample(F.conv2d(x, self.weight))
+
+
+class SynthesisBlock(nn.Module):
+    """The layers of one resolution: an upsampling convolution, except in the first block, a second one, ToRGB.
+
+    Attributes:
+        up: The convolution that doubles the size.
+        conv: The one behind it.
+        rgb: What turns features into colours: in every block (skip), or in the last alone (resnet, orig).
+        image_up: What brings the previous block's image to this size, to be added to (skip).
+        shortcut: The path around both convolutions (resnet).
+    """
+
+    def __init__(
+        self,
+        up: ModulatedConv | None,
+        conv: ModulatedConv,
+        rgb: ToRGB | None,
+        image_up: UpFilter | None = None,
+        shortcut: Shortcut | None = None,
+    ) -> None:
+        super().__init__()
+        self.up = up
+        self.conv = conv
+        self.rgb = rgb
+        self.image_up = image_up
+        self.shortcut = shortcut
+
+    def forward(self, x: Tensor, image: Tensor | None, codes: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Features and image of the previous block -> of this one; codes of `up`, `conv` and `rgb`, [N, 2 or 3, D]."""
+        y = x if self.up is None else self.up(x, codes[:, 0])
+        y = self.conv(y, codes[:, -2])
+        if self.shortcut is not None:
+            y = self.shortcut(x) + y
+        if self.rgb is None:
+            return y, image
+        rgb = self.rgb(y, codes[:, -1])
+        return y, rgb if image is None or self.image_up is None else self.image_up.upsample(image) + rgb
+
+
+class StyleGAN2(StyleBasedGenerator):
+    """A StyleGAN2 of any depth, width, image shape and architecture (skip, resnet, orig).
+
+        x = constant;  x = conv(up(x)) for every resolution;  image = Σ ToRGB(x), or that of the last x
+
+    L = 2·blocks: the convolutions in order, then the last ToRGB. An earlier ToRGB shares the code of the next block's
+    first convolution.
+
+    Attributes:
+        const: The learned input, [1, C, h, w].
+        blocks: One per resolution.
+    """
+
+    family = "stylegan2"
+
+    def __init__(self, mapping: Mapping, const: Sequence[int], blocks: Sequence[SynthesisBlock], w_dim: int) -> None:
+        """Build from parts.
+
+        Args:
+            mapping: The mapping network.
+            const: Shape of the learned input, [C, h, w].
+            blocks: Smallest first; the last one has a ToRGB.
+            w_dim: Length of w.
+        """
+        super().__init__()
+        self.mapping = mapping
+        self.const = nn.Parameter(torch.empty(1, *const))
+        self.blocks = nn.ModuleList(blocks)
+        self.register_buffer("center", torch.empty(w_dim))
+        rgb = blocks[-1].rgb
+        assert rgb is not None
+        self.z_dim = mapping.z_dim
+        self.code_dim = w_dim
+        self.num_layers = 2 * len(blocks)
+        self.resolution = rgb.size
+        self.channels = rgb.weight.shape[0]
+        self.num_classes = mapping.num_classes
+
+    def decode(self, codes: Tensor) -> Tensor:
+        x: Tensor = self.const  # [1, C, h, w]: the first style gives it its batch axis
+        image: Tensor | None = None
+        for index, block in enumerate(self.blocks):
+            x, image = block(x, image, codes[:, max(2 * index - 1, 0) : 2 * index + 2])
+        assert image is not None
+        return image
+
+    def affines(self) -> list[Tensor]:
+        return [affine.weight.detach() for affine in (*self.conv_affines(), self.rgb_affines()[-1])]
+
+    def conv_affines(self) -> list[nn.Linear]:
+        """The styles' transforms of the convolutions, in the order of the codes."""
+        blocks = cast("list[SynthesisBlock]", list(self.blocks))
+        return [conv.affine for block in blocks for conv in (block.up, block.conv) if conv is not None]
+
+    def rgb_affines(self) -> list[nn.Linear]:
+        """The styles' transforms of the ToRGBs, smallest resolution first."""
+        return [block.rgb.affine for block in cast("list[SynthesisBlock]", list(self.blocks)) if block.rgb is not None]
+
+
+def limit(x: Tensor, clamp: float | None) -> Tensor:
+    """Clamp to ±clamp, if there is one."""
+    return x if clamp is None else x.clamp(-clamp, clamp)

@@ -1,0 +1,251 @@
+"""StyleGAN3: sinusoids, filtered so that details move with what they are part of. StyleGAN-XL has the same layers.
+
+Source: Karras, Aittala, Laine, Härkönen, Hellsten, Lehtinen & Aila, "Alias-Free Generative Adversarial Networks",
+NeurIPS 2021; Sauer, Schwarz & Geiger, "StyleGAN-XL: Scaling StyleGAN to Large Diverse Datasets", SIGGRAPH 2022.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sefa.generators.mapping import Mapping, StyleBasedGenerator
+from sefa.generators.polyphase import Resampling, clamp_phase, convolve, merge, split
+
+# onnxruntime's vectorized convolutions want channels in multiples of 16 (AVX-512) or 8; channels of zeros fill up.
+CHANNEL_BLOCK = 16
+# Keeps zeros finite. The original scales styles to unit mean square before it demodulates with an epsilon of 1e-8, the
+# mean being one over the whole batch. The scale cancels up to that epsilon, so that it is left out here: an image must
+# not depend on the others in its batch. (The exporter drops the addition of a number as small as 1e-8.)
+LEAST_ENERGY = 1e-20
+
+
+def padded(channels: int) -> int:
+    """Channels of an image within the network that has `channels` of its own."""
+    return -(-channels // CHANNEL_BLOCK) * CHANNEL_BLOCK
+
+
+class SynthesisInput(nn.Module):
+    """A picture of sinusoids, rotated and translated as w says, then as the user says.
+
+        x_o(p) = Σ_c weight_oc · amplitude_c · sin(2π(f_c·p + phase_c))
+
+    Attributes:
+        affine: From w to cosine, sine (up to their common length, which scales all four) and translation, [4, w_dim].
+        freqs: Frequencies f_c in cycles per unit of length, [C, 2]; the image without its margin has length 1.
+        phases: In cycles, [C].
+        weight: Effective, [C', C, 1, 1].
+        transform: Inverse of the transform that the user wants the image to undergo, [3, 3]: replace it as you like.
+    """
+
+    freqs: Tensor
+    phases: Tensor
+    transform: Tensor
+
+    def __init__(self, channels: int, size: int, sampling_rate: float, bandwidth: float, w_dim: int) -> None:
+        """Build without values.
+
+        Args:
+            channels: C.
+            size: Height and width in pixels, margin included.
+            sampling_rate: Pixels per unit of length.
+            bandwidth: Frequency up to which sinusoids keep their amplitude; at half the sampling rate they are zero.
+            w_dim: Length of w.
+        """
+        super().__init__()
+        self.size = size
+        self.sampling_rate = sampling_rate
+        self.bandwidth = bandwidth
+        self.affine = nn.Linear(w_dim, 4)
+        self.weight = nn.Parameter(torch.empty(padded(channels), channels, 1, 1))
+        self.register_buffer("freqs", torch.empty(channels, 2))
+        self.register_buffer("phases", torch.empty(channels))
+        self.register_buffer("transform", torch.empty(3, 3))
+
+    def forward(self, w: Tensor) -> Tensor:
+        """[N, w_dim] -> [N, C', size, size]."""
+        t = self.affine(w)  # [N, 4]
+        t = t * t[:, :2].square().sum(dim=1, keepdim=True).rsqrt()
+        rotation = torch.stack([t[:, 0], -t[:, 1], t[:, 1], t[:, 0]], dim=1).reshape(-1, 2, 2)
+        moved = self.transform[:2] - t[:, 2:, None] * self.transform[2]  # [N, 2, 3]
+        transformed = self.freqs @ (rotation @ moved)  # [N, C, 3]: freqs, and what is added to the phases
+        freqs = transformed[:, :, :2]
+        phases = self.phases + transformed[:, :, 2]  # [N, C]
+        # Those that the transform made too fine for the pixels fade out.
+        excess = (freqs.square().sum(dim=2).sqrt() - self.bandwidth) / (self.sampling_rate / 2 - self.bandwidth)
+        amplitudes = (1 - excess).clamp(0, 1)  # [N, C]
+        positions = (torch.arange(self.size, device=w.device) + (0.5 - self.size / 2)) / self.sampling_rate
+        fx, fy = (freqs[:, :, axis, None, None] for axis in (0, 1))  # [N, C, 1, 1]
+        cycles = fx * positions + (fy * positions[:, None] + phases[:, :, None, None])  # [N, C, size, size]
+        # Within half a cycle of zero, where no runtime's sine is inaccurate.
+        features = torch.sin((cycles - cycles.round()) * (2 * math.pi)) * amplitudes[:, :, None, None]
+        return F.conv2d(features, self.weight)
+
+
+class SynthesisLayer(nn.Module):
+    """x = down(clamp(√2·lrelu(up(demodulate(conv(s·x)) + bias)))), s = affine(w).
+
+    Per-sample weights W·s need a convolution per sample. Instead the activations are scaled by s, convolved with the
+    constant W, and scaled by rsqrt(Σ_i s_i²·Σ_yx W²), which is the same. The √2, which up and lrelu let through, and the
+    average magnitude that training divides by are multiplied into energy and bias.
+
+    Attributes:
+        affine: The style's transform, [in', w_dim].
+        weight: [out', in', k, k], of any scale.
+        energy: Σ_yx W², of the scale that gives the effective demodulation, [in', out'].
+        bias: Effective, [out'].
+        up: Upsampling kernels, see `Resampling`.
+        down: Downsampling kernels.
+    """
+
+    energy: Tensor
+    up: Tensor
+    down: Tensor
+
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel: int,
+        resampling: Resampling,
+        axes: tuple[int, int],
+        clamp: float | None,
+        w_dim: int,
+    ) -> None:
+        """Build without values.
+
+        Args:
+            inputs: Channels of the input.
+            outputs: Channels of the output.
+            kernel: Width and height of the convolution's kernel.
+            resampling: From the convolution's output, larger than its input by kernel - 1, to the layer's.
+            axes: Of the upsampling and the downsampling filter: 1 if it is separable, 2 if not.
+            clamp: Greatest magnitude of an activation, if it is limited.
+            w_dim: Length of w.
+        """
+        super().__init__()
+        self.inputs = inputs
+        self.resampling = resampling
+        self.clamp = clamp
+        self.affine = nn.Linear(w_dim, padded(inputs))
+        self.weight = nn.Parameter(torch.empty(padded(outputs), padded(inputs), kernel, kernel))
+        self.register_buffer("energy", torch.empty(padded(inputs), padded(outputs)))
+        self.bias = nn.Parameter(torch.empty(padded(outputs)))
+        self.register_buffer("up", torch.empty(resampling.up_shape(axes[0])))
+        self.register_buffer("down", torch.empty(resampling.down_shape(axes[1])))
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """[N, in', size, size] and [N, w_dim] -> [N, out', out_size, out_size]."""
+        s = self.affine(w)  # [N, in']
+        demodulation = (s.square() @ self.energy).clamp_min(LEAST_ENERGY).rsqrt()  # [N, out']
+        # The convolution pads by kernel - 1, and does not compute the borders that upsampling crops.
+        before, after = self.resampling.margin
+        extend = self.weight.shape[2] - 1
+        conv_padding = (extend + min(before, 0), extend + min(after, 0))
+        x = convolve(x * s[:, :, None, None], self.weight, conv_padding, conv_padding)
+        x = x * demodulation[:, :, None, None] + self.bias[:, None, None]
+        phases = split(x, self.up, (max(before, 0), max(after, 0)))
+        return merge([[self._activate(phase) for phase in row] for row in phases], self.down, self.resampling)
+
+    def _activate(self, x: Tensor) -> Tensor:
+        x = F.leaky_relu(x, 0.2)
+        return x if self.clamp is None else clamp_phase(x, self.clamp)
+
+
+class ToRGB(nn.Module):
+    """image = conv1x1(s·x) + bias, s = affine(w), without demodulation.
+
+    Attributes:
+        affine: The style's transform, [in', w_dim].
+        weight: Effective, [channels, in'].
+        bias: Effective, [channels].
+    """
+
+    def __init__(self, inputs: int, channels: int, size: int, clamp: float | None, w_dim: int) -> None:
+        super().__init__()
+        self.inputs = inputs
+        self.size = size
+        self.clamp = clamp
+        self.affine = nn.Linear(w_dim, padded(inputs))
+        self.weight = nn.Parameter(torch.empty(channels, padded(inputs)))
+        self.bias = nn.Parameter(torch.empty(channels))
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        """[N, in', size, size] and [N, w_dim] -> [N, channels, size, size]."""
+        # A few rows per sample: scaling them is less work than scaling the pixels.
+        weight = self.weight * self.affine(w)[:, None]  # [N, channels, in']
+        image = weight @ x.flatten(2) + self.bias[:, None]  # [N, channels, size²]
+        if self.clamp is not None:
+            image = image.clamp(-self.clamp, self.clamp)
+        return image.reshape(-1, self.weight.shape[0], self.size, self.size)
+
+
+class StyleGAN3(StyleBasedGenerator):
+    """A StyleGAN3 or StyleGAN-XL of any configuration (t, r), depth and width.
+
+        x = sinusoids(w_0);  x = layer_l(x, w_l) for all layers;  image = ToRGB(x, w_last)
+
+    L = 1 + layers + 1. The first code rotates and translates the whole image, so `all` leaves it out; it can be chosen
+    by its index, 0.
+
+    Attributes:
+        input: The sinusoids.
+        layers: From coarse to fine.
+        rgb: The last layer.
+    """
+
+    family = "stylegan3"
+    # Images pass through dozens of filters at twice their size; other summation orders give up to 1e-4.
+    tolerance = 5e-4
+
+    def __init__(
+        self,
+        mapping: Mapping,
+        first: SynthesisInput,
+        layers: Sequence[SynthesisLayer],
+        rgb: ToRGB,
+        w_dim: int,
+        center_per_class: bool = False,
+    ) -> None:
+        """Build from parts.
+
+        Args:
+            mapping: The mapping network.
+            first: The sinusoids.
+            layers: From coarse to fine.
+            rgb: The last layer.
+            w_dim: Length of w.
+            center_per_class: Whether each class has a centre of truncation of its own.
+        """
+        super().__init__()
+        self.mapping = mapping
+        self.input = first
+        self.layers = nn.ModuleList(layers)
+        self.rgb = rgb
+        self.register_buffer(
+            "center", torch.empty(*([mapping.num_classes, w_dim] if center_per_class else [w_dim]))
+        )
+        self.z_dim = mapping.z_dim
+        self.code_dim = w_dim
+        self.num_layers = len(layers) + 2
+        self.resolution = (rgb.size, rgb.size)
+        self.channels = rgb.weight.shape[0]
+        self.num_classes = mapping.num_classes
+
+    @property
+    def default_layers(self) -> tuple[int, ...]:
+        return tuple(range(1, self.num_layers))
+
+    def decode(self, codes: Tensor) -> Tensor:
+        x = self.input(codes[:, 0])
+        for index, layer in enumerate(self.layers, start=1):
+            x = layer(x, codes[:, index])
+        image: Tensor = self.rgb(x, codes[:, -1])
+        return image
+
+    def affines(self) -> list[Tensor]:
+        readers = [layer for layer in (*self.layers, self.rgb) if isinstance(layer, SynthesisLayer | ToRGB)]
+        # Rows of channels that only fill up are left out.
+        return [self.input.affine.weight.detach(), *(layer.affine.weight[: layer.inputs].detach() for layer in readers)]

@@ -1,0 +1,80 @@
+"""The directions that rosinality's stylegan2-pytorch found, as a direction bank."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from sefa.bank import DirectionBank, DirectionSource
+from sefa.checkpoints.reading import read
+from sefa.errors import ArgumentError, BankError, CheckpointError
+from sefa.factorization import ALPHA_RANGE
+from sefa.generators import Generator, StyleGAN2
+from sefa_runtime.version import VERSION
+
+ENTRY = "eigvec"
+
+
+def import_factor(path: str | Path, generator: Generator) -> DirectionBank:
+    """Read the file that `closed_form_factorization.py` wrote.
+
+    Direction i is column i of the file's matrix, with its sign, and edits all layers, as `apply_factor.py` does. That
+    script moves w before truncation: its `degree` is alpha·psi here, where edits follow truncation.
+
+    Args:
+        path: The file: factor.pt, a torch file with an entry `eigvec`.
+        generator: The StyleGAN2 whose directions these are.
+
+    Returns:
+        All the file's directions, in its order. Their eigenvalues are measured on the weights that it analysed: those
+        of all convolutions' styles and of the first ToRGB's.
+
+    Raises:
+        BankError: If the file is missing or damaged, holds something else, or does not fit the generator.
+        ArgumentError: If the generator is no StyleGAN2.
+    """
+    path = Path(path)
+    if not isinstance(generator, StyleGAN2):
+        raise ArgumentError(f"these are directions of a StyleGAN2, not of a {generator.family}")
+    try:
+        content = read(path).content
+    except CheckpointError as error:
+        raise BankError(f"{path}: {error}") from error.__cause__
+    columns = content.get(ENTRY) if isinstance(content, dict) else None
+    vectors = _directions(columns, generator.code_dim, path)
+    affines = [*generator.conv_affines(), generator.rgb_affines()[0]]
+    A = torch.cat([affine.weight.detach().cpu().double() for affine in affines])
+    eigenvalues = (A @ vectors.double().T).square().sum(dim=0)
+    zero = (generator.code_dim * torch.finfo(torch.float32).eps) ** 2 * float(eigenvalues.max())
+    analysed = torch.arange(generator.num_layers) < len(affines) - 1
+    return DirectionBank(
+        vectors=vectors,
+        eigenvalues=eigenvalues,
+        edited_layers=torch.ones(len(vectors), generator.num_layers, dtype=torch.bool),
+        analysed_layers=analysed.repeat(len(vectors), 1),
+        names=tuple(f"direction-{index}" for index in range(len(vectors))),
+        alpha_range=torch.tensor(ALPHA_RANGE).repeat(len(vectors), 1),
+        source=DirectionSource(
+            family=generator.family,
+            checkpoint_sha256=generator.source_sha256,
+            method="rosinality's closed_form_factorization",
+            normalize="none",
+            rank=int((eigenvalues > zero).sum()),
+            version=VERSION,
+        ),
+    )
+
+
+def _directions(columns: object, code_dim: int, path: Path) -> Tensor:
+    """Rows of unit length, float32 [K, D]."""
+    if not isinstance(columns, Tensor):
+        raise BankError(f"{path}: it has no matrix {ENTRY}; a factor.pt of stylegan2-pytorch was expected")
+    if columns.ndim != 2 or columns.shape[0] != code_dim or not columns.is_floating_point():
+        raise BankError(
+            f"{path}: its {ENTRY} has shape {list(columns.shape)}, this generator's w has {code_dim} entries"
+        )
+    vectors: Tensor = columns.detach().float().T.contiguous()
+    norms = vectors.norm(dim=1, keepdim=True)
+    if not torch.allclose(norms, torch.ones_like(norms), atol=1e-3):
+        raise BankError(f"{path}: the columns of its {ENTRY} are not of unit length")
+    return vectors.div(norms)

@@ -1,0 +1,61 @@
+"""Checkpoints by the keys that their programs write, of which each could be taken for something else."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import sefa
+from pickle_files import call, dict_of, pickle_of, text
+from sefa import CheckpointError
+
+FILTERS = torch.ones(2, 2)
+NEEDED = "but the generator's checkpoint is needed"
+ROSINALITY = ["conv1.conv.modulation.weight", "style.1.weight", "input.input", "to_rgb1.conv.weight"]
+
+
+@pytest.mark.parametrize(
+    ("wrapped", "keys", "message"),
+    [
+        ("g_ema", [*ROSINALITY, "to_rgbs.0.iwt.ll", "iwt.ll"], "SWAGAN, but its images are wavelet coefficients"),
+        ("state_dict", ["encoder.body.0.weight", *(f"decoder.{key}" for key in ROSINALITY)], "an encoder of photos"),
+        ("g", ["module.init.init.0.weight_orig", "module.feat_8.1.weight", "module.se_64.main.1.weight"], "FastGAN"),
+        (None, ["convs.0.0.weight", "final_conv.0.weight", "final_linear.0.weight"], f"discriminator, {NEEDED}"),
+        (None, ["lod", "input0.weight", "layer0.weight", "layer1.weight"], f"a discriminator of genforce, {NEEDED}"),
+        (None, ["blocks.0.0.conv1.weight", "linear.weight", "embed.weight"], f"a BigGAN discriminator, {NEEDED}"),
+        ("state_dict", ["model.diffusion_model.input_blocks.0.0.weight"], "diffusion models have no latent code"),
+        ("state_dict", ["decoder.conv_in.weight", "quantize.embedding.weight"], "VQGAN, but its codes are grids"),
+        (None, ["model.1.weight", "model.10.conv_block.1.weight"], "CycleGAN, but it turns images into images"),
+        (None, ["model.model.0.weight", "model.model.1.model.1.weight"], "pix2pix, but it turns images into images"),
+        (None, ["conv_first.weight", "RRDB_trunk.0.RDB1.conv1.weight"], "ESRGAN, but it turns images into images"),
+    ],
+)
+def test_they_are_called_what_they_are(tmp_path: Path, wrapped: str | None, keys: list[str], message: str) -> None:
+    state: dict[str, Any] = dict.fromkeys(keys, FILTERS)
+    torch.save({wrapped: state} if wrapped else state, tmp_path / "file.pt")
+    with pytest.raises(CheckpointError, match=rf"file\.pt: recognised as .*{message}"):
+        sefa.load(tmp_path / "file.pt")
+
+
+def persisted(class_name: str, module: str = "torch_utils.persistence") -> bytes:
+    state = dict_of({"_parameters": b"}", "_buffers": b"}", "_modules": b"}"})
+    meta = dict_of({"type": text("class"), "class_name": text(class_name), "state": state})
+    return call(module, "_reconstruct_persistent_obj", meta)
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ({"D": persisted("Discriminator")}, "a discriminator, but the generator's checkpoint is needed"),
+        ({"G_ema": b"N", "D": persisted("ProjectedDiscriminator")}, "a discriminator, but the generator's"),
+        ({"G_ema": persisted("TriPlaneGenerator"), "D": persisted("Discriminator")}, "EG3D, but its images depend"),
+        ({"G_ema": call("pg_modules.networks_fastgan", "Generator")}, "Projected GAN's FastGAN"),
+        ({"ema": persisted("EDMPrecond")}, "NVlabs' EDM, but diffusion models"),
+        ({"G_ema": persisted("Unheard")}, "no known generator; .* its G_ema is a network of class Unheard"),
+    ],
+)
+def test_nvlabs_pickles_of_other_networks_are_too(tmp_path: Path, entries: dict[str, bytes], message: str) -> None:
+    (tmp_path / "network.pkl").write_bytes(pickle_of(dict_of(entries)))
+    with pytest.raises(CheckpointError, match=message):
+        sefa.load(tmp_path / "network.pkl")
