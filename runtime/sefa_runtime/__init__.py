@@ -12,7 +12,7 @@ from sefa_runtime.version import __version__
 
 if TYPE_CHECKING:
     from sefa_runtime.editor import Editor, load
-    from sefa_runtime.errors import InputError, ModelFileError, ProviderError, SefaRuntimeError
+    from sefa_runtime.errors import InputError, ModelFileError, ProviderError, RunError, SefaRuntimeError
     from sefa_runtime.latents import latents_from_seeds
     from sefa_runtime.model_info import DirectionInfo, ModelInfo, Parity
 
@@ -25,6 +25,7 @@ _HOMES = {
     "ModelInfo": "sefa_runtime.model_info",
     "Parity": "sefa_runtime.model_info",
     "ProviderError": "sefa_runtime.errors",
+    "RunError": "sefa_runtime.errors",
     "SefaRuntimeError": "sefa_runtime.errors",
     "latents_from_seeds": "sefa_runtime.latents",
     "load": "sefa_runtime.editor",
@@ -38,6 +39,7 @@ __all__ = [
     "ModelInfo",
     "Parity",
     "ProviderError",
+    "RunError",
     "SefaRuntimeError",
     "__version__",
     "latents_from_seeds",

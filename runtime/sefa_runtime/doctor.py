@@ -7,21 +7,15 @@ from importlib.resources import as_file, files
 
 import numpy as np
 
+from sefa_runtime.diagnosis import PROBE, conflict, installation
 from sefa_runtime.errors import ProviderError
-from sefa_runtime.machine import EXPORT_PACKAGES, ONNXRUNTIME_WHEELS, installed_version, nvidia_gpus
-from sefa_runtime.session import (
-    INSTALL_CPU,
-    INSTALL_GPU,
-    REMOTE,
-    Session,
-    build_session,
-    import_onnxruntime,
-    short_name,
-)
+from sefa_runtime.machine import EXPORT_PACKAGES, installed_version, nvidia_gpus, onnxruntime_wheels
+from sefa_runtime.providers import CPU, CUDA, offered
+from sefa_runtime.session import Session, build_session, import_onnxruntime
 
-# A 3x3 convolution, the operation that generators spend their time in: y = conv(x), x [1, 1, 8, 8] of ones.
-PROBE = "probe.onnx"
 PROBE_FEEDS = {"x": np.ones((1, 1, 8, 8), np.float32)}
+# Those that people look for: say why one is not there.
+EXPECTED = ("cuda", "tensorrt", "openvino", "cpu")
 
 
 @dataclass(frozen=True)
@@ -36,7 +30,10 @@ class Check:
 
 
 def examine() -> list[Check]:
-    """Look at the installed packages, and run a convolution on every provider that onnxruntime offers."""
+    """Look at the installed packages, and run a convolution on every provider that onnxruntime offers.
+
+    A provider that it does not offer is named if it is one of `EXPECTED`, with what is missing.
+    """
     checks = [
         Check(
             "python",
@@ -53,43 +50,38 @@ def examine() -> list[Check]:
         return [*checks, *_check_export()]
     gpus = nvidia_gpus()
     checks.append(Check("gpu", bool(gpus), "; ".join(gpus) or "nvidia-smi finds no NVIDIA GPU", needed=False))
-    offered = [short_name(name) for name in ort.get_available_providers() if name not in REMOTE]
-    if "cuda" not in offered:
-        offered.insert(0, "cuda")  # The one people look for: say why it is not there.
-    checks += [_check_provider(provider) for provider in offered]
+    checks += [_check_provider(provider) for provider in dict.fromkeys((*EXPECTED, *offered(ort)))]
     return [*checks, *_check_export()]
 
 
 def _check_wheels() -> Check:
-    found = {name: found for name in ONNXRUNTIME_WHEELS if (found := installed_version(name))}
+    found = onnxruntime_wheels()
+    both = conflict()
+    if both:
+        remedy = f"{installation(CPU)}; with an NVIDIA GPU: {installation(CUDA)}"
+        return Check("onnxruntime", False, both, remedy)
     detail = ", ".join(f"{name} {number}" for name, number in found.items())
-    if len(found) == 2:
-        return Check(
-            "onnxruntime",
-            False,
-            f"{detail} are both installed, and the one installed last has overwritten the other's files",
-            f"pip uninstall -y onnxruntime onnxruntime-gpu && {INSTALL_CPU}; with an NVIDIA GPU: {INSTALL_GPU}",
-        )
-    return Check("onnxruntime", bool(found), detail or "not installed", INSTALL_CPU)
+    return Check("onnxruntime", bool(found), detail or "not installed", installation(CPU))
 
 
 def probe(provider: str) -> Session:
-    """Build a session of one convolution on a provider.
+    """Build a session of one 3x3 convolution, the operation that generators spend their time in, on a provider.
 
     Raises:
         ProviderError: If the provider cannot run here.
         InputError: If there is no such provider.
     """
     with as_file(files("sefa_runtime") / PROBE) as path:
-        return build_session(path, PROBE_FEEDS, provider)
+        return build_session(path, provider)
 
 
 def _check_provider(provider: str) -> Check:
     name = f"provider {provider}"
     try:
-        (y,) = probe(provider).inference.run(None, PROBE_FEEDS)
+        y = probe(provider).run(PROBE_FEEDS)
     except ProviderError as error:
-        reason = error.reason.removeprefix(f"{provider}: ")
+        # The wheels in each other's way have a finding of their own.
+        reason = error.reason.removeprefix(f"{provider}: ").removeprefix(f"{conflict()}; ")
         return Check(name, False, reason, error.remedy, needed=provider == "cpu")
     right = bool(np.allclose(y[0, 0, 1:-1, 1:-1], 9.0) and y[0, 0, 0, 0] == 4.0)
     if not right:

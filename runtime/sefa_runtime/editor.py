@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sefa_runtime.errors import InputError, ModelFileError
-from sefa_runtime.exported import check_payload, is_torchscript, read_info
+from sefa_runtime.exported import check_payload, is_onnx, read_info
 from sefa_runtime.latents import latents_from_seeds
 from sefa_runtime.model_info import ModelInfo
 from sefa_runtime.session import Session, build_session
@@ -22,34 +22,48 @@ def load(
     provider: str = "auto",
     provider_options: Mapping[str, object] | None = None,
     threads: int | None = None,
+    *,
+    allow_cpu_fallback: bool = False,
+    binding: bool | None = None,
+    cuda_graph: bool = False,
 ) -> "Editor":
     """Load an exported `.onnx` model.
 
     Args:
         path: A file made by `sefa export` or `sefa_export.export_onnx`.
         provider: `auto` takes CUDA where it really works, else the CPU; `Editor.session` says which and why. A provider
-            asked for by name (`cuda`, `cpu`, or any that onnxruntime knows) is the one that runs.
-        provider_options: onnxruntime's options of that provider.
-        threads: Threads of one operator on the CPU; None lets onnxruntime choose.
+            asked for by name (`cuda`, `tensorrt`, `openvino`, `cpu`, or any that onnxruntime knows) is the one that
+            runs every convolution, or the call fails.
+        provider_options: onnxruntime's options of that provider, over our defaults (`sefa_runtime.providers`); a key
+            with a dot in it is an entry of the session: `{"session.intra_op.allow_spinning": 0}`.
+        threads: Threads of one operator on the CPU; None takes the physical cores that this process may use.
+        allow_cpu_fallback: Take the CPU if the provider asked for cannot run; `Editor.session.reason` says why.
+        binding: Run into buffers that stay on the device; None does so on CUDA and TensorRT. The images are the same.
+        cuda_graph: Capture a CUDA graph for each batch size and number of edits at its first run and replay it from
+            then on: less work for the CPU at small batches. For `cuda`; the runs of several threads then wait for each
+            other.
 
     Raises:
         ModelFileError: If the file is missing, damaged, or not one of ours.
         ProviderError: If the provider cannot run here; the message says what is missing.
-        InputError: If the provider's name or `threads` is impossible.
+        InputError: If the provider's name, an option or `threads` is impossible.
+        RunError: If there is no memory for the model.
     """
     path = Path(path)
     info = read_info(path)
-    if is_torchscript(path):
-        raise ModelFileError(f"{path}: a TorchScript archive, which runs in torch; the .onnx export is needed here")
+    if not is_onnx(path):
+        raise ModelFileError(f"{path}: an archive that runs in torch; the .onnx export is needed here")
     check_payload(path, info)
-    feeds: dict[str, NDArray[Any]] = {
-        "z": np.zeros((1, info.z_dim), np.float32),
-        "direction": np.zeros((1, 1), np.int64),
-        "alpha": np.zeros((1, 1), np.float32),
-    }
-    if info.num_classes:
-        feeds["label"] = np.zeros(1, np.int64)
-    return Editor(path, info, build_session(path, feeds, provider, provider_options, threads))
+    session = build_session(
+        path,
+        provider,
+        provider_options,
+        threads,
+        allow_cpu_fallback=allow_cpu_fallback,
+        binding=binding,
+        cuda_graph=cuda_graph,
+    )
+    return Editor(path, info, session)
 
 
 class Editor:
@@ -86,6 +100,7 @@ class Editor:
 
         Raises:
             InputError: If shapes do not fit, an index is out of range, or a value is not finite.
+            RunError: If onnxruntime fails: out of memory, a lost device.
         """
         z = self._latents(z)
         direction, alpha = self._edits(direction, alpha, len(z))
@@ -247,8 +262,7 @@ class Editor:
         feeds: dict[str, NDArray[Any]] = {"z": z, "direction": direction, "alpha": alpha}
         if label is not None:
             feeds["label"] = label
-        (image,) = self.session.inference.run(None, feeds)
-        return image  # type: ignore[no-any-return]
+        return self.session.run(feeds)
 
     def _pictures(
         self,
@@ -287,7 +301,8 @@ def _numbers(values: ArrayLike | None, name: str, dtype: type[np.generic]) -> ND
     except ValueError as error:
         raise InputError(f"{name} must be an array of numbers, got rows of unequal length") from error
     integers = np.issubdtype(dtype, np.integer)
-    if array.size and array.dtype.kind not in ("iu" if integers else "iuf"):
+    # An empty list is an array of floats to numpy.
+    if array.dtype.kind not in ("iu" if integers and array.size else "iuf"):
         raise InputError(f"{name} must be {'integers' if integers else 'numbers'}, got {array.dtype}")
     with np.errstate(over="ignore"):
         array = array.astype(dtype, copy=False)

@@ -25,3 +25,7 @@ class ProviderError(SefaRuntimeError):
 
 class InputError(SefaRuntimeError, ValueError):
     """A latent, direction, alpha, path or option that the call cannot take."""
+
+
+class RunError(SefaRuntimeError):
+    """The graph was loaded, but onnxruntime failed to run it: out of memory, or a device that was lost."""

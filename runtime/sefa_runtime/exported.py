@@ -1,30 +1,27 @@
 """Reading what an exported file says about itself and checking that it is whole, without onnx or torch.
 
-An ONNX file is one protobuf message, `ModelProto`: a sequence of (field number, wire type, value). Only its
-top level is walked here: the graph is skipped over, the metadata read. The exporter writes the metadata last,
-after the bytes that `ModelInfo.payload_bytes` and `payload_sha256` cover, so that a damaged weight is found at
-load and a renamed direction needs only the tail rewritten. Source: protobuf's encoding, onnx.proto.
+An ONNX file is one protobuf message, `ModelProto`. Only its top level is walked here: the graph is skipped over, the
+metadata read. The exporter writes the metadata last, after the bytes that `ModelInfo.payload_bytes` and
+`payload_sha256` cover, so that a damaged weight is found at load and a renamed direction needs only the tail
+rewritten. Source: onnx.proto.
 """
 
 import hashlib
 import io
 import zipfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
 
 from sefa_runtime.errors import ModelFileError
 from sefa_runtime.files import input_problem
-from sefa_runtime.model_info import CHECKSUM_KEY, METADATA_KEY, TORCHSCRIPT_EXTRA_FILE, ModelInfo
+from sefa_runtime.model_info import CHECKSUM_KEY, EXTRA_FILE, METADATA_KEY, ModelInfo
+from sefa_runtime.protobuf import BYTES, fields
 
 EXPECTED = "a model made by `sefa export` was expected"
 # onnx.proto, message ModelProto and message StringStringEntryProto.
 GRAPH = 7
 METADATA_PROPS = 14
 KEY, VALUE = 1, 2
-# Protobuf wire types.
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 
 
 def is_onnx(path: Path) -> bool:
@@ -37,8 +34,13 @@ def is_torchscript(path: Path) -> bool:
     return any(name.endswith("/constants.pkl") for name in _archive_names(path))
 
 
+def is_pt2(path: Path) -> bool:
+    """Whether the file is an archive of torch.export."""
+    return any(name.endswith("/archive_format") for name in _archive_names(path))
+
+
 def read_info(path: Path) -> ModelInfo:
-    """Read the description inside an exported ONNX or TorchScript file.
+    """Read the description inside an exported ONNX, TorchScript or .pt2 file.
 
     Raises:
         ModelFileError: If the file is missing, damaged, or not exported by `sefa export`.
@@ -46,7 +48,8 @@ def read_info(path: Path) -> ModelInfo:
     problem = input_problem(path)
     if problem:
         raise ModelFileError(f"{path}: {problem}; {EXPECTED}")
-    document = _torchscript_document(path) if is_torchscript(path) else _onnx_document(path)
+    is_archive = is_torchscript(path) or is_pt2(path)
+    document = _archive_document(path) if is_archive else _onnx_document(path)
     if document is None:
         raise ModelFileError(f"{path}: a model, but not one exported by `sefa export`: it carries no sefa metadata")
     return ModelInfo.from_json(document, str(path))
@@ -88,9 +91,9 @@ def _archive_names(path: Path) -> list[str]:
         return []
 
 
-def _torchscript_document(path: Path) -> str | None:
+def _archive_document(path: Path) -> str | None:
     for name in _archive_names(path):
-        if name.endswith(f"/extra/{TORCHSCRIPT_EXTRA_FILE}"):
+        if name.endswith(f"/extra/{EXTRA_FILE}"):
             try:
                 with zipfile.ZipFile(path) as archive:
                     return archive.read(name).decode()
@@ -108,11 +111,13 @@ def _onnx_document(path: Path) -> str | None:
     has_graph = False
     try:
         with path.open("rb") as file:
-            for number, start, length in _top_level_fields(file, size):
-                has_graph |= number == GRAPH
-                if number == METADATA_PROPS:
-                    file.seek(start)
-                    key, value = _key_and_value(file.read(length))
+            for field in fields(file, size):
+                if field.wire_type != BYTES:
+                    continue
+                has_graph |= field.number == GRAPH
+                if field.number == METADATA_PROPS:
+                    file.seek(field.start)
+                    key, value = _key_and_value(file.read(field.length))
                     metadata[key] = value
     except (EOFError, ValueError) as error:
         what = "truncated or damaged" if is_onnx(path) else "not an ONNX model, or damaged"
@@ -125,43 +130,8 @@ def _onnx_document(path: Path) -> str | None:
     return document
 
 
-def _top_level_fields(file: BinaryIO, size: int) -> Iterator[tuple[int, int, int]]:
-    """Yield (field number, start, length) of each length-delimited field between the cursor and `size`."""
-    while (position := file.tell()) < size:
-        tag = _varint(file)
-        number, wire_type = tag >> 3, tag & 7
-        if wire_type == VARINT:
-            _varint(file)
-            continue
-        if wire_type in (FIXED32, FIXED64):
-            length = 4 if wire_type == FIXED32 else 8
-        elif wire_type == BYTES and number > 0:
-            length = _varint(file)
-        else:
-            raise ValueError(f"no protobuf field at byte {position}")
-        start = file.tell()
-        if start + length > size:
-            raise EOFError
-        if wire_type == BYTES:
-            yield number, start, length
-        file.seek(start + length)
-
-
-def _varint(file: BinaryIO) -> int:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = file.read(1)
-        if not byte:
-            raise EOFError
-        value |= (byte[0] & 0x7F) << shift
-        if byte[0] < 0x80:
-            return value
-    raise ValueError("a varint of more than ten bytes")
-
-
 def _key_and_value(entry: bytes) -> tuple[str, str]:
     found = {KEY: "", VALUE: ""}
-    file = io.BytesIO(entry)
-    for number, start, length in _top_level_fields(file, len(entry)):
-        found[number] = entry[start : start + length].decode()
+    for field in fields(io.BytesIO(entry), len(entry)):
+        found[field.number] = entry[field.start : field.start + field.length].decode()
     return found[KEY], found[VALUE]

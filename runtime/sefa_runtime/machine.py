@@ -5,24 +5,53 @@ import platform
 import shutil
 import subprocess
 import sys
+from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from typing import Any
 
+from sefa_runtime.cgroup import read_limits
 from sefa_runtime.version import VERSION
 
-ONNXRUNTIME_WHEELS = ("onnxruntime", "onnxruntime-gpu")
+# Distributions that bring the module onnxruntime; all of them own the same files.
+ONNXRUNTIME_WHEELS = (
+    "onnxruntime",
+    "onnxruntime-gpu",
+    "onnxruntime-openvino",
+    "onnxruntime-directml",
+    "onnxruntime-rocm",
+    "onnxruntime-migraphx",
+)
 # The extra `export`: what the commands that make a model need.
 EXPORT_PACKAGES = ("torch", "onnx", "onnxscript", "safetensors")
 
 
-def describe_machine() -> dict[str, object]:
-    """CPU, cores this process may use, memory, operating system, and the NVIDIA GPUs if there are any."""
+def describe_machine() -> dict[str, Any]:
+    """CPU, cores this process may use, memory, a container's limits of both, operating system, and NVIDIA GPUs.
+
+    `load_average` is of the last 1, 5 and 15 minutes. None is what the system does not tell, or does not limit.
+    """
+    limits = read_limits()
+    memory_gib = _memory_gib()
+    limit_gib = None if limits.memory_bytes is None else round(limits.memory_bytes / 2**30, 1)
     return {
         "cpu": _cpu_model(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
-        "memory_gib": _memory_gib(),
+        "cores_limit": limits.cores,
+        "memory_gib": memory_gib,
+        # Version 1 of control groups writes a number beyond all memory for no limit.
+        "memory_limit_gib": limit_gib if limit_gib and memory_gib and limit_gib < memory_gib else None,
+        "load_average": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
         "system": f"{platform.system()} {platform.machine()}",
-        "gpus": nvidia_gpus(),
+        "gpus": [dict(zip(("name", "driver", "memory"), gpu.split(", "), strict=False)) for gpu in nvidia_gpus()],
     }
+
+
+def machine_in_words(machine: Mapping[str, Any]) -> str:
+    """What `describe_machine` gives, in one line: `AMD EPYC, 2 cores, 23.5 GiB`."""
+    limit = machine["cores_limit"]
+    cores = f"{machine['cores']} cores" + (f" limited to {limit:g}" if limit else "")
+    gpus = [gpu["name"] for gpu in machine["gpus"]]
+    return ", ".join([machine["cpu"], cores, f"{machine['memory_limit_gib'] or machine['memory_gib']} GiB", *gpus])
 
 
 def describe_versions() -> dict[str, str]:
@@ -41,6 +70,11 @@ def installed_version(package: str) -> str | None:
         return version(package)
     except PackageNotFoundError:
         return None
+
+
+def onnxruntime_wheels() -> dict[str, str]:
+    """Name and version of each installed distribution that brings the module onnxruntime; more than one is a fault."""
+    return {name: found for name in ONNXRUNTIME_WHEELS if (found := installed_version(name))}
 
 
 def nvidia_gpus() -> list[str]:

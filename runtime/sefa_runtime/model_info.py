@@ -1,7 +1,7 @@
 """What an exported model says about itself: written by the exporter, read by the runtime.
 
-The same JSON document lives in an ONNX file's `metadata_props` under `METADATA_KEY` and in a TorchScript
-archive's extra file `TORCHSCRIPT_EXTRA_FILE`.
+The same JSON document lives in an ONNX file's `metadata_props` under `METADATA_KEY`, and in a TorchScript or .pt2
+archive as the extra file `EXTRA_FILE`.
 """
 
 import json
@@ -14,7 +14,7 @@ from sefa_runtime.errors import ModelFileError
 METADATA_KEY = "sefa"
 # sha256 of that document, in hex: the payload has its own, inside it.
 CHECKSUM_KEY = "sefa_sha256"
-TORCHSCRIPT_EXTRA_FILE = "sefa.json"
+EXTRA_FILE = "sefa.json"
 # Raised when a reader of the earlier format would misunderstand a file.
 FORMAT_VERSION = 2
 

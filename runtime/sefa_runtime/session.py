@@ -1,44 +1,47 @@
 """The one place where onnxruntime sessions are built, and where it is checked what they really run on.
 
-onnxruntime gives a CPU session, silently, when a provider that was asked for cannot load; here that is an error
-that says what is missing.
+onnxruntime gives a CPU session, silently, when a provider that was asked for cannot load, and leaves single nodes to
+the CPU when a provider cannot take them; here both are errors that say what is missing.
 """
 
 import contextlib
-import ctypes
-import io
-import os
-import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from sefa_runtime.errors import InputError, ModelFileError, ProviderError
+from sefa_runtime.binding import BoundRuns, Feeds, can_bind
+from sefa_runtime.cores import usable_cores
+from sefa_runtime.errors import InputError, ModelFileError, ProviderError, RunError
+from sefa_runtime.messages import FATAL, one_line, silence
+from sefa_runtime.placement import RECORD_PLACEMENT, Placement, check_convolutions, placement
+from sefa_runtime.providers import (
+    CPU,
+    CUDA,
+    NVIDIA,
+    REMOTE,
+    complete_options,
+    full_name,
+    in_order,
+    is_on,
+    short_name,
+)
 
 if TYPE_CHECKING:
     import onnxruntime
 
-Feeds = Mapping[str, np.ndarray[Any, Any]]
-
-SUFFIX = "executionprovider"
-DEFAULT_OPTIONS: dict[str, dict[str, str]] = {
-    # EXHAUSTIVE, onnxruntime's default, spends seconds on every new shape; TF32 would cost the parity
-    # that was measured at export.
-    "CUDAExecutionProvider": {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"},
-}
-NVIDIA = {"CUDAExecutionProvider", "TensorrtExecutionProvider"}
-INSTALL_CPU = "pip install onnxruntime"
-# Both wheels own the same files: whichever is there goes first.
-INSTALL_GPU = "pip uninstall -y onnxruntime onnxruntime-gpu && pip install 'onnxruntime-gpu[cuda,cudnn]'"
 MAX_THREADS = 1024
-# Listed by onnxruntime, but for calls of web services: on our models the CPU would answer in their name.
-REMOTE = {"AzureExecutionProvider"}
-QUIET = 4  # onnxruntime's severity FATAL: what goes wrong is raised, not printed
+# How onnxruntime, its arena and the CUDA libraries say that memory ran out.
+OUT_OF_MEMORY = ("out of memory", "failed to allocate", "bad_alloc", "alloc_failed", "bad allocation")
+# onnxruntime's errors about a model, whatever provider it was for.
+FAULTS_OF_THE_FILE = ("InvalidProtobuf", "InvalidGraph", "NoSuchFile", "NoModel")
+# The types of a graph's inputs, as onnxruntime spells them.
+INPUT_TYPES: dict[str, type[np.generic]] = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
 
 
 @dataclass(frozen=True)
@@ -48,49 +51,92 @@ class Session:
     inference: "onnxruntime.InferenceSession"
     requested: str  # as the caller wrote it
     provider: str  # what really runs, in lower case: "cpu", "cuda", ...
-    reason: str  # why `auto` chose this provider; empty if it was asked for
+    reason: str  # why another provider runs than the one asked for, or why `auto` chose this one; else empty
     options: dict[str, str]  # of the provider
-    threads: int  # intra-op threads of the CPU provider; 0: one per physical core
+    entries: dict[str, str]  # of the session
+    threads: int  # of one operator, on the CPU
+    placement: Placement  # how many nodes each provider runs
     load_ms: float  # building the onnxruntime session, without reading the description and checking the weights
     warm_up_ms: float | None  # the first run, if `build_session` made it
+    bound: BoundRuns | None  # runs through IO binding, if it does
+
+    def run(self, feeds: Feeds) -> NDArray[Any]:
+        """Run the graph.
+
+        Args:
+            feeds: An array for each input, contiguous, of the graph's types and shapes; the batch is the first axis of
+                the first.
+
+        Raises:
+            RunError: If onnxruntime fails: out of memory, a lost device.
+            InputError: If the graph was exported with other sizes.
+        """
+        try:
+            return _run(self.inference, self.bound, feeds)
+        except Exception as error:  # As in `_build`.
+            if not (isinstance(error, RuntimeError | MemoryError) or type(error).__module__.startswith("onnxruntime")):
+                raise
+            raise _run_error(error, self.provider, feeds) from error
 
 
 def build_session(
     model: Path,
-    feeds: Feeds,
     provider: str = "auto",
     provider_options: Mapping[str, object] | None = None,
     threads: int | None = None,
+    *,
+    allow_cpu_fallback: bool = False,
+    binding: bool | None = None,
+    cuda_graph: bool = False,
 ) -> Session:
     """Load `model` on the provider asked for, and prove that it runs there.
 
+    Providers other than the CPU's are warmed up with one run of zeros, since cuDNN, for one, can fail only then.
+
     Args:
         model: An ONNX file.
-        feeds: Inputs of one run; providers other than the CPU's are warmed up with it, since cuDNN, for one, can fail
-            only at the first run.
         provider: `auto` (CUDA where it works, else CPU), or an onnxruntime execution provider's name with or
             without the suffix, in any case: `cpu`, `cuda`, `TensorrtExecutionProvider`.
-        provider_options: Passed to the provider, over the defaults in `DEFAULT_OPTIONS`.
-        threads: Threads of one operator on the CPU; None lets onnxruntime choose.
+        provider_options: Over the defaults in `providers.py`: the provider's own by onnxruntime's names, and entries of
+            the session, which have a dot in them: `{"session.intra_op.allow_spinning": 0}`.
+        threads: Threads of one operator on the CPU; None takes the physical cores that this process may use, and one
+            under CUDA and TensorRT, which leave the CPU nothing but shape arithmetic.
+        allow_cpu_fallback: Take the CPU if the provider asked for cannot run; `Session.reason` says why.
+        binding: Keep inputs and image in buffers on the device (IO binding); None does so on NVIDIA's providers.
+        cuda_graph: Capture a CUDA graph for each shape at its first run; for `cuda`. The runs go one after another. The
+            provider's option `enable_cuda_graph` does the same.
 
     Raises:
-        InputError: If the provider is no onnxruntime provider, options come without a named one, or `threads` is out of
-            range.
-        ProviderError: If it cannot run here, with the missing piece.
+        InputError: If the provider is no onnxruntime provider, options come without a named one or do not fit it, or
+            `threads` is out of range.
+        ProviderError: If it cannot run here or not run all convolutions, with the missing piece.
         ModelFileError: If onnxruntime cannot load the file at all.
+        RunError: If there is no memory for it.
     """
     ort = import_onnxruntime()
     if threads is not None and not (type(threads) is int and 1 <= threads <= MAX_THREADS):
         raise InputError(f"threads must be in 1..{MAX_THREADS}, got {threads}")
-    options = {key: str(value) for key, value in (provider_options or {}).items()}
-    if provider.lower() == "auto" and options:
-        raise InputError("options belong to one provider: name it instead of auto")
-    if provider.lower() != "auto":
-        return _build(ort, model, feeds, provider, full_name(ort, provider), options, threads, reason="")
+    options = dict(provider_options or {})
+    cuda_graph = cuda_graph or is_on(options, "enable_cuda_graph")
+    wanted = _Wanted(model, provider, options, threads, binding, cuda_graph)
+    if provider.lower() == "auto":
+        if options:
+            raise InputError("options belong to one provider: name it instead of auto")
+        if cuda_graph:
+            raise InputError("CUDA graphs belong to one provider: name cuda instead of auto")
+        try:
+            return _build(ort, wanted, CUDA, "CUDA works here")
+        except ProviderError as error:
+            return _build(ort, wanted, CPU, error.reason)
+    name = full_name(ort, provider)
+    if cuda_graph and (name != CUDA or binding is False):
+        raise InputError("CUDA graphs need the provider cuda and IO binding")
     try:
-        return _build(ort, model, feeds, provider, "CUDAExecutionProvider", options, threads, "CUDA works here")
+        return _build(ort, wanted, name)
     except ProviderError as error:
-        return _build(ort, model, feeds, provider, "CPUExecutionProvider", {}, threads, error.reason)
+        if not allow_cpu_fallback or name == CPU:
+            raise
+        return _build(ort, _Wanted(model, provider, {}, threads, binding, cuda_graph=False), CPU, error.reason)
 
 
 def import_onnxruntime() -> ModuleType:
@@ -102,142 +148,130 @@ def import_onnxruntime() -> ModuleType:
     try:
         import onnxruntime
     except ImportError as error:
+        from sefa_runtime.diagnosis import installation
+
         raise ProviderError(
             f"onnxruntime cannot be imported ({error})",
-            f"{INSTALL_CPU}, or with an NVIDIA GPU 'onnxruntime-gpu[cuda,cudnn]'",
+            f"{installation(CPU)}, or with an NVIDIA GPU {installation(CUDA)}",
         ) from error
     return onnxruntime  # type: ignore[no-any-return]
 
 
-def full_name(ort: ModuleType, provider: str) -> str:
-    """The provider's name as onnxruntime spells it: `cuda` -> `CUDAExecutionProvider`.
+@dataclass(frozen=True)
+class _Wanted:
+    """What the caller of `build_session` asked for."""
 
-    Raises:
-        InputError: If onnxruntime knows no such provider.
-    """
-    known = {short_name(name): name for name in ort.get_all_providers()}
-    try:
-        return str(known[short_name(provider)])
-    except KeyError:
-        raise InputError(f"provider must be auto or one of {', '.join(sorted(known))}, got {provider!r}") from None
-
-
-def short_name(provider: str) -> str:
-    """`CUDAExecutionProvider` -> `cuda`."""
-    return provider.lower().removesuffix(SUFFIX)
+    model: Path
+    provider: str
+    options: dict[str, object]
+    threads: int | None
+    binding: bool | None
+    cuda_graph: bool
 
 
-def _build(
-    ort: ModuleType,
-    model: Path,
-    feeds: Feeds,
-    requested: str,
-    provider: str,
-    options: dict[str, str],
-    threads: int | None,
-    reason: str,
-) -> Session:
-    options = DEFAULT_OPTIONS.get(provider, {}) | options
-    on_cpu = provider == "CPUExecutionProvider"
+def _build(ort: ModuleType, wanted: _Wanted, provider: str, reason: str = "") -> Session:
+    from sefa_runtime.diagnosis import left_out, not_built, preload
+
+    name = short_name(provider)
     if provider in REMOTE:
-        raise ProviderError(f"{short_name(provider)}: calls a web service and runs nothing on this machine")
+        raise ProviderError(f"{name}: calls a web service and runs nothing on this machine")
     if provider not in ort.get_available_providers():
-        has = ", ".join(short_name(name) for name in ort.get_available_providers() if name not in REMOTE)
-        raise ProviderError(
-            f"{short_name(provider)}: the installed onnxruntime {ort.__version__} is built without it (it has: {has})",
-            INSTALL_GPU if provider in NVIDIA else "",
-        )
+        raise not_built(ort, provider)
+    cores = wanted.threads or usable_cores()
+    threads = wanted.threads or 1 if provider in NVIDIA else cores
+    options, entries = complete_options(provider, cores, wanted.options)
+    if wanted.cuda_graph:
+        options["enable_cuda_graph"] = "1"
     session_options = ort.SessionOptions()
-    session_options.intra_op_num_threads = threads or 0
-    session_options.log_severity_level = QUIET
-    providers: list[Any] = [(provider, options)]
-    if not on_cpu:
-        providers.append("CPUExecutionProvider")  # Shape arithmetic stays on the CPU under every provider.
-    with _quiet(ort, skip=on_cpu):
-        if provider in NVIDIA:
-            ort.preload_dlls()
-        started = time.perf_counter_ns()
-        try:
-            inference = ort.InferenceSession(str(model), session_options, providers=providers)
-        except Exception as error:  # onnxruntime's errors have no common base of their own.
-            if on_cpu:
-                raise ModelFileError(f"{model}: onnxruntime cannot load it: {_one_line(error)}") from error
-            raise ProviderError(f"{short_name(provider)}: {_one_line(error)}") from error
-        load_ms = (time.perf_counter_ns() - started) / 1e6
-        inference.disable_fallback()
-        if inference.get_providers()[0] != provider:
-            raise _left_out(ort, provider)
-        warm_up_ms = None
-        if not on_cpu:
+    session_options.intra_op_num_threads = threads
+    session_options.log_severity_level = FATAL
+    for key, value in (entries | dict([RECORD_PLACEMENT])).items():
+        session_options.add_session_config_entry(key, value)
+    providers = in_order(provider, options)
+    try:
+        with contextlib.nullcontext() if provider == CPU else silence(ort):
+            preload(ort, provider)
             started = time.perf_counter_ns()
-            try:
-                inference.run(None, dict(feeds))
-            except Exception as error:  # As above.
-                message = f"{short_name(provider)}: loads, but the first run fails: {_one_line(error)}"
-                raise ProviderError(message) from error
-            warm_up_ms = (time.perf_counter_ns() - started) / 1e6
+            # With `enable_fallback` it would print a banner and take the CPU.
+            inference = ort.InferenceSession(str(wanted.model), session_options, providers=providers, enable_fallback=0)
+            load_ms = (time.perf_counter_ns() - started) / 1e6
+    except Exception as error:  # onnxruntime's errors have no common base of their own.
+        if provider == CPU or type(error).__name__ in FAULTS_OF_THE_FILE:
+            raise _load_error(error, wanted.model) from error
+        raise left_out(ort, provider, options, one_line(error)) from error
+    if inference.get_providers()[0] != provider:
+        raise left_out(ort, provider, options)
+    where = placement(inference)
+    check_convolutions(where, name)
+    bound = _bound_runs(inference, provider, options, wanted)
     return Session(
         inference=inference,
-        requested=requested,
-        provider=short_name(provider),
+        requested=wanted.provider,
+        provider=name,
         reason=reason,
         options=options,
-        threads=threads or 0,
+        entries=entries,
+        threads=threads,
+        placement=where,
         load_ms=load_ms,
-        warm_up_ms=warm_up_ms,
+        warm_up_ms=None if provider == CPU else _warm_up(inference, bound, name),
+        bound=bound,
     )
 
 
-def _left_out(ort: ModuleType, provider: str) -> ProviderError:
-    """Find the missing piece after onnxruntime has silently left the provider out."""
-    name = short_name(provider)
-    if provider in NVIDIA:
-        try:
-            driver = ctypes.CDLL("libcuda.so.1")
-        except OSError as error:
-            return ProviderError(f"{name}: no NVIDIA driver on this machine ({error})", "install NVIDIA's driver")
-        count = ctypes.c_int()
-        if driver.cuInit(0) != 0 or driver.cuDeviceGetCount(ctypes.byref(count)) != 0 or count.value == 0:
-            return ProviderError(f"{name}: the NVIDIA driver is there but offers no device", "see what nvidia-smi says")
-    library = Path(str(ort.__file__)).parent / "capi" / f"libonnxruntime_providers_{name}.so"
+def _bound_runs(
+    inference: "onnxruntime.InferenceSession", provider: str, options: dict[str, str], wanted: _Wanted
+) -> BoundRuns | None:
+    on_gpu = provider in NVIDIA
+    possible = can_bind(inference)
+    if (wanted.binding or wanted.cuda_graph) and not possible:
+        raise InputError(f"{wanted.model}: IO binding needs one output whose size is fixed but for the batch")
+    if not (on_gpu and possible if wanted.binding is None else wanted.binding):
+        return None
+    device_id = int(options.get("device_id", "0")) if on_gpu else 0
+    return BoundRuns(inference, "cuda" if on_gpu else "cpu", device_id, wanted.cuda_graph)
+
+
+def _warm_up(inference: "onnxruntime.InferenceSession", bound: BoundRuns | None, name: str) -> float:
+    """Run on zeros; milliseconds."""
+    feeds = {
+        value.name: np.zeros(
+            [size if isinstance(size, int) else 1 for size in value.shape], INPUT_TYPES.get(value.type, np.float32)
+        )
+        for value in inference.get_inputs()
+    }
+    started = time.perf_counter_ns()
     try:
-        ctypes.CDLL(str(library.with_name("libonnxruntime_providers_shared.so")), mode=ctypes.RTLD_GLOBAL)
-        ctypes.CDLL(str(library))
-    except OSError as error:
-        remedy = INSTALL_GPU if provider == "CUDAExecutionProvider" else ""
-        return ProviderError(f"{name}: its library cannot be loaded: {error}", remedy)
-    return ProviderError(f"{name}: onnxruntime left it out without saying why", "`sefa doctor` tells what works here")
+        _run(inference, bound, feeds)
+    except Exception as error:  # As above.
+        raise ProviderError(f"{name}: loads, but the first run fails: {one_line(error)}") from error
+    return (time.perf_counter_ns() - started) / 1e6
 
 
-@contextlib.contextmanager
-def _quiet(ort: ModuleType, skip: bool) -> Iterator[None]:
-    """Keep banners of the provider's libraries off stdout, where a caller's own output goes.
-
-    This silences the whole process for as long as the session loads: the libraries write past Python.
-    """
-    if skip:
-        yield
-        return
-    if sys.stdout is not None:
-        sys.stdout.flush()
-    try:
-        kept = os.dup(1)
-    except OSError:  # No stdout at all, as under some service managers.
-        kept = None
-    ort.set_default_logger_severity(QUIET)
-    try:
-        if kept is not None:
-            null = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(null, 1)
-            os.close(null)
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        ort.set_default_logger_severity(2)
-        if kept is not None:
-            os.dup2(kept, 1)
-            os.close(kept)
+def _run(inference: "onnxruntime.InferenceSession", bound: BoundRuns | None, feeds: Feeds) -> NDArray[Any]:
+    if bound is not None:
+        return bound.run(feeds)
+    (image,) = inference.run(None, feeds)
+    return image  # type: ignore[no-any-return]
 
 
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:400]
+def _load_error(error: Exception, model: Path) -> RunError | ModelFileError:
+    if _is_out_of_memory(error):
+        return RunError(f"{model}: out of memory while loading ({one_line(error)})")
+    return ModelFileError(f"{model}: onnxruntime cannot load it: {one_line(error)}")
+
+
+def _run_error(error: Exception, provider: str, feeds: Feeds) -> RunError | InputError:
+    batch = len(next(iter(feeds.values())))
+    if _is_out_of_memory(error):
+        return RunError(
+            f"{provider}: out of memory with {batch} images at once ({one_line(error)}); fewer at once need less"
+        )
+    if type(error).__name__ == "InvalidArgument":
+        return InputError(f"the graph was exported for inputs of other sizes: {one_line(error)}")
+    return RunError(f"{provider}: the run of {batch} images failed: {one_line(error)}")
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    text = str(error).lower()
+    return isinstance(error, MemoryError) or any(sign in text for sign in OUT_OF_MEMORY)

@@ -1,6 +1,8 @@
+import numpy as np
+import onnxruntime
 import pytest
 
-from sefa_runtime import doctor
+from sefa_runtime import doctor, machine
 from sefa_runtime.doctor import Check, examine
 
 
@@ -14,18 +16,25 @@ def test_the_cpu_provider_works_here() -> None:
     assert check.needed
 
 
-def test_cuda_is_answered_even_where_it_is_not_there() -> None:
-    check = named(examine(), "provider cuda")
+@pytest.mark.parametrize("provider", ["cuda", "tensorrt", "openvino"])
+def test_a_provider_that_people_look_for_is_answered_even_where_it_is_not_there(provider: str) -> None:
+    check = named(examine(), f"provider {provider}")
     assert not check.needed
     assert check.ok or check.remedy
 
 
 def test_both_wheels_at_once_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(doctor, "installed_version", lambda package: "1.32.0")
-    check = named(examine(), "onnxruntime")
+    found = {"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.31.1"}
+    monkeypatch.setattr(machine, "installed_version", found.get)
+    monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    checks = examine()
+    check = named(checks, "onnxruntime")
     assert not check.ok
-    assert "overwritten" in check.detail
-    assert "pip uninstall" in check.remedy
+    assert check.needed
+    assert "onnxruntime 1.32.0 and onnxruntime-gpu 1.31.1 are installed together" in check.detail
+    assert check.remedy.startswith("pip uninstall -y onnxruntime onnxruntime-gpu && pip install onnxruntime; with")
+    # Told once.
+    assert named(checks, "provider cuda").detail.startswith("the installed onnxruntime")
 
 
 def test_a_missing_onnxruntime_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -33,17 +42,14 @@ def test_a_missing_onnxruntime_is_found(monkeypatch: pytest.MonkeyPatch) -> None
     check = named(examine(), "provider cpu")
     assert not check.ok
     assert "cannot be imported" in check.detail
-    assert check.remedy.startswith("pip install onnxruntime")
+    assert "pip install onnxruntime, or with an NVIDIA GPU" in check.remedy
 
 
 def test_a_provider_that_computes_wrongly_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     class Wrong:
-        class inference:  # noqa: N801
-            @staticmethod
-            def run(names: None, feeds: dict[str, object]) -> list[object]:
-                import numpy as np
-
-                return [np.zeros((1, 1, 8, 8))]
+        @staticmethod
+        def run(feeds: dict[str, object]) -> np.ndarray[tuple[int, ...], np.dtype[np.float64]]:
+            return np.zeros((1, 1, 8, 8))
 
     monkeypatch.setattr(doctor, "build_session", lambda *arguments: Wrong)
     check = named(examine(), "provider cpu")

@@ -234,12 +234,28 @@ def test_alphas_that_make_no_sense_are_refused(tiny: Editor, alphas: Any) -> Non
         tiny.sweep(seed=1, alphas=alphas)
 
 
-def test_many_threads_get_the_answers_of_one(tiny: Editor) -> None:
+@pytest.mark.parametrize("binding", [False, True])
+def test_many_threads_get_the_answers_of_one(golden: Path, binding: bool) -> None:
+    tiny = sefa_runtime.load(golden / "tiny.onnx", "cpu", binding=binding)
     expected = [tiny.edit(seed=seed, edits={"pose": 1.0}) for seed in range(32)]
     with ThreadPoolExecutor(8) as pool:
         answers = list(pool.map(lambda seed: tiny.edit(seed=seed, edits={"pose": 1.0}), range(32)))
     for answer, wanted in zip(answers, expected, strict=True):
         np.testing.assert_array_equal(answer, wanted)
+
+
+@pytest.mark.parametrize("binding", [False, True])
+def test_many_editors_in_one_process_give_the_same_answers(golden: Path, tiny: Editor, binding: bool) -> None:
+    editors = [
+        sefa_runtime.load(golden / "tiny.onnx", "cpu", threads=threads, binding=binding) for threads in (1, 2, 3, 4)
+    ]
+    expected = [tiny.edit(seed=seed, edits={"pose": 1.0}) for seed in range(32)]
+    with ThreadPoolExecutor(8) as pool:
+        answers = pool.map(lambda seed: editors[seed % 4].edit(seed=seed, edits={"pose": 1.0}), range(32))
+        for answer, wanted in zip(answers, expected, strict=True):
+            np.testing.assert_array_equal(answer, wanted)
+    del editors[:3]  # The others go on when some are gone.
+    np.testing.assert_array_equal(editors[0].edit(seed=0, edits={"pose": 1.0}), expected[0])
 
 
 def test_an_editor_tells_what_it_is(tiny: Editor) -> None:

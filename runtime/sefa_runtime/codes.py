@@ -1,0 +1,110 @@
+"""Style codes from the files that projectors and encoders write: inverted photographs.
+
+NVlabs' projector saves `projected_w.npz` with `w` [1, L, D]; e4e and pSp save `latents.pt` or `.npy`, [N, L, D];
+rosinality's projector a `.pt` with a `latent` for each picture.
+"""
+
+import tokenize
+import zipfile
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sefa_runtime.errors import InputError
+from sefa_runtime.files import input_problem
+from sefa_runtime.torch_arrays import load_torch_arrays
+
+# What writers call the codes, among other entries.
+NAMES = ("codes", "w", "ws", "w_plus", "latent", "latents", "latent_codes", "projected_w")
+MAX_NAMED = 6
+
+
+def load_codes(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
+    """Read codes from a `.npz`, `.npy` or `.pt` file; the contents decide which it is.
+
+    Args:
+        path: The file.
+        shape: Shape of one picture's code: [L, D], or [D] for a graph of single style codes.
+
+    Returns:
+        float32 [N, *shape]. A single style code becomes the code of every layer.
+
+    Raises:
+        InputError: If there are no codes in it, or they have another shape.
+    """
+    found = [np.asarray(array) for array in _codes_in(_read(path))]
+    if not found:
+        raise InputError(f"{path}: no codes in it: an array, or one named {', '.join(NAMES)}, was expected")
+    fitting = [_fit(array, shape) for array in found]
+    if any(array is None for array in fitting):
+        shapes = ", ".join(str(list(array.shape)) for array in found[:MAX_NAMED])
+        raise InputError(f"{path}: codes of shape {shapes}, [N, {', '.join(map(str, shape))}] was expected")
+    return np.concatenate([array for array in fitting if array is not None])
+
+
+def _read(path: Path) -> Any:
+    problem = input_problem(path)
+    if problem:
+        raise InputError(f"{path}: {problem}")
+    with path.open("rb") as file:
+        head = file.read(6)
+        file.seek(0)
+        if head != b"\x93NUMPY" and not head.startswith(b"PK"):
+            raise InputError(f"{path}: not a .npz, .npy or .pt file of codes")
+        if head.startswith(b"PK") and _is_torch(file):
+            return load_torch_arrays(path)
+        try:
+            loaded = np.load(file, allow_pickle=False)
+            return loaded if isinstance(loaded, np.ndarray) else dict(loaded)
+        except (ValueError, EOFError, OSError, MemoryError, OverflowError, KeyError) as error:
+            raise InputError(f"{path}: not a file of numbers, or damaged") from error
+        except (tokenize.TokenError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path}: not a file of numbers, or damaged") from error
+
+
+def _is_torch(file: BinaryIO) -> bool:
+    try:
+        with zipfile.ZipFile(file) as archive:
+            return any(name.endswith("/data.pkl") for name in archive.namelist())
+    except zipfile.BadZipFile:
+        return False
+    finally:
+        file.seek(0)
+
+
+def _codes_in(content: Any) -> Iterator[NDArray[Any]]:
+    """The arrays that are codes: the only one there is, or those under a usual name."""
+    if isinstance(content, np.ndarray):
+        yield content
+    elif isinstance(content, list | tuple):
+        for item in content:
+            yield from _codes_in(item)
+    elif isinstance(content, Mapping):
+        named = [content[name] for name in NAMES if name in content]
+        values = named or list(content.values())
+        if named or len(values) == 1 or all(isinstance(value, Mapping) for value in values):
+            for value in values:
+                yield from _codes_in(value)
+
+
+def _fit(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32] | None:
+    """[N, *shape], from that, from one code without its first axis, or from style codes that all layers share."""
+    if array.dtype.kind not in "fiu":
+        return None
+    array = array.astype(np.float32)
+    if array.shape == shape:
+        array = array[None]
+    if array.ndim == len(shape) + 1 and array.shape[1:] == shape:
+        return array
+    if len(shape) == 1 and array.ndim == 3 and array.shape[2] == shape[0] and (array == array[:, :1]).all():
+        return array[:, 0]  # The same code in every layer.
+    if len(shape) == 2 and array.shape[-1] == shape[1]:
+        flat = array.reshape(-1, shape[1]) if array.ndim == 1 or array.ndim == 2 else None
+        if flat is None and array.ndim == 3 and array.shape[1] == 1:
+            flat = array[:, 0]
+        if flat is not None:
+            return np.repeat(flat[:, None], shape[0], axis=1)
+    return None

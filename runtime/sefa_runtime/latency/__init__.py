@@ -1,0 +1,15 @@
+"""Latency: measured in a scenario, written down with all that it depends on, compared, drawn."""
+
+from sefa_runtime.latency.compare import Comparison, compare_records
+from sefa_runtime.latency.measure import SCENARIOS, measure
+from sefa_runtime.latency.record import BatchResult, LatencyRecord, read_record
+
+__all__ = [
+    "SCENARIOS",
+    "BatchResult",
+    "Comparison",
+    "LatencyRecord",
+    "compare_records",
+    "measure",
+    "read_record",
+]

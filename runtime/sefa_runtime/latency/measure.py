@@ -1,0 +1,228 @@
+"""Measuring `Editor.run`, from arrays to arrays, in one of the scenarios."""
+
+import math
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from sefa_runtime.editor import Editor
+from sefa_runtime.errors import InputError
+from sefa_runtime.files import sha256_of
+from sefa_runtime.latency.graph import read_graph_facts
+from sefa_runtime.latency.record import RECORD_VERSION, Arrivals, BatchResult, LatencyRecord
+from sefa_runtime.latency.scenarios import (
+    LONGEST,
+    WANTED_RUNS,
+    WANTED_SECONDS,
+    Clock,
+    Progress,
+    Run,
+    WarmUp,
+    on_schedule,
+    one_after_another,
+    poisson_schedule,
+    warm_up,
+)
+from sefa_runtime.latency.statistics import PERCENTILES, mean, percentile
+from sefa_runtime.latents import MAX_SEED, latents_from_seeds
+from sefa_runtime.machine import describe_machine, describe_versions
+from sefa_runtime.model_info import ModelInfo
+
+SCENARIOS = ("single_stream", "offline", "server")
+OFFLINE_BATCHES = (1, 2, 4, 8, 16, 32)
+MAX_BATCH, MAX_EDITS, MAX_SECONDS, MAX_RATE = 4096, 4096, 86400, 1_000_000  # a day
+
+
+def measure(
+    editor: Editor,
+    batches: Sequence[int] | None = None,
+    edits: int | None = None,
+    seconds: float = WANTED_SECONDS,
+    scenario: str = "single_stream",
+    rate: float | None = None,
+    seed: int = 0,
+    progress: Progress = lambda share: None,
+) -> LatencyRecord:
+    """Measure a model and describe what it was measured on.
+
+    Args:
+        editor: A freshly loaded model, so that the first run is a first run.
+        batches: Batch sizes, measured one after another; None: 1, `OFFLINE_BATCHES` in the scenario `offline`, or the
+            one that was fixed at export.
+        edits: Edits per image; None: 1, or the number that was fixed at export.
+        seconds: Time for each batch size. It goes on until there are `WANTED_RUNS` runs, but at most for `LONGEST`
+            times as long; a result that has less than `WANTED_SECONDS` or `WANTED_RUNS` says so.
+        scenario: `single_stream`: one run after another, what a single caller sees. `offline`: the same, to find the
+            batch size of the highest throughput. `server`: requests at random moments that wait for each other.
+        rate: Scenario `server`: requests per second.
+        seed: Of those moments.
+        progress: Called with the share that is done, 0 to 1, about once a second and not while a run is timed.
+
+    Raises:
+        InputError: If a number is out of range, or `rate` does not fit the scenario.
+    """
+    info = editor.info
+    if batches is None:
+        usual = OFFLINE_BATCHES if scenario == "offline" else (1,)
+        batches = usual if info.batch is None else (info.batch,)
+    if edits is None:
+        edits = 1 if info.edits is None else info.edits
+    _check(batches, edits, seconds, scenario, rate, seed)
+    machine = describe_machine()
+    clock = Clock()
+    results = []
+    for index, batch in enumerate(batches):
+
+        def show(share: float, done: int = index, total: int = len(batches)) -> None:
+            progress((done + share) / total)
+
+        run = partial(editor.run, **example_inputs(info, batch, edits))
+        requests = None if rate is None else (rate, seed)
+        results.append(_measure_batch(run, batch, edits, seconds, requests, clock, show))
+    session = editor.session
+    return LatencyRecord(
+        record_version=RECORD_VERSION,
+        created=datetime.now(UTC).isoformat(timespec="seconds"),
+        scenario=scenario,
+        model={
+            "file": editor.path.name,
+            "bytes": editor.path.stat().st_size,
+            "sha256": sha256_of(editor.path),
+            "family": info.family,
+            "latent": info.latent,
+            "resolution": list(info.resolution),
+            "channels": info.channels,
+            "precision": info.precision,
+            "output": info.output,
+        },
+        graph=read_graph_facts(editor.path),
+        provider_requested=session.requested,
+        provider=session.provider,
+        provider_reason=session.reason,
+        provider_options=session.options,
+        session_entries=session.entries,
+        placement=session.placement,
+        io_binding=session.bound is not None,
+        tf32=may_use_tf32(session.provider, session.options),
+        threads=session.threads,
+        load_ms=round(session.load_ms, 3),
+        load_first_run_ms=None if session.warm_up_ms is None else round(session.warm_up_ms, 3),
+        results=tuple(results),
+        best_batch=max(results, key=lambda result: result.images_per_second).batch if scenario == "offline" else None,
+        machine=machine,
+        versions=describe_versions(),
+    )
+
+
+def example_inputs(info: ModelInfo, batch: int, edits: int) -> dict[str, Any]:
+    """Arguments for `Editor.run`, the same in every measurement."""
+    random = np.random.Generator(np.random.PCG64(0))
+    inputs: dict[str, Any] = {
+        "z": latents_from_seeds(range(batch), info.z_dim),
+        "direction": random.integers(len(info.directions), size=(batch, edits)),
+        "alpha": random.uniform(-3, 3, size=(batch, edits)).astype(np.float32),
+    }
+    if info.num_classes:
+        inputs["label"] = random.integers(info.num_classes, size=batch)
+    return inputs
+
+
+def _check(batches: Sequence[int], edits: int, seconds: float, scenario: str, rate: float | None, seed: int) -> None:
+    if scenario not in SCENARIOS:
+        raise InputError(f"scenario must be one of {', '.join(SCENARIOS)}, got {scenario!r}")
+    if (rate is not None) != (scenario == "server"):
+        raise InputError(
+            "the scenario server needs a rate: requests per second"
+            if rate is None
+            else f"a rate belongs to the scenario server, not to {scenario}"
+        )
+    if not batches:
+        raise InputError("at least one batch size is needed")
+    for name, values, least, most in (
+        ("batch", batches, 1, MAX_BATCH),
+        ("edits", (edits,), 0, MAX_EDITS),
+        ("seconds", (seconds,), 0.001, MAX_SECONDS),
+        ("rate", (() if rate is None else (rate,)), 0.001, MAX_RATE),
+        ("seed", (seed,), 0, MAX_SEED),
+    ):
+        for value in values:
+            if not least <= value <= most:
+                raise InputError(f"{name} must be in {least}..{most}, got {value}")
+
+
+def _measure_batch(
+    run: Run,
+    batch: int,
+    edits: int,
+    seconds: float,
+    requests: tuple[float, int] | None,
+    clock: Clock,
+    progress: Progress,
+) -> BatchResult:
+    """Measure one batch size; `requests` are the rate and the seed of those that come at moments of their own."""
+    moments = None if requests is None else poisson_schedule(requests[0], seconds, requests[1])
+    began = clock.now()
+    run()
+    first_run = clock.now() - began
+    warmed = warm_up(run, seconds, clock)
+    if requests is None or moments is None:
+        timing = one_after_another(run, seconds, clock, progress)
+        arrivals, elapsed = None, timing.elapsed
+    else:
+        timing = on_schedule(run, moments, LONGEST * seconds, clock, progress)
+        load = requests[0] * timing.busy / timing.runs
+        arrivals = Arrivals(*requests, len(moments), len(moments) - timing.runs, round(load, 4))
+        elapsed = max(timing.elapsed, seconds)  # To the end of the time in which requests could have come.
+    progress(1.0)
+    samples_ms = [1000 * latency for latency in timing.latencies]
+    percentiles = {f"p{percent}_ms": _rounded(percentile(samples_ms, percent)) for percent in PERCENTILES}
+    return BatchResult(
+        batch=batch,
+        edits=edits,
+        first_run_ms=round(1000 * first_run, 3),
+        warm_up=WarmUp(warmed.runs, round(warmed.seconds, 3), warmed.stable),
+        runs=timing.runs,
+        seconds=round(elapsed, 3),
+        mean_ms=_rounded(mean(samples_ms)),
+        min_ms=round(min(samples_ms), 3),
+        **percentiles,
+        max_ms=_rounded(max(samples_ms)),
+        images_per_second=round(batch * timing.runs / elapsed, 2),
+        arrivals=arrivals,
+        shortfalls=tuple(_shortfalls(timing.runs, elapsed, warmed, arrivals)),
+        samples_ms=tuple(map(_rounded, samples_ms)),
+    )
+
+
+def _shortfalls(runs: int, elapsed: float, warmed: WarmUp, arrivals: Arrivals | None) -> Iterator[str]:
+    if elapsed < WANTED_SECONDS:
+        yield f"{elapsed:.1f} s of {WANTED_SECONDS:g} s"
+    if runs < WANTED_RUNS:
+        yield f"{runs} of {WANTED_RUNS} runs"
+    if not warmed.stable:
+        yield f"not stable after {warmed.seconds:.1f} s of warm-up"
+    if arrivals is not None and arrivals.load >= 1:
+        yield f"asked for {arrivals.load:.2f} times what can be served: the longer it lasts, the higher the latency"
+    if arrivals is not None and arrivals.unserved:
+        yield f"{arrivals.unserved} of {arrivals.requests} requests were not served"
+
+
+def may_use_tf32(provider: str, options: Mapping[str, str]) -> bool | None:
+    """Whether a provider, with these options, may round the factors of float32 products to 10 bits; None: not known."""
+    if provider == "cpu":
+        return False
+    if provider not in ("cuda", "tensorrt"):
+        return None
+    if os.environ.get("NVIDIA_TF32_OVERRIDE") == "0":  # NVIDIA's libraries obey it.
+        return False
+    # onnxruntime's choice for CUDA is 1. TensorRT decides by itself.
+    return options.get("use_tf32", "1") != "0" if provider == "cuda" else None
+
+
+def _rounded(value: float | None) -> float | None:
+    """To the microsecond; None for what is not known."""
+    return round(value, 3) if value is not None and math.isfinite(value) else None

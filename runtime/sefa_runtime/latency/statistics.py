@@ -1,0 +1,41 @@
+"""Percentiles that mean something, and None where there are too few samples for one."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+PERCENTILES = (50, 90, 95, 99)
+# A percentile is given only if so many samples lie beyond it: with fewer it is the maximum, or an outlier, by another
+# name, and differs from one measurement to the next. p50 needs 20 samples, p90 100, p95 200, p99 1000.
+SAMPLES_BEYOND = 10
+
+
+def least_samples(percent: int) -> int:
+    """How many samples the percentile needs, so that `SAMPLES_BEYOND` of them lie beyond it."""
+    return math.ceil(SAMPLES_BEYOND * 100 / (100 - percent))
+
+
+def percentile(samples: Sequence[float], percent: int) -> float | None:
+    """The smallest sample that at least `percent` % of all samples do not exceed (nearest rank).
+
+    Always a sample that was observed, never a mean of two.
+
+    Args:
+        samples: In any order; infinity is one whose value is not known, but beyond all others.
+        percent: 1 to 99.
+
+    Returns:
+        None if there are fewer than `least_samples(percent)`, or the one that it falls on is not known.
+    """
+    if len(samples) < least_samples(percent):
+        return None
+    rank = -(-percent * len(samples) // 100)  # rounded up, in integers
+    value = float(np.partition(np.asarray(samples), rank - 1)[rank - 1])
+    return value if math.isfinite(value) else None
+
+
+def mean(samples: Sequence[float]) -> float | None:
+    """The arithmetic mean; None if there is no sample or one is not known."""
+    value = float(np.mean(samples)) if len(samples) else math.inf
+    return value if math.isfinite(value) else None

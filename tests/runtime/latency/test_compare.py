@@ -1,0 +1,117 @@
+import copy
+import json
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from sefa_runtime import InputError
+from sefa_runtime.latency import LatencyRecord, compare_records
+
+Quick = Callable[..., LatencyRecord]
+
+
+@pytest.fixture
+def record(quick: Quick) -> dict[str, Any]:
+    """A record of two batch sizes, as it is read from its file."""
+    return json.loads(json.dumps(quick(batches=(1, 2)).to_dict()))  # type: ignore[no-any-return]
+
+
+def test_twice_as_fast_is_a_ratio_of_a_half(record: dict[str, Any]) -> None:
+    faster = copy.deepcopy(record)
+    for result in faster["results"]:
+        result |= {"p50_ms": result["p50_ms"] / 2, "images_per_second": result["images_per_second"] * 2}
+    comparison = compare_records(record, faster)
+    ratios = {(ratio.batch, ratio.measure): ratio.b_over_a for ratio in comparison.ratios}
+    assert ratios[1, "p50_ms"] == ratios[2, "p50_ms"] == 0.5
+    assert ratios[1, "images_per_second"] == 2.0
+    assert ratios[2, "first_run_ms"] == ratios[None, "load_ms"] == 1.0
+    assert comparison.differences == ()
+
+
+def test_only_what_both_have_is_compared(record: dict[str, Any]) -> None:
+    other = copy.deepcopy(record)
+    other["results"][0] |= {"batch": 4}
+    other["results"][1] |= {"p90_ms": None}
+    compared = {(ratio.batch, ratio.measure) for ratio in compare_records(record, other).ratios}
+    assert {batch for batch, _ in compared} == {2, None}
+    assert (2, "p50_ms") in compared
+    assert (2, "p90_ms") not in compared
+
+
+def test_conditions_that_differ_are_told(record: dict[str, Any]) -> None:
+    other = copy.deepcopy(record)
+    other |= {"provider": "openvino", "threads": 1}
+    other["versions"]["onnxruntime"] = "1.99"
+    differences = {(item.what, item.b) for item in compare_records(record, other).differences}
+    assert differences == {("provider", "openvino"), ("threads", 1), ("onnxruntime", "1.99")}
+
+
+def test_what_either_falls_short_of_is_told(record: dict[str, Any]) -> None:
+    record["results"][0]["shortfalls"] = ["1 of 100 runs"]
+    other = copy.deepcopy(record)
+    other["results"][0]["shortfalls"] = []
+    other["results"][1]["shortfalls"] = ["3 of 100 runs"]
+    shortfalls = compare_records(record, other).shortfalls
+    assert "A, batch 1: 1 of 100 runs" in shortfalls
+    assert "B, batch 2: 3 of 100 runs" in shortfalls
+    assert "B, batch 1: 1 of 100 runs" not in shortfalls
+
+
+@pytest.mark.parametrize(
+    "change", [{"cpu": "another"}, {"cores": 64}, {"cores_limit": 1.5}, {"memory_limit_gib": 2.0}, {"gpus": "one"}]
+)
+def test_different_machines_are_refused_unless_told(record: dict[str, Any], change: dict[str, Any]) -> None:
+    other = copy.deepcopy(record)
+    gpu = {"name": "NVIDIA H100", "driver": "570.1", "memory": "80 GiB"}
+    other["machine"] |= {"gpus": [gpu]} if "gpus" in change else change
+    with pytest.raises(InputError, match=r"different machines \(.*\): --across-machines"):
+        compare_records(record, other)
+    comparison = compare_records(record, other, across_machines=True)
+    assert next(iter(change)) in {item.what for item in comparison.differences}
+
+
+def test_a_busier_day_or_a_new_driver_is_the_same_machine(record: dict[str, Any]) -> None:
+    record["machine"]["gpus"] = [{"name": "NVIDIA H100", "driver": "570.1", "memory": "80 GiB"}]
+    other = copy.deepcopy(record)
+    other["machine"]["load_average"] = [99.0, 99.0, 99.0]
+    other["machine"]["gpus"][0]["driver"] = "580.2"
+    (difference,) = compare_records(record, other).differences
+    assert (difference.what, difference.a, difference.b) == ("drivers", ["570.1"], ["580.2"])
+
+
+def test_different_models_are_refused_unless_told(record: dict[str, Any]) -> None:
+    other = copy.deepcopy(record)
+    other["model"]["sha256"] = "0" * 64
+    with pytest.raises(InputError, match="different models"):
+        compare_records(record, other, across_machines=True)
+    assert compare_records(record, other, across_models=True).ratios
+
+
+def test_different_scenarios_are_refused(quick: Quick, record: dict[str, Any]) -> None:
+    other = quick(scenario="server", rate=500.0).to_dict()
+    with pytest.raises(InputError, match="different scenarios: single_stream and server"):
+        compare_records(record, other, across_machines=True, across_models=True)
+
+
+def test_different_rates_are_refused(quick: Quick) -> None:
+    a = quick(scenario="server", rate=500.0).to_dict()
+    b = copy.deepcopy(a)
+    assert compare_records(a, b).rate == 500.0
+    b["results"][0]["arrivals"]["rate"] = 600.0
+    with pytest.raises(InputError, match="different rates: 500 and 600/s"):
+        compare_records(a, b)
+
+
+def test_nothing_in_common_is_refused(record: dict[str, Any]) -> None:
+    other = copy.deepcopy(record)
+    other["results"] = other["results"][:1]
+    other["results"][0]["edits"] = 5
+    with pytest.raises(InputError, match="no batch size and number of edits in common"):
+        compare_records(record, other)
+
+
+@pytest.mark.parametrize("damage", [{"machine": None}, {"results": [1]}, {"versions": 3}, {"model": {}}])
+def test_a_damaged_record_is_called_that(record: dict[str, Any], damage: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="one of the records is damaged"):
+        compare_records(record, record | damage)

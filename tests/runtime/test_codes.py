@@ -1,0 +1,94 @@
+from collections import OrderedDict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from sefa_runtime import InputError
+from sefa_runtime.codes import load_codes
+
+CODES = np.random.default_rng(0).standard_normal((3, 4, 5)).astype(np.float32)
+
+
+def test_a_projectors_npz_is_read(tmp_path: Path) -> None:
+    np.savez(tmp_path / "projected_w.npz", w=CODES[:1])
+    np.testing.assert_array_equal(load_codes(tmp_path / "projected_w.npz", (4, 5)), CODES[:1])
+
+
+@pytest.mark.parametrize("array", [CODES, CODES.astype(np.float64), CODES[0]])
+def test_an_npy_is_read(tmp_path: Path, array: np.ndarray[Any, Any]) -> None:
+    np.save(tmp_path / "codes.bin", array)
+    Path(tmp_path / "codes.bin.npy").rename(tmp_path / "codes")
+    np.testing.assert_array_equal(load_codes(tmp_path / "codes", (4, 5)), CODES[: len(array) if array.ndim == 3 else 1])
+
+
+def test_a_style_code_becomes_that_of_every_layer(tmp_path: Path) -> None:
+    np.save(tmp_path / "w.npy", CODES[:, 0])
+    np.testing.assert_array_equal(load_codes(tmp_path / "w.npy", (4, 5)), np.repeat(CODES[:, :1], 4, axis=1))
+
+
+def test_equal_layers_become_one_style_code(tmp_path: Path) -> None:
+    np.save(tmp_path / "w.npy", np.repeat(CODES[:, :1], 4, axis=1))
+    np.testing.assert_array_equal(load_codes(tmp_path / "w.npy", (5,)), CODES[:, 0])
+    np.save(tmp_path / "w.npy", CODES)
+    with pytest.raises(InputError, match=r"codes of shape \[3, 4, 5\], \[N, 5\] was expected"):
+        load_codes(tmp_path / "w.npy", (5,))
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda tensor: tensor,
+        lambda tensor: {"latents": tensor, "image": tensor[0]},
+        lambda tensor: [tensor[:1], tensor[1:]],
+        lambda tensor: {"a.jpg": {"latent": tensor[:2], "img": tensor}, "b.jpg": {"latent": tensor[2:]}},
+        lambda tensor: OrderedDict(w=tensor.transpose(0, 1).contiguous().transpose(0, 1)),
+        lambda tensor: tensor.half().float()[:, :, :].requires_grad_(),
+    ],
+)
+def test_what_torch_saved_is_read_without_it(tmp_path: Path, wrap: Any) -> None:
+    torch = pytest.importorskip("torch")
+    codes = torch.from_numpy(CODES).half().float()
+    torch.save(wrap(codes), tmp_path / "latents.pt")
+    np.testing.assert_array_equal(load_codes(tmp_path / "latents.pt", (4, 5)), codes.numpy())
+
+
+class Hostile:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("canary"),)
+
+
+@pytest.mark.parametrize("position", ["alone", "beside"])
+def test_a_pickle_that_wants_more_than_tensors_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, position: str
+) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.chdir(tmp_path)
+    torch.save(Hostile() if position == "alone" else {"w": torch.ones(4, 5), "x": Hostile()}, "latents.pt")
+    with pytest.raises(InputError, match=r"latents\.pt: a pickle that wants .*: refused"):
+        load_codes(Path("latents.pt"), (4, 5))
+    assert not Path("canary").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not a .npz, .npy or .pt file"),
+        (b"\x93NUMPY nothing", "not a file of numbers"),
+        (b"PK\x03\x04 nothing", "not a file of numbers"),
+    ],
+)
+def test_a_file_without_codes_is_refused(tmp_path: Path, content: bytes, message: str) -> None:
+    (tmp_path / "codes").write_bytes(content)
+    with pytest.raises(InputError, match=message):
+        load_codes(tmp_path / "codes", (4, 5))
+
+
+def test_several_arrays_without_a_usual_name_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", x=CODES, y=CODES)
+    with pytest.raises(InputError, match="no codes in it"):
+        load_codes(tmp_path / "a.npz", (4, 5))
+    np.save(tmp_path / "a.npy", np.array(["text"]))
+    with pytest.raises(InputError, match="codes of shape"):
+        load_codes(tmp_path / "a.npy", (4, 5))
