@@ -26,6 +26,7 @@ HALF_OPERATORS = {
     "Mul",
     "Pad",
     "Relu",
+    "Resize",
     "Slice",
     "Sub",
 }

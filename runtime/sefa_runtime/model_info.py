@@ -85,6 +85,21 @@ class ModelInfo:
         """Shape of one uint8 image: H, W, C."""
         return (*self.resolution, self.channels)
 
+    @property
+    def latent_name(self) -> str:
+        """The graph's first input: "z", "w" or "codes"."""
+        return {"z": "z", "w": "w", "w+": "codes"}[self.latent]
+
+    @property
+    def latent_shape(self) -> tuple[int, ...]:
+        """Shape of one image's latent."""
+        return {"z": (self.z_dim,), "w": (self.code_dim,), "w+": (self.num_layers, self.code_dim)}[self.latent]
+
+    @property
+    def takes_label(self) -> bool:
+        """Whether the graph has the input `label`: a class is part of making a code of z."""
+        return self.num_classes > 0 and self.latent == "z"
+
     def to_dict(self) -> dict[str, Any]:
         """The description as plain values."""
         return asdict(self)

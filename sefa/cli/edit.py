@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from sefa.cli.options import (
+    CodesOption,
     CpuFallbackOption,
     LabelOption,
     LatentFileOption,
@@ -13,6 +14,7 @@ from sefa.cli.options import (
     ProviderOption,
     ProviderOptionsOption,
     ThreadsOption,
+    TruncationOption,
     choose_latents,
     parse_edit,
     parse_label,
@@ -20,6 +22,7 @@ from sefa.cli.options import (
 )
 from sefa.cli.output import where_it_ran, working
 from sefa_runtime.errors import InputError
+from sefa_runtime.exported import read_info
 from sefa_runtime.files import check_output
 
 
@@ -38,6 +41,7 @@ def edit(
         ),
     ] = None,
     z: LatentFileOption = None,
+    codes: CodesOption = None,
     edits: Annotated[
         list[str] | None,
         typer.Option(
@@ -47,6 +51,7 @@ def edit(
         ),
     ] = None,
     label: LabelOption = None,
+    truncation: TruncationOption = None,
     scale: Annotated[int, typer.Option(metavar="N", help="Enlarge the pictures N times.")] = 1,
     provider: ProviderOption = "auto",
     provider_options: ProviderOptionsOption = None,
@@ -63,16 +68,16 @@ def edit(
     from sefa_runtime.images import PICTURE_SUFFIXES, check_suffix, enlarge, grid, save_picture
 
     check_suffix(output, PICTURE_SUFFIXES)
-    check_output(output, model, z)
+    check_output(output, model, z, codes)
     parsed = [parse_edit(text) for text in edits or []]
     wanted = dict(parsed)
     if len(wanted) < len(parsed):
         raise InputError(f"a direction is given twice: {', '.join(edits or [])}")
-    latents = choose_latents(seed, z)
     options = parse_provider_options(provider_options)
+    latents = choose_latents(seed, z, codes, read_info(model))
     with working("Drawing"):
         editor = load(model, provider, options, threads, allow_cpu_fallback=allow_cpu_fallback)
-        pictures = editor.edit(**latents, edits=wanted, label=parse_label(label))
+        pictures = editor.edit(**latents, edits=wanted, label=parse_label(label), truncation=truncation)
     picture = enlarge(grid(pictures[None]), scale)
     save_picture(picture, output)
     typer.echo(f"{output}: {picture.shape[1]}x{picture.shape[0]} pixels, {where_it_ran(editor.session)}")

@@ -15,6 +15,8 @@ from sefa_runtime.files import input_problem
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from sefa_runtime import ModelInfo
+
 Number = TypeVar("Number", int, float)
 
 MAX_ALPHAS = 1000
@@ -122,6 +124,23 @@ NumClassesOption = Annotated[
 ]
 
 
+CodesOption = Annotated[
+    Path | None,
+    typer.Option(
+        "--codes",
+        metavar="FILE",
+        help="Codes of inverted photographs, for a model of [b]w+[/b] or [b]w[/b]: the .npz, .npy or .pt file that a "
+        "projector or encoder wrote.",
+    ),
+]
+TruncationOption = Annotated[
+    float | None,
+    typer.Option(
+        "--truncation", metavar="PSI", help="Truncation psi, for a model exported with [b]--truncation-input[/b]."
+    ),
+]
+
+
 def parse_edit(text: str) -> tuple[str | int, float]:
     """Read `pose=2.5` or `3=-1` as direction and alpha.
 
@@ -204,14 +223,24 @@ def parse_integers(text: str) -> list[int]:
     return numbers
 
 
-def choose_latents(seeds: str | None, z: Path | None) -> dict[str, Any]:
-    """The `seed=` or `z=` argument for an Editor; seed 0 if nothing was given.
+def choose_latents(seeds: str | None, z: Path | None, codes: Path | None, info: "ModelInfo") -> dict[str, Any]:
+    """The `seed=`, `z=`, `w=` or `codes=` argument for an Editor; seed 0 if nothing was given.
 
     Raises:
-        InputError: If both were given, or one cannot be read.
+        InputError: If several were given, one cannot be read, or the model takes something else.
     """
-    if seeds is not None and z is not None:
-        raise InputError("give seeds or --z, not both")
+    if sum(way is not None for way in (seeds, z, codes)) > 1:
+        raise InputError("give seeds, --z or --codes, not several of them")
+    if (codes is None) != (info.latent == "z"):
+        raise InputError(
+            f"the model takes {info.latent}: give --codes FILE, with [N, {', '.join(map(str, info.latent_shape))}]"
+            if codes is None
+            else "the model takes z: codes need one exported with --latent w+"
+        )
+    if codes is not None:
+        from sefa_runtime.codes import load_codes
+
+        return {info.latent_name: load_codes(codes, info.latent_shape)}
     if z is not None:
         return {"z": load_latents(z)}
     return {"seed": parse_integers("0" if seeds is None else seeds)}

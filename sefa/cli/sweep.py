@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from sefa.cli.options import (
+    CodesOption,
     CpuFallbackOption,
     LabelOption,
     LatentFileOption,
@@ -13,6 +14,7 @@ from sefa.cli.options import (
     ProviderOption,
     ProviderOptionsOption,
     ThreadsOption,
+    TruncationOption,
     choose_latents,
     linear_steps,
     parse_alphas,
@@ -21,6 +23,7 @@ from sefa.cli.options import (
     parse_provider_options,
 )
 from sefa.cli.output import progress_bar, where_it_ran
+from sefa_runtime.exported import read_info
 from sefa_runtime.files import check_output
 
 
@@ -43,6 +46,7 @@ def sweep(
         ),
     ] = None,
     z: LatentFileOption = None,
+    codes: CodesOption = None,
     alphas: Annotated[
         str | None,
         typer.Option(
@@ -52,6 +56,7 @@ def sweep(
         ),
     ] = None,
     label: LabelOption = None,
+    truncation: TruncationOption = None,
     scale: Annotated[int, typer.Option(metavar="N", help="Enlarge the pictures N times.")] = 1,
     frames_per_second: Annotated[float, typer.Option("--fps", help="Pace of an animation.")] = 12.0,
     provider: ProviderOption = "auto",
@@ -76,18 +81,20 @@ def sweep(
     )
 
     check_suffix(output, (*PICTURE_SUFFIXES, ".gif"))
-    check_output(output, model, z)
+    check_output(output, model, z, codes)
     check_pace(frames_per_second)
     animated = output.suffix.lower() in ANIMATION_SUFFIXES
-    latents = choose_latents(seeds, z)
     options = parse_provider_options(provider_options)
     steps = None if alphas is None else parse_alphas(alphas)
+    latents = choose_latents(seeds, z, codes, read_info(model))
     with progress_bar("Drawing") as show:
         editor = load(model, provider, options, threads, allow_cpu_fallback=allow_cpu_fallback)
         index = editor.direction_index(parse_direction(direction))
         if steps is None:
             steps = linear_steps(*editor.info.directions[index].alpha_range, 24 if animated else 7)
-        pictures = editor.sweep(**latents, direction=index, alphas=steps, label=parse_label(label), progress=show)
+        pictures = editor.sweep(
+            **latents, direction=index, alphas=steps, label=parse_label(label), truncation=truncation, progress=show
+        )
     pictures = enlarge(pictures, scale)
     if animated:
         frames = pictures.transpose(1, 2, 0, 3, 4)  # [A, H, N, W, C]: the seeds side by side
@@ -97,5 +104,5 @@ def sweep(
         save_picture(grid(pictures), output)
     typer.echo(
         f"{output}: {editor.info.names[index]}, alpha {steps[0]:g} to {steps[-1]:g} in {len(steps)} steps, "
-        f"{len(pictures)} {'seed' if len(pictures) == 1 else 'seeds'}, {where_it_ran(editor.session)}"
+        f"{len(pictures)} {'picture' if len(pictures) == 1 else 'pictures'}, {where_it_ran(editor.session)}"
     )

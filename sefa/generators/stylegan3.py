@@ -224,9 +224,7 @@ class StyleGAN3(StyleBasedGenerator):
         self.input = first
         self.layers = nn.ModuleList(layers)
         self.rgb = rgb
-        self.register_buffer(
-            "center", torch.empty(*([mapping.num_classes, w_dim] if center_per_class else [w_dim]))
-        )
+        self.register_buffer("center", torch.empty(*([mapping.num_classes, w_dim] if center_per_class else [w_dim])))
         self.z_dim = mapping.z_dim
         self.code_dim = w_dim
         self.num_layers = len(layers) + 2

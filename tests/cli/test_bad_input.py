@@ -28,7 +28,7 @@ Command = Callable[..., Any]
 def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A checkpoint, its bank and its model, and the bank of another generator."""
     folder = tmp_path_factory.mktemp("small")
-    checkpoint = Path(__file__).parents[1] / "golden" / "dcgan_small_64.pth"
+    checkpoint = Path(__file__).parents[1] / "golden" / "checkpoints/dcgan_small_64/netG.pth"
     generator = sefa.load(checkpoint)
     bank = sefa.factorize(generator)
     other = DCGAN.from_state_dict({"main.0.weight": torch.ones(20, 3, 4, 4)})

@@ -15,7 +15,7 @@ Command = Callable[..., Any]
 
 @pytest.fixture
 def checkpoint(golden: Path) -> Path:
-    return golden / "dcgan_small_64.pth"
+    return golden / "checkpoints/dcgan_small_64/netG.pth"
 
 
 def test_from_checkpoint_to_edited_picture(sefa_command: Command, checkpoint: Path, tmp_path: Path) -> None:
@@ -57,13 +57,13 @@ def test_export_gives_floats_on_request(sefa_command: Command, checkpoint: Path,
     assert sefa_runtime.load(tmp_path / "m.onnx").run(np.zeros(20), 0, 0).dtype == np.float32
 
 
-@pytest.mark.parametrize("name", ["dcgan_small_64.pth", "tiny.onnx"])
+@pytest.mark.parametrize("name", ["checkpoints/dcgan_small_64/netG.pth", "tiny.onnx"])
 def test_inspect_tells_the_kind_from_the_contents(
     sefa_command: Command, golden: Path, tmp_path: Path, name: str
 ) -> None:
     (tmp_path / "file").write_bytes((golden / name).read_bytes())
     kind = json.loads(sefa_command("inspect", tmp_path / "file", "--json").out)["kind"]
-    assert kind == {"dcgan_small_64.pth": "checkpoint", "tiny.onnx": "ONNX model"}[name]
+    assert kind == {"checkpoints/dcgan_small_64/netG.pth": "checkpoint", "tiny.onnx": "ONNX model"}[name]
 
 
 def test_inspect_reads_a_bank(sefa_command: Command, checkpoint: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from sefa_export import EditGraph, bake
 
 @pytest.fixture
 def generator(golden: Path) -> sefa.Generator:
-    return sefa.load(golden / "dcgan_small_64.pth")
+    return sefa.load(golden / "checkpoints/dcgan_small_64/netG.pth")
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def graph(generator: sefa.Generator) -> EditGraph:
 
 def test_edits_are_those_recorded_from_the_original(graph: EditGraph, generator: sefa.Generator, golden: Path) -> None:
     every = bake(generator, sefa.factorize(generator, top=20), output="float32")
-    with np.load(golden / "dcgan_small_64.npz") as recorded:
+    with np.load(golden / "checkpoints/dcgan_small_64/golden.npz") as recorded:
         z = torch.from_numpy(recorded["z"][recorded["edit_batch"]])
         top, bottom, left, right = recorded["crop_box"]
         for index, alpha, expected in zip(
@@ -73,7 +73,7 @@ def test_what_does_not_belong_together_is_refused(generator: sefa.Generator) -> 
     with pytest.raises(ArgumentError, match="output must be uint8 or float32, got 'png'"):
         bake(generator, bank, "png")
     with pytest.raises(ArgumentError, match=r"must be in float32, got torch\.float16"):
-        bake(sefa.load(Path(__file__).parents[1] / "golden" / "dcgan_small_64.pth").half(), bank)
+        bake(sefa.load(Path(__file__).parents[1] / "golden" / "checkpoints/dcgan_small_64/netG.pth").half(), bank)
     other: Any = replace(bank.source, checkpoint_sha256="0" * 64)
     with pytest.raises(BankError, match="another generator"):
         bake(generator, replace(bank, source=other))

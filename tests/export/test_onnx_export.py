@@ -69,13 +69,13 @@ def test_uint8_images_of_faces_are_pytorchs(
 
 def test_faces_are_those_recorded_from_the_original(models: dict[str, Path], golden: Path) -> None:
     editor = sefa_runtime.load(models["float32"], "cpu")
-    with np.load(golden / "faces.npz") as recorded:
+    with np.load(golden / "checkpoints/dcgan_real_face_64/golden.npz") as recorded:
         image = editor.run(recorded["z"], 0, 0.0)
         np.testing.assert_allclose(image, recorded["img"], atol=1e-4)
 
 
 def test_directions_of_faces_are_those_recorded_from_the_original(bank: sefa.DirectionBank, golden: Path) -> None:
-    with np.load(golden / "faces.npz") as recorded:
+    with np.load(golden / "checkpoints/dcgan_real_face_64/golden.npz") as recorded:
         np.testing.assert_allclose(bank.vectors.numpy(), recorded["dirs__layer0"][:16], atol=1e-4)
 
 
@@ -145,7 +145,7 @@ def test_nothing_of_this_machine_is_in_the_file(models: dict[str, Path]) -> None
 
 
 def test_the_generator_is_left_as_it_was(golden: Path, tmp_path: Path) -> None:
-    generator = sefa.load(golden / "dcgan_small_64.pth")
+    generator = sefa.load(golden / "checkpoints/dcgan_small_64/netG.pth")
     before = {name: value.clone() for name, value in generator.state_dict().items()}
     export_onnx(generator, sefa.factorize(generator), tmp_path / "a.onnx")
     for name, value in generator.state_dict().items():
@@ -155,7 +155,7 @@ def test_the_generator_is_left_as_it_was(golden: Path, tmp_path: Path) -> None:
 def test_an_export_that_differs_from_pytorch_leaves_no_file(
     golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    generator = sefa.load(golden / "dcgan_small_64.pth")
+    generator = sefa.load(golden / "checkpoints/dcgan_small_64/netG.pth")
     to_onnx = onnx_export._to_onnx
 
     def damage(*arguments: Any) -> onnx.ModelProto:

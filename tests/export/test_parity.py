@@ -13,7 +13,7 @@ from sefa_export.parity import BATCHES, EDITS, Case, make_cases, verify
 
 @pytest.fixture
 def graph(golden: Path) -> EditGraph:
-    generator = sefa.load(golden / "dcgan_small_64.pth")
+    generator = sefa.load(golden / "checkpoints/dcgan_small_64/netG.pth")
     return bake(generator, sefa.factorize(generator))
 
 
@@ -78,7 +78,7 @@ def test_a_graph_that_fails_for_some_batches_is_a_mismatch(graph: EditGraph) -> 
 
 
 def test_nan_is_a_mismatch(golden: Path) -> None:
-    generator = sefa.load(golden / "dcgan_small_64.pth")
+    generator = sefa.load(golden / "checkpoints/dcgan_small_64/netG.pth")
     graph = bake(generator, sefa.factorize(generator), "float32")
     with pytest.raises(VerificationError, match="largest error nan"):
         verify(graph, lambda case: run(graph, case) * np.float32(np.nan), make_cases(graph), [])

@@ -14,7 +14,7 @@ from sefa_runtime.exported import is_pt2, is_torchscript, read_info
 
 @pytest.fixture
 def generator(golden: Path) -> sefa.Generator:
-    return sefa.load(golden / "dcgan_small_64.pth")
+    return sefa.load(golden / "checkpoints/dcgan_small_64/netG.pth")
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")

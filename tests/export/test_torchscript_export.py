@@ -15,7 +15,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 
 @pytest.fixture
 def generator(golden: Path) -> sefa.Generator:
-    return sefa.load(golden / "dcgan_small_64.pth")
+    return sefa.load(golden / "checkpoints/dcgan_small_64/netG.pth")
 
 
 @pytest.mark.parametrize("output", ["uint8", "float32"])

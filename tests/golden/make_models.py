@@ -8,6 +8,7 @@ import onnx
 import torch
 from onnx import TensorProto, helper
 
+import sefa
 from sefa.factorization import factorize
 from sefa.generators import DCGAN
 from sefa_export import bake, export_onnx
@@ -49,6 +50,32 @@ def make_tiny() -> None:
     np.savez(GOLDEN / "tiny.npz", z=z, direction=direction, alpha=alpha, **images)
 
 
+def make_style_models() -> None:
+    """style_*.onnx of a class-conditional StyleGAN2 of 32x32 pixels, and style.npz with what PyTorch computes."""
+    generator = sefa.load(GOLDEN / "checkpoints" / "sefa_stylegan2_cond_32" / "checkpoint.pth")
+    bank = factorize(generator, layers="2-3", top=3)
+    random = np.random.default_rng(0)
+    z = random.standard_normal((3, generator.z_dim), np.float32)
+    direction, alpha = np.array([[0, 2], [1, 1], [2, 0]]), random.uniform(-3, 3, (3, 2)).astype(np.float32)
+    label, truncation = np.array([0, 5, 2]), np.array([1.0, 0.7, 0.5], np.float32)
+    codes = generator.encode(torch.from_numpy(z), torch.from_numpy(label)).numpy()
+    codes += 0.3 * random.standard_normal(codes.shape, np.float32)  # As inverted photographs have them.
+    inputs = {
+        "z": {"z": z, "direction": direction, "alpha": alpha, "label": label, "truncation": truncation},
+        "w": {"w": codes[:, 0], "direction": direction, "alpha": alpha},
+        "w+": {"codes": codes, "direction": direction, "alpha": alpha},
+    }
+    images = {}
+    for latent, feeds in inputs.items():
+        psi = None if latent == "z" else 1.0
+        graph = bake(generator, bank, latent=latent, truncation=psi)
+        images[f"images_{latent}"] = graph(*map(torch.from_numpy, feeds.values())).numpy()
+        export_onnx(generator, bank, GOLDEN / f"style_{latent}.onnx", latent=latent, truncation=psi)
+    export_onnx(generator, bank, GOLDEN / "style_pinned.onnx", latent="w+", batch=2, edits=3)
+    every = inputs["z"] | inputs["w"] | inputs["w+"] | images
+    np.savez_compressed(GOLDEN / "style.npz", **every)
+
+
 def make_probe() -> None:
     """A 3x3 convolution of ones with padding: x [1, 1, 8, 8] -> y [1, 1, 8, 8]."""
     weight = helper.make_tensor("weight", TensorProto.FLOAT, [1, 1, 3, 3], [1.0] * 9)
@@ -63,4 +90,5 @@ def make_probe() -> None:
 
 if __name__ == "__main__":
     make_tiny()
+    make_style_models()
     make_probe()

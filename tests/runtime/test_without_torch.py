@@ -91,7 +91,9 @@ def test_help(without_torch: Command) -> None:
 
 
 def test_what_needs_torch_says_so(without_torch: Command, golden: Path, tmp_path: Path) -> None:
-    result = without_torch("factorize", golden / "dcgan_small_64.pth", "-o", tmp_path / "bank.safetensors")
+    result = without_torch(
+        "factorize", golden / "checkpoints/dcgan_small_64/netG.pth", "-o", tmp_path / "bank.safetensors"
+    )
     assert result.code == 1
     assert (
         result.err

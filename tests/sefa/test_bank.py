@@ -15,7 +15,7 @@ from sefa.bank import METADATA_KEY
 
 @pytest.fixture
 def generator(golden: Path) -> sefa.Generator:
-    return sefa.load(golden / "dcgan_small_64.pth")
+    return sefa.load(golden / "checkpoints/dcgan_small_64/netG.pth")
 
 
 @pytest.fixture
@@ -36,14 +36,14 @@ def test_the_file_is_an_ordinary_safetensors_file(bank: DirectionBank, tmp_path:
 
 
 def test_the_bank_knows_its_checkpoint(bank: DirectionBank, golden: Path) -> None:
-    content = (golden / "dcgan_small_64.pth").read_bytes()
+    content = (golden / "checkpoints/dcgan_small_64/netG.pth").read_bytes()
     assert bank.source.checkpoint_sha256 == hashlib.sha256(content).hexdigest()
 
 
 def test_a_bank_of_another_latent_size_is_refused(bank: DirectionBank) -> None:
     other = replace(bank, vectors=torch.eye(4, 8))
     with pytest.raises(BankError, match="another generator: latent size 8, not 20"):
-        other.check_fits(sefa.load(Path(__file__).parents[1] / "golden" / "dcgan_small_64.pth"))
+        other.check_fits(sefa.load(Path(__file__).parents[1] / "golden" / "checkpoints/dcgan_small_64/netG.pth"))
 
 
 def test_a_bank_of_another_checkpoint_is_refused(bank: DirectionBank, generator: sefa.Generator) -> None:

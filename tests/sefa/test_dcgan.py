@@ -83,8 +83,8 @@ def test_depth_sets_the_resolution() -> None:
 
 
 def test_images_are_those_recorded_from_the_original(golden: Path) -> None:
-    generator = sefa.load(golden / "dcgan_small_64.pth")
-    with np.load(golden / "dcgan_small_64.npz") as recorded, torch.no_grad():
+    generator = sefa.load(golden / "checkpoints/dcgan_small_64/netG.pth")
+    with np.load(golden / "checkpoints/dcgan_small_64/golden.npz") as recorded, torch.no_grad():
         z = torch.from_numpy(recorded["z"])
         image = generator.decode(generator.encode(z)).numpy()
         np.testing.assert_allclose(image[: len(recorded["img"])], recorded["img"], atol=1e-4)
@@ -151,7 +151,7 @@ def test_tensors_that_do_not_fit_together_are_refused(tensors: dict[str, Tensor]
 
 
 def test_inputs_it_does_not_have_are_refused(golden: Path) -> None:
-    generator = sefa.load(golden / "dcgan_small_64.pth")
+    generator = sefa.load(golden / "checkpoints/dcgan_small_64/netG.pth")
     with pytest.raises(ArgumentError, match="takes no label"):
         generator.encode(torch.zeros(1, 20), label=torch.zeros(1, dtype=torch.int64))
     with pytest.raises(ArgumentError, match=r"psi must be 1, got 0\.7"):

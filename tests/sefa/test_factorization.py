@@ -22,10 +22,12 @@ def random_dcgan(z_dim: int = 12, seed: int = 0) -> DCGAN:
 
 
 def test_directions_are_the_right_singular_vectors_of_the_first_layer(golden: Path) -> None:
-    generator = sefa.load(golden / "dcgan_small_64.pth")
+    generator = sefa.load(golden / "checkpoints/dcgan_small_64/netG.pth")
     bank = sefa.factorize(generator, top=20)
     # By another route: numpy's SVD of A itself, A taken from the file.
-    weight = torch.load(golden / "dcgan_small_64.pth", weights_only=True, map_location="cpu")["main.0.weight"]
+    weight = torch.load(golden / "checkpoints/dcgan_small_64/netG.pth", weights_only=True, map_location="cpu")[
+        "main.0.weight"
+    ]
     A = weight.double().reshape(20, -1).T.numpy()
     _, singular_values, V = np.linalg.svd(A, full_matrices=False)
     cosines = np.abs((bank.vectors.double().numpy() * V).sum(axis=1))
@@ -35,8 +37,8 @@ def test_directions_are_the_right_singular_vectors_of_the_first_layer(golden: Pa
 
 
 def test_directions_are_those_recorded_from_the_original(golden: Path) -> None:
-    bank = sefa.factorize(sefa.load(golden / "dcgan_small_64.pth"), top=20)
-    with np.load(golden / "dcgan_small_64.npz") as recorded:
+    bank = sefa.factorize(sefa.load(golden / "checkpoints/dcgan_small_64/netG.pth"), top=20)
+    with np.load(golden / "checkpoints/dcgan_small_64/golden.npz") as recorded:
         # Signs included: both make the entry of largest magnitude positive.
         np.testing.assert_allclose(bank.vectors.numpy(), recorded["dirs__layer0"], atol=1e-5)
         np.testing.assert_allclose(bank.eigenvalues.numpy(), recorded["eigvals__layer0"], rtol=1e-5)

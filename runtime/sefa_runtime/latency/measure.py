@@ -121,12 +121,13 @@ def measure(
 def example_inputs(info: ModelInfo, batch: int, edits: int) -> dict[str, Any]:
     """Arguments for `Editor.run`, the same in every measurement."""
     random = np.random.Generator(np.random.PCG64(0))
+    latents = latents_from_seeds(range(batch), math.prod(info.latent_shape))
     inputs: dict[str, Any] = {
-        "z": latents_from_seeds(range(batch), info.z_dim),
+        info.latent_name: latents.reshape(batch, *info.latent_shape),
         "direction": random.integers(len(info.directions), size=(batch, edits)),
         "alpha": random.uniform(-3, 3, size=(batch, edits)).astype(np.float32),
     }
-    if info.num_classes:
+    if info.takes_label:
         inputs["label"] = random.integers(info.num_classes, size=batch)
     return inputs
 

@@ -227,7 +227,9 @@ class _Reader:
         self._plan_dense(f"{name}.affine", dense(self.network, f"{path}.affine", more_rows=more_inputs))
         self.plan[f"{name}.weight"] = source(f"{path}.weight", convert=weight)
         self.plan[f"{name}.energy"] = source(f"{path}.weight", f"{path}.magnitude_ema", convert=energy)
-        self.plan[f"{name}.bias"] = source(f"{path}.bias", convert=lambda bias: append_zeros(bias * SQRT2, more_outputs))
+        self.plan[f"{name}.bias"] = source(
+            f"{path}.bias", convert=lambda bias: append_zeros(bias * SQRT2, more_outputs)
+        )
         for ours, which, kernels in (
             ("up", "up_filter", resampling.up_kernels),
             ("down", "down_filter", resampling.down_kernels),
@@ -242,7 +244,9 @@ class _Reader:
         module = self.network.module(path)
         for which, of_filter in taps.items():
             if of_filter.ndim not in (1, 2) or len(set(of_filter.shape)) != 1:
-                raise CheckpointError(f"{path}.{which} has shape {list(of_filter.shape)}, a line or square was expected")
+                raise CheckpointError(
+                    f"{path}.{which} has shape {list(of_filter.shape)}, a line or square was expected"
+                )
         up, down = (_integers(module, name, 1)[0] for name in ("up_factor", "down_factor"))
         left, right, top, bottom = _integers(module, "padding", 4)
         if not (1 <= up <= MAX_FACTOR and 1 <= down <= MAX_FACTOR):

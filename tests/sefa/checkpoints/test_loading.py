@@ -13,7 +13,9 @@ from sefa.demo import find_faces
 
 @pytest.fixture
 def state_dict(golden: Path) -> dict[str, Tensor]:
-    content: dict[str, Tensor] = torch.load(golden / "dcgan_small_64.pth", weights_only=True, map_location="cpu")
+    content: dict[str, Tensor] = torch.load(
+        golden / "checkpoints/dcgan_small_64/netG.pth", weights_only=True, map_location="cpu"
+    )
     return content
 
 
@@ -36,7 +38,7 @@ def image_of(generator: sefa.Generator) -> Tensor:
 
 
 def test_the_architecture_is_read_from_the_tensors(golden: Path) -> None:
-    generator = sefa.load(golden / "dcgan_small_64.pth")
+    generator = sefa.load(golden / "checkpoints/dcgan_small_64/netG.pth")
     assert (generator.family, generator.z_dim, generator.code_dim, generator.num_layers) == ("dcgan", 20, 20, 1)
     assert (generator.resolution, generator.channels, generator.num_classes) == ((64, 64), 3, 0)
     assert not generator.training
@@ -68,14 +70,14 @@ def test_the_trained_faces_are_read() -> None:
 def test_a_state_dict_is_found_wherever_training_scripts_put_it(
     state_dict: State, save: Save, golden: Path, wrap: Callable[[State], Any]
 ) -> None:
-    expected = image_of(sefa.load(golden / "dcgan_small_64.pth"))
+    expected = image_of(sefa.load(golden / "checkpoints/dcgan_small_64/netG.pth"))
     torch.testing.assert_close(image_of(sefa.load(save(wrap(state_dict)))), expected)
 
 
 def test_the_averaged_copy_is_preferred(state_dict: State, save: Save, golden: Path) -> None:
     untrained = {key: torch.zeros_like(tensor) for key, tensor in state_dict.items()}
     generator = sefa.load(save({"netG": untrained, "netG_ema": state_dict}))
-    torch.testing.assert_close(image_of(generator), image_of(sefa.load(golden / "dcgan_small_64.pth")))
+    torch.testing.assert_close(image_of(generator), image_of(sefa.load(golden / "checkpoints/dcgan_small_64/netG.pth")))
 
 
 def test_half_precision_is_brought_to_single(state_dict: State, save: Save) -> None:
@@ -85,7 +87,7 @@ def test_half_precision_is_brought_to_single(state_dict: State, save: Save) -> N
 
 def test_the_format_before_zip_archives_is_read(state_dict: State, tmp_path: Path, golden: Path) -> None:
     torch.save(state_dict, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
-    expected = image_of(sefa.load(golden / "dcgan_small_64.pth"))
+    expected = image_of(sefa.load(golden / "checkpoints/dcgan_small_64/netG.pth"))
     torch.testing.assert_close(image_of(sefa.load(tmp_path / "old.pth")), expected)
 
 

@@ -1,0 +1,200 @@
+"""What callers pass, brought to the arrays that a graph takes, or refused with what was wanted and what came."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from sefa_runtime.errors import InputError
+from sefa_runtime.latents import latents_from_seeds
+from sefa_runtime.model_info import ModelInfo
+
+Feeds = dict[str, NDArray[Any]]
+
+
+def read_latent(info: ModelInfo, given: Mapping[str, ArrayLike | None]) -> NDArray[np.float32]:
+    """The latents of a call, float32 [batch, ...], from the one way of giving them that was used.
+
+    Args:
+        info: The model.
+        given: `seed`, `z`, `w` and `codes`; all but one are None.
+
+    Raises:
+        InputError: If not exactly one is given, the model takes another, or its shape does not fit.
+    """
+    name = info.latent_name
+    ways = [way for way in given if way == name or (way == "seed" and name == "z")]
+    used = [way for way, value in given.items() if value is not None]
+    if len(used) != 1 or used[0] not in ways:
+        got = f", got {' and '.join(used)}" if used else ""
+        raise InputError(f"give {'either ' if len(ways) > 1 else ''}{' or '.join(ways)}{got}")
+    value = given[used[0]]
+    if used[0] == "seed":
+        seeds = list(value) if isinstance(value, Iterable) and np.ndim(value) else [value]
+        return latents_from_seeds(seeds, info.z_dim)  # type: ignore[arg-type]  # Checked there.
+    latents = read_numbers(value, name, np.float32)
+    shape = info.latent_shape
+    if latents.ndim == len(shape):
+        latents = latents[None]
+    if latents.ndim != len(shape) + 1 or latents.shape[1:] != shape or not len(latents):
+        wanted = ", ".join(map(str, shape))
+        raise InputError(f"{name} must have shape [batch, {wanted}], got {list(np.shape(value))}")
+    return np.ascontiguousarray(latents)
+
+
+def read_edits(
+    info: ModelInfo, direction: ArrayLike | None, alpha: ArrayLike | None, batch: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Direction and alpha, [batch, edits] each; None and None are no edits.
+
+    Raises:
+        InputError: If shapes do not fit, or an index is out of range.
+    """
+    if direction is None and alpha is None:
+        return np.empty((batch, 0), np.int64), np.empty((batch, 0), np.float32)
+    direction = read_numbers(direction, "direction", np.int64)
+    alpha = read_numbers(alpha, "alpha", np.float32)
+    last = len(info.directions) - 1
+    if direction.size and not (direction.min() >= 0 and direction.max() <= last):
+        wrong = direction[(direction < 0) | (direction > last)][0]
+        raise InputError(f"direction must be in 0..{last}, got {wrong}")
+    if direction.ndim == 2 and direction.shape == alpha.shape and len(direction) == batch:
+        # As the graph takes them: broadcasting costs more than all of the above.
+        return np.ascontiguousarray(direction), np.ascontiguousarray(alpha)
+    try:
+        columns = _columns(direction, batch), _columns(alpha, batch)
+        shape = (batch, np.broadcast_shapes(columns[0].shape, columns[1].shape)[1])
+        direction, alpha = (np.broadcast_to(column, shape) for column in columns)
+    except ValueError:
+        raise InputError(
+            f"direction and alpha must be single numbers or have shape [{batch}] or [{batch}, edits], "
+            f"got {list(np.shape(direction))} and {list(np.shape(alpha))}"
+        ) from None
+    return np.ascontiguousarray(direction), np.ascontiguousarray(alpha)
+
+
+def read_edits_by_name(
+    info: ModelInfo, edits: Mapping[str | int, float | Sequence[float]], batch: int
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """As `read_edits`, from alphas by a direction's name or index.
+
+    Raises:
+        InputError: If a direction is unknown or given twice, or an alpha is not one number, or one for each image.
+    """
+    indices = [direction_index(info, key) for key in edits]
+    if len(set(indices)) != len(indices):
+        raise InputError(f"a direction is given twice: {', '.join(map(str, edits))}")
+    alpha = np.empty((batch, len(edits)), np.float32)
+    for column, (key, value) in enumerate(edits.items()):
+        values = read_numbers(value, f"alpha of direction {key}", np.float32)
+        if values.shape not in ((), (batch,)):
+            raise InputError(
+                f"alpha of direction {key} must be one number or one for each of {batch} pictures, "
+                f"got shape {list(values.shape)}"
+            )
+        alpha[:, column] = values
+    return np.tile(np.asarray(indices, np.int64), (batch, 1)), alpha
+
+
+def direction_index(info: ModelInfo, direction: str | int) -> int:
+    """The index of a direction given by name or index.
+
+    Raises:
+        InputError: If there is no such direction.
+    """
+    names = info.names
+    if isinstance(direction, str) and direction in names:
+        return names.index(direction)
+    is_integer = isinstance(direction, int | np.integer) and not isinstance(direction, bool)
+    if is_integer and 0 <= int(direction) < len(names):
+        return int(direction)
+    raise InputError(f"direction must be in 0..{len(names) - 1} or a name ({_some(names)}), got {direction!r}")
+
+
+def read_conditions(info: ModelInfo, label: ArrayLike | None, truncation: ArrayLike | None, batch: int) -> Feeds:
+    """The inputs `label` and `truncation`, [batch] each, of a model that has them.
+
+    Raises:
+        InputError: If a label is needed, an input is not the model's, or its shape or value does not fit.
+    """
+    feeds: Feeds = {}
+    count = info.num_classes
+    if info.takes_label:
+        if label is None:
+            raise InputError(f"class-conditional: a label in 0..{count - 1} is needed")
+        labels = _one_each(read_numbers(label, "label", np.int64), "label", batch)
+        if not (labels.min() >= 0 and labels.max() < count):
+            raise InputError(f"label must be in 0..{count - 1}, got {labels[(labels < 0) | (labels >= count)][0]}")
+        feeds["label"] = labels
+    elif label is not None:
+        raise InputError("not class-conditional: it takes no label" if not count else "it takes no label beside a code")
+    if info.truncation is None:
+        psi = 1.0 if truncation is None else truncation
+        feeds["truncation"] = _one_each(read_numbers(psi, "truncation", np.float32), "truncation", batch)
+    elif truncation is not None:
+        raise InputError(
+            f"truncation is no input of this model: psi {info.truncation:g} was fixed when it was exported"
+        )
+    return feeds
+
+
+def pin(info: ModelInfo, feeds: Feeds) -> Feeds:
+    """Fill up to the batch and edits that were fixed at export: edits of alpha 0, and the last image again.
+
+    Raises:
+        InputError: If there are more edits than the model takes.
+    """
+    batch, edits = feeds["direction"].shape
+    if info.edits is not None and edits != info.edits:
+        if edits > info.edits:
+            raise InputError(f"the model was exported for {info.edits} edits at once, got {edits}")
+        missing = ((0, 0), (0, info.edits - edits))
+        feeds = feeds | {name: np.pad(feeds[name], missing) for name in ("direction", "alpha")}
+    if info.batch is not None and batch < info.batch:
+        feeds = {
+            name: np.concatenate([value, np.repeat(value[-1:], info.batch - batch, axis=0)])
+            for name, value in feeds.items()
+        }
+    return feeds
+
+
+def read_numbers(values: ArrayLike | None, name: str, dtype: type[np.generic]) -> NDArray[Any]:
+    """An array of finite numbers of the kind that `dtype` is.
+
+    Raises:
+        InputError: If it is none.
+    """
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise InputError(f"{name} must be an array of numbers, got rows of unequal length") from error
+    integers = dtype is np.int64
+    # An empty list is an array of floats to numpy.
+    if array.dtype.kind not in ("iu" if integers and array.size else "iuf"):
+        raise InputError(f"{name} must be {'integers' if integers else 'numbers'}, got {array.dtype}")
+    if array.dtype != dtype:
+        with np.errstate(over="ignore"):
+            array = array.astype(dtype)
+    if not (integers or np.isfinite(array).all()):
+        raise InputError(f"{name} must be finite, got NaN or infinity")
+    return array
+
+
+def _one_each(values: NDArray[Any], name: str, batch: int) -> NDArray[Any]:
+    if values.shape not in ((), (1,), (batch,)):
+        raise InputError(f"{name} must be one number or one for each of {batch} images, got {list(values.shape)}")
+    return np.ascontiguousarray(np.broadcast_to(values, batch))
+
+
+def _columns(values: NDArray[Any], batch: int) -> NDArray[Any]:
+    """Bring direction or alpha to two dimensions that broadcast to [batch, edits]."""
+    if values.ndim == 1 and batch > 1:
+        return values[:, None]  # One edit per image: [batch] -> [batch, 1]
+    if values.ndim > 2:
+        raise ValueError
+    return np.atleast_2d(values)
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
