@@ -16,7 +16,7 @@ DEV = $(VENV)/.installed
 RUNTIME_VENV = .venv-runtime
 RUNTIME = $(RUNTIME_VENV)/.installed
 
-.PHONY: help check test test-slow test-runtime demo bench-startup bench-eager bench-runtime bench-overhead bench-loadgen bench-stylegan2 clean
+.PHONY: help check test test-slow test-runtime demo bench-startup bench-eager bench-runtime bench-overhead bench-loadgen bench-stylegan2 bench-formats clean
 
 help:
 	@echo "make demo          directions, ONNX, TorchScript, pictures and latency of a face generator, into $(DEMO_OUT)/"
@@ -25,7 +25,7 @@ help:
 	@echo "make test-slow     those that take a minute or more"
 	@echo "make test-runtime  the runtime's tests in an environment without torch and onnx"
 	@echo "make check         formatting, lint and types"
-	@echo "make bench-startup, bench-eager, bench-runtime, bench-overhead, bench-loadgen, bench-stylegan2   records under benchmarks/results"
+	@echo "make bench-startup, bench-eager, bench-runtime, bench-overhead, bench-loadgen, bench-stylegan2, bench-formats   records under benchmarks/results"
 	@echo "make clean         remove the environments and the demo's files"
 
 $(DEV): pyproject.toml constraints.txt Makefile
@@ -77,6 +77,9 @@ bench-loadgen: $(DEV)
 
 bench-stylegan2: $(DEV)
 	$(BIN)/python benchmarks/stylegan2_1024.py -o benchmarks/results/stylegan2-1024.json
+
+bench-formats: $(DEV)
+	$(BIN)/python tests/golden_checkpoints.py -o benchmarks/results/formats.json
 
 clean:
 	rm -rf .venv .venv-* $(DEMO_OUT)

@@ -34,8 +34,8 @@ def factorize(
         generator: The generator.
         layers: The layers whose affine weights are analysed, stacked: see `parse_layers`. Where z is split between the
             layers, each is analysed alone, and the directions of all are ranked together.
-        edit_layers: The layers an edit touches; None: those that the direction was found in, or for a BigGAN-deep, whose
-            layers all read z itself, every one.
+        edit_layers: The layers an edit touches; None: those that the direction was found in, or every one of a
+            BigGAN-deep, whose layers all read z itself.
         top: How many directions; None: 16, or as many as the latent has components if those are fewer.
         normalize: `none` is the paper; `rows` scales each row of A to unit length first, as the authors' released code
             does, which gives different directions.

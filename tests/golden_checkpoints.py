@@ -25,6 +25,7 @@ from torch import Tensor
 import sefa
 import sefa_export
 from sefa.demo import find_faces
+from sefa.generators.stylegan3 import StyleGAN3
 
 FOLDER = Path(__file__).parent / "golden" / "checkpoints"
 MANIFEST: dict[str, Any] = json.loads((FOLDER / "MANIFEST.json").read_text())
@@ -152,6 +153,7 @@ class GoldenCheckpoint:
 
         if "user_transform" in self.arrays:
             transformed = self.load()
+            assert isinstance(transformed, StyleGAN3)
             transformed.input.transform = torch.from_numpy(self.arrays["user_transform"])
             with torch.no_grad():
                 count = len(self.arrays["img_user_transform"])
@@ -286,6 +288,28 @@ def _psi(match: re.Match[str] | None) -> tuple[float, int | None]:
     return float(f"{digits[0]}.{digits[1:]}"), int(match["cut"]) if match["cut"] else None
 
 
+KINDS = {
+    "w, codes": re.compile("w|ws.*"),
+    "image": re.compile("img(?!.*edit).*|imgcrop_psi.*"),
+    "edited image": re.compile("img(crop)?_(edit|rosi).*"),
+    "directions": re.compile(r"1-\|cos\|.*"),
+    "onnx": re.compile("onnx"),
+}
+
+
+def table(record: dict[str, dict[str, float]]) -> str:
+    """The record as rows of Markdown: the worst of each kind for each checkpoint."""
+    rows = ["| checkpoint | " + " | ".join(KINDS) + " |", "|---" * (len(KINDS) + 1) + "|"]
+    for name, errors in record.items():
+        worst = [
+            max((error for key, error in errors.items() if pattern.fullmatch(key)), default=None)
+            for pattern in KINDS.values()
+        ]
+        cells = ["" if error is None else f"{error:.0e}" for error in worst]
+        rows.append(f"| {name} | " + " | ".join(cells) + " |")
+    return "\n".join(rows)
+
+
 def main() -> None:
     """Measure every checkpoint and write the record."""
     parser = argparse.ArgumentParser()
@@ -294,8 +318,10 @@ def main() -> None:
     arguments = parser.parse_args()
     record = {}
     for name in arguments.names:
-        record[name] = GoldenCheckpoint(name).measure_all()
-        print(name, json.dumps({key: float(f"{value:.1e}") for key, value in record[name].items()}))
+        errors = GoldenCheckpoint(name).measure_all()
+        record[name] = {key: float(f"{value:.2e}") for key, value in errors.items()}
+        print(name, json.dumps(record[name]), flush=True)
+    print(table(record))
     if arguments.output:
         arguments.output.write_text(json.dumps(record, indent=1) + "\n")
 

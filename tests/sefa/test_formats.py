@@ -4,6 +4,18 @@ import pytest
 
 from golden_checkpoints import MANIFEST, GoldenCheckpoint
 
+# Exporting takes seconds: one of each architecture always, the others in `make test-slow`.
+EXPORTED = {
+    "biggan_hier_64",
+    "dcgan_small_64",
+    "hf_biggan_deep_32",
+    "lucidrains_32",
+    "nv_ada_resnet_32",
+    "nv_sg3_t_32",
+    "sefa_pggan_cond_16",
+    "sefa_stylegan2_cond_32",
+    "sefa_stylegan_64",
+}
 CODE_ATOL = 1e-5
 DIRECTION_ATOL = 1e-6
 
@@ -52,7 +64,18 @@ def test_edited_images_are_the_originals(case: GoldenCheckpoint) -> None:
     assert failures(case, case.facts["atol"]) == {}
 
 
-def test_the_exported_graph_is_pytorchs(case: GoldenCheckpoint) -> None:
+def check_the_exported_graph(case: GoldenCheckpoint) -> None:
     case.errors.clear()
     case.measure_onnx()
     assert failures(case, 5e-4 if case.generator.family == "stylegan3" else 1e-4) == {}
+
+
+@pytest.mark.parametrize("name", sorted(EXPORTED))
+def test_the_exported_graph_is_pytorchs(name: str) -> None:
+    check_the_exported_graph(GoldenCheckpoint(name))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(set(MANIFEST) - EXPORTED))
+def test_the_exported_graph_of_every_other_is_pytorchs(name: str) -> None:
+    check_the_exported_graph(GoldenCheckpoint(name))

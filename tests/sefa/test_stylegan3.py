@@ -1,21 +1,15 @@
 """Checkpoints of other designs than the recorded ones, against the formulas followed literally."""
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
-import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-import sefa
-import sefa_export
-from sefa import CheckpointError
 from sefa.checkpoints.checkpoint import Checkpoint, LoadOptions
 from sefa.checkpoints.formats import nvidia_stylegan3, nvidia_stylegan_xl
 from sefa.checkpoints.objects import PersistedModule

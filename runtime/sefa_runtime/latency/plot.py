@@ -55,6 +55,7 @@ def draw(record: LatencyRecord) -> "Figure":
     latency, throughput = figure.subplots(1, 2, width_ratios=(3, 2))
     _draw_latency(latency, record)
     _draw_throughput(throughput, record)
+    figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=9)
     for axes in (latency, throughput):
         axes.spines[["top", "right"]].set_visible(False)
         axes.grid(axis="y", color="#e5e5e5", linewidth=0.8)
@@ -89,9 +90,8 @@ def _draw_latency(axes: "Axes", record: LatencyRecord) -> None:
         axes.yaxis.set_major_formatter("{x:g}")
     else:
         axes.set_ylim(bottom=0)
-    axes.set_xlabel("% of requests that take at most so long (thin: too few samples to mean it)")
+    axes.set_xlabel(f"% of requests that take at most so long (thin: fewer than {SAMPLES_BEYOND} take longer)")
     axes.set_title("Latency, ms", loc="left", fontsize=11)
-    axes.legend(frameon=False)
 
 
 def _draw_throughput(axes: "Axes", record: LatencyRecord) -> None:
