@@ -34,7 +34,7 @@ from sefa_runtime.latency.scenarios import Clock, on_schedule
 from sefa_runtime.latency.statistics import PERCENTILES, percentile
 from sefa_runtime.machine import describe_machine, describe_versions, installed_version
 
-ROUNDS, SECONDS = 3, 10.0
+ROUNDS, SECONDS = 9, 5.0
 RATE_SHARE = 0.6  # of what one run after another would serve
 BATCH = 8  # of the scenario offline
 TOLERANCE_PERCENT = 2.0

@@ -72,18 +72,17 @@ def draw(record: LatencyRecord) -> "Figure":
 
 def _draw_latency(axes: "Axes", record: LatencyRecord) -> None:
     """Latency over the share of requests that take at most so long; equal steps to the right are tenfold rarer."""
-    longest = 2
     for result in record.results:
         samples = np.sort([np.inf if sample is None else sample for sample in result.samples_ms or ()])
         beyond = (len(samples) - np.arange(len(samples))) / len(samples)  # share of those that take at least as long
         rarity = -np.log10(beyond)
         known = np.isfinite(samples)
         meant = known & (np.arange(len(samples)) < len(samples) - SAMPLES_BEYOND)
-        (line,) = axes.plot(rarity[meant], samples[meant], linewidth=1.8, label=_label(record, result))
+        (line,) = axes.plot(rarity[meant], samples[meant], linewidth=1.8, label=_label(result))
         axes.plot(rarity[known], samples[known], linewidth=0.8, alpha=0.5, color=line.get_color())
-        longest = max(longest, int(rarity.max(initial=0)) if len(samples) else 0)
     ticks = {"0": 0.0, "50": -np.log10(0.5), "90": 1.0, "99": 2.0, "99.9": 3.0, "99.99": 4.0}
-    shown = {name: place for name, place in ticks.items() if place <= longest + 0.5}
+    most = max(len(result.samples_ms or ()) for result in record.results)
+    shown = {name: place for name, place in ticks.items() if place <= max(2, np.log10(most))}
     axes.set_xticks(list(shown.values()), list(shown))
     if len(record.results) > 1:
         axes.set_yscale("log")
@@ -102,12 +101,13 @@ def _draw_throughput(axes: "Axes", record: LatencyRecord) -> None:
         width=0.6,
         color=["C0" if result.images_per_second == best else "#9ec3df" for result in record.results],
     )
+    axes.set_xlim(-1, len(record.results))
     axes.bar_label(bars, fmt="{:,.0f}" if best >= 10 else "{:.2f}", padding=2)
     axes.set_xlabel("batch size")
     axes.set_title("Images per second", loc="left", fontsize=11)
 
 
-def _label(record: LatencyRecord, result: BatchResult) -> str:
+def _label(result: BatchResult) -> str:
     given = [(percent, getattr(result, f"p{percent}_ms")) for percent in MARKED]
     numbers = ", ".join(f"p{percent} {value:.4g}" for percent, value in given if value is not None)
     rate = f" at {result.arrivals.rate:g}/s" if result.arrivals else ""
