@@ -65,6 +65,12 @@ class GoldenCheckpoint:
             return dict(arrays)
 
     @property
+    def recorded(self) -> list[str]:
+        """Names of the recorded arrays."""
+        with np.load(FOLDER / self.name / "golden.npz") as arrays:
+            return list(arrays.files)
+
+    @property
     def path(self) -> Path:
         """The checkpoint file."""
         if self.name == "dcgan_real_face_64":

@@ -313,7 +313,7 @@ def tensorflow_variables(spec: Spec, tensors: dict[str, Tensor]) -> dict[str, Te
         variables[f"synthesis/noise{index}"] = tensors[f"{name}.noise_const"][None, None]
     for block in range(len(spec.channels)):
         name, scope = f"synthesis.b{4 << block}", f"synthesis/{4 << block}x{4 << block}"
-        if spec.has_rgb(block):
+        if f"{name}.torgb.weight" in tensors:
             layer(f"{name}.torgb", f"{scope}/ToRGB", flip=False)
         if f"{name}.skip.weight" in tensors:
             variables[f"{scope}/Skip/weight"] = tensors[f"{name}.skip.weight"].permute(2, 3, 1, 0)

@@ -141,6 +141,8 @@ def build(
     )
     if produced != w_dim:
         raise CheckpointError(f"its mapping network ends in {produced} features, its styles read {w_dim}")
+    if blocks[-1].rgb is None:
+        raise CheckpointError("its last resolution has no ToRGB")
     if noise == "none":
         blocks = [_without_noise(block) for block in blocks]
     height, width = const[1][1:]

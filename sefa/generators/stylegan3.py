@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sefa.generators.mapping import Mapping, StyleBasedGenerator
-from sefa.generators.polyphase import Resampling, clamp_phase, convolve, merge, split
+from sefa.generators.polyphase import FilteredActivation, Resampling
 
 # onnxruntime's vectorized convolutions want channels in multiples of 16 (AVX-512) or 8; channels of zeros fill up.
 CHANNEL_BLOCK = 16
@@ -85,24 +85,21 @@ class SynthesisInput(nn.Module):
 
 
 class SynthesisLayer(nn.Module):
-    """x = down(clamp(√2·lrelu(up(demodulate(conv(s·x)) + bias)))), s = affine(w).
+    """x = filtered_lrelu(demodulate(conv(s·x)) + bias), s = affine(w).
 
     Per-sample weights W·s need a convolution per sample. Instead the activations are scaled by s, convolved with the
-    constant W, and scaled by rsqrt(Σ_i s_i²·Σ_yx W²), which is the same. The √2, which up and lrelu let through, and the
-    average magnitude that training divides by are multiplied into energy and bias.
+    constant W, and scaled by rsqrt(Σ_i s_i²·Σ_yx W²), which is the same. The √2 behind lrelu, which lets it through,
+    and the average magnitude that training divided by are multiplied into energy and bias.
 
     Attributes:
         affine: The style's transform, [in', w_dim].
-        weight: [out', in', k, k], of any scale.
-        energy: Σ_yx W², of the scale that gives the effective demodulation, [in', out'].
+        weight: Of any scale, [out', in', k, k].
+        energy: Σ_yx W², times what makes the demodulation effective, [in', out'].
         bias: Effective, [out'].
-        up: Upsampling kernels, see `Resampling`.
-        down: Downsampling kernels.
+        activation: lrelu on a grid that is fine enough for it, from the convolution's output to the layer's.
     """
 
     energy: Tensor
-    up: Tensor
-    down: Tensor
 
     def __init__(
         self,
@@ -110,8 +107,8 @@ class SynthesisLayer(nn.Module):
         outputs: int,
         kernel: int,
         resampling: Resampling,
-        axes: tuple[int, int],
         clamp: float | None,
+        radial: bool,
         w_dim: int,
     ) -> None:
         """Build without values.
@@ -119,39 +116,31 @@ class SynthesisLayer(nn.Module):
         Args:
             inputs: Channels of the input.
             outputs: Channels of the output.
-            kernel: Width and height of the convolution's kernel.
+            kernel: Height and width of the convolution's kernel.
             resampling: From the convolution's output, larger than its input by kernel - 1, to the layer's.
-            axes: Of the upsampling and the downsampling filter: 1 if it is separable, 2 if not.
             clamp: Greatest magnitude of an activation, if it is limited.
+            radial: Whether the downsampling filter is a radial one, which is not a column times a row.
             w_dim: Length of w.
         """
         super().__init__()
         self.inputs = inputs
-        self.resampling = resampling
-        self.clamp = clamp
+        self.out_size = resampling.out_size
         self.affine = nn.Linear(w_dim, padded(inputs))
         self.weight = nn.Parameter(torch.empty(padded(outputs), padded(inputs), kernel, kernel))
         self.register_buffer("energy", torch.empty(padded(inputs), padded(outputs)))
         self.bias = nn.Parameter(torch.empty(padded(outputs)))
-        self.register_buffer("up", torch.empty(resampling.up_shape(axes[0])))
-        self.register_buffer("down", torch.empty(resampling.down_shape(axes[1])))
+        self.activation = FilteredActivation(padded(outputs), resampling, clamp, radial)
+        # By kernel - 1 on both sides, less the borders that upsampling would crop.
+        before, after = (kernel - 1 + min(side, 0) for side in resampling.margin)
+        self.padding = (before, after, before, after)
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """[N, in', size, size] and [N, w_dim] -> [N, out', out_size, out_size]."""
         s = self.affine(w)  # [N, in']
         demodulation = (s.square() @ self.energy).clamp_min(LEAST_ENERGY).rsqrt()  # [N, out']
-        # The convolution pads by kernel - 1, and does not compute the borders that upsampling crops.
-        before, after = self.resampling.margin
-        extend = self.weight.shape[2] - 1
-        conv_padding = (extend + min(before, 0), extend + min(after, 0))
-        x = convolve(x * s[:, :, None, None], self.weight, conv_padding, conv_padding)
-        x = x * demodulation[:, :, None, None] + self.bias[:, None, None]
-        phases = split(x, self.up, (max(before, 0), max(after, 0)))
-        return merge([[self._activate(phase) for phase in row] for row in phases], self.down, self.resampling)
-
-    def _activate(self, x: Tensor) -> Tensor:
-        x = F.leaky_relu(x, 0.2)
-        return x if self.clamp is None else clamp_phase(x, self.clamp)
+        x = F.conv2d(F.pad(x * s[:, :, None, None], self.padding), self.weight)
+        image: Tensor = self.activation(x * demodulation[:, :, None, None] + self.bias[:, None, None])
+        return image
 
 
 class ToRGB(nn.Module):

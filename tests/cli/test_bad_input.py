@@ -134,7 +134,7 @@ def test_export_mistakes(
         (["--threads", "0"], "threads must be in 1..1024, got 0"),
         (["--z", "{model}"], "model.onnx: not a .npy file"),
         (["--z", "missing.npy"], "missing.npy: no such file"),
-        (["--seed", "1", "--z", "{model}"], "give seeds or --z, not both"),
+        (["--seed", "1", "--z", "{model}"], "give seeds, --z or --codes, not several of them"),
     ],
 )
 def test_edit_mistakes(

@@ -248,6 +248,15 @@ def test_tensorflow_settings_without_a_counterpart_are_refused(
         sefa.load(write_tensorflow(tmp_path / "file", network))
 
 
+@pytest.mark.parametrize("architecture", ["skip", "resnet"])
+@pytest.mark.parametrize("write", [nvidia, tensorflow])
+def test_a_generator_without_its_last_torgb_is_refused(write: Write, architecture: str, tmp_path: Path) -> None:
+    spec = Spec(architecture=architecture)
+    tensors = {name: tensor for name, tensor in random_tensors(spec).items() if "b16.torgb" not in name}
+    with pytest.raises(sefa.CheckpointError, match="its last resolution has no ToRGB"):
+        sefa.load(write(tmp_path / "file", spec, tensors))
+
+
 def test_an_nvidia_network_with_something_unknown_is_refused(tmp_path: Path) -> None:
     spec = Spec()
     tensors = random_tensors(spec)

@@ -95,7 +95,7 @@ class _Reader:
         is_first, has_rgb = name == FIRST, "torgb" in modules
         channels = shape_of(self.tensors, f"{name}.conv1.weight", 4)[0]
         shortcut = None
-        if "skip" in modules:
+        if "skip" in modules and not is_first:
             gain = self.network.module(f"{name}.skip").attribute("weight_gain", float)
             weight = scaled(source(f"{name}.skip.weight"), gain)
             shortcut = (weight, self._kernel(f"{name}.skip.resample_filter"))

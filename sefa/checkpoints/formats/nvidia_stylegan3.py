@@ -165,7 +165,7 @@ class _Reader:
         layers: list[SynthesisLayer] = []
         for path in self.layers[:-1]:
             layers.append(self._layer(path, f"layers.{len(layers)}", channels, size))
-            channels, size = shape_of(self.tensors, f"{path}.weight", 4)[0], layers[-1].resampling.out_size
+            channels, size = shape_of(self.tensors, f"{path}.weight", 4)[0], layers[-1].out_size
         rgb = self._rgb(self.layers[-1], channels, size)
         resolution = self.network.attribute("img_resolution", int)
         if size != resolution:
@@ -214,8 +214,8 @@ class _Reader:
             raise CheckpointError(f"{path} gives colours, but it is not the last layer")
         outputs, _, kernel, _ = shape_of(self.tensors, f"{path}.weight", 4)
         more_inputs, more_outputs = padded(inputs) - inputs, padded(outputs) - outputs
-        taps = {which: self.tensors.get(f"{path}.{which}", torch.ones(1, device="cpu")) for which in FILTERS}
-        resampling = self._resampling(path, size + kernel - 1, taps)
+        up_taps, down_taps = (self.tensors.get(f"{path}.{which}") for which in FILTERS)
+        resampling = self._resampling(path, size + kernel - 1, up_taps, down_taps)
 
         # Demodulation undoes any scale of an output's weights; this one keeps its sums around 1.
         def weight(raw: Tensor) -> Tensor:
@@ -230,32 +230,33 @@ class _Reader:
         self.plan[f"{name}.bias"] = source(
             f"{path}.bias", convert=lambda bias: append_zeros(bias * SQRT2, more_outputs)
         )
-        for ours, which, kernels in (
-            ("up", "up_filter", resampling.up_kernels),
-            ("down", "down_filter", resampling.down_kernels),
-        ):
-            key = f"{path}.{which}"
-            identity = source(convert=lambda kernels=kernels: kernels(torch.ones(1)))
-            self.plan[f"{name}.{ours}"] = source(key, convert=kernels) if key in self.tensors else identity
-        axes = (taps["up_filter"].ndim, taps["down_filter"].ndim)
-        return SynthesisLayer(inputs, outputs, kernel, resampling, axes, _clamp(module), self.w_dim)
+        radial = down_taps is not None and down_taps.ndim == 2
+        layer = SynthesisLayer(inputs, outputs, kernel, resampling, _clamp(module), radial, self.w_dim)
+        filters = [_taps(path, which, self.tensors) for which in FILTERS]
+        for part in layer.activation.state_dict():
+            self.plan[f"{name}.activation.{part}"] = combine(
+                *filters, convert=lambda up, down, part=part: layer.activation.weights(up, down)[part]
+            )
+        return layer
 
-    def _resampling(self, path: str, size: int, taps: Mapping[str, Tensor]) -> Resampling:
+    def _resampling(self, path: str, size: int, up_taps: Tensor | None, down_taps: Tensor | None) -> Resampling:
         module = self.network.module(path)
-        for which, of_filter in taps.items():
-            if of_filter.ndim not in (1, 2) or len(set(of_filter.shape)) != 1:
-                raise CheckpointError(
-                    f"{path}.{which} has shape {list(of_filter.shape)}, a line or square was expected"
-                )
+        if up_taps is not None and up_taps.ndim != 1:
+            raise CheckpointError(f"{path}.up_filter has shape {list(up_taps.shape)}, 1 axis was expected")
+        if down_taps is not None and list(down_taps.shape) not in ([len(down_taps)], [len(down_taps)] * 2):
+            raise CheckpointError(
+                f"{path}.down_filter has shape {list(down_taps.shape)}, a line or square was expected"
+            )
         up, down = (_integers(module, name, 1)[0] for name in ("up_factor", "down_factor"))
-        left, right, top, bottom = _integers(module, "padding", 4)
         if not (1 <= up <= MAX_FACTOR and 1 <= down <= MAX_FACTOR):
             raise CheckpointError(f"{path} resamples by {up}/{down}, factors in 1..{MAX_FACTOR} were expected")
+        left, right, top, bottom = _integers(module, "padding", 4)
         if (left, right) != (top, bottom) or max(abs(left), abs(right)) > MAX_PADDING:
-            raise CheckpointError(f"{path} pads by {[left, right, top, bottom]}, the same along both axes was expected")
-        resampling = Resampling(size, up, down, (left, right), len(taps["up_filter"]), len(taps["down_filter"]))
+            raise CheckpointError(f"{path} pads by {[left, right, top, bottom]}, both axes alike were expected")
+        lengths = (1 if taps is None else len(taps) for taps in (up_taps, down_taps))
+        resampling = Resampling(size, up, down, (left, right), *lengths)
         if resampling.out_size < 1:
-            raise CheckpointError(f"{path} leaves no pixels of {size}x{size}")
+            raise CheckpointError(f"{path} leaves nothing of {size}x{size} pixels")
         return resampling
 
     def _rgb(self, path: str, inputs: int, size: int) -> ToRGB:
@@ -319,6 +320,12 @@ def _integers(module: PersistedModule, name: str, count: int) -> list[int]:
     if len(flat) != count or not all(isinstance(item, int | float) and item == int(item) for item in flat):
         raise CheckpointError(f"its {module.class_name} has {name} = {flat!r}, {count} integers were expected")
     return [int(item) for item in flat]
+
+
+def _taps(path: str, which: str, tensors: Mapping[str, Tensor]) -> Source:
+    """A filter, or one that changes nothing where there is none."""
+    key = f"{path}.{which}"
+    return source(key) if key in tensors else source(convert=lambda: torch.ones(1))
 
 
 def _clamp(module: PersistedModule) -> float | None:

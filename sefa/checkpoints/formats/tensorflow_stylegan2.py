@@ -116,7 +116,7 @@ class _Reader:
         has_rgb = f"{scope}/ToRGB/weight" in self.tensors
         sums_images = index > 0 and "synthesis/4x4/ToRGB/weight" in self.tensors
         shortcut = None
-        if f"{scope}/Skip/weight" in self.tensors:
+        if index and f"{scope}/Skip/weight" in self.tensors:
             inputs = shape_of(self.tensors, f"{scope}/Skip/weight", 4)[2]
             shortcut = (scaled(_conv_weight(f"{scope}/Skip"), 1 / math.sqrt(inputs)), self._kernel())
         return Block(

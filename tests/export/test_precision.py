@@ -1,0 +1,78 @@
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+
+import sefa
+from sefa import ArgumentError
+from sefa_export import VerificationError, bake, export_onnx
+from sefa_export.precision import psnr_db
+from sefa_runtime.exported import read_info
+
+
+@pytest.fixture(scope="module")
+def generator() -> sefa.Generator:
+    return sefa.load(Path(__file__).parents[1] / "golden" / "checkpoints" / "sefa_stylegan2_cond_32" / "checkpoint.pth")
+
+
+@pytest.fixture(scope="module")
+def half(generator: sefa.Generator, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("half")
+    return export_onnx(generator, sefa.factorize(generator), folder / "half.onnx", "float32", precision="fp16")
+
+
+def test_the_images_are_near_and_the_file_says_how_near(generator: sefa.Generator, half: Path) -> None:
+    info = read_info(half)
+    assert info.precision == "fp16"
+    assert info.parity.images >= 64
+    assert info.parity.psnr_db is not None
+    assert info.parity.psnr_db >= 40
+    feeds = {
+        "z": torch.randn(3, 24, generator=torch.Generator().manual_seed(0)),
+        "direction": torch.tensor([[0], [1], [2]]),
+        "alpha": torch.tensor([[1.0], [-2.0], [3.0]]),
+        "label": torch.tensor([0, 3, 5]),
+    }
+    session = onnxruntime.InferenceSession(str(half), providers=["CPUExecutionProvider"])
+    (image,) = session.run(None, {name: value.numpy() for name, value in feeds.items()})
+    expected = bake(generator, sefa.factorize(generator), "float32")(**feeds).numpy()
+    assert np.abs(image - expected).max() > 0  # It is another arithmetic.
+    assert psnr_db(image, expected, 2.0).min() >= 40
+
+
+def test_convolutions_are_half_and_what_decides_the_scale_is_not(half: Path) -> None:
+    model = onnx.shape_inference.infer_shapes(onnx.load(half))
+    kinds = {
+        value.name: value.type.tensor_type.elem_type for value in (*model.graph.value_info, *model.graph.output)
+    } | {tensor.name: tensor.data_type for tensor in model.graph.initializer}
+    seen = set()
+    for node in model.graph.node:
+        if node.op_type in ("Conv", "ConvTranspose"):
+            assert kinds[node.output[0]] == onnx.TensorProto.FLOAT16, node.name
+        if node.op_type in ("Gemm", "MatMul", "ReduceMean", "Reciprocal", "Sqrt"):
+            assert kinds[node.output[0]] == onnx.TensorProto.FLOAT, node.name
+        seen.add(node.op_type)
+    assert {"Conv", "Sqrt"} <= seen
+    assert {value.type.tensor_type.elem_type for value in (*model.graph.input, *model.graph.output)} == {
+        onnx.TensorProto.FLOAT,
+        onnx.TensorProto.INT64,
+    }
+
+
+def test_a_layer_that_overflows_is_named_and_leaves_no_file(tmp_path: Path) -> None:
+    path = Path(__file__).parents[1] / "golden" / "checkpoints" / "dcgan_small_64" / "netG.pth"
+    generator = sefa.load(path)
+    state = generator.state_dict()
+    state["norms.1.weight"] *= 1e6  # Features beyond float16,
+    state["convs.2.weight"] *= 1e-6  # which the next layer takes back.
+    with pytest.raises(VerificationError, match=r"half precision .*; .* overflows float16: it reaches"):
+        export_onnx(generator, sefa.factorize(generator), tmp_path / "a.onnx", precision="fp16")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_unknown_precision_is_refused(generator: sefa.Generator, tmp_path: Path) -> None:
+    with pytest.raises(ArgumentError, match="precision must be fp32 or fp16, got 'int8'"):
+        export_onnx(generator, sefa.factorize(generator), tmp_path / "a.onnx", precision="int8")
