@@ -34,12 +34,12 @@ def read_latent(info: ModelInfo, given: Mapping[str, ArrayLike | None]) -> NDArr
         seeds = list(value) if isinstance(value, Iterable) and np.ndim(value) else [value]
         return latents_from_seeds(seeds, info.z_dim)  # type: ignore[arg-type]  # Checked there.
     latents = read_numbers(value, name, np.float32)
-    shape = info.latent_shape
+    given_shape, shape = latents.shape, info.latent_shape
     if latents.ndim == len(shape):
         latents = latents[None]
     if latents.ndim != len(shape) + 1 or latents.shape[1:] != shape or not len(latents):
         wanted = ", ".join(map(str, shape))
-        raise InputError(f"{name} must have shape [batch, {wanted}], got {list(np.shape(value))}")
+        raise InputError(f"{name} must have shape [batch, {wanted}], got {list(given_shape)}")
     return np.ascontiguousarray(latents)
 
 

@@ -165,7 +165,7 @@ class ToRGB(nn.Module):
         """[N, in', size, size] and [N, w_dim] -> [N, channels, size, size]."""
         # A few rows per sample: scaling them is less work than scaling the pixels.
         weight = self.weight * self.affine(w)[:, None]  # [N, channels, in']
-        image = weight @ x.flatten(2) + self.bias[:, None]  # [N, channels, size²]
+        image: Tensor = weight @ x.flatten(2) + self.bias[:, None]  # [N, channels, size²]
         if self.clamp is not None:
             image = image.clamp(-self.clamp, self.clamp)
         return image.reshape(-1, self.weight.shape[0], self.size, self.size)

@@ -56,7 +56,7 @@ def lowpass(taps: int, cutoff: float, width: float, rate: float, radial: bool = 
         return torch.from_numpy(taps_1d / taps_1d.sum()).float()
     radius = torch.from_numpy(np.hypot(*np.meshgrid(time, time)))
     jinc = torch.special.bessel_j1(2 * cutoff * math.pi * radius) / (math.pi * radius)
-    taps_2d = jinc * torch.from_numpy(np.outer(window, window))
+    taps_2d: Tensor = jinc * torch.from_numpy(np.outer(window, window))
     return (taps_2d / taps_2d.sum()).float()
 
 
@@ -189,8 +189,9 @@ def draw_literally(network: PersistedModule, ws: Tensor, transform: Tensor | Non
 
 
 def _literal_dense(module: PersistedModule, w: Tensor) -> Tensor:
-    weight, bias = (module.parameters[name].double() for name in ("weight", "bias"))
-    return w @ (weight * float(module.attributes["weight_gain"])).T + bias * module.attributes["bias_gain"]
+    weight: Tensor = module.parameters["weight"].double()
+    bias: Tensor = module.parameters["bias"].double()
+    return w @ (weight * float(module.attributes["weight_gain"])).T + bias * float(module.attributes["bias_gain"])
 
 
 def _literal_input(module: PersistedModule, w: Tensor, transform: Tensor | None) -> Tensor:
@@ -209,8 +210,9 @@ def _literal_input(module: PersistedModule, w: Tensor, transform: Tensor | None)
     amplitudes = (1 - (freqs.norm(dim=1) - bandwidth) / (rate / 2 - bandwidth)).clamp(0, 1)
     positions = (torch.arange(size, dtype=torch.float64) + 0.5 - size / 2) / rate
     grid = torch.stack(torch.meshgrid(positions, positions, indexing="xy"), dim=2)  # [y, x, (x, y)]
-    features = torch.sin(2 * math.pi * (grid @ freqs.T + phases)) * amplitudes  # [H, W, C]
-    return (features @ weight.T / math.sqrt(len(weight))).permute(2, 0, 1)
+    features: Tensor = torch.sin(2 * math.pi * (grid @ freqs.T + phases)) * amplitudes  # [H, W, C]
+    mixed: Tensor = features @ weight.T / math.sqrt(len(weight))
+    return mixed.permute(2, 0, 1)
 
 
 def _literal_layer(module: PersistedModule, x: Tensor, w: Tensor) -> Tensor:
