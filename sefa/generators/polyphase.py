@@ -1,16 +1,16 @@
 """Activations on a finer grid than the image's: upsample, activate, downsample, each with a low-pass filter.
 
-Upsampling by u stuffs zeros between the pixels and filters; downsampling by d filters and keeps every d-th pixel.
-Here the fine image is kept as its phases, the pixels n = u·j + p of each axis for one p. Each phase is a filter of the
-coarse image's pixels, and the result is a sum of filtered phases. Nothing is multiplied by a stuffed zero, no pixel is
-computed to be dropped, and the activation does not mind the order. All of it is depthwise convolution of images of the
-coarse size, which onnxruntime vectorizes if the channels are a multiple of its block, 8 or 16.
+Upsampling by u stuffs zeros between the pixels and filters; downsampling by d filters and keeps every d-th pixel. Here
+the fine image is kept as its phases, the pixels n = g·j + p of each axis for one p, where g is the greatest common
+divisor of u and d. Each phase is a filter of an image that is g times coarser, and the result is a sum of filtered
+phases: no pixel is computed to be dropped, hardly a stuffed zero is multiplied (none where u = g), and the activation
+does not mind the order. All of it is depthwise convolution, which onnxruntime vectorizes if the channels are a multiple
+of its block, 8 or 16.
 """
 
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import reduce
-from itertools import product
 from math import gcd
 
 import torch
@@ -25,7 +25,7 @@ class Resampling:
     """The grids: zeros stuffed in, padding, a filter; then a filter, and every `down`-th pixel. Both axes are alike.
 
     Attributes:
-        size: Height and width of the coarse image.
+        size: Height and width of the image.
         up: Factor of upsampling, u.
         down: Factor of downsampling, d.
         padding: Zeros before and after the stuffed image; negative numbers crop it.
@@ -47,21 +47,32 @@ class Resampling:
         return (fine - self.down_taps) // self.down + 1
 
     @property
-    def out_phases(self) -> int:
-        """How many phases the result is computed in, e: after as many pixels it meets the same phases again."""
-        return self.up // gcd(self.up, self.down)
+    def phases(self) -> int:
+        """Phases of the fine image along an axis, g."""
+        return gcd(self.up, self.down)
+
+    @property
+    def stuffing(self) -> int:
+        """Factor by which zeros are really stuffed in, before phases make the rest of `up`."""
+        return self.up // self.phases
 
     @property
     def stride(self) -> int:
-        """How far one pixel of a result's phase is from the next in the fine image's phases."""
-        return self.down // gcd(self.up, self.down)
+        """Of the result's pixels in a phase."""
+        return self.down // self.phases
 
     @property
     def margin(self) -> tuple[int, int]:
-        """Zeros that the phases need before and after the coarse image; negative where they leave out its border."""
-        pixels = (-(-self.out_size // self.out_phases) - 1) * self.stride + self.down_length  # of a phase
+        """Zeros that the phases need before and after the stuffed image; negative where they leave out its border."""
+        pixels = (self.out_size - 1) * self.stride + self.down_length  # of a phase
         origin = self._origin
-        return -origin, origin + pixels + self.up_length - 1 - self.size
+        return -origin, origin + pixels + self.up_length - 1 - self.size * self.stuffing
+
+    @property
+    def crop(self) -> tuple[int, int]:
+        """Pixels at the beginning and the end of the image that no phase needs."""
+        before, after = (max(-side, 0) // self.stuffing for side in self.margin)
+        return before, after
 
     @property
     def up_length(self) -> int:
@@ -71,139 +82,46 @@ class Resampling:
     @property
     def down_length(self) -> int:
         """Taps of a phase of the downsampling filter."""
-        return (self.down * (self.out_phases - 1) + self.down_taps - 1) // self.up + 1
+        return -(-self.down_taps // self.phases)
 
     def up_kernels(self, taps: Tensor) -> Tensor:
-        """The upsampling filter [up_taps] by phases, to be correlated, of gain u: [u, up_length]."""
-        kernels = taps.new_zeros(self.up, self.up_length)
+        """The upsampling filter [up_taps] by phases, to be correlated, of gain u: [g, up_length]."""
+        kernels = taps.new_zeros(self.phases, self.up_length)
         for tap, (phase, place) in zip(taps.flip(0) * self.up, self._up_places(), strict=True):
             kernels[phase, place - self._origin] = tap
         return kernels
 
     def down_kernels(self, taps: Tensor) -> Tensor:
-        """The downsampling filter [down_taps] by the result's phases and the fine image's: [e, u, down_length]."""
-        kernels = taps.new_zeros(self.out_phases, self.up, self.down_length)
-        for phase in range(self.out_phases):
-            n = self._down_places(phase)
-            kernels[phase, n % self.up, n // self.up] = taps.flip(0)
-        return kernels
-
-    def square_down_kernels(self, taps: Tensor) -> Tensor:
-        """As `down_kernels`, of a filter [down_taps, down_taps]: [e, e, u, u, down_length, down_length]."""
-        e, u, length = self.out_phases, self.up, self.down_length
-        kernels = taps.new_zeros(e, e, u, u, length, length)
-        for row, column in product(range(e), repeat=2):
-            y, x = self._down_places(row)[:, None], self._down_places(column)
-            kernels[row, column, y % u, x % u, y // u, x // u] = taps.flip(0, 1)
-        return kernels
+        """The downsampling filter, [down_taps] or [down_taps, down_taps], by phases: [g, R] or [g, g, R, R]."""
+        missing = self.down_length * self.phases - self.down_taps
+        for axis in range(taps.ndim):
+            # Place n of a filter to be correlated is place n // g of phase n % g.
+            taps = torch.cat([taps.flip(axis), torch.zeros_like(taps.narrow(axis, 0, missing))], dim=axis)
+        if taps.ndim == 1:
+            return taps.reshape(self.down_length, self.phases).T
+        grid = taps.reshape(self.down_length, self.phases, self.down_length, self.phases)
+        return grid.permute(1, 3, 0, 2)
 
     @property
     def _origin(self) -> int:
         return min(place for _, place in self._up_places())
 
     def _up_places(self) -> Iterator[tuple[int, int]]:
-        """For each tap, the phase it is part of, and which coarse pixel it reads there, counted from j."""
+        """For each tap, the phase it is part of, and which stuffed pixel it reads there, counted from j."""
         for tap in range(self.up_taps):
-            phase = (self.padding[0] - tap) % self.up
-            yield phase, (phase - self.padding[0] + tap) // self.up
-
-    def _down_places(self, phase: int) -> Tensor:
-        """For each tap, which fine pixel it reads for the first pixel of a result's phase."""
-        return torch.arange(self.down_taps) + self.down * phase
-
-
-class Upsampling(nn.Module):
-    """From an image to the phases of a finer one.
-
-    Attributes:
-        rows: A filter along the height for each phase.
-        columns: Along the width.
-    """
-
-    def __init__(self, channels: int, resampling: Resampling) -> None:
-        super().__init__()
-        self.resampling = resampling
-        before, after = (max(side, 0) for side in resampling.margin)
-        both = min(before, after)  # Convolutions pad both sides alike.
-        self.more = (before - both, after - both)
-        length, phases = resampling.up_length, range(resampling.up)
-        self.rows = nn.ModuleList(_depthwise(channels, (length, 1), padding=(both, 0)) for _ in phases)
-        self.columns = nn.ModuleList(_depthwise(channels, (1, length), padding=(0, both)) for _ in phases)
-
-    def forward(self, x: Tensor) -> Phases:
-        """From [N, C, size, size], cropped where `Resampling.margin` is negative."""
-        if any(self.more):
-            x = F.pad(x, self.more * 2)
-        return [[column(row) for column in self.columns] for row in _apply(self.rows, x)]
-
-    def kernels(self, taps: Tensor) -> dict[str, Tensor]:
-        """What every channel's part of the state is, for a filter [up_taps]."""
-        kernels = self.resampling.up_kernels(taps)
-        return _named("rows", kernels[:, :, None]) | _named("columns", kernels[:, None])
-
-
-class Downsampling(nn.Module):
-    """From the phases of a fine image to a coarser one.
-
-    Attributes:
-        rows: A filter along the height for each phase of the result and of the fine image.
-        columns: Along the width.
-    """
-
-    def __init__(self, channels: int, resampling: Resampling) -> None:
-        super().__init__()
-        self.resampling = resampling
-        length, stride = resampling.down_length, resampling.stride
-        kernels = range(resampling.out_phases * resampling.up)
-        self.rows = nn.ModuleList(_depthwise(channels, (length, 1), stride=(stride, 1)) for _ in kernels)
-        self.columns = nn.ModuleList(_depthwise(channels, (1, length), stride=(1, stride)) for _ in kernels)
-
-    def forward(self, fine: Phases) -> Tensor:
-        """To [N, C, out_size, out_size]."""
-        narrow = [_merge(self.columns, row) for row in fine]
-        columns = [_merge(self.rows, list(column)) for column in zip(*narrow, strict=True)]
-        return _interleave([list(row) for row in zip(*columns, strict=True)], self.resampling.out_size)
-
-    def kernels(self, taps: Tensor) -> dict[str, Tensor]:
-        """What every channel's part of the state is, for a filter [down_taps]."""
-        kernels = self.resampling.down_kernels(taps).flatten(0, 1)
-        return _named("rows", kernels[:, :, None]) | _named("columns", kernels[:, None])
-
-
-class SquareDownsampling(nn.Module):
-    """As `Downsampling`, by a filter that is not the product of a column and a row.
-
-    Attributes:
-        squares: A filter for each phase of the result and of the fine image.
-    """
-
-    def __init__(self, channels: int, resampling: Resampling) -> None:
-        super().__init__()
-        self.resampling = resampling
-        length, stride = (resampling.down_length,) * 2, (resampling.stride,) * 2
-        kernels = range((resampling.out_phases * resampling.up) ** 2)
-        self.squares = nn.ModuleList(_depthwise(channels, length, stride=stride) for _ in kernels)
-
-    def forward(self, fine: Phases) -> Tensor:
-        """To [N, C, out_size, out_size]."""
-        phases = _merge(self.squares, [phase for row in fine for phase in row])
-        e = self.resampling.out_phases
-        return _interleave([phases[e * row : e * (row + 1)] for row in range(e)], self.resampling.out_size)
-
-    def kernels(self, taps: Tensor) -> dict[str, Tensor]:
-        """What every channel's part of the state is, for a filter [down_taps, down_taps]."""
-        return _named("squares", self.resampling.square_down_kernels(taps).flatten(0, 3))
+            phase = (self.padding[0] - tap) % self.phases
+            yield phase, (phase - self.padding[0] + tap) // self.phases
 
 
 class FilteredActivation(nn.Module):
     """down(clamp(lrelu(up(x)))), channel by channel.
 
     Attributes:
-        up: To the fine image.
+        up: To the phases of the fine image.
         identity: A convolution that changes nothing, before clamping; None if nothing is clamped. onnxruntime lays
             images out for vectorized convolution and applies an activation within one; for any other operator it
             brings them back into plain order, which takes longer than one more convolution.
-        down: From the fine image.
+        down: From the phases.
     """
 
     def __init__(self, channels: int, resampling: Resampling, clamp: float | None, square: bool) -> None:
@@ -213,7 +131,7 @@ class FilteredActivation(nn.Module):
             channels: Channels of the image.
             resampling: The grids.
             clamp: Greatest magnitude on the fine grid, if it is limited.
-            square: Whether the downsampling filter has two axes.
+            square: Whether the downsampling filter has two axes, not being a column times a row.
         """
         super().__init__()
         self.channels = channels
@@ -223,7 +141,7 @@ class FilteredActivation(nn.Module):
         self.down = SquareDownsampling(channels, resampling) if square else Downsampling(channels, resampling)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, size, size], cropped where `Resampling.margin` is negative -> [N, C, out_size, out_size]."""
+        """[N, C, h, h], which is the image without `Resampling.crop` -> [N, C, out_size, out_size]."""
         image: Tensor = self.down([[self._activate(phase) for phase in row] for row in self.up(x)])
         return image
 
@@ -242,36 +160,111 @@ class FilteredActivation(nn.Module):
         return {name: kernel.expand(self.channels, 1, *kernel.shape) for name, kernel in kernels.items()}
 
 
+class Upsampling(nn.Module):
+    """From an image to the phases of a finer one.
+
+    Attributes:
+        rows: A filter along the height for each phase.
+        columns: Along the width.
+    """
+
+    def __init__(self, channels: int, resampling: Resampling) -> None:
+        super().__init__()
+        self.resampling = resampling
+        cropped = [side * resampling.stuffing for side in resampling.crop]
+        before, after = (side + crop for side, crop in zip(resampling.margin, cropped, strict=True))
+        both = max(min(before, after), 0)  # Convolutions pad both sides alike.
+        self.padding = (before - both, after - both, before - both, after - both)
+        length, phases = resampling.up_length, range(resampling.phases)
+        self.rows = nn.ModuleList(_depthwise(channels, (length, 1), padding=(both, 0)) for _ in phases)
+        self.columns = nn.ModuleList(_depthwise(channels, (1, length), padding=(0, both)) for _ in phases)
+
+    def forward(self, x: Tensor) -> Phases:
+        """From [N, C, h, h], which is the image without `Resampling.crop`."""
+        x = _stuff(x, self.resampling.stuffing)
+        if any(self.padding):
+            x = F.pad(x, self.padding)
+        return [[column(row) for column in self.columns] for row in _each(self.rows, x)]
+
+    def kernels(self, taps: Tensor) -> dict[str, Tensor]:
+        """What every channel's part of the state is, for a filter [up_taps]."""
+        kernels = self.resampling.up_kernels(taps)
+        return _named("rows", kernels[:, :, None]) | _named("columns", kernels[:, None])
+
+
+class Downsampling(nn.Module):
+    """From the phases of a fine image to a coarser one.
+
+    Attributes:
+        rows: A filter along the height for each phase.
+        columns: Along the width.
+    """
+
+    def __init__(self, channels: int, resampling: Resampling) -> None:
+        super().__init__()
+        self.resampling = resampling
+        length, stride, phases = resampling.down_length, resampling.stride, range(resampling.phases)
+        self.rows = nn.ModuleList(_depthwise(channels, (length, 1), stride=(stride, 1)) for _ in phases)
+        self.columns = nn.ModuleList(_depthwise(channels, (1, length), stride=(1, stride)) for _ in phases)
+
+    def forward(self, phases: Phases) -> Tensor:
+        """To [N, C, out_size, out_size]."""
+        return _merge(self.rows, [_merge(self.columns, row) for row in phases])
+
+    def kernels(self, taps: Tensor) -> dict[str, Tensor]:
+        """What every channel's part of the state is, for a filter [down_taps]."""
+        kernels = self.resampling.down_kernels(taps)
+        return _named("rows", kernels[:, :, None]) | _named("columns", kernels[:, None])
+
+
+class SquareDownsampling(nn.Module):
+    """As `Downsampling`, by a filter that is not a column times a row.
+
+    Attributes:
+        squares: A filter for each phase, those of a row one behind the other.
+    """
+
+    def __init__(self, channels: int, resampling: Resampling) -> None:
+        super().__init__()
+        self.resampling = resampling
+        length, stride = (resampling.down_length,) * 2, (resampling.stride,) * 2
+        phases = range(resampling.phases**2)
+        self.squares = nn.ModuleList(_depthwise(channels, length, stride=stride) for _ in phases)
+
+    def forward(self, phases: Phases) -> Tensor:
+        """To [N, C, out_size, out_size]."""
+        return _merge(self.squares, [phase for row in phases for phase in row])
+
+    def kernels(self, taps: Tensor) -> dict[str, Tensor]:
+        """What every channel's part of the state is, for a filter [down_taps, down_taps]."""
+        return _named("squares", self.resampling.down_kernels(taps).flatten(0, 1))
+
+
 def _depthwise(
     channels: int, kernel: tuple[int, int], stride: tuple[int, int] = (1, 1), padding: tuple[int, int] = (0, 0)
 ) -> nn.Conv2d:
     return nn.Conv2d(channels, channels, kernel, stride, padding, groups=channels, bias=False)
 
 
-def _apply(filters: nn.ModuleList, x: Tensor) -> list[Tensor]:
+def _each(filters: nn.ModuleList, x: Tensor) -> list[Tensor]:
     return [filter_(x) for filter_ in filters]
 
 
-def _merge(filters: nn.ModuleList, phases: list[Tensor]) -> list[Tensor]:
-    """One sum of filtered phases for each phase of the result."""
-    count = len(phases)
-    sums = range(len(filters) // count)
-    return [
-        reduce(torch.add, [filters[count * index + place](phase) for place, phase in enumerate(phases)])
-        for index in sums
-    ]
+def _merge(filters: nn.ModuleList, phases: list[Tensor]) -> Tensor:
+    """The sum of all phases, each filtered with its own filter."""
+    filtered: list[Tensor] = [filter_(phase) for filter_, phase in zip(filters, phases, strict=True)]
+    return reduce(torch.add, filtered)
 
 
-def _interleave(phases: Phases, size: int) -> Tensor:
-    """e·e of [N, C, h, w], by row and column -> [N, C, size, size], whose last rows and columns may be left out."""
-    e = len(phases)
-    if e == 1:
-        return phases[0][0]
-    _, channels, height, width = phases[0][0].shape
-    # Pixels of a row by moving an axis inwards; rows by laying them one behind the other in memory.
-    rows = [torch.stack(row, dim=2).permute(0, 1, 3, 4, 2).reshape(-1, channels, height, e * width) for row in phases]
-    x = torch.cat(rows, dim=3).reshape(-1, channels, e * height, e * width)
-    return x if e * height == size else x[:, :, :size, :size]
+def _stuff(x: Tensor, factor: int) -> Tensor:
+    """[N, C, H, W] with factor - 1 zeros behind every pixel, along both axes."""
+    if factor == 1:
+        return x
+    _, channels, height, width = x.shape
+    # Rows of zeros behind the rows lie between them in memory; single zeros take moving an axis inwards.
+    x = F.pad(x, (0, (factor - 1) * width)).reshape(-1, channels, 1, height * factor * width)
+    x = F.pad(x, (0, 0, 0, factor - 1)).transpose(2, 3)  # [N, C, pixels, factor]
+    return x.reshape(-1, channels, height * factor, width * factor)
 
 
 def _named(name: str, kernels: Tensor) -> dict[str, Tensor]:

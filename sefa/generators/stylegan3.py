@@ -130,8 +130,8 @@ class SynthesisLayer(nn.Module):
         self.register_buffer("energy", torch.empty(padded(inputs), padded(outputs)))
         self.bias = nn.Parameter(torch.empty(padded(outputs)))
         self.activation = FilteredActivation(padded(outputs), resampling, clamp, radial)
-        # By kernel - 1 on both sides, less the borders that upsampling would crop.
-        before, after = (kernel - 1 + min(side, 0) for side in resampling.margin)
+        # By kernel - 1 on both sides, less the border that upsampling leaves out.
+        before, after = (kernel - 1 - side for side in resampling.crop)
         self.padding = (before, after, before, after)
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+import sefa
+from sefa import CheckpointError
 from sefa.checkpoints.checkpoint import Checkpoint, LoadOptions
 from sefa.checkpoints.formats import nvidia_stylegan3, nvidia_stylegan_xl
 from sefa.checkpoints.objects import PersistedModule
@@ -243,3 +246,78 @@ def _literal_filter(x: Tensor, taps: Tensor | None) -> Tensor:
         return x
     square = (torch.outer(taps, taps) if taps.ndim == 1 else taps).double()
     return F.conv2d(x.transpose(0, 1), square.flip(0, 1)[None, None]).transpose(0, 1)
+
+
+DESIGNS = {
+    "T of 16 px": Design(16, num_layers=5),
+    "T of 8 layers, grey, without clamp": Design(32, num_layers=8, channels=1, conv_clamp=None),
+    "R, conditional": Design(32, num_layers=6, conv_kernel=1, radial=True, classes=3),
+    "R of 64 px": Design(64, num_layers=9, conv_kernel=1, radial=True),
+    "RGBA": Design(16, num_layers=4, channels=4, mapping_layers=1),
+    "XL": Design(16, num_layers=5, classes=4, xl_embed=6),
+}
+
+
+def inputs(design: Design, batch: int = 3) -> tuple[Tensor, Tensor | None]:
+    z = torch.randn(batch, design.z_dim, generator=torch.Generator().manual_seed(1))
+    return z, torch.arange(batch) % design.classes if design.classes else None
+
+
+@pytest.mark.parametrize("design", DESIGNS.values(), ids=DESIGNS.keys())
+def test_images_are_those_of_the_formulas(design: Design) -> None:
+    network = checkpoint(design)
+    generator = load(network)
+    codes = generator.encode(*inputs(design))
+    images = generator.decode(codes)
+    assert images.shape == (3, design.channels, design.resolution, design.resolution)
+    for image, ws in zip(images, codes, strict=True):
+        expected = draw_literally(network, ws)
+        # float32 against float64, of images that are not confined to [-1, 1].
+        assert (image - expected).abs().max() <= 1e-4 * max(1.0, float(expected.abs().max()))
+
+
+def test_an_image_does_not_depend_on_its_neighbours() -> None:
+    generator = load(checkpoint(DESIGNS["R, conditional"]))
+    codes = generator.encode(*inputs(DESIGNS["R, conditional"]))
+    alone = torch.cat([generator.decode(code[None]) for code in codes])
+    torch.testing.assert_close(generator.decode(codes), alone, atol=2e-5, rtol=0)
+
+
+def test_the_input_can_be_moved_and_turned() -> None:
+    network = checkpoint(DESIGNS["T of 16 px"])
+    generator = load(network)
+    codes = generator.encode(*inputs(DESIGNS["T of 16 px"], 1))
+    generator.input.transform = torch.tensor([[0.8, -0.6, 0.1], [0.6, 0.8, -0.2], [0, 0, 1]])
+    expected = draw_literally(network, codes[0], generator.input.transform)
+    torch.testing.assert_close(generator.decode(codes)[0], expected.float(), atol=2e-4, rtol=1e-4)
+
+
+def test_all_leaves_the_inputs_layer_out() -> None:
+    generator = load(checkpoint(DESIGNS["T of 16 px"]))
+    assert (generator.num_layers, generator.default_layers) == (7, (1, 2, 3, 4, 5, 6))
+    assert not sefa.factorize(generator).edited_layers[:, 0].any()
+    assert sefa.factorize(generator, "0", top=4).edited_layers[0].tolist() == [True] + [False] * 6
+
+
+def test_xl_truncates_towards_the_class() -> None:
+    design = DESIGNS["XL"]
+    network = checkpoint(design)
+    z, label = inputs(design)
+    codes = load(network).encode(z, label, 0.0)
+    torch.testing.assert_close(codes[:, 2], network.module("mapping").parameters["w_avg"][label])
+
+
+@pytest.mark.parametrize("name", ["weight", "magnitude_ema", "bias"])
+def test_a_layer_without_a_parameter_is_named(name: str) -> None:
+    network = checkpoint(DESIGNS["T of 16 px"])
+    layer = next(module for module in network.module("synthesis").modules if module.startswith("L2_"))
+    del network.module(f"synthesis.{layer}").parameters[name]
+    with pytest.raises(CheckpointError, match=rf"missing .*{layer}\.{name}"):
+        load(network)
+
+
+def test_a_parameter_nobody_asked_for_is_named() -> None:
+    network = checkpoint(DESIGNS["T of 16 px"])
+    network.module("synthesis.input").parameters["velocity"] = torch.ones(2)
+    with pytest.raises(CheckpointError, match=r"not understood synthesis\.input\.velocity"):
+        load(network)
