@@ -47,9 +47,9 @@ check: $(DEV)
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 
-# Each file of tests in one of as many processes as there are cores.
+# In as many processes as there are cores.
 test: $(DEV)
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 test-slow: $(DEV)
 	$(BIN)/python -m pytest -m slow
