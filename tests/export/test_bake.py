@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import sefa
 from sefa import ArgumentError, BankError
@@ -77,3 +78,22 @@ def test_what_does_not_belong_together_is_refused(generator: sefa.Generator) -> 
     other: Any = replace(bank.source, checkpoint_sha256="0" * 64)
     with pytest.raises(BankError, match="another generator"):
         bake(generator, replace(bank, source=other))
+
+
+def test_an_edit_of_layers_4_to_7_changes_exactly_their_codes(golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = sefa.load(golden / "checkpoints/sefa_stylegan2_64/checkpoint.pth")
+    drawn: list[Tensor] = []
+    decode = generator.decode
+
+    def draw(codes: Tensor) -> Tensor:
+        drawn.append(codes)
+        return decode(codes)
+
+    monkeypatch.setattr(generator, "decode", draw)
+    graph = bake(generator, sefa.factorize(generator, layers="4-7"))
+    z = torch.randn(2, 32, generator=torch.Generator().manual_seed(0))
+    for alpha in (0.0, 2.0):
+        graph(z, torch.tensor([[0, 5]] * 2), torch.full((2, 2), alpha))
+    unedited, edited = drawn
+    changed = (edited != unedited).any(dim=2)  # [N, L]
+    assert changed.tolist() == [[4 <= layer <= 7 for layer in range(10)]] * 2
