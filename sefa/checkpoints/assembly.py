@@ -1,6 +1,5 @@
 """From a file's tensors to a generator's parameters, with every key accounted for."""
 
-import math
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -37,6 +36,14 @@ def combine(*sources: Source, convert: Callable[..., Tensor]) -> Source:
         return convert(*(one.convert(*islice(remaining, len(one.keys))) for one in sources))
 
     return Source(tuple(key for one in sources for key in one.keys), convert_all)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where a layer's effective weight and bias come from."""
+
+    weight: Source
+    bias: Source
 
 
 Plan = Mapping[str, Source]
@@ -118,18 +125,6 @@ def count(tensors: Mapping[str, Tensor], template: str, start: int = 0) -> int:
     while template.format(index) in tensors:
         index += 1
     return index - start
-
-
-def exact_log2(value: float, what: str) -> int:
-    """log2 of a power of two.
-
-    Raises:
-        CheckpointError: If it is none.
-    """
-    exponent = round(math.log2(value)) if value > 0 else 0
-    if value <= 0 or 2**exponent != value:
-        raise CheckpointError(f"{what} is {value}, a power of two was expected")
-    return exponent
 
 
 def _key_problems(tensors: Mapping[str, Tensor], needed: Iterable[str], ignored: Iterable[str]) -> list[str]:

@@ -12,19 +12,11 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from sefa.checkpoints.assembly import Source, combine
+from sefa.checkpoints.assembly import Source, Weights, combine
 from sefa.errors import ArgumentError, CheckpointError
 from sefa.generators.progressive import ToImage
 
 SQRT2 = math.sqrt(2)
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Where a layer's effective weight and bias come from."""
-
-    weight: Source
-    bias: Source
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,20 @@
 """Stand-ins for objects that a pickle makes: what it tells of them, and nothing that runs."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
 
-class StandIn:
+class StandIn(ABC):
     """An object whose state a pickle gives after it was made."""
 
+    @abstractmethod
     def set_state(self, state: object) -> None:
         """Take the state, as far as it fits.
 
         Raises:
             CheckpointError: If the object is of no use without it.
         """
-        raise NotImplementedError
 
 
 class Placeholder(StandIn):

@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from sefa.checkpoints.assembly import Source, assemble, combine, source
+from sefa.checkpoints.assembly import Source, Weights, assemble, combine, source
 from sefa.errors import CheckpointError
 from sefa.generators.fir import separate
 from sefa.generators.mapping import LabelNorm
@@ -18,14 +18,6 @@ from sefa.generators.stylegan2 import KernelShape, ModulatedConv, Shortcut, Styl
 SQRT2 = math.sqrt(2)
 # For files of a time when noise was not stored but drawn anew for every image.
 NOISE_SEED = 0
-
-
-@dataclass(frozen=True)
-class Affine:
-    """A linear layer's effective weight, [out, in], and bias, [out]."""
-
-    weight: Source
-    bias: Source
 
 
 @dataclass(frozen=True)
@@ -54,7 +46,7 @@ class Conv:
     inputs: int
     weight: Source
     bias: Source
-    affine: Affine
+    affine: Weights
     noise: Source | None
     clamp: float | None = None
     kernel: Kernel | None = None
@@ -67,7 +59,7 @@ class RGB:
     channels: int
     weight: Source
     bias: Source
-    affine: Affine
+    affine: Weights
     clamp: float | None = None
 
 
@@ -106,7 +98,7 @@ class MappingParts:
 
     z_dim: int
     widths: Sequence[int]
-    layers: Sequence[Affine]
+    layers: Sequence[Weights]
     embedding: tuple[Source, tuple[int, int]] | None = None
     label_norm: LabelNorm = LabelNorm.SEPARATE
 
@@ -169,9 +161,9 @@ def build(
     return generator
 
 
-def dense(weight: Source, bias: Source, gain: float, bias_gain: float) -> Affine:
+def dense(weight: Source, bias: Source, gain: float, bias_gain: float) -> Weights:
     """A linear layer's raw weight [out, in] and bias, times their gains."""
-    return Affine(scaled(weight, gain), scaled(bias, bias_gain))
+    return Weights(scaled(weight, gain), scaled(bias, bias_gain))
 
 
 def scaled(tensor: Source, factor: float) -> Source:
@@ -270,7 +262,7 @@ def _conv_plan(conv: Conv, scale: float = 1.0) -> dict[str, Source]:
     return plan
 
 
-def _affine_plan(affine: Affine) -> dict[str, Source]:
+def _affine_plan(affine: Weights) -> dict[str, Source]:
     return {"affine.weight": affine.weight, "affine.bias": affine.bias}
 
 

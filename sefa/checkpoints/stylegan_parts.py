@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sefa.checkpoints.assembly import Source, assemble, combine, source
-from sefa.checkpoints.growing import SQRT2, Growth, Weights
+from sefa.checkpoints.assembly import Source, Weights, assemble, combine, source
+from sefa.checkpoints.growing import SQRT2, Growth
 from sefa.errors import CheckpointError
 from sefa.generators.mapping import LabelNorm
 from sefa.generators.mapping import Mapping as MappingNetwork

@@ -7,8 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from sefa.errors import ArgumentError
-from sefa.generators.generator import Generator, Truncation
-from sefa.generators.labels import one_hot
+from sefa.generators.labels import OneHotGenerator, one_hot
 from sefa.generators.latent_layers import affine_weight
 
 CHECK_SEED = 0
@@ -29,7 +28,7 @@ class CallForm:
     label_as_image: bool = False
 
 
-class CustomGenerator(Generator):
+class CustomGenerator(OneHotGenerator):
     """A module called as module(z) or module(z, label), and the names of its layers that read the latent.
 
     L = 1. The code is z, with the one-hot label behind it if there are classes; an edited image is exactly
@@ -37,7 +36,6 @@ class CustomGenerator(Generator):
     """
 
     family = "custom"
-    num_layers = 1
 
     def __init__(
         self,
@@ -73,21 +71,6 @@ class CustomGenerator(Generator):
         self.image_range = image_range
         self.resolution = resolution
         self.channels = channels
-
-    @property
-    def latent_dim(self) -> int:
-        return self.z_dim
-
-    def encode(
-        self,
-        z: Tensor,
-        label: Tensor | None = None,
-        truncation: Truncation = 1.0,
-        truncation_layers: int | None = None,
-    ) -> Tensor:
-        self._check_inputs(label, truncation)
-        code = z if label is None else torch.cat([z, one_hot(label, self.num_classes)], dim=1)
-        return code[:, None]  # [N, 1, z_dim + num_classes]
 
     def decode(self, codes: Tensor) -> Tensor:
         image = image_of(self.call(codes[:, 0]))  # [N, C, H, W]

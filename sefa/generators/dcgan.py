@@ -13,15 +13,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sefa.errors import ArgumentError, CheckpointError
-from sefa.generators.generator import Generator, Truncation
-from sefa.generators.labels import one_hot
+from sefa.generators.labels import OneHotGenerator
 
 # `main.3.weight`: an nn.Sequential under any name, and the entry's position in it.
 KEY = re.compile(r"(?:(?P<sequence>[\w.]+)\.)?(?P<index>\d{1,4})\.(?P<entry>\w+)")
 BATCH_NORM_ENTRIES = {"weight", "bias", "running_mean", "running_var"}
 
 
-class DCGAN(Generator):
+class DCGAN(OneHotGenerator):
     """The generator of a DCGAN of any latent size, width, depth, kernel and number of channels.
 
         x = z as a 1x1 image;  x = relu(norm(conv(x))) for all convolutions but the last;  image = tanh(conv(x))
@@ -31,7 +30,6 @@ class DCGAN(Generator):
     """
 
     family = "dcgan"
-    num_layers = 1
 
     def __init__(self, convs: list[nn.ConvTranspose2d], norms: list[nn.Module], num_classes: int = 0) -> None:
         """Build from layers.
@@ -81,21 +79,6 @@ class DCGAN(Generator):
         if not 0 <= num_classes < inputs:
             raise ArgumentError(f"num_classes must be in 0..{inputs - 1}, its input's size less 1, got {num_classes}")
         return cls(convs, norms, num_classes).eval().requires_grad_(False)
-
-    @property
-    def latent_dim(self) -> int:
-        return self.z_dim
-
-    def encode(
-        self,
-        z: Tensor,
-        label: Tensor | None = None,
-        truncation: Truncation = 1.0,
-        truncation_layers: int | None = None,
-    ) -> Tensor:
-        self._check_inputs(label, truncation)
-        code = z if label is None else torch.cat([z, one_hot(label, self.num_classes)], dim=1)
-        return code[:, None]  # [N, 1, z_dim + num_classes]
 
     def decode(self, codes: Tensor) -> Tensor:
         x = codes[:, 0, :, None, None]  # [N, D, 1, 1]

@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sefa.checkpoints import pggan_parts
-from sefa.checkpoints.assembly import check_keys, shape_of, source
+from sefa.checkpoints.assembly import Weights, check_keys, shape_of, source
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
-from sefa.checkpoints.growing import SQRT2, Growth, Weights, equalized, highest, up_kernel
+from sefa.checkpoints.growing import SQRT2, Growth, equalized, highest, up_kernel
 from sefa.checkpoints.placeholders import Placeholder
 from sefa.errors import CheckpointError
 from sefa.generators.pggan import PGGAN

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from sefa.checkpoints import pggan_parts
-from sefa.checkpoints.assembly import check_keys, shape_of, source
+from sefa.checkpoints.assembly import Weights, check_keys, shape_of, source
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
-from sefa.checkpoints.growing import Growth, Weights, channels_of, equalized, highest, split_latent, up_kernel
+from sefa.checkpoints.growing import Growth, channels_of, equalized, highest, split_latent, up_kernel
 from sefa.generators.pggan import PGGAN
 
 

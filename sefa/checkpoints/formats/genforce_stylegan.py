@@ -6,9 +6,9 @@ from functools import partial
 from torch import Tensor
 
 from sefa.checkpoints import stylegan_parts
-from sefa.checkpoints.assembly import check_keys, shape_of, source
+from sefa.checkpoints.assembly import Weights, check_keys, shape_of, source
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
-from sefa.checkpoints.growing import Growth, Weights, channels_of, equalized, highest, up_kernel
+from sefa.checkpoints.growing import Growth, channels_of, equalized, highest, up_kernel
 from sefa.checkpoints.stylegan_parts import FUSED_FROM, MAPPING_LR, Layer, MappingParts, dense_weight
 from sefa.generators.stylegan import StyleGAN
 

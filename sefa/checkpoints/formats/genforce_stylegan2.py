@@ -8,12 +8,11 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from sefa.checkpoints.assembly import Source, combine, count, shape_of, source
+from sefa.checkpoints.assembly import Source, Weights, combine, count, shape_of, source
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
 from sefa.checkpoints.stylegan2_parts import (
     RGB,
     SQRT2,
-    Affine,
     Block,
     Conv,
     MappingParts,
@@ -111,9 +110,9 @@ def _conv(tensors: Mapping[str, Tensor], index: int, w_dim: int) -> Conv:
     return Conv(inputs, weight, source(f"{name}.bias"), _affine(name, w_dim), noise, kernel=filter_)
 
 
-def _affine(name: str, w_dim: int) -> Affine:
+def _affine(name: str, w_dim: int) -> Weights:
     weight: Source = scaled(source(f"{name}.style.weight"), 1 / math.sqrt(w_dim))
-    return Affine(weight, source(f"{name}.style.bias", convert=_plus_one))
+    return Weights(weight, source(f"{name}.style.bias", convert=_plus_one))
 
 
 def _times(noise: Tensor, strength: Tensor) -> Tensor:

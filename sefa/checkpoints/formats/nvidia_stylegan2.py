@@ -2,13 +2,12 @@
 
 from torch import Tensor
 
-from sefa.checkpoints.assembly import combine, shape_of, source
+from sefa.checkpoints.assembly import Weights, combine, shape_of, source
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, clean
 from sefa.checkpoints.objects import PersistedModule
 from sefa.checkpoints.stylegan2_parts import (
     RGB,
     SQRT2,
-    Affine,
     Block,
     Conv,
     Kernel,
@@ -67,7 +66,7 @@ class _Reader:
     def mapping(self) -> MappingParts:
         z_dim, classes = (self.network.attribute(name, int) for name in ("z_dim", "c_dim"))
         modules = self.network.module("mapping").modules
-        layers: list[Affine] = []
+        layers: list[Weights] = []
         widths: list[int] = []
         while f"fc{len(layers)}" in modules:
             name = f"mapping.fc{len(layers)}"
@@ -131,7 +130,7 @@ class _Reader:
         channels = shape_of(self.tensors, f"{name}.weight", 4)[0]
         return RGB(channels, weight, source(f"{name}.bias"), self._dense(f"{name}.affine"), _clamp(module))
 
-    def _dense(self, name: str, gain: float = 1.0) -> Affine:
+    def _dense(self, name: str, gain: float = 1.0) -> Weights:
         module = self.network.module(name)
         weight_gain, bias_gain = (module.attribute(which, float) for which in ("weight_gain", "bias_gain"))
         return dense(source(f"{name}.weight"), source(f"{name}.bias"), gain * weight_gain, gain * bias_gain)

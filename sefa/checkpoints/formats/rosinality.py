@@ -5,13 +5,12 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from sefa.checkpoints.assembly import count, shape_of, source
+from sefa.checkpoints.assembly import Weights, count, shape_of, source
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, clean
 from sefa.checkpoints.stylegan2_parts import (
     NOISE_SEED,
     RGB,
     SQRT2,
-    Affine,
     Block,
     Conv,
     Kernel,
@@ -101,10 +100,10 @@ def _conv(tensors: Mapping[str, Tensor], index: int, size: tuple[int, int], stor
     return Conv(inputs, weight, bias, _affine(tensors, name), noise, kernel=filter_)
 
 
-def _affine(tensors: Mapping[str, Tensor], name: str) -> Affine:
+def _affine(tensors: Mapping[str, Tensor], name: str) -> Weights:
     w_dim = shape_of(tensors, f"{name}.conv.modulation.weight", 2)[1]
     weight = scaled(source(f"{name}.conv.modulation.weight"), 1 / math.sqrt(w_dim))
-    return Affine(weight, source(f"{name}.conv.modulation.bias"))
+    return Weights(weight, source(f"{name}.conv.modulation.bias"))
 
 
 def _kernel(tensors: Mapping[str, Tensor], key: str) -> Kernel:

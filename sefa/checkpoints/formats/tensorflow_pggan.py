@@ -4,9 +4,9 @@ import torch
 from torch import Tensor
 
 from sefa.checkpoints import pggan_parts
-from sefa.checkpoints.assembly import Source, check_keys, shape_of, source
+from sefa.checkpoints.assembly import Source, Weights, check_keys, shape_of, source
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, clean
-from sefa.checkpoints.growing import SQRT2, Growth, Weights, channels_of, equalized, highest, split_latent, up_kernel
+from sefa.checkpoints.growing import SQRT2, Growth, channels_of, equalized, highest, split_latent, up_kernel
 from sefa.checkpoints.tensorflow_parts import check_kwargs, integer, levels_of
 from sefa.errors import CheckpointError
 from sefa.generators.pggan import PGGAN

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from sefa.checkpoints import stylegan_parts
-from sefa.checkpoints.assembly import Source, check_keys, shape_of, source
+from sefa.checkpoints.assembly import Source, Weights, check_keys, shape_of, source
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, clean
-from sefa.checkpoints.growing import Growth, Weights, channels_of, equalized, highest, up_kernel
+from sefa.checkpoints.growing import Growth, channels_of, equalized, highest, up_kernel
 from sefa.checkpoints.stylegan_parts import FUSED_FROM, MAPPING_LR, Layer, MappingParts, dense_weight
 from sefa.checkpoints.tensorflow_parts import check_kwargs, levels_of
 from sefa.errors import CheckpointError

@@ -8,12 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sefa.checkpoints.assembly import Source, combine, count, shape_of, source
+from sefa.checkpoints.assembly import Source, Weights, combine, count, shape_of, source
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, clean
 from sefa.checkpoints.stylegan2_parts import (
     RGB,
     SQRT2,
-    Affine,
     Block,
     Conv,
     Kernel,
@@ -150,12 +149,12 @@ class _Reader:
         weight = scaled(_conv_weight(name), 1 / math.sqrt(inputs))
         return RGB(channels, weight, source(f"{name}/bias"), self._affine(name), self.clamp)
 
-    def _affine(self, name: str) -> Affine:
+    def _affine(self, name: str) -> Weights:
         w_dim = shape_of(self.tensors, f"{name}/mod_weight", 2)[0]
         affine = self._dense(f"{name}/mod_weight", f"{name}/mod_bias", 1 / math.sqrt(w_dim), 1.0)
-        return Affine(affine.weight, combine(affine.bias, convert=_plus_one))
+        return Weights(affine.weight, combine(affine.bias, convert=_plus_one))
 
-    def _dense(self, weight: str, bias: str, gain: float, bias_gain: float) -> Affine:
+    def _dense(self, weight: str, bias: str, gain: float, bias_gain: float) -> Weights:
         return dense(source(weight, convert=lambda raw: raw.T), source(bias), gain, bias_gain)
 
     def _kernel(self) -> Kernel:
