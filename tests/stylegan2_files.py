@@ -7,7 +7,7 @@ sample's own modulated weights, and two-dimensional filters of zero-stuffed imag
 import pickle
 import sys
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 SQRT2 = 2**0.5
+Convolve = Callable[[Tensor, Tensor], Tensor]
 MAPPING_LR = 0.01
 
 
@@ -134,8 +135,11 @@ def reference_w(spec: Spec, tensors: dict[str, Tensor], z: Tensor, label: Tensor
     return x
 
 
-def reference_image(spec: Spec, tensors: dict[str, Tensor], codes: Tensor, noise: bool = True) -> Tensor:
-    """The image of codes [N, L, D], with a convolution per sample."""
+def reference_image(
+    spec: Spec, tensors: dict[str, Tensor], codes: Tensor, noise: bool = True, convolve: Convolve | None = None
+) -> Tensor:
+    """The image of codes [N, L, D], with a convolution per sample; `convolve` applies the filters."""
+    convolve = convolve or convolve_grouped
     x = tensors["synthesis.b4.const"].repeat(len(codes), 1, 1, 1)
     image: Tensor | None = None
     for block in range(len(spec.channels)):
@@ -143,14 +147,14 @@ def reference_image(spec: Spec, tensors: dict[str, Tensor], codes: Tensor, noise
         first = x
         residual = f"{name}.skip.weight" in tensors
         if block:
-            x = _reference_conv(spec, tensors, f"{name}.conv0", x, codes[:, 2 * block - 1], 1.0, noise, up=True)
+            x = _reference_conv(spec, tensors, f"{name}.conv0", x, codes[:, 2 * block - 1], 1.0, noise, convolve)
         scale = 0.5**0.5 if residual else 1.0
-        x = _reference_conv(spec, tensors, f"{name}.conv1", x, codes[:, 2 * block], scale, noise, up=False)
+        x = _reference_conv(spec, tensors, f"{name}.conv1", x, codes[:, 2 * block], scale, noise)
         if residual:
             weight = tensors[f"{name}.skip.weight"] / first.shape[1] ** 0.5
-            x = x + _up2(F.conv2d(first, weight), spec.kernel) * 0.5**0.5
+            x = x + _up2(F.conv2d(first, weight), spec.kernel, convolve) * 0.5**0.5
         if image is not None:
-            image = _up2(image, spec.kernel)
+            image = _up2(image, spec.kernel, convolve)
         if f"{name}.torgb.weight" in tensors:
             s = _style(tensors, f"{name}.torgb", codes[:, 2 * block + 1]) / x.shape[1] ** 0.5
             weight = tensors[f"{name}.torgb.weight"][None] * s[:, None, :, None, None]
@@ -162,18 +166,25 @@ def reference_image(spec: Spec, tensors: dict[str, Tensor], codes: Tensor, noise
 
 
 def _reference_conv(
-    spec: Spec, tensors: dict[str, Tensor], name: str, x: Tensor, w: Tensor, scale: float, noise: bool, up: bool
+    spec: Spec,
+    tensors: dict[str, Tensor],
+    name: str,
+    x: Tensor,
+    w: Tensor,
+    scale: float,
+    noise: bool,
+    up: Convolve | None = None,
 ) -> Tensor:
     weight = tensors[f"{name}.weight"][None] * _style(tensors, name, w)[:, None, :, None, None]  # [N, O, I, 3, 3]
     weight = weight * (weight.square().sum(dim=(2, 3, 4), keepdim=True) + 1e-8).rsqrt()
-    if up:
+    if up is not None:
         # A transposed convolution, one per sample, and the filter of its result.
         grouped = weight.transpose(1, 2).reshape(-1, weight.shape[1], 3, 3)
         height, width = x.shape[2:]
         y = F.conv_transpose2d(x.reshape(1, -1, height, width), grouped, stride=2, groups=len(x))
         taps = len(spec.kernel)
         pads = ((taps + 1) // 2 - 1, (taps - 2) // 2)
-        x = _filtered(y.reshape(len(x), -1, 2 * height + 1, 2 * width + 1), spec.kernel, pads)
+        x = _filtered(y.reshape(len(x), -1, 2 * height + 1, 2 * width + 1), spec.kernel, pads, up)
     else:
         x = _per_sample(x, weight, padding=1)
     if noise and f"{name}.noise_const" in tensors:
@@ -199,18 +210,28 @@ def _per_sample(x: Tensor, weight: Tensor, padding: int) -> Tensor:
     return y.reshape(count, outputs, *x.shape[2:])
 
 
-def _filtered(x: Tensor, kernel: Tensor, pads: tuple[int, int]) -> Tensor:
+def convolve_grouped(x: Tensor, kernel: Tensor) -> Tensor:
+    """Correlate each channel with `kernel`, in one convolution of as many groups as channels."""
+    return F.conv2d(x, kernel.repeat(x.shape[1], 1, 1, 1), groups=x.shape[1])
+
+
+def convolve_apart(x: Tensor, kernel: Tensor) -> Tensor:
+    """Correlate each channel with `kernel`, as an image of its own: so do the released PyTorch generators."""
+    images = F.conv2d(x.reshape(-1, 1, *x.shape[2:]), kernel[None, None])
+    return images.reshape(*x.shape[:2], *images.shape[2:])
+
+
+def _filtered(x: Tensor, kernel: Tensor, pads: tuple[int, int], convolve: Convolve) -> Tensor:
     """Convolve each channel with 4 times the kernel, after padding (or cropping) each axis."""
     square = (kernel if kernel.ndim > 1 else torch.outer(kernel, kernel)).to(x) * 4
-    x = F.pad(x, (*pads, *pads))
-    return F.conv2d(x, square.flip(0, 1).repeat(x.shape[1], 1, 1, 1), groups=x.shape[1])
+    return convolve(F.pad(x, (*pads, *pads)), square.flip(0, 1))
 
 
-def _up2(x: Tensor, kernel: Tensor) -> Tensor:
+def _up2(x: Tensor, kernel: Tensor, convolve: Convolve) -> Tensor:
     count, channels, height, width = x.shape
     stuffed = x.new_zeros(count, channels, 2 * height, 2 * width)
     stuffed[..., ::2, ::2] = x
-    return _filtered(stuffed, kernel, ((len(kernel) + 1) // 2, (len(kernel) - 2) // 2))
+    return _filtered(stuffed, kernel, ((len(kernel) + 1) // 2, (len(kernel) - 2) // 2), convolve)
 
 
 def _normalized(x: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from abc import ABC, abstractmethod
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sefa.bank import DirectionBank
 from sefa.errors import ArgumentError
@@ -29,7 +30,7 @@ class EditGraph(nn.Module, ABC):
     input_names: tuple[str, ...]
     truncation: float | None = 1.0
     vectors: Tensor  # [K, D]
-    mask: Tensor  # [K, L], 1 where the edit touches the layer
+    mask: Tensor | None  # [K, L], 1 where the edit touches the layer; None if all touch all
 
     def __init__(self, generator: Generator, bank: DirectionBank, output: str) -> None:
         super().__init__()
@@ -37,7 +38,8 @@ class EditGraph(nn.Module, ABC):
         self.output = output
         device = next(generator.parameters()).device
         self.register_buffer("vectors", bank.vectors.to(device))
-        self.register_buffer("mask", bank.edited_layers.float().to(device))
+        everywhere = bool(bank.edited_layers.all())
+        self.register_buffer("mask", None if everywhere else bank.edited_layers.float().to(device))
 
     @property
     @abstractmethod
@@ -60,18 +62,15 @@ class EditGraph(nn.Module, ABC):
         return image
 
     def _shift(self, direction: Tensor, alpha: Tensor) -> Tensor:
-        """What the edits add to the codes, [batch, L, D]."""
-        # One more edit, of alpha 0, so that no operator meets an empty axis when there are none: onnxruntime up to
-        # 1.31 leaves the result of a MatMul over an empty axis uninitialised.
-        batch = direction.shape[0]
-        direction = torch.cat([direction, direction.new_zeros(batch, 1)], dim=1)  # [batch, edits + 1]
-        alpha = torch.cat([alpha, alpha.new_zeros(batch, 1)], dim=1)
-        # index_select becomes ONNX's Gather; indexing with [] would become GatherND, undefined out of range on CUDA.
-        index = direction.clamp(0, self.vectors.shape[0] - 1).reshape(-1)
-        vectors = self.vectors.index_select(0, index).reshape(batch, -1, self.vectors.shape[1])
-        mask = self.mask.index_select(0, index).reshape(batch, -1, self.mask.shape[1])
-        weights = alpha[..., None] * mask  # [batch, edits + 1, L]
-        return weights.transpose(1, 2) @ vectors
+        """What the edits add to the codes, [batch, L, D], or [batch, 1, D] if that is the same for all layers."""
+        # embedding becomes ONNX's Gather; indexing with [] would become GatherND, undefined out of range on CUDA.
+        index = direction.clamp(0, self.vectors.shape[0] - 1)
+        moves = F.embedding(index, self.vectors) * alpha[..., None]  # [batch, edits, D]
+        # Sums rather than matrix products: onnxruntime up to 1.31 leaves the result of a MatMul over an empty axis,
+        # as there is without edits, uninitialised.
+        if self.mask is None:
+            return moves.sum(1, keepdim=True)
+        return (F.embedding(index, self.mask)[..., None] * moves[:, :, None]).sum(1)
 
 
 class LatentEditGraph(EditGraph):

@@ -4,7 +4,7 @@ from sefa.bank import DirectionBank
 from sefa_export.bake import EditGraph
 from sefa_export.pinned import Pinned
 from sefa_runtime.machine import installed_version
-from sefa_runtime.model_info import FORMAT_VERSION, DirectionInfo, ModelInfo, Parity
+from sefa_runtime.model_info import FORMAT_VERSION, DirectionInfo, ModelInfo, Parity, Payload
 from sefa_runtime.version import VERSION
 
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu")
@@ -16,8 +16,7 @@ def describe(
     pinned: Pinned,
     parity: Parity,
     precision: str = "fp32",
-    payload_bytes: int = 0,
-    payload_sha256: str = "",
+    payload: Payload | None = None,
 ) -> ModelInfo:
     """Gather what a caller of the exported graph needs to know."""
     generator = graph.generator
@@ -52,8 +51,7 @@ def describe(
         normalize=bank.source.normalize,
         source_format=generator.checkpoint_format,
         source_sha256=generator.source_sha256,
-        payload_bytes=payload_bytes,
-        payload_sha256=payload_sha256,
+        payload=payload,
         parity=parity,
         versions={"sefa": VERSION} | _tool_versions(),
     )

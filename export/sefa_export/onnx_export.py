@@ -5,7 +5,7 @@ import hashlib
 import logging
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,13 @@ from sefa.generators.custom import CustomGenerator
 from sefa_export.bake import EditGraph, bake
 from sefa_export.describe import describe
 from sefa_export.errors import ExportError, VerificationError
+from sefa_export.external_data import check_file_name, weights_beside
 from sefa_export.parity import Case, make_cases, make_half_cases, verify, verify_half
 from sefa_export.pinned import Pinned
 from sefa_export.precision import PRECISIONS, find_overflow, to_float16
 from sefa_export.tracing import holds_torchscript, one_line, silenced, trace_to_onnx
 from sefa_runtime.files import check_output, replacing
-from sefa_runtime.model_info import CHECKSUM_KEY, METADATA_KEY, Parity
+from sefa_runtime.model_info import CHECKSUM_KEY, METADATA_KEY, Parity, Payload
 
 # The newest that onnxruntime's CUDA provider covers with kernels for every operator used here.
 OPSET = 18
@@ -48,6 +49,7 @@ def export_onnx(
     precision: str = "fp32",
     batch: int | None = None,
     edits: int | None = None,
+    external_data: str | None = None,
 ) -> Path:
     """Bake generator and directions into an ONNX file that takes (z, direction, alpha).
 
@@ -68,13 +70,16 @@ def export_onnx(
             inputs and outputs keep their types. Such a file must keep `MIN_PSNR_DB` to PyTorch's float32 images.
         batch: Fixes the batch, for engines that want static shapes; None leaves it dynamic.
         edits: Fixes the number of edits likewise.
+        external_data: Name of a `.safetensors` file beside `path` for the weights. Models of one generator that name
+            the same file share it; the first one writes it. None keeps them in the model.
 
     Returns:
         `path`.
 
     Raises:
         BankError: If the bank was made for another generator.
-        ArgumentError: If an option is unknown or not for this generator, or the generator is not in float32.
+        ArgumentError: If an option is unknown or not for this generator, the generator is not in float32, or the file
+            for the weights is there and lacks them.
         VerificationError: If the exported graph differs from PyTorch.
         ExportError: If the weights are too large for one file.
         OSError: If the file cannot be written.
@@ -84,6 +89,7 @@ def export_onnx(
     if precision not in PRECISIONS:
         raise ArgumentError(f"precision must be fp32 or fp16, got {precision!r}")
     pinned = Pinned(batch, edits)
+    weights_file = None if external_data is None else check_file_name(external_data, path)
     graph = copy.deepcopy(bake(generator, bank, output, latent=latent, truncation=truncation)).cpu()
     size = sum(tensor.numel() * tensor.element_size() for tensor in graph.state_dict().values())
     if size > MAX_WEIGHT_BYTES:
@@ -92,12 +98,14 @@ def export_onnx(
     model = to_float16(full) if precision == "fp16" else full
     _strip(model)
     onnx.checker.check_model(model)
-    payload = model.SerializeToString()
-    with replacing(path) as partial:
+    with ExitStack() as stack:
+        weights = stack.enter_context(weights_beside(model, graph, weights_file)) if weights_file else None
+        payload = model.SerializeToString()
+        partial = stack.enter_context(replacing(path))
         partial.write_bytes(payload)
         parity = _verify(graph, pinned, partial) if precision == "fp32" else _verify_half(graph, pinned, full, partial)
         checksum = hashlib.sha256(payload).hexdigest()
-        info = describe(graph, bank, pinned, parity, precision, len(payload), checksum)
+        info = describe(graph, bank, pinned, parity, precision, Payload(len(payload), checksum, weights))
         with partial.open("ab") as file:
             file.write(_metadata(info.to_json()))
     return path

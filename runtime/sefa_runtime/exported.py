@@ -1,9 +1,8 @@
 """Reading what an exported file says about itself and checking that it is whole, without onnx or torch.
 
 An ONNX file is one protobuf message, `ModelProto`. Only its top level is walked here: the graph is skipped over, the
-metadata read. The exporter writes the metadata last, after the bytes that `ModelInfo.payload_bytes` and
-`payload_sha256` cover, so that a damaged weight is found at load and a renamed direction needs only the tail
-rewritten. Source: onnx.proto.
+metadata read. The exporter writes the metadata last, after the bytes that `ModelInfo.payload` covers, so that a
+damaged weight is found at load and a renamed direction needs only the tail rewritten. Source: onnx.proto.
 """
 
 import hashlib
@@ -26,7 +25,9 @@ KEY, VALUE = 1, 2
 
 def is_onnx(path: Path) -> bool:
     """Whether the file begins like an ONNX model: with the field `ir_version`, as all writers put it."""
-    return _head(path)[:1] == b"\x08"
+    head = _head(path)
+    # A safetensors file begins with the length of its JSON, eight bytes of which the lowest may be anything.
+    return head[:1] == b"\x08" and head[5:9] != b"\0\0\0{"
 
 
 def is_torchscript(path: Path) -> bool:
@@ -55,23 +56,47 @@ def read_info(path: Path) -> ModelInfo:
     return ModelInfo.from_json(document, str(path))
 
 
+def weights_path(path: Path, info: ModelInfo) -> Path | None:
+    """The file beside the model at `path` that its weights are in; None if they are in the model itself."""
+    weights = info.payload and info.payload.weights
+    return path.parent / weights.name if weights else None
+
+
 def check_payload(path: Path, info: ModelInfo) -> None:
     """Check that graph and weights are the very bytes that were exported.
 
     Raises:
         ModelFileError: If they are not.
     """
-    digest = hashlib.sha256()
-    remaining = info.payload_bytes
-    with path.open("rb") as file:
-        while remaining and (chunk := file.read(min(remaining, 1 << 20))):
-            digest.update(chunk)
-            remaining -= len(chunk)
-    if remaining or digest.hexdigest() != info.payload_sha256:
+    payload = info.payload
+    if payload is None or _sha256(path, payload.bytes) != payload.sha256:
         raise ModelFileError(
             f"{path}: damaged, or changed after the export: its weights are not the ones that were verified; "
             "copy or export it again"
         )
+    beside = weights_path(path, info)
+    if payload.weights is None or beside is None:
+        return
+    if Path(payload.weights.name).name != payload.weights.name:
+        raise ModelFileError(f"{path}: its weights are said to be in {payload.weights.name!r}, not in a file beside it")
+    problem = input_problem(beside)
+    if problem:
+        raise ModelFileError(f"{beside}: {problem}; {path.name} has its weights in it")
+    if (
+        beside.stat().st_size != payload.weights.bytes
+        or _sha256(beside, payload.weights.bytes) != payload.weights.sha256
+    ):
+        raise ModelFileError(f"{beside}: damaged, or not the weights that {path.name} was exported with")
+
+
+def _sha256(path: Path, size: int) -> str | None:
+    """Of the first `size` bytes; None if there are fewer."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while size and (chunk := file.read(min(size, 1 << 20))):
+            digest.update(chunk)
+            size -= len(chunk)
+    return None if size else digest.hexdigest()
 
 
 def _head(path: Path) -> bytes:
@@ -117,7 +142,7 @@ def _onnx_document(path: Path) -> str | None:
                 has_graph |= field.number == GRAPH
                 if field.number == METADATA_PROPS:
                     file.seek(field.start)
-                    key, value = _key_and_value(file.read(field.length))
+                    key, value = metadata_entry(file.read(field.length))
                     metadata[key] = value
     except (EOFError, ValueError) as error:
         what = "truncated or damaged" if is_onnx(path) else "not an ONNX model, or damaged"
@@ -130,7 +155,8 @@ def _onnx_document(path: Path) -> str | None:
     return document
 
 
-def _key_and_value(entry: bytes) -> tuple[str, str]:
+def metadata_entry(entry: bytes) -> tuple[str, str]:
+    """Key and value of one entry of `metadata_props`."""
     found = {KEY: "", VALUE: ""}
     for field in fields(io.BytesIO(entry), len(entry)):
         found[field.number] = entry[field.start : field.start + field.length].decode()

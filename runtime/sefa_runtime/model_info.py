@@ -16,7 +16,7 @@ METADATA_KEY = "sefa"
 CHECKSUM_KEY = "sefa_sha256"
 EXTRA_FILE = "sefa.json"
 # Raised when a reader of the earlier format would misunderstand a file.
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,24 @@ class Parity:
 
 
 @dataclass(frozen=True)
+class WeightsFile:
+    """A file beside a model with its weights, which other models may share."""
+
+    name: str
+    bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Payload:
+    """What an ONNX file holds before its metadata: the graph, and the weights unless they are in a file beside it."""
+
+    bytes: int
+    sha256: str
+    weights: WeightsFile | None = None
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """Everything a caller needs to know to use the graph, without loading it."""
 
@@ -70,8 +88,7 @@ class ModelInfo:
     normalize: str
     source_format: str  # whose format the checkpoint had; empty if the generator did not come from a file
     source_sha256: str  # of the checkpoint file; empty if the generator did not come from a file
-    payload_bytes: int  # ONNX only: the graph and weights before the metadata, and their sha256
-    payload_sha256: str
+    payload: Payload | None  # ONNX only
     parity: Parity
     versions: dict[str, str]
 

@@ -1,6 +1,7 @@
 """sefa export: checkpoint to ONNX, TorchScript or .pt2."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -15,7 +16,16 @@ from sefa.cli.custom import (
     LatentDimOption,
     WeightsOption,
 )
-from sefa.cli.factorize import find_directions, load_any
+from sefa.cli.factorize import (
+    Finding,
+    Method,
+    MethodOption,
+    SampleLabelOption,
+    SampleSeedOption,
+    SamplesOption,
+    find_directions,
+    load_any,
+)
 from sefa.cli.options import (
     CheckpointArgument,
     Device,
@@ -30,7 +40,7 @@ from sefa.cli.options import (
 )
 from sefa.cli.output import format_bytes, print_json, working
 from sefa.errors import ArgumentError
-from sefa_runtime.exported import read_info
+from sefa_runtime.exported import read_info, weights_path
 from sefa_runtime.files import check_output
 from sefa_runtime.model_info import ModelInfo
 
@@ -82,7 +92,11 @@ def export(
     layers: LayersOption = "all",
     edit_layers: EditLayersOption = None,
     top: TopOption = None,
+    method: MethodOption = Method.SEFA,
     normalize: NormalizeOption = Normalize.NONE,
+    samples: SamplesOption = None,
+    seed: SampleSeedOption = None,
+    label: SampleLabelOption = None,
     num_classes: NumClassesOption = None,
     weights: WeightsOption = None,
     kwargs: KwargsOption = None,
@@ -127,6 +141,14 @@ def export(
             "--compile", help="Compile a .pt2 with AOTInductor, for CPUs like this one; needs a C++ compiler."
         ),
     ] = False,
+    external_data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Keep the weights in a file of this name beside the model, as [b]netG.safetensors[/b]; models of one "
+            "generator that name the same file share it.",
+        ),
+    ] = None,
     output_type: Annotated[
         Output,
         typer.Option(
@@ -144,8 +166,9 @@ def export(
     from sefa_export import export_onnx, export_pt2, export_torchscript
 
     check_output(output, checkpoint, bank, weights)
-    if bank is not None and (layers, edit_layers, top, normalize) != ("all", None, None, Normalize.NONE):
-        raise ArgumentError("--bank brings its directions: leave out --layers, --edit-layers, --top and --normalize")
+    finding = Finding(layers, edit_layers, top, method, normalize, samples, seed, label)
+    if bank is not None and finding.given:
+        raise ArgumentError(f"--bank brings its directions: leave out {', '.join(finding.given)}")
     if truncation_input and truncation is not None:
         raise ArgumentError("give --truncation or --truncation-input, not both")
     if precision != Precision.FP32 and file_format != Format.ONNX:
@@ -154,20 +177,23 @@ def export(
         raise ArgumentError("--batch and --edits are for onnx and pt2 files: TorchScript's axes are dynamic")
     if compiled and file_format != Format.PT2:
         raise ArgumentError(f"--compile is for pt2 files, not for {file_format.value}")
+    if external_data is not None and file_format != Format.ONNX:
+        raise ArgumentError(f"--external-data is for ONNX files, not for {file_format.value}")
     custom = CustomOptions(weights, kwargs, latent_dim, label_input, image_range)
     with working("Loading the checkpoint"):
         generator, layers = load_any(
             checkpoint, device, layers, custom, num_classes=num_classes, noise=noise.value, need_layers=bank is None
         )
     if bank is None:
-        directions = find_directions(generator, layers, edit_layers, top, normalize)
+        directions = find_directions(generator, replace(finding, layers=layers))
     else:
         directions = DirectionBank.load(bank)
     psi = None if truncation_input else 1.0 if truncation is None else truncation
     write: Callable[..., Path]
     options: dict[str, Any] = {"latent": latent.value, "truncation": psi}
     if file_format == Format.ONNX:
-        write, options = export_onnx, options | {"precision": precision.value, "batch": batch, "edits": edits}
+        write = export_onnx
+        options |= {"precision": precision.value, "batch": batch, "edits": edits, "external_data": external_data}
     elif file_format == Format.PT2:
         write, options = export_pt2, options | {"compiled": compiled, "batch": batch, "edits": edits}
     else:
@@ -182,6 +208,9 @@ def export(
     typer.echo(
         f"{output}: {format_bytes(output.stat().st_size)}, {width}x{height} pixels, {len(info.directions)} directions"
     )
+    weights = weights_path(output, info)
+    if weights is not None:
+        typer.echo(f"{weights}: {format_bytes(weights.stat().st_size)} of weights, to be kept beside it")
     typer.echo(f"verified against PyTorch: {describe_parity(info)}")
 
 

@@ -19,7 +19,7 @@ from sefa.cli.factorize import load_any
 from sefa.cli.options import Device, JsonOption, LayersOption, NumClassesOption
 from sefa.cli.output import format_bytes, print_facts, print_json, print_table
 from sefa_runtime.errors import InputError
-from sefa_runtime.exported import check_payload, is_onnx, is_pt2, is_torchscript, read_info
+from sefa_runtime.exported import check_payload, is_onnx, is_pt2, is_torchscript, read_info, weights_path
 from sefa_runtime.files import input_problem
 from sefa_runtime.model_info import ModelInfo
 
@@ -56,6 +56,7 @@ def inspect(
 def _inspect_model(path: Path, json: bool) -> None:
     info = read_info(path)
     kind = "ONNX model" if is_onnx(path) else ".pt2 model" if is_pt2(path) else "TorchScript model"
+    beside = weights_path(path, info)
     if is_onnx(path):
         check_payload(path, info)
     if json:
@@ -64,9 +65,11 @@ def _inspect_model(path: Path, json: bool) -> None:
     print_facts(
         [
             ("file", f"{path}, {kind}, {format_bytes(path.stat().st_size)}"),
+            *([("weights", f"{beside}, {format_bytes(beside.stat().st_size)}")] if beside else []),
             (
                 "generator",
-                f"{info.family}, latent z of {info.z_dim}, {_pixels(info.resolution, info.channels)}"
+                f"{info.family}, latent {info.latent} of {'x'.join(map(str, info.latent_shape))}, "
+                f"{_pixels(info.resolution, info.channels)}"
                 + (f", {info.num_classes} classes" if info.num_classes else ""),
             ),
             *([("truncation", f"{_psi(info)}, centre: {info.truncation_center}")] if info.truncation_center else []),

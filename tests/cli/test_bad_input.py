@@ -231,7 +231,9 @@ def test_what_is_no_model(
 
 def test_a_damaged_weight(sefa_command: Command, small: dict[str, Path], tmp_path: Path) -> None:
     content = bytearray(small["model"].read_bytes())
-    content[read_info(small["model"]).payload_bytes // 2] ^= 1
+    payload = read_info(small["model"]).payload
+    assert payload is not None
+    content[payload.bytes // 2] ^= 1
     (tmp_path / "model.onnx").write_bytes(content)
     result = sefa_command("edit", tmp_path / "model.onnx", "-o", tmp_path / "a.png")
     assert_one_line(result, "model.onnx: damaged, or changed after the export")

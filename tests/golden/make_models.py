@@ -15,6 +15,7 @@ from sefa_export import bake, export_onnx
 from sefa_runtime import diagnosis
 
 GOLDEN = Path(__file__).parent
+WEIGHTS = "style.safetensors"
 NAMES = ("pose", "light", "direction-2", "direction-3")
 
 
@@ -51,7 +52,10 @@ def make_tiny() -> None:
 
 
 def make_style_models() -> None:
-    """style_*.onnx of a class-conditional StyleGAN2 of 32x32 pixels, and style.npz with what PyTorch computes."""
+    """style_*.onnx of a class-conditional StyleGAN2 of 32x32 pixels, and style.npz with what PyTorch computes.
+
+    Those of w and w+ share style.safetensors.
+    """
     generator = sefa.load(GOLDEN / "checkpoints" / "sefa_stylegan2_cond_32" / "checkpoint.pth")
     bank = factorize(generator, layers="2-3", top=3)
     random = np.random.default_rng(0)
@@ -66,11 +70,14 @@ def make_style_models() -> None:
         "w+": {"codes": codes, "direction": direction, "alpha": alpha},
     }
     images = {}
+    (GOLDEN / WEIGHTS).unlink(missing_ok=True)
     for latent, feeds in inputs.items():
         psi = None if latent == "z" else 1.0
         graph = bake(generator, bank, latent=latent, truncation=psi)
         images[f"images_{latent}"] = graph(*map(torch.from_numpy, feeds.values())).numpy()
-        export_onnx(generator, bank, GOLDEN / f"style_{latent}.onnx", latent=latent, truncation=psi)
+        shared = None if latent == "z" else WEIGHTS
+        path = GOLDEN / f"style_{latent}.onnx"
+        export_onnx(generator, bank, path, latent=latent, truncation=psi, external_data=shared)
     export_onnx(generator, bank, GOLDEN / "style_pinned.onnx", latent="w+", batch=2, edits=3)
     every = inputs["z"] | inputs["w"] | inputs["w+"] | images
     np.savez_compressed(GOLDEN / "style.npz", **every)

@@ -1,4 +1,5 @@
 import hashlib
+import shutil
 import zipfile
 from pathlib import Path
 
@@ -6,7 +7,8 @@ import pytest
 
 import sefa_runtime
 from sefa_runtime import ModelFileError
-from sefa_runtime.exported import check_payload, is_onnx, is_torchscript, read_info
+from sefa_runtime.exported import check_payload, is_onnx, is_torchscript, read_info, weights_path
+from sefa_runtime.model_info import ModelInfo, Payload
 
 
 def test_the_description_is_read_without_loading_the_model(golden: Path) -> None:
@@ -57,11 +59,16 @@ def test_a_file_cut_anywhere_is_refused(golden: Path, tmp_path: Path) -> None:
             sefa_runtime.load(path, provider="cpu")
 
 
+def payload_of(info: ModelInfo) -> Payload:
+    assert info.payload is not None
+    return info.payload
+
+
 def test_a_flipped_bit_anywhere_is_refused(golden: Path, tmp_path: Path) -> None:
     content = (golden / "tiny.onnx").read_bytes()
     info = read_info(golden / "tiny.onnx")
     path = tmp_path / "flipped.onnx"
-    for position in range(0, info.payload_bytes, 53):
+    for position in range(0, payload_of(info).bytes, 53):
         path.write_bytes(content[:position] + bytes([content[position] ^ 0x10]) + content[position + 1 :])
         with pytest.raises(ModelFileError, match=r"flipped\.onnx"):
             check_payload(path, read_info(path))
@@ -81,15 +88,15 @@ def replace_description(source: Path, target: Path, old: str, new: str) -> None:
 def test_a_flipped_bit_in_the_description_is_refused(golden: Path, tmp_path: Path) -> None:
     content = (golden / "tiny.onnx").read_bytes()
     path = tmp_path / "flipped.onnx"
-    for position in range(read_info(golden / "tiny.onnx").payload_bytes, len(content), 31):
+    for position in range(payload_of(read_info(golden / "tiny.onnx")).bytes, len(content), 31):
         path.write_bytes(content[:position] + bytes([content[position] ^ 1]) + content[position + 1 :])
         with pytest.raises(ModelFileError, match=r"flipped\.onnx"):
             read_info(path)
 
 
 def test_a_description_of_a_newer_format_is_refused(golden: Path, tmp_path: Path) -> None:
-    replace_description(golden / "tiny.onnx", tmp_path / "new.onnx", '"format_version":2', '"format_version":9')
-    with pytest.raises(ModelFileError, match="version 9, this sefa reads version 2"):
+    replace_description(golden / "tiny.onnx", tmp_path / "new.onnx", '"format_version":3', '"format_version":9')
+    with pytest.raises(ModelFileError, match="version 9, this sefa reads version 3"):
         sefa_runtime.load(tmp_path / "new.onnx")
 
 
@@ -139,3 +146,41 @@ def test_a_damaged_description_in_an_archive_is_refused(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b"{a desc", b"{a dXsc"))
     with pytest.raises(ModelFileError, match=r"model\.ts: truncated or damaged"):
         read_info(path)
+
+
+@pytest.fixture
+def shared(golden: Path, tmp_path: Path) -> Path:
+    """A copy of a model whose weights are in a file beside it."""
+    for name in ("style_w.onnx", "style.safetensors"):
+        shutil.copy(golden / name, tmp_path / name)
+    return tmp_path / "style_w.onnx"
+
+
+def test_weights_beside_the_model_are_checked(shared: Path) -> None:
+    weights = weights_path(shared, read_info(shared))
+    assert weights == shared.with_name("style.safetensors")
+    sefa_runtime.load(shared, "cpu")
+    whole = weights.read_bytes()
+    damaged = bytearray(whole)
+    damaged[len(damaged) // 2] ^= 1
+    for content in (bytes(damaged), whole[:-1], whole + b"1", b""):
+        weights.write_bytes(content)
+        with pytest.raises(
+            ModelFileError, match=r"style\.safetensors: damaged, or not the weights that style_w\.onnx was"
+        ):
+            sefa_runtime.load(shared, "cpu")
+
+
+def test_weights_that_are_missing_are_named(shared: Path) -> None:
+    shared.with_name("style.safetensors").unlink()
+    with pytest.raises(ModelFileError, match=r"style\.safetensors: no such file; style_w\.onnx has its weights in it"):
+        sefa_runtime.load(shared, "cpu")
+
+
+def test_weights_are_not_looked_for_in_other_folders(shared: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.onnx"
+    replace_description(shared, other, '"name":"style.safetensors"', '"name":"../style.safetens"')
+    with pytest.raises(
+        ModelFileError, match=r"its weights are said to be in '\.\./style\.safetens', not in a file beside"
+    ):
+        sefa_runtime.load(other, "cpu")

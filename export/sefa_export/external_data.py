@@ -1,0 +1,142 @@
+"""Weights in a file beside the graph, which several graphs of one generator may share.
+
+The file is a `.safetensors` of the generator's tensors; a graph refers to bytes in it, as ONNX's external data. It is
+found out by contents what a graph can take from a file that is there: names of weights differ between graphs.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, TensorProto, numpy_helper
+from onnx.external_data_helper import set_external_data
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save
+
+from sefa.errors import ArgumentError
+from sefa_export.bake import EditGraph
+from sefa_runtime.files import check_output, replacing, sha256_of
+from sefa_runtime.model_info import WeightsFile
+
+# Smaller tensors stay in the graph: a reference takes as much.
+MIN_BYTES = 1024
+BANK = ("vectors", "mask")
+
+
+@contextmanager
+def weights_beside(model: ModelProto, graph: EditGraph, file: Path) -> Iterator[WeightsFile]:
+    """Take the weights out of `model`, to be found in `file`.
+
+    The direction bank stays in the model, so that graphs with other directions share the file. A file that is there is
+    used as it is; else it is written with all that the generator has, and removed if the block fails.
+
+    Args:
+        model: The exported graph; changed.
+        graph: What it was exported from.
+        file: Lies beside the model's own file.
+
+    Raises:
+        ArgumentError: If the file is there and does not hold the weights.
+        OSError: If it cannot be written.
+    """
+    tensors = _large_tensors(model, graph)
+    is_new = not file.exists()
+    if is_new:
+        _write(file, tensors, graph)
+    try:
+        places = _places(file)
+        missing = [digest for digest in tensors if digest not in places]
+        if missing:
+            raise ArgumentError(
+                f"{file}: lacks {len(missing)} of the {len(tensors)} weights of this graph: it is of another generator "
+                "or of other options; name another file"
+            )
+        for digest, own in tensors.items():
+            for tensor in own:
+                offset, length = places[digest]
+                set_external_data(tensor, file.name, offset, length)
+                tensor.data_location = TensorProto.EXTERNAL
+                tensor.ClearField("raw_data")
+        yield WeightsFile(name=file.name, bytes=file.stat().st_size, sha256=sha256_of(file))
+    except BaseException:
+        if is_new:
+            file.unlink(missing_ok=True)
+        raise
+
+
+def check_file_name(name: str, model: Path) -> Path:
+    """Where the weights of `model` go: beside it, as onnxruntime wants it.
+
+    Raises:
+        ArgumentError: If `name` has a folder in it or is the model's own.
+        OSError: If no file can be written there.
+    """
+    if not name or Path(name).name != name or name == model.name:
+        raise ArgumentError(
+            f"external data is named by a file name alone, beside the model and unlike it, got {name!r}"
+        )
+    file = model.parent / name
+    if file.is_symlink():
+        raise ArgumentError(f"{file}: a symbolic link, which onnxruntime does not follow for external data")
+    check_output(file)
+    return file
+
+
+def _large_tensors(model: ModelProto, graph: EditGraph) -> dict[str, list[TensorProto]]:
+    """The initializers that go into the file, by the sha256 of their bytes."""
+    bank = {_digest(value.numpy()) for name, value in graph.named_buffers() if name in BANK}
+    tensors: dict[str, list[TensorProto]] = {}
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        digest = _digest(values)
+        if values.nbytes >= MIN_BYTES and digest not in bank:
+            tensor.raw_data = values.tobytes()  # Some have typed fields instead.
+            tensors.setdefault(digest, []).append(tensor)
+    return tensors
+
+
+def _write(file: Path, tensors: dict[str, list[TensorProto]], graph: EditGraph) -> None:
+    """Write the generator's tensors, then those that the export made of them."""
+    contents: dict[str, NDArray[np.generic]] = {}
+    digests: set[str] = set()
+    state = {name: value.numpy() for name, value in graph.generator.state_dict().items()}
+    if any(_digest(value) in tensors for value in state.values()):  # None is if the graph computes in float16.
+        contents = {name: value for name, value in state.items() if value.nbytes >= MIN_BYTES}
+        digests = {_digest(value) for value in contents.values()}
+    for digest, (first, *_) in tensors.items():
+        if digest not in digests:
+            contents[f"graph.{first.name}"] = numpy_helper.to_array(first)
+    with replacing(file) as partial:
+        # Not save_file, whose files no other user may read.
+        partial.write_bytes(save({name: np.ascontiguousarray(value) for name, value in contents.items()}))
+
+
+def _places(file: Path) -> dict[str, tuple[int, int]]:
+    """Offset and length of each tensor in a `.safetensors` file, by the sha256 of its bytes.
+
+    Source: safetensors' format: the header's length in 8 bytes, the header as JSON, the tensors.
+    """
+    try:
+        with safe_open(file, "np"):
+            pass  # Checks the header.
+    except SafetensorError as error:
+        raise ArgumentError(f"{file}: is there, and is not a file of weights: {error}") from error
+    places = {}
+    with file.open("rb") as opened:
+        header_bytes = int.from_bytes(opened.read(8), "little")
+        header = json.loads(opened.read(header_bytes))
+        for name, entry in header.items():
+            if name != "__metadata__":
+                start, end = entry["data_offsets"]
+                opened.seek(8 + header_bytes + start)
+                digest = hashlib.sha256(opened.read(end - start)).hexdigest()
+                places[digest] = (8 + header_bytes + start, end - start)
+    return places
+
+
+def _digest(values: NDArray[np.generic]) -> str:
+    return hashlib.sha256(np.ascontiguousarray(values).data).hexdigest()
