@@ -1,0 +1,86 @@
+"""sefa kserve: an InferenceService for KServe on Kubernetes."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sefa.cli.options import ModelArgument
+from sefa_runtime.files import check_output, write_whole
+
+
+class Runtime(StrEnum):
+    """What serves the model."""
+
+    TRITON = "triton"
+    SEFA = "sefa"
+
+
+def kserve(
+    model: ModelArgument,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="FILE.yaml", help="The file to write.", show_default=False)
+    ],
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The service's name.", show_default="the model's file")
+    ] = None,
+    runtime: Annotated[
+        Runtime,
+        typer.Option(
+            help="[b]triton[/b]: KServe's Triton, with a repository that [b]sefa triton[/b] wrote. [b]sefa[/b]: a "
+            "container image of yours that has [b]sefa serve[/b] in it."
+        ),
+    ] = Runtime.TRITON,
+    storage_uri: Annotated[
+        str | None,
+        typer.Option(
+            metavar="URI",
+            help="Where the repository (or the model's file) is, as [b]s3://bucket/repo[/b].",
+            show_default="pvc://NAME, a volume claim",
+        ),
+    ] = None,
+    image: Annotated[
+        str | None, typer.Option(metavar="IMAGE", help="With --runtime sefa: the container image.")
+    ] = None,
+    runtime_version: Annotated[
+        str | None, typer.Option(metavar="TAG", help="With --runtime triton: its release.", show_default="24.10-py3")
+    ] = None,
+    gpus: Annotated[int | None, typer.Option(metavar="N", help="GPUs of each replica.", show_default="none")] = None,
+    cpus: Annotated[str, typer.Option(metavar="N", help="Processors of each replica.")] = "2",
+    memory: Annotated[str, typer.Option(metavar="SIZE", help="Memory of each replica.")] = "4Gi",
+    min_replicas: Annotated[int, typer.Option(metavar="N", help="Replicas at least; 0 is none while nobody asks.")] = 1,
+    max_replicas: Annotated[
+        int | None, typer.Option(metavar="N", help="Replicas at most.", show_default="as the minimum, or 1")
+    ] = None,
+    concurrency: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Requests at once that one replica is wanted for.", show_default="KServe's choice"
+        ),
+    ] = None,
+) -> None:
+    """Write an InferenceService for KServe on Kubernetes.
+
+    [b]sefa kserve faces.onnx -o faces.yaml --storage-uri s3://bucket/repo --gpus 1 --max-replicas 4[/b]
+
+    It answers the Open Inference Protocol v2 once [b]kubectl apply -f[/b] has taken the file and the repository is
+    where it says.
+    """
+    from sefa_runtime.deploy.kserve import KServeOptions, inference_service, to_yaml
+
+    options = KServeOptions(
+        runtime=runtime.value,
+        storage_uri=storage_uri,
+        image=image,
+        runtime_version=runtime_version,
+        gpus=gpus,
+        cpus=cpus,
+        memory=memory,
+        min_replicas=min_replicas,
+        max_replicas=max_replicas,
+        concurrency=concurrency,
+    )
+    check_output(output, model)
+    write_whole(output, to_yaml(inference_service(model, options, name)).encode())
+    typer.echo(f"{output}: apply it with kubectl apply -f {output}")

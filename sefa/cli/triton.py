@@ -1,0 +1,118 @@
+"""sefa triton: a model repository for NVIDIA's Triton Inference Server."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sefa.cli.options import parse_integers
+from sefa_runtime.errors import InputError
+
+
+class TensorrtPrecision(StrEnum):
+    """What TensorRT computes in."""
+
+    FP32 = "fp32"
+    FP16 = "fp16"
+
+
+def triton(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL...",
+            help="[b].onnx[/b] files made by [b]sefa export[/b]; each is called as its file, or [b]NAME=PATH[/b].",
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option("-o", "--output", metavar="REPO", help="The repository's folder.", show_default=False)
+    ],
+    gpus: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="Run on the first N GPUs.", show_default="a GPU if Triton has one, else the CPU"
+        ),
+    ] = None,
+    cpu: Annotated[bool, typer.Option("--cpu", help="Run on the CPU.")] = False,
+    instances: Annotated[int, typer.Option(metavar="N", help="Sessions on each GPU, or on the CPU.")] = 1,
+    threads: Annotated[
+        int | None, typer.Option(metavar="N", help="With --cpu: threads of each session.", show_default="the cores")
+    ] = None,
+    max_batch: Annotated[
+        int | None, typer.Option(metavar="N", help="Images in one run at most.", show_default="16")
+    ] = None,
+    max_delay_ms: Annotated[
+        float, typer.Option(metavar="MS", help="How long a request may wait for others to run with.")
+    ] = 2.0,
+    preferred_batch: Annotated[
+        str | None,
+        typer.Option(metavar="SIZES", help="Batches that wait no longer, as [b]4,8[/b].", show_default="the largest"),
+    ] = None,
+    max_queue: Annotated[int, typer.Option(metavar="N", help="Requests that may wait; more are refused.")] = 256,
+    timeout_s: Annotated[float, typer.Option(metavar="S", help="How long one waits before it is refused.")] = 30.0,
+    tensorrt: Annotated[bool, typer.Option("--tensorrt", help="Let TensorRT run what it can, CUDA the rest.")] = False,
+    precision: Annotated[
+        TensorrtPrecision | None,
+        typer.Option(help="With --tensorrt: what it computes in.", show_default="as the model was exported"),
+    ] = None,
+    engine_cache: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="With --tensorrt: a folder on the server that keeps its engines from one start to the next.",
+        ),
+    ] = None,
+    force: Annotated[
+        bool,
+        typer.Option("--force", help="Write into a folder of other things too, and replace a model of the same name."),
+    ] = False,
+) -> None:
+    """Write a model repository for NVIDIA's Triton Inference Server.
+
+    [b]sefa triton faces.onnx -o repo --gpus 1[/b]
+
+    Each model is served by Triton's onnxruntime backend. Triton batches requests with the same
+    number of edits and warms the model up before it is ready. Beside the model are its directions' names and real
+    inputs for perf_analyzer. A repository that is there keeps its other models.
+    """
+    from sefa_runtime.deploy.triton import TritonOptions, write_repository
+
+    options = TritonOptions(
+        gpus=gpus,
+        cpu=cpu,
+        instances=instances,
+        threads=threads,
+        max_batch=max_batch,
+        max_delay_ms=max_delay_ms,
+        preferred_batch=() if preferred_batch is None else tuple(parse_integers(preferred_batch)),
+        max_queue=max_queue,
+        timeout_s=timeout_s,
+        tensorrt=tensorrt,
+        precision=None if precision is None else precision.value,
+        engine_cache=engine_cache,
+    )
+    folders = write_repository(parse_models(models), output, options, force=force)
+    for folder in folders:
+        typer.echo(f"{output / folder.name}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    typer.echo(f"\nserve it with: tritonserver --model-repository={output.absolute()}")
+
+
+def parse_models(texts: list[str]) -> dict[str, Path]:
+    """Read `faces.onnx` or `NAME=faces.onnx` as names and paths.
+
+    Raises:
+        InputError: If two have the same name.
+    """
+    models: dict[str, Path] = {}
+    for text in texts:
+        name, equals, rest = text.partition("=")
+        path = Path(text)
+        if equals and not path.is_file():
+            path = Path(rest)
+        else:
+            name = path.stem
+        if name in models:
+            raise InputError(f"{models[name]} and {path} are both called {name}: give one as NAME=PATH")
+        models[name] = path
+    return models
