@@ -1,6 +1,6 @@
 """Editing pictures with an exported model: latents, directions and alphas in, uint8 pictures out."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from sefa_runtime.inputs import (
     read_edits_by_name,
     read_latent,
     read_numbers,
+    split,
 )
 from sefa_runtime.model_info import ModelInfo
 from sefa_runtime.session import Session, build_session
@@ -125,12 +126,10 @@ class Editor:
             InputError: If shapes do not fit, an index is out of range, or a value is not finite.
             RunError: If onnxruntime fails: out of memory, a lost device.
         """
-        latent = read_latent(self.info, {"z": z, "w": w, "codes": codes})
-        direction, alpha = read_edits(self.info, direction, alpha, len(latent))
-        feeds = self._feeds(latent, direction, alpha, label, truncation)
+        feeds = self.read(z, direction, alpha, label, truncation, w=w, codes=codes)
         if self.info.batch is None:
-            return self._infer(feeds)
-        return np.concatenate([self._infer(part) for part in _split(feeds, self.info.batch)])
+            return self.infer(feeds)
+        return np.concatenate([self.infer(part) for part in split(feeds, self.info.batch)])
 
     def edit(
         self,
@@ -163,9 +162,7 @@ class Editor:
                 direction is unknown or named twice, or a value cannot be taken.
             RunError: As `run`.
         """
-        latent = read_latent(self.info, {"seed": seed, "z": z, "w": w, "codes": codes})
-        direction, alpha = read_edits_by_name(self.info, edits or {}, len(latent))
-        return self._pictures(self._feeds(latent, direction, alpha, label, truncation))
+        return self._pictures(self.read_edit(seed, z, edits, label, truncation, w=w, codes=codes))
 
     def sweep(
         self,
@@ -200,17 +197,96 @@ class Editor:
             InputError: As `edit`.
             RunError: As `run`.
         """
-        latent = read_latent(self.info, {"seed": seed, "z": z, "w": w, "codes": codes})
         index = self.direction_index(direction)
         if alphas is None:
             alphas = np.linspace(*self.info.directions[index].alpha_range, 7).tolist()
+        feeds = self.read_sweep(seed, z, index, alphas, label, truncation, w=w, codes=codes)
+        return self._pictures(feeds, progress).reshape(-1, len(alphas), *self.info.image_shape)
+
+    def read(
+        self,
+        z: ArrayLike | None = None,
+        direction: ArrayLike | None = None,
+        alpha: ArrayLike | None = None,
+        label: ArrayLike | None = None,
+        truncation: ArrayLike | None = None,
+        *,
+        w: ArrayLike | None = None,
+        codes: ArrayLike | None = None,
+    ) -> Feeds:
+        """Check the inputs of `run` without running: the arrays that `infer` takes, [batch, ...] each.
+
+        Raises:
+            InputError: As `run`.
+        """
+        latent = read_latent(self.info, {"z": z, "w": w, "codes": codes})
+        direction, alpha = read_edits(self.info, direction, alpha, len(latent))
+        return self._feeds(latent, direction, alpha, label, truncation)
+
+    def read_edit(
+        self,
+        seed: int | Sequence[int] | None = None,
+        z: ArrayLike | None = None,
+        edits: Mapping[str | int, float | Sequence[float]] | None = None,
+        label: ArrayLike | None = None,
+        truncation: ArrayLike | None = None,
+        *,
+        w: ArrayLike | None = None,
+        codes: ArrayLike | None = None,
+    ) -> Feeds:
+        """Check the inputs of `edit` without running: the arrays that `infer` takes, [N, ...] each.
+
+        Raises:
+            InputError: As `edit`.
+        """
+        latent = read_latent(self.info, {"seed": seed, "z": z, "w": w, "codes": codes})
+        direction, alpha = read_edits_by_name(self.info, edits or {}, len(latent))
+        return self._feeds(latent, direction, alpha, label, truncation)
+
+    def read_sweep(
+        self,
+        seed: int | Sequence[int] | None = None,
+        z: ArrayLike | None = None,
+        direction: str | int = 0,
+        alphas: Sequence[float] = (0.0,),
+        label: ArrayLike | None = None,
+        truncation: ArrayLike | None = None,
+        *,
+        w: ArrayLike | None = None,
+        codes: ArrayLike | None = None,
+    ) -> Feeds:
+        """Check the inputs of `sweep` without running: the arrays that `infer` takes, [N·A, ...] each.
+
+        Raises:
+            InputError: As `sweep`.
+        """
+        latent = read_latent(self.info, {"seed": seed, "z": z, "w": w, "codes": codes})
         steps = read_numbers(alphas, "alphas", np.float32)
         if steps.ndim != 1 or not len(steps):
             raise InputError(f"alphas must be a list of one or more numbers, got shape {steps.shape}")
+        index = self.direction_index(direction)
         still = self._feeds(latent, *read_edits(self.info, index, 0.0, len(latent)), label, truncation)
         feeds = {name: np.repeat(value, len(steps), axis=0) for name, value in still.items()}
         feeds["alpha"] = np.tile(steps, len(latent))[:, None]  # [N·A, 1]
-        return self._pictures(feeds, progress).reshape(len(latent), len(steps), *self.info.image_shape)
+        return feeds
+
+    def infer(self, feeds: Feeds) -> NDArray[Any]:
+        """Run what `read` and its sisters gave, or several of them joined along the first axis.
+
+        Args:
+            feeds: An array for each of the graph's inputs. Of a model whose batch was fixed at export, at most that
+                many images.
+
+        Returns:
+            image: As `run`.
+
+        Raises:
+            InputError: If there are more edits than the model was exported for.
+            RunError: As `run`.
+        """
+        if self.info.batch is None and self.info.edits is None:
+            return self.session.run(feeds)
+        return self.session.run(pin(self.info, feeds))[: len(feeds["direction"])]
 
     def direction_index(self, direction: str | int) -> int:
         """The index of a direction given by name or index.
@@ -231,26 +307,19 @@ class Editor:
         feeds: Feeds = {self.info.latent_name: latent, "direction": direction, "alpha": alpha}
         return feeds | read_conditions(self.info, label, truncation, len(latent))
 
-    def _infer(self, feeds: Feeds) -> NDArray[Any]:
-        if self.info.batch is None and self.info.edits is None:
-            return self.session.run(feeds)
-        return self.session.run(pin(self.info, feeds))[: len(feeds["direction"])]
-
     def _pictures(self, feeds: Feeds, progress: Callable[[float], None] = lambda share: None) -> NDArray[np.uint8]:
         """Run in batches of `MAX_BATCH`, or of the model's own."""
         count, size = len(feeds["direction"]), self.info.batch or MAX_BATCH
         pictures = np.empty((count, *self.info.image_shape), np.uint8)
-        for index, part in enumerate(_split(feeds, size)):
-            image = self._infer(part)
-            if self.info.output == "float32":
-                # As the uint8 graphs do it: [batch, C, H, W] in [-1, 1] -> [batch, H, W, C] in 0..255.
-                image = (image * 127.5 + 128).clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+        for index, part in enumerate(split(feeds, size)):
+            image = as_pictures(self.infer(part))
             pictures[index * size : index * size + len(image)] = image
             progress(min((index + 1) * size / count, 1.0))
         return pictures
 
 
-def _split(feeds: Feeds, size: int) -> Iterator[Feeds]:
-    """The same inputs in parts of at most `size` images."""
-    for start in range(0, len(feeds["direction"]), size):
-        yield {name: value[start : start + size] for name, value in feeds.items()}
+def as_pictures(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """What a graph gives as pictures, uint8 [batch, H, W, C]; float32 [batch, C, H, W] as the uint8 graphs do it."""
+    if image.dtype == np.uint8:
+        return image
+    return (image * 127.5 + 128).clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1)

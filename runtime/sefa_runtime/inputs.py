@@ -1,6 +1,6 @@
 """What callers pass, brought to the arrays that a graph takes, or refused with what was wanted and what came."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -157,6 +157,12 @@ def pin(info: ModelInfo, feeds: Feeds) -> Feeds:
             for name, value in feeds.items()
         }
     return feeds
+
+
+def split(feeds: Feeds, size: int) -> Iterator[Feeds]:
+    """The same inputs in parts of at most `size` images."""
+    for start in range(0, len(feeds["direction"]), size):
+        yield {name: value[start : start + size] for name, value in feeds.items()}
 
 
 def read_numbers(values: ArrayLike | None, name: str, dtype: type[np.generic]) -> NDArray[Any]:

@@ -1,0 +1,38 @@
+"""The log of requests: a line of JSON each, on the logger `sefa.access`."""
+
+import json
+import logging
+import time
+from typing import Any
+
+access = logging.getLogger("sefa.access")
+
+
+def write_line(
+    client: str, method: str, path: str, status: int, seconds: float, sent: int, facts: dict[str, Any]
+) -> None:
+    """Note a request that is over.
+
+    Args:
+        client: Address of who asked; empty if it is not known.
+        method: Of HTTP, or "gRPC".
+        path: What was asked for.
+        status: HTTP's, also for gRPC's.
+        seconds: From the request's headers to the end of its answer.
+        sent: Bytes of the answer.
+        facts: What else is known: request id, model, images, times.
+    """
+    if not access.isEnabledFor(logging.INFO):
+        return
+    now_ms = time.time_ns() // 1_000_000
+    line = {
+        "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now_ms // 1000)) + f".{now_ms % 1000:03d}Z",
+        "client": client,
+        "method": method,
+        "path": path[:256],
+        "status": status,
+        "ms": round(seconds * 1e3, 3),
+        "bytes": sent,
+        **facts,
+    }
+    access.info("%s", json.dumps(line, separators=(",", ":")))

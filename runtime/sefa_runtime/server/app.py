@@ -1,0 +1,89 @@
+"""The application: routes, documents and what every request passes."""
+
+import asyncio
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import Response
+
+from sefa_runtime.cores import usable_cores
+from sefa_runtime.errors import InputError, RunError
+from sefa_runtime.server import documents, openapi, pictures, v2
+from sefa_runtime.server.errors import ClientGoneError, RefusedError
+from sefa_runtime.server.http import error_response, refuse
+from sefa_runtime.server.metrics import Metrics
+from sefa_runtime.server.middleware import Body, RequestLog, Token
+from sefa_runtime.server.models import Models
+from sefa_runtime.server.settings import Settings
+from sefa_runtime.version import VERSION
+
+
+def create_app(models: Models, settings: Settings) -> FastAPI:
+    """Join the routes over some models. Whoever runs it loads and drains the models: `run.serve`.
+
+    Args:
+        models: Of the server; also those that are not loaded yet.
+        settings: The limits, the token, who may call from a web page.
+    """
+    app = FastAPI(
+        title="sefa",
+        version=VERSION,
+        summary="Edit what a GAN generates.",
+        description=openapi.DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    app.state.models = models
+    app.state.encoders = asyncio.Semaphore(usable_cores())
+    app.state.metrics = metrics = Metrics(models)
+    # The routes of v2 stand first: they are tried in order.
+    app.router.routes[:0] = v2.routes()
+    app.include_router(pictures.router)
+    page = documents.page_routes()
+    app.router.routes += [*documents.docs_routes(), *page]
+    app.router.routes.append(documents.metrics_route(metrics))
+    openapi.describe(app, models, settings)
+
+    app.add_exception_handler(InputError, refuse)
+    app.add_exception_handler(RunError, refuse)
+    app.add_exception_handler(RefusedError, refuse)
+    app.add_exception_handler(ClientGoneError, _let_go)
+    app.add_exception_handler(HTTPException, _refuse_http)
+    app.add_exception_handler(RequestValidationError, _refuse_fields)
+
+    # The last one added is the first that a request passes.
+    app.add_middleware(Body, settings=settings)
+    if settings.token is not None:
+        app.add_middleware(Token, token=settings.token, open_paths=[route.path for route in page])
+    if settings.cors:
+        app.add_middleware(
+            CORSMiddleware,
+            allow_origins=settings.cors,
+            allow_methods=("GET", "POST"),
+            allow_headers=("authorization", "content-type", "x-request-id", v2.HEADER_LENGTH),
+            expose_headers=("x-request-id", "retry-after", v2.HEADER_LENGTH),
+        )
+    app.add_middleware(RequestLog, metrics=metrics)
+    return app
+
+
+async def _let_go(request: Request, error: Exception) -> Response:
+    raise error
+
+
+async def _refuse_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = {404: "there is nothing at this address", 405: "another method is needed here"}
+    response = error_response(error.status_code, message.get(error.status_code, str(error.detail)))
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _refuse_fields(request: Request, error: Exception) -> Response:
+    assert isinstance(error, RequestValidationError)
+    found = [f"{'.'.join(map(str, fault['loc'][1:]))}: {fault['msg']}"[:200] for fault in error.errors()[:4]]
+    return error_response(400, "; ".join(found))

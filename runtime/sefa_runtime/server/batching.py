@@ -1,0 +1,247 @@
+"""Requests that come at the same time share one run of the graph.
+
+One thread per model runs the session. While it runs, requests gather; the next run takes as many of them as fit. An
+idle thread starts at once, unless the last run was shared: then it waits, for at most `max_delay_ms`, until as many
+images wait as that run held, since the same clients are about to come back. A client alone never waits.
+"""
+
+import asyncio
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sefa_runtime.inputs import Feeds
+from sefa_runtime.server.errors import QueueFullError, UnavailableError
+
+Run = Callable[[Feeds], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One request's images, and what became of it on the way."""
+
+    image: NDArray[Any]  # [batch, ...]; a part of the whole run's array
+    queue_ns: int  # from `submit` to the start of the run
+    run_ns: int  # of the run, with joining its inputs
+    run_images: int  # how many images the run held
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One run of the graph."""
+
+    images: int
+    queue_ns: tuple[int, ...]  # of each request in it
+    run_ns: int
+    failed: bool
+
+
+@dataclass(eq=False)
+class _Request:
+    feeds: Feeds
+    images: int
+    future: "asyncio.Future[Answer]"
+    loop: asyncio.AbstractEventLoop
+    came_ns: int
+
+
+class Batcher:
+    """A bounded queue before one thread that runs a graph."""
+
+    def __init__(
+        self,
+        run: Run,
+        *,
+        max_batch: int,
+        max_delay_ms: float,
+        max_queue: int,
+        observe: Callable[[RunRecord], None] = lambda record: None,
+        name: str = "model",
+    ) -> None:
+        """Start the thread.
+
+        Args:
+            run: Checked inputs in, images out: `Editor.infer`.
+            max_batch: Images in one run; a request must not have more.
+            max_delay_ms: How long a run may wait for company.
+            max_queue: Images that may wait.
+            observe: Called after each run, in the event loop of its requests.
+            name: Of the thread.
+        """
+        self.max_batch = max_batch
+        self.max_queue = max_queue
+        self._run = run
+        self._observe = observe
+        self._max_delay_ns = round(max_delay_ms * 1e6)
+        self._changed = threading.Condition()
+        self._waiting: deque[_Request] = deque()
+        self._waiting_images = 0
+        self._wake_at = 1  # waiting images at which the thread wants to be woken
+        self._last_images = 1  # in the last run, if it was shared
+        self._closed = False
+        self._thread = threading.Thread(target=self._work, name=f"sefa-{name}", daemon=True)
+        self._thread.start()
+
+    @property
+    def waiting_images(self) -> int:
+        """How many images wait for a run."""
+        return self._waiting_images
+
+    def submit(self, feeds: Feeds) -> "asyncio.Future[Answer]":
+        """Queue inputs for the next run; called in an event loop.
+
+        Cancelling the future takes them out of the queue; a run that has begun goes on.
+
+        Args:
+            feeds: What `Editor.read` gave, 1 to `max_batch` images; edits of different requests may differ in number.
+
+        Returns:
+            The answer; or what `run` raised.
+
+        Raises:
+            QueueFullError: If there is no room for that many images.
+            UnavailableError: If the batcher is draining.
+        """
+        images = len(feeds["direction"])
+        assert 1 <= images <= self.max_batch
+        loop = asyncio.get_running_loop()
+        request = _Request(feeds, images, loop.create_future(), loop, time.perf_counter_ns())
+        with self._changed:
+            if self._closed:
+                raise UnavailableError("the server is about to stop", retry_after_s=1)
+            # A request alone in the queue always fits, or it never would.
+            if self._waiting and self._waiting_images + images > self.max_queue:
+                raise QueueFullError(f"{self._waiting_images} images are waiting: try again later", retry_after_s=1)
+            self._waiting.append(request)
+            self._waiting_images += images
+            if self._waiting_images >= self._wake_at:
+                self._changed.notify()
+        request.future.add_done_callback(lambda future: self._forget(request) if future.cancelled() else None)
+        return request.future
+
+    async def drain(self, timeout_s: float) -> None:
+        """Take no more requests, answer those that wait, end the thread; those not answered in time fail."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        await asyncio.to_thread(self._thread.join, timeout_s)
+        with self._changed:
+            left = list(self._waiting)
+            self._waiting.clear()
+            self._waiting_images = 0
+        for request in left:
+            if not request.future.done():
+                request.future.set_exception(UnavailableError("the server is stopping", retry_after_s=1))
+
+    def _forget(self, request: _Request) -> None:
+        with self._changed:
+            try:
+                self._waiting.remove(request)
+            except ValueError:
+                return  # Its run has begun.
+            self._waiting_images -= request.images
+
+    def _work(self) -> None:
+        while batch := self._next_batch():
+            self._answer(batch)
+
+    def _next_batch(self) -> list[_Request]:
+        """Wait for requests and take as many as fit into one run; none when it is time to end."""
+        with self._changed:
+            while True:
+                self._wait_for(1, None)
+                self._wait_for(min(self._last_images, self.max_batch), self._max_delay_ns)
+                self._wake_at = self.max_queue + self.max_batch + 1  # Not while it runs.
+                batch: list[_Request] = []
+                room = self.max_batch
+                while self._waiting and self._waiting[0].images <= room:
+                    request = self._waiting.popleft()
+                    self._waiting_images -= request.images
+                    room -= request.images
+                    batch.append(request)
+                if batch or self._closed:
+                    self._last_images = self.max_batch - room if len(batch) > 1 else 1
+                    return batch
+
+    def _wait_for(self, images: int, delay_ns: int | None) -> None:
+        """Wait until that many images wait, the oldest has waited for `delay_ns`, or it is time to end."""
+        self._wake_at = images
+        while self._waiting_images < images and not self._closed:
+            if delay_ns is None:
+                self._changed.wait()
+                continue
+            if not self._waiting:
+                return  # The only ones were cancelled.
+            left_ns = self._waiting[0].came_ns + delay_ns - time.perf_counter_ns()
+            if left_ns <= 0:
+                return
+            self._changed.wait(left_ns / 1e9)
+
+    def _answer(self, batch: list[_Request]) -> None:
+        started = time.perf_counter_ns()
+        try:
+            image = self._run(join([request.feeds for request in batch]))
+        except Exception as error:
+            if len(batch) > 1:  # One of them, or their number, is at fault: each by itself.
+                for request in batch:
+                    self._answer([request])
+                return
+            self._hand_over(batch, error, started, time.perf_counter_ns() - started)
+        else:
+            self._hand_over(batch, image, started, time.perf_counter_ns() - started)
+
+    def _hand_over(self, batch: list[_Request], result: NDArray[Any] | Exception, started: int, run_ns: int) -> None:
+        """Wake the event loop once for all requests of a run."""
+
+        def deliver() -> None:
+            images = sum(request.images for request in batch)
+            queue_ns = tuple(started - request.came_ns for request in batch)
+            self._observe(RunRecord(images, queue_ns, run_ns, isinstance(result, Exception)))
+            start = 0
+            for request, waited_ns in zip(batch, queue_ns, strict=True):
+                stop = start + request.images
+                if not request.future.done():
+                    if isinstance(result, Exception):
+                        request.future.set_exception(result)
+                    else:
+                        request.future.set_result(Answer(result[start:stop], waited_ns, run_ns, images))
+                start = stop
+
+        try:
+            batch[0].loop.call_soon_threadsafe(deliver)
+        except RuntimeError:  # The loop has ended, and nobody waits any more.
+            return
+
+
+def join(parts: Sequence[Feeds]) -> Feeds:
+    """The inputs of several requests as those of one run; missing edits are direction 0 at alpha 0: none.
+
+    Args:
+        parts: Of one model: arrays of the same names, equal in shape but for the batch and the number of edits.
+    """
+    if len(parts) == 1:
+        return parts[0]
+    edits = max(part["direction"].shape[1] for part in parts)
+    joined: Feeds = {}
+    for name in parts[0]:
+        arrays = [part[name] for part in parts]
+        if name in ("direction", "alpha"):
+            arrays = [_widen(array, edits) for array in arrays]
+        joined[name] = np.concatenate(arrays)
+    return joined
+
+
+def _widen(array: NDArray[Any], edits: int) -> NDArray[Any]:
+    """[batch, fewer] -> [batch, edits], filled up with zeros."""
+    batch, given = array.shape
+    if given == edits:
+        return array
+    wide = np.zeros((batch, edits), array.dtype)
+    wide[:, :given] = array
+    return wide

@@ -1,0 +1,92 @@
+"""What is the same for every request: /docs without anything from elsewhere, the page at /; and /metrics."""
+
+import importlib.util
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+from fastapi.openapi.docs import get_swagger_ui_html
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from sefa_runtime.server.metrics import Metrics
+
+PAGE_FOLDER = Path(__file__).parent / "page"
+MEDIA_TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".svg": "image/svg+xml",
+    ".png": "image/png",
+    ".webp": "image/webp",
+    ".ico": "image/x-icon",
+    ".json": "application/json",
+    ".woff2": "font/woff2",
+}
+# Swagger's user interface, from the package fastapi-offline; its own address is elsewhere in the web.
+SWAGGER_FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png")
+
+
+def page_routes() -> list[Route]:
+    """The files of `page/`, read once, at `/`; none of a request's path is looked up on the disk."""
+    if not (PAGE_FOLDER / "index.html").is_file():
+        return [Route("/", _to_docs, include_in_schema=False)]
+    routes = []
+    for path in sorted(PAGE_FOLDER.rglob("*")):
+        if path.is_file() and path.suffix in MEDIA_TYPES:
+            address = "/" + path.relative_to(PAGE_FOLDER).as_posix()
+            address = "/" if address == "/index.html" else address
+            routes.append(Route(address, _constant(path.read_bytes(), MEDIA_TYPES[path.suffix])))
+    return routes
+
+
+def docs_routes() -> list[Route]:
+    """/docs: Swagger's page if its files are installed, else one that says where the description is."""
+    specification = importlib.util.find_spec("fastapi_offline")
+    if specification is None or specification.origin is None:
+        return [Route("/docs", _no_swagger)]
+    folder = Path(specification.origin).parent / "static"
+    routes = [Route("/docs", _swagger)]
+    for name in SWAGGER_FILES:
+        path = folder / name
+        if not path.is_file():
+            return [Route("/docs", _no_swagger)]
+        routes.append(Route(f"/docs/{name}", _constant(path.read_bytes(), MEDIA_TYPES[path.suffix])))
+    return routes
+
+
+def metrics_route(metrics: Metrics) -> Route:
+    """/metrics"""
+
+    async def prometheus(request: Request) -> Response:
+        return Response(metrics.text(), media_type=metrics.media_type)
+
+    return Route("/metrics", prometheus)
+
+
+async def _swagger(request: Request) -> Response:
+    return get_swagger_ui_html(
+        openapi_url="/openapi.json",
+        title="sefa",
+        swagger_js_url="/docs/swagger-ui-bundle.js",
+        swagger_css_url="/docs/swagger-ui.css",
+        swagger_favicon_url="/docs/favicon.png",
+    )
+
+
+async def _no_swagger(request: Request) -> Response:
+    return HTMLResponse(
+        "<!doctype html><title>sefa</title><p>The endpoints are described in <a href=/openapi.json>/openapi.json</a>. "
+        "<code>pip install fastapi-offline</code> makes this a page to try them from."
+    )
+
+
+async def _to_docs(request: Request) -> Response:
+    return RedirectResponse("/docs")
+
+
+def _constant(content: bytes, media_type: str) -> Callable[[Request], Awaitable[Response]]:
+    async def answer(request: Request) -> Response:
+        return Response(content, media_type=media_type, headers={"x-content-type-options": "nosniff"})
+
+    return answer

@@ -1,0 +1,100 @@
+"""Pictures and animations as the bytes of an answer."""
+
+import io
+from enum import StrEnum
+from typing import Any
+
+import numpy as np
+
+from sefa_runtime.errors import InputError
+from sefa_runtime.images import Pictures, enlarge, grid, to_pillow
+
+# Pixels of one answer, all frames together: bounds memory and time, whatever is asked for.
+MAX_PIXELS = 32_000_000
+
+
+class Format(StrEnum):
+    """What a picture can be sent as."""
+
+    WEBP = "webp"
+    PNG = "png"
+    JPEG = "jpeg"
+    GIF = "gif"
+
+    @property
+    def media_type(self) -> str:
+        """As in the header Content-Type."""
+        return f"image/{self}"
+
+
+# Quick rather than small: the answer is waited for.
+SAVE_OPTIONS: dict[Format, dict[str, Any]] = {
+    Format.WEBP: {"lossless": True, "quality": 0, "method": 0},
+    Format.PNG: {"compress_level": 3},
+    Format.JPEG: {"quality": 95},
+    Format.GIF: {},
+}
+
+
+def check_pixels(count: int, height: int, width: int, scale: int) -> None:
+    """Refuse what would be too large an answer, before anything is drawn.
+
+    Raises:
+        InputError: If so.
+    """
+    pixels = count * height * width * scale * scale
+    if pixels > MAX_PIXELS:
+        raise InputError(f"{pixels / 1e6:.0f} million pixels are too many, at most {MAX_PIXELS / 1e6:.0f} million")
+
+
+def encode_sheet(pictures: Pictures, scale: int, kind: Format) -> bytes:
+    """One picture of many, side by side without gaps.
+
+    Args:
+        pictures: Shape [rows, columns, H, W, C].
+        scale: How many times to enlarge them.
+        kind: webp and png are lossless.
+
+    Raises:
+        InputError: If the format cannot hold it.
+    """
+    image = to_pillow(enlarge(grid(pictures), scale))
+    if kind is Format.JPEG and image.mode == "RGBA":
+        image = image.convert("RGB")
+    file = io.BytesIO()
+    try:
+        image.save(file, kind, **SAVE_OPTIONS[kind])
+    except (OSError, ValueError) as error:  # Pillow's words for sizes that a format cannot hold.
+        raise InputError(f"{kind} cannot hold {image.width}x{image.height} pixels: {error}") from None
+    return file.getvalue()
+
+
+def encode_animation(pictures: Pictures, scale: int, kind: Format, frames_per_second: float) -> bytes:
+    """An endless animation that runs forth and back.
+
+    Args:
+        pictures: Shape [rows, frames, H, W, C]; the rows are side by side in each frame.
+        scale: How many times to enlarge them.
+        kind: gif or webp.
+        frames_per_second: Pace, 0.1 to 50.
+
+    Raises:
+        InputError: If the format cannot hold it.
+    """
+    sides = enlarge(pictures, scale).transpose(1, 2, 0, 3, 4)  # [frames, H, rows, W, C]
+    frames = np.ascontiguousarray(sides.reshape(*sides.shape[:2], -1, sides.shape[-1]))
+    loop = [to_pillow(frame) for frame in (*frames, *frames[-2:0:-1])]
+    file = io.BytesIO()
+    try:
+        loop[0].save(
+            file,
+            kind,
+            save_all=True,
+            append_images=loop[1:],
+            duration=round(1000 / frames_per_second),
+            loop=0,
+            quality=90,
+        )
+    except (OSError, ValueError) as error:  # As above.
+        raise InputError(f"{kind} cannot hold {loop[0].width}x{loop[0].height} pixels: {error}") from None
+    return file.getvalue()

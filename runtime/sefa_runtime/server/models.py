@@ -1,0 +1,320 @@
+"""The models of a server: which there are, whether they can answer, and what they have done."""
+
+import asyncio
+import logging
+import re
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+
+from sefa_runtime.editor import Editor, load
+from sefa_runtime.errors import InputError, SefaRuntimeError
+from sefa_runtime.inputs import Feeds, split
+from sefa_runtime.model_info import ModelInfo
+from sefa_runtime.server.batching import Answer, Batcher, RunRecord
+from sefa_runtime.server.errors import DeadlineError, UnavailableError, UnknownModelError
+from sefa_runtime.server.settings import Settings
+
+faults = logging.getLogger("sefa.error")
+
+# The only version there is of a model.
+VERSION = "1"
+NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
+# Paths of the protocol, where a model's name would stand.
+RESERVED_NAMES = ("stats",)
+
+
+class State(StrEnum):
+    """What a model is about."""
+
+    LOADING = "loading"
+    READY = "ready"
+    FAILED = "failed"
+    DRAINING = "draining"
+
+
+@dataclass
+class Statistics:
+    """What a model has done since the start. All times in nanoseconds."""
+
+    requests: int = 0  # answered with images
+    failures: int = 0  # refused or failed
+    request_ns: int = 0  # of the answered
+    failure_ns: int = 0
+    images: int = 0
+    runs: int = 0
+    queue_ns: int = 0  # summed over requests
+    queued: int = 0  # requests that reached a run
+    run_ns: int = 0
+    last_request_ms: int = 0  # since 1970; 0: none yet
+    runs_by_images: dict[int, tuple[int, int]] = field(default_factory=dict)  # images -> runs, their run_ns
+
+
+class HostedModel:
+    """One model of a server.
+
+    Attributes:
+        name: What requests call it.
+        state: Whether it can answer.
+        reason: Why it failed; else empty.
+        statistics: What it has done.
+        active: How many calls of `infer` are under way.
+        observers: Called after each run of the graph, in the event loop.
+    """
+
+    def __init__(self, name: str, path: Path, settings: Settings) -> None:
+        self.name = name
+        self.path = path
+        self.settings = settings
+        self.state = State.LOADING
+        self.reason = ""
+        self.statistics = Statistics()
+        self.active = 0
+        self.observers: list[Callable[[RunRecord], None]] = []
+        self._editor: Editor | None = None
+        self._batcher: Batcher | None = None
+
+    @property
+    def ready(self) -> bool:
+        """Whether it answers."""
+        return self.state is State.READY
+
+    @property
+    def loaded(self) -> bool:
+        """Whether `editor` and `info` are there."""
+        return self._editor is not None
+
+    @property
+    def editor(self) -> Editor:
+        """The loaded model.
+
+        Raises:
+            UnavailableError: If it is still loading or failed to load.
+        """
+        if self._editor is None:
+            raise self._unavailable()
+        return self._editor
+
+    @property
+    def info(self) -> ModelInfo:
+        """What the loaded model says about itself. Raises as `editor`."""
+        return self.editor.info
+
+    @property
+    def max_edits(self) -> int:
+        """Edits of one image: the server's limit, or the model's own."""
+        own = self.info.edits
+        return self.settings.max_edits if own is None else min(own, self.settings.max_edits)
+
+    @property
+    def run_batch(self) -> int:
+        """Images in one run: the server's limit, or the model's own batch."""
+        return self.info.batch or self.settings.max_batch
+
+    @property
+    def waiting_images(self) -> int:
+        """How many images wait for a run."""
+        return self._batcher.waiting_images if self._batcher else 0
+
+    async def load(self) -> None:
+        """Load it and draw one picture; afterwards it is ready or failed."""
+        try:
+            editor = await asyncio.to_thread(self._load)
+        except (SefaRuntimeError, OSError) as error:
+            # Where the file lies is for the log, not for clients.
+            self.state, self.reason = State.FAILED, " ".join(str(error).split()).removeprefix(f"{self.path}: ")
+            return
+        except Exception:  # A fault of ours must not leave the other models without an answer.
+            faults.exception("model %s", self.name)
+            self.state, self.reason = State.FAILED, "a fault of the server; its log has more"
+            return
+        self._editor = editor
+        self._batcher = Batcher(
+            editor.infer,
+            max_batch=self.run_batch,
+            max_delay_ms=self.settings.max_delay_ms,
+            max_queue=self.settings.max_queue,
+            observe=self._observe,
+            name=self.name,
+        )
+        if self.state is State.LOADING:  # Not if the server was asked to stop meanwhile.
+            self.state = State.READY
+
+    async def infer(self, feeds: Feeds) -> Answer:
+        """Run checked inputs, together with those of others who ask at the same time.
+
+        Args:
+            feeds: What `Editor.read` and its sisters give. More images than fit into one run are run in parts, one
+                after another.
+
+        Returns:
+            The images of all; the longest of the parts' other figures.
+
+        Raises:
+            UnavailableError: If the model is not ready, or `QueueFullError` if too many images wait.
+            DeadlineError: If it takes longer than the server's `timeout_s`.
+            InputError: If there are more edits than it takes.
+            RunError: If onnxruntime fails.
+        """
+        if not self.ready or self._batcher is None:
+            raise self._unavailable()
+        if feeds["direction"].shape[1] > self.max_edits:
+            raise InputError(f"at most {self.max_edits} edits of an image, got {feeds['direction'].shape[1]}")
+        self.active += 1
+        try:
+            async with asyncio.timeout(self.settings.timeout_s):
+                if len(feeds["direction"]) <= self._batcher.max_batch:
+                    return await self._batcher.submit(feeds)
+                answers = [await self._batcher.submit(part) for part in split(feeds, self._batcher.max_batch)]
+        except TimeoutError:
+            raise DeadlineError(f"no answer within {self.settings.timeout_s:g} s") from None
+        finally:
+            self.active -= 1
+        return Answer(
+            np.concatenate([answer.image for answer in answers]),
+            queue_ns=max(answer.queue_ns for answer in answers),
+            run_ns=max(answer.run_ns for answer in answers),
+            run_images=max(answer.run_images for answer in answers),
+        )
+
+    async def drain(self) -> None:
+        """Answer what waits, take no more."""
+        if self.state is not State.FAILED:
+            self.state = State.DRAINING
+        while self.active:  # Each ends within `timeout_s`. A request in parts has more to come.
+            await asyncio.sleep(0.005)
+        if self._batcher:
+            await self._batcher.drain(self.settings.timeout_s)
+
+    @contextmanager
+    def counted(self) -> Iterator[None]:
+        """Count what runs inside as one request, answered or failed."""
+        started = time.perf_counter_ns()
+        statistics = self.statistics
+        try:
+            yield
+        except BaseException:  # Also one whose client went away.
+            statistics.failures += 1
+            statistics.failure_ns += time.perf_counter_ns() - started
+            raise
+        statistics.requests += 1
+        statistics.request_ns += time.perf_counter_ns() - started
+        statistics.last_request_ms = time.time_ns() // 1_000_000
+
+    def _load(self) -> Editor:
+        settings = self.settings
+        editor = load(
+            self.path,
+            settings.provider,
+            settings.provider_options or None,
+            settings.threads,
+            allow_cpu_fallback=settings.allow_cpu_fallback,
+        )
+        info = editor.info
+        # A run that fails, and the memory and code that only a run brings in, belong before the first request.
+        label = 0 if info.takes_label else None
+        editor.infer(editor.read(**{info.latent_name: np.zeros((1, *info.latent_shape), np.float32)}, label=label))
+        return editor
+
+    def _observe(self, record: RunRecord) -> None:
+        statistics = self.statistics
+        statistics.runs += 1
+        statistics.run_ns += record.run_ns
+        statistics.queued += len(record.queue_ns)
+        statistics.queue_ns += sum(record.queue_ns)
+        runs, run_ns = statistics.runs_by_images.get(record.images, (0, 0))
+        statistics.runs_by_images[record.images] = runs + 1, run_ns + record.run_ns
+        if not record.failed:
+            statistics.images += record.images
+        for observer in self.observers:
+            observer(record)
+
+    def _unavailable(self) -> UnavailableError:
+        if self.state is State.FAILED:
+            return UnavailableError(f"model {self.name} failed to load: {self.reason}")
+        if self.state is State.DRAINING:
+            return UnavailableError("the server is about to stop", retry_after_s=1)
+        return UnavailableError(f"model {self.name} is loading", retry_after_s=1)
+
+
+class Models:
+    """All models of a server, by name."""
+
+    def __init__(self, models: Sequence[HostedModel]) -> None:
+        """Take them in the order given.
+
+        Raises:
+            InputError: If there is none, or two have the same name.
+        """
+        if not models:
+            raise InputError("at least one model is needed")
+        self._models: dict[str, HostedModel] = {}
+        for model in models:
+            if model.name in self._models:
+                other = self._models[model.name].path
+                raise InputError(f"{other} and {model.path} are both called {model.name}: give one as NAME=PATH")
+            self._models[model.name] = model
+        self.draining = False
+
+    def __iter__(self) -> Iterator[HostedModel]:
+        return iter(self._models.values())
+
+    def get(self, name: str, version: str = VERSION) -> HostedModel:
+        """The model of that name.
+
+        Raises:
+            UnknownModelError: If there is none, or it has no such version.
+        """
+        try:
+            model = self._models[name]
+        except KeyError:
+            raise UnknownModelError(f"no model {name[:128]!r} here: {', '.join(self._models)}") from None
+        if version != VERSION:
+            raise UnknownModelError(f"model {name} has version {VERSION}, not {version[:32]!r}")
+        return model
+
+    @property
+    def loading(self) -> bool:
+        """Whether a model is still being loaded."""
+        return any(model.state is State.LOADING for model in self)
+
+    @property
+    def ready(self) -> bool:
+        """Whether the server should get requests: nothing is loading, a model is ready, and it is not about to stop."""
+        return not self.draining and not self.loading and any(model.ready for model in self)
+
+    async def load(self) -> None:
+        """Load one after another: onnxruntime's banners are caught by redirecting the process's own output."""
+        for model in self:
+            if self.draining:
+                return
+            await model.load()
+
+    async def drain(self) -> None:
+        """Answer what waits, take no more."""
+        self.draining = True
+        await asyncio.gather(*(model.drain() for model in self))
+
+
+def parse_model(text: str) -> tuple[str, Path]:
+    """Read `faces.onnx` or `NAME=faces.onnx` as name and path.
+
+    Raises:
+        InputError: If the name cannot stand in an address.
+    """
+    name, equals, rest = text.partition("=")
+    if equals and not Path(text).is_file():
+        path = Path(rest)
+    else:
+        name, path = Path(text).stem, Path(text)
+    if not NAME.fullmatch(name) or name in RESERVED_NAMES:
+        raise InputError(
+            f"a model's name has letters, digits, _ . + - and is not {', '.join(RESERVED_NAMES)}, got {name[:128]!r}; "
+            "give it as NAME=PATH"
+        )
+    return name, path

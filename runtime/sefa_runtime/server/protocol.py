@@ -1,0 +1,58 @@
+"""HTTP with bounds on the head of a request, which uvicorn's fast parser leaves without any."""
+
+import asyncio
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+
+MAX_HEAD_BYTES = 65_536
+# From a connection, or the first byte of a further request on it, to the end of its head.
+MAX_HEAD_S = 30.0
+
+
+class BoundedHttp(HttpToolsProtocol):
+    """Closes connections whose request line and headers are too long or too slow."""
+
+    _head_bytes: int | None = 0  # of the head that is coming in; None: in a body
+    _timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Begin to wait for a head."""
+        super().connection_made(transport)
+        self._timer = self.loop.call_later(MAX_HEAD_S, self._give_up)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Wait no more."""
+        self._stop_timer()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Count what comes in before a head is complete."""
+        if self._head_bytes is not None:
+            self._head_bytes += len(data)
+            if self._timer is None:
+                self._timer = self.loop.call_later(MAX_HEAD_S, self._give_up)
+        super().data_received(data)
+        if self._head_bytes is not None and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
+            self.transport.write(STATUS_LINE[431] + b"content-length: 0\r\nconnection: close\r\n\r\n")
+            self.transport.close()
+
+    def on_headers_complete(self) -> None:
+        """The head is complete."""
+        self._head_bytes = None
+        self._stop_timer()
+        super().on_headers_complete()
+
+    def on_message_complete(self) -> None:
+        """A further request may follow."""
+        self._head_bytes = 0
+        super().on_message_complete()
+
+    def _give_up(self) -> None:
+        self._timer = None
+        if not self.transport.is_closing():
+            self.transport.close()
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None

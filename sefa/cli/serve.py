@@ -1,0 +1,139 @@
+"""sefa serve: answer requests over HTTP."""
+
+import os
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sefa.cli.options import (
+    CpuFallbackOption,
+    ProviderOption,
+    ProviderOptionsOption,
+    ThreadsOption,
+    parse_provider_options,
+)
+from sefa_runtime.errors import InputError
+from sefa_runtime.files import input_problem
+
+TOKEN_VARIABLE = "SEFA_TOKEN"
+LIMITS, ACCESS = "Limits", "Who may ask"
+
+
+def serve(
+    models: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="MODEL",
+            help="[b].onnx[/b] files made by [b]sefa export[/b]; each is called as its file, or [b]NAME=PATH[/b].",
+        ),
+    ],
+    host: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Where to listen; [b]0.0.0.0[/b] is every network.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="N", help="0 takes a free one.")] = 8000,
+    grpc_port: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Also answer over gRPC, there; 0 takes a free one. Needs the extra 'grpc'.",
+            show_default=False,
+        ),
+    ] = None,
+    provider: ProviderOption = "auto",
+    provider_options: ProviderOptionsOption = None,
+    allow_cpu_fallback: CpuFallbackOption = False,
+    threads: ThreadsOption = None,
+    max_batch: Annotated[
+        int, typer.Option(metavar="N", help="Images in one run, and in one request.", rich_help_panel=LIMITS)
+    ] = 16,
+    max_delay_ms: Annotated[
+        float,
+        typer.Option(
+            metavar="MS", help="How long a run may wait for company while requests overlap.", rich_help_panel=LIMITS
+        ),
+    ] = 2.0,
+    max_queue: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="Images of a model that may wait; beyond, requests get 503.", rich_help_panel=LIMITS
+        ),
+    ] = 256,
+    timeout_s: Annotated[
+        float,
+        typer.Option(metavar="S", help="Time for an answer; beyond, requests get 504.", rich_help_panel=LIMITS),
+    ] = 30.0,
+    max_edits: Annotated[int, typer.Option(metavar="N", help="Edits of one image.", rich_help_panel=LIMITS)] = 64,
+    max_body_mb: Annotated[
+        float, typer.Option(metavar="MB", help="Size of a request's body.", rich_help_panel=LIMITS)
+    ] = 8.0,
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help=f"Clients must send [b]Authorization: Bearer[/b] with what is in the file, or in the environment "
+            f"variable [b]{TOKEN_VARIABLE}[/b].",
+            rich_help_panel=ACCESS,
+        ),
+    ] = None,
+    cors: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ORIGIN",
+            help="Web pages from there may ask, as [b]https://example.org[/b]; may be repeated.",
+            rich_help_panel=ACCESS,
+        ),
+    ] = None,
+) -> None:
+    """Serve models over HTTP: pictures for people, the Open Inference Protocol v2 for inference clients.
+
+    [b]sefa serve faces.onnx[/b], then [b]http://127.0.0.1:8000/models/faces/image?seed=7[/b]
+
+    Requests that come at the same time share a run. [b]/docs[/b] describes the endpoints, [b]/metrics[/b] is for
+    Prometheus, the log of requests on stdout is a line of JSON each. SIGTERM stops it once all that was asked is
+    answered. Listens to this machine alone unless told otherwise. Needs the extra 'serve'.
+    """
+    try:
+        if grpc_port is not None:
+            import_module("grpc")
+        from sefa_runtime.server.run import serve as run_server
+        from sefa_runtime.server.settings import Settings
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.startswith("sefa"):
+            raise
+        extra = "serve" if grpc_port is None else "grpc"
+        raise InputError(f"serving needs {error.name}, which is not installed: pip install 'sefa[{extra}]'") from error
+    settings = Settings(
+        host=host,
+        port=port,
+        grpc_port=grpc_port,
+        provider=provider,
+        provider_options=parse_provider_options(provider_options),
+        threads=threads,
+        allow_cpu_fallback=allow_cpu_fallback,
+        max_batch=max_batch,
+        max_delay_ms=max_delay_ms,
+        max_queue=max_queue,
+        timeout_s=timeout_s,
+        max_edits=max_edits,
+        max_body_mb=max_body_mb,
+        token=_read_token(token_file),
+        cors=tuple(cors or ()),
+    )
+    run_server(models, settings, report=lambda line: typer.echo(line, err=True))
+
+
+def _read_token(path: Path | None) -> str | None:
+    if path is None:
+        return os.environ.get(TOKEN_VARIABLE) or None
+    problem = input_problem(path)
+    if problem:
+        raise InputError(f"{path}: {problem}")
+    try:
+        token = path.read_text("utf-8").strip()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: not a text file") from error
+    if not token:
+        raise InputError(f"{path}: empty; a token was expected")
+    return token

@@ -1,0 +1,278 @@
+"""Sharing runs: who waits for whom, what is refused, what is forgotten."""
+
+import asyncio
+import threading
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import sefa_runtime
+from sefa_runtime.inputs import Feeds
+from sefa_runtime.server.batching import Batcher, RunRecord, join
+from sefa_runtime.server.errors import QueueFullError, UnavailableError
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+EDITORS: dict[str, sefa_runtime.Editor] = {}
+
+
+def feeds(images: int, edits: int = 1, value: float = 0.0) -> Feeds:
+    return {
+        "z": np.full((images, 3), value, np.float32),
+        "direction": np.ones((images, edits), np.int64),
+        "alpha": np.full((images, edits), value, np.float32),
+    }
+
+
+class Graph:
+    """Gives z back; can be held up."""
+
+    def __init__(self) -> None:
+        self.go = threading.Event()
+        self.go.set()
+        self.begun = threading.Semaphore(0)
+        self.sizes: list[int] = []
+
+    def run(self, inputs: Feeds) -> Any:
+        self.sizes.append(len(inputs["z"]))
+        self.begun.release()
+        assert self.go.wait(20)
+        if (inputs["z"] < 0).any():
+            raise ValueError("negative")
+        return inputs["z"].copy()
+
+
+def make(graph: Graph, **options: Any) -> Batcher:
+    return Batcher(graph.run, **{"max_batch": 4, "max_delay_ms": 0, "max_queue": 8} | options)
+
+
+async def begin_run(graph: Graph, batcher: Batcher) -> "asyncio.Future[Any]":
+    """One request whose run has begun and is held up."""
+    graph.go.clear()
+    first = batcher.submit(feeds(1))
+    await asyncio.to_thread(graph.begun.acquire)
+    return first
+
+
+def test_requests_that_wait_share_the_next_run() -> None:
+    async def scenario() -> None:
+        graph = Graph()
+        records: list[RunRecord] = []
+        batcher = make(graph, observe=records.append)
+        first = await begin_run(graph, batcher)
+        rest = [batcher.submit(feeds(images, value=images)) for images in (1, 2, 1, 3)]
+        assert batcher.waiting_images == 7
+        graph.go.set()
+        answers = await asyncio.gather(first, *rest)
+        assert graph.sizes == [1, 4, 3]  # In order, as many as fit.
+        assert [len(answer.image) for answer in answers] == [1, 1, 2, 1, 3]
+        assert [answer.run_images for answer in answers] == [1, 4, 4, 4, 3]
+        for answer, value in zip(answers[1:], (1, 2, 1, 3), strict=True):
+            assert (answer.image == value).all()
+        assert [(record.images, len(record.queue_ns)) for record in records] == [(1, 1), (4, 3), (3, 1)]
+        assert all(answer.queue_ns > 0 and answer.run_ns > 0 for answer in answers)
+        await batcher.drain(1)
+
+    asyncio.run(scenario())
+
+
+def test_a_client_alone_does_not_wait_for_company() -> None:
+    async def scenario() -> None:
+        batcher = make(Graph(), max_delay_ms=10_000)
+        started = time.perf_counter()
+        for _ in range(20):
+            await batcher.submit(feeds(1))
+        assert time.perf_counter() - started < 5
+        await batcher.drain(1)
+
+    asyncio.run(scenario())
+
+
+def test_after_a_shared_run_the_same_number_is_waited_for() -> None:
+    async def scenario() -> None:
+        graph = Graph()
+        batcher = make(graph, max_delay_ms=10_000)
+        first = await begin_run(graph, batcher)
+        rest = [batcher.submit(feeds(1)) for _ in range(3)]
+        graph.go.set()
+        await asyncio.gather(first, *rest)
+        again = [batcher.submit(feeds(1)) for _ in range(2)]
+        await asyncio.sleep(0.05)
+        assert not any(future.done() for future in again)
+        await asyncio.gather(*again, batcher.submit(feeds(1)))
+        assert graph.sizes == [1, 3, 3]
+        await batcher.drain(1)
+
+    asyncio.run(scenario())
+
+
+def test_a_client_of_many_images_alone_does_not_wait_either() -> None:
+    async def scenario() -> None:
+        batcher = make(Graph(), max_delay_ms=10_000)
+        started = time.perf_counter()
+        for images in (4, 1, 3, 2):
+            await batcher.submit(feeds(images))
+        assert time.perf_counter() - started < 5
+        await batcher.drain(1)
+
+    asyncio.run(scenario())
+
+
+def test_it_is_waited_no_longer_than_the_delay() -> None:
+    async def scenario() -> None:
+        graph = Graph()
+        batcher = make(graph, max_delay_ms=50)
+        first = await begin_run(graph, batcher)
+        rest = [batcher.submit(feeds(1)) for _ in range(3)]
+        graph.go.set()
+        await asyncio.gather(first, *rest)
+        started = time.perf_counter()
+        await batcher.submit(feeds(1))
+        assert 0.04 < time.perf_counter() - started < 5
+        assert graph.sizes == [1, 3, 1]
+        await batcher.drain(1)
+
+    asyncio.run(scenario())
+
+
+def test_a_full_queue_refuses() -> None:
+    async def scenario() -> None:
+        graph = Graph()
+        batcher = make(graph)
+        first = await begin_run(graph, batcher)
+        rest = [batcher.submit(feeds(4)) for _ in range(2)]
+        with pytest.raises(QueueFullError, match="8 images are waiting") as refused:
+            batcher.submit(feeds(1))
+        assert refused.value.retry_after_s == 1
+        graph.go.set()
+        await asyncio.gather(first, *rest)
+        assert len((await batcher.submit(feeds(1))).image) == 1
+        await batcher.drain(1)
+
+    asyncio.run(scenario())
+
+
+def test_a_cancelled_request_leaves_the_queue() -> None:
+    async def scenario() -> None:
+        graph = Graph()
+        batcher = make(graph)
+        first = await begin_run(graph, batcher)
+        gone, stays = batcher.submit(feeds(3)), batcher.submit(feeds(2))
+        gone.cancel()
+        await asyncio.sleep(0)
+        assert batcher.waiting_images == 2
+        graph.go.set()
+        await asyncio.gather(first, stays)
+        assert graph.sizes == [1, 2]
+        await batcher.drain(1)
+
+    asyncio.run(scenario())
+
+
+def test_cancelling_a_request_whose_run_has_begun_leaves_the_others_alone() -> None:
+    async def scenario() -> None:
+        graph = Graph()
+        batcher = make(graph)
+        first = await begin_run(graph, batcher)
+        first.cancel()
+        graph.go.set()
+        assert len((await batcher.submit(feeds(2))).image) == 2
+        await batcher.drain(1)
+
+    asyncio.run(scenario())
+
+
+def test_a_request_that_fails_does_not_take_those_beside_it_along() -> None:
+    async def scenario() -> None:
+        graph = Graph()
+        batcher = make(graph)
+        first = await begin_run(graph, batcher)
+        good, bad, other = (batcher.submit(feeds(1, value=value)) for value in (1, -1, 2))
+        graph.go.set()
+        await first
+        assert (await good).image.max() == 1
+        assert (await other).image.max() == 2
+        with pytest.raises(ValueError, match="negative"):
+            await bad
+        assert graph.sizes == [1, 3, 1, 1, 1]
+        await batcher.drain(1)
+
+    asyncio.run(scenario())
+
+
+def test_draining_answers_what_waits_and_refuses_more() -> None:
+    async def scenario() -> None:
+        graph = Graph()
+        batcher = make(graph)
+        first = await begin_run(graph, batcher)
+        rest = [batcher.submit(feeds(4)) for _ in range(2)]
+        draining = asyncio.create_task(batcher.drain(20))
+        await asyncio.sleep(0.02)
+        with pytest.raises(UnavailableError, match="about to stop"):
+            batcher.submit(feeds(1))
+        graph.go.set()
+        await draining
+        assert [len(answer.image) for answer in await asyncio.gather(first, *rest)] == [1, 4, 4]
+
+    asyncio.run(scenario())
+
+
+def test_what_is_not_answered_by_the_end_of_draining_fails() -> None:
+    async def scenario() -> None:
+        graph = Graph()
+        batcher = make(graph)
+        first = await begin_run(graph, batcher)
+        late = batcher.submit(feeds(1))
+        await batcher.drain(0.01)
+        with pytest.raises(UnavailableError, match="stopping"):
+            await late
+        graph.go.set()
+        await first
+
+    asyncio.run(scenario())
+
+
+def test_no_request_is_lost_or_mixed_up_among_many() -> None:
+    async def scenario() -> None:
+        batcher = make(Graph(), max_batch=8, max_delay_ms=1, max_queue=1000)
+        random = np.random.default_rng(0)
+
+        async def client(number: int) -> None:
+            for step in range(20):
+                images, edits = int(random.integers(1, 5)), int(random.integers(0, 4))
+                future = batcher.submit(feeds(images, edits, value=number * 100 + step))
+                if random.random() < 0.1:
+                    await asyncio.sleep(0)
+                    future.cancel()
+                    continue
+                answer = await future
+                assert answer.image.shape == (images, 3)
+                assert (answer.image == number * 100 + step).all()
+
+        await asyncio.gather(*(client(number) for number in range(30)))
+        assert batcher.waiting_images == 0
+        await batcher.drain(1)
+
+    asyncio.run(scenario())
+
+
+@settings(deadline=None, max_examples=60)
+@given(sizes=st.lists(st.tuples(st.integers(1, 3), st.integers(0, 5)), min_size=1, max_size=5), seed=st.integers(0, 99))
+@pytest.mark.parametrize("model", ["tiny", "tiny_float32", "style_w", "style_w+"])
+def test_a_shared_run_gives_each_request_the_image_it_gets_alone(
+    model: str, sizes: list[tuple[int, int]], seed: int
+) -> None:
+    editor = EDITORS.setdefault(model, sefa_runtime.load(f"{GOLDEN}/{model}.onnx", provider="cpu"))
+    random = np.random.default_rng(seed)
+    parts = []
+    for images, edits in sizes:
+        latent = random.standard_normal((images, *editor.info.latent_shape), np.float32)
+        direction = random.integers(0, len(editor.info.directions), (images, edits))
+        alpha = random.uniform(-3, 3, (images, edits)).astype(np.float32)
+        parts.append(editor.read(**{editor.info.latent_name: latent}, direction=direction, alpha=alpha))
+    together = editor.infer(join(parts))
+    np.testing.assert_array_equal(together, np.concatenate([editor.infer(part) for part in parts]))

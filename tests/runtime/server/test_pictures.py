@@ -1,0 +1,172 @@
+"""The endpoints for people."""
+
+import io
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image, ImageSequence
+
+import sefa_runtime
+from serving import Running, Start
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+
+
+@pytest.fixture(scope="module")
+def server(start: Start) -> Running:
+    """A server of models of each kind of latent."""
+    names = ("tiny", "tiny_float32", "style_z", "style_w", "style_w+", "style_pinned")
+    return start(*(GOLDEN / f"{name}.onnx" for name in names), max_batch=4)
+
+
+def editor(model: str = "tiny") -> sefa_runtime.Editor:
+    return sefa_runtime.load(GOLDEN / f"{model}.onnx", provider="cpu")
+
+
+def pixels(content: bytes) -> np.ndarray[Any, Any]:
+    with Image.open(io.BytesIO(content)) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+def test_the_models_and_what_they_take(server: Running) -> None:
+    models = server.http.get("/models").json()["models"]
+    assert [(model["name"], model["ready"]) for model in models][:2] == [("tiny", True), ("tiny_float32", True)]
+    described = server.http.get("/models/style_z").json()
+    info = editor("style_z").info
+    assert described["resolution"] == [32, 32]
+    assert (described["latent"], described["takes_label"], described["truncation"]) == ("z", True, None)
+    assert [tuple(entry.values()) for entry in described["directions"]] == [
+        (index, direction.name, list(direction.alpha_range)) for index, direction in enumerate(info.directions)
+    ]
+    assert server.http.get("/models/nobody").status_code == 404
+
+
+@pytest.mark.parametrize("kind", ["png", "webp"])
+@pytest.mark.parametrize("model", ["tiny", "tiny_float32"])
+def test_a_picture_of_a_seed(server: Running, model: str, kind: str) -> None:
+    answer = server.http.get(f"/models/{model}/image?seed=7&edit=pose:2.5&edit=3:-1&format={kind}")
+    assert (answer.status_code, answer.headers["content-type"]) == (200, f"image/{kind}")
+    np.testing.assert_array_equal(pixels(answer.content), editor(model).edit(7, edits={"pose": 2.5, 3: -1})[0])
+
+
+def test_a_jpeg_and_a_larger_picture(server: Running) -> None:
+    answer = server.http.get("/models/tiny/image?format=jpeg&scale=4")
+    assert answer.headers["content-type"] == "image/jpeg"
+    assert pixels(answer.content).shape == (32, 16, 3)
+
+
+def test_label_and_truncation(server: Running) -> None:
+    answer = server.http.get("/models/style_z/image?seed=3&label=2&truncation=0.5&format=png")
+    expected = editor("style_z").edit(3, label=2, truncation=0.5)[0]
+    np.testing.assert_array_equal(pixels(answer.content), expected)
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("seed=-1", "seed: "),
+        ("seed=x", "seed: "),
+        ("edit=pose", "an edit looks like pose:2.5 or 3:-1, got 'pose'"),
+        ("edit=pose:x", "an edit looks like"),
+        ("edit=pose:nan", "an edit looks like"),
+        ("edit=smile:1", "direction must be in 0..3 or a name (pose, light, direction-2, direction-3), got 'smile'"),
+        ("edit=pose:1&edit=0:1", "a direction is given twice"),
+        ("edit=pose:1&edit=pose:2", "direction pose is given twice"),
+        ("label=1", "not class-conditional"),
+        ("truncation=0.5", "truncation is no input of this model"),
+        ("sead=7", "no such parameter: 'sead'; there are edit, format, label, scale, seed, truncation"),
+        ("scale=33", "scale: "),
+        ("format=bmp", "format: "),
+    ],
+)
+def test_a_query_that_cannot_be_taken(server: Running, query: str, message: str) -> None:
+    answer = server.http.get(f"/models/tiny/image?{query}")
+    assert answer.status_code == 400
+    assert message in answer.json()["error"]
+
+
+def edit(server: Running, model: str = "tiny", **body: Any) -> np.ndarray[Any, Any]:
+    answer = server.http.post(f"/models/{model}/edit", json={"format": "png"} | body)
+    assert answer.status_code == 200, answer.text
+    return pixels(answer.content)
+
+
+def test_several_seeds_side_by_side(server: Running) -> None:
+    got = edit(server, seeds=list(range(6)), edits={"pose": 2, "3": [0, 1, 2, 3, 4, 5]})  # More than fit into one run.
+    expected = editor().edit(range(6), edits={"pose": 2, 3: [0, 1, 2, 3, 4, 5]})
+    np.testing.assert_array_equal(got, np.concatenate(list(expected), axis=1))
+
+
+@pytest.mark.parametrize(
+    ("model", "name"), [("tiny", "z"), ("style_w", "w"), ("style_w+", "codes"), ("style_pinned", "codes")]
+)
+def test_latents_and_codes(server: Running, model: str, name: str) -> None:
+    drawer = editor(model)
+    latents = np.random.default_rng(0).standard_normal((3, *drawer.info.latent_shape), np.float32)
+    expected = drawer.edit(**{name: latents}, edits={0: 2})  # type: ignore[arg-type]
+    got = edit(server, model, **{name: latents.tolist()}, edits={"0": 2})
+    np.testing.assert_array_equal(got, np.concatenate(list(expected), axis=1))
+    one = edit(server, model, **{name: latents[0].tolist()}, edits={"0": 2})
+    np.testing.assert_array_equal(one, expected[0])
+
+
+def test_a_sweep_of_edited_pictures(server: Running) -> None:
+    got = edit(server, seeds=[1, 2], edits={"light": 1.5}, sweep={"direction": "pose", "alphas": [-2, 0, 2]})
+    rows = [
+        np.concatenate([editor().edit(seed, edits={"light": 1.5, "pose": alpha})[0] for alpha in (-2, 0, 2)], axis=1)
+        for seed in (1, 2)
+    ]
+    np.testing.assert_array_equal(got, np.concatenate(rows))
+
+
+def test_a_sweep_over_the_suggested_range(server: Running) -> None:
+    expected = editor().sweep(0, direction=2)[0]
+    np.testing.assert_array_equal(edit(server, sweep={"direction": 2}), np.concatenate(list(expected), axis=1))
+
+
+@pytest.mark.parametrize("kind", ["gif", "webp"])
+def test_an_animation(server: Running, kind: str) -> None:
+    body = {"seeds": [1, 2], "sweep": {"direction": 0, "steps": 5}, "format": kind, "animate": True, "scale": 3}
+    answer = server.http.post("/models/tiny/edit", json=body)
+    assert (answer.status_code, answer.headers["content-type"]) == (200, f"image/{kind}")
+    with Image.open(io.BytesIO(answer.content)) as image:
+        assert image.size == (2 * 4 * 3, 8 * 3)
+        assert len(list(ImageSequence.Iterator(image))) == 2 * 5 - 2
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"seeds": 7, "z": [0] * 6}, "give either seed or z, got seed and z"),
+        ({"codes": [[0] * 6]}, "give either seed or z, got codes"),
+        ({"z": [0] * 5}, "z must have shape [batch, 6], got [5]"),
+        ({"z": ["a"] * 6}, "z must be lists of numbers"),
+        ({"z": [[1], [2, 3]]}, "z must be an array of numbers, got rows of unequal length"),
+        ({"z": []}, "z must have shape"),
+        ({"seeds": "7"}, "seeds"),
+        ({"seeds": list(range(257))}, "at most 256"),
+        ({"seeds": [1] * 200, "sweep": {"direction": 0, "steps": 2}}, "at most 256 pictures in a request, got 400"),
+        ({"seeds": [1] * 200, "scale": 32}, "webp cannot hold 25600x256 pixels"),
+        ({"z": [[0] * 6] * 300}, "at most 256 pictures"),
+        ({"edits": {"smile": 1}}, "direction must be in 0..3 or a name"),
+        ({"edits": {"pose": [1, 2]}}, "alpha of direction pose must be one number"),
+        ({"edits": {str(index): 1 for index in range(100)}}, "at most 64 edits of an image, got 100"),
+        ({"format": "gif"}, "gif is an animation"),
+        ({"animate": True}, "an animation needs a sweep"),
+        ({"sweep": {"direction": 9}}, "direction must be in 0..3"),
+        ({"sweep": {"direction": 0, "alphas": []}}, "sweep.alphas"),
+        ({"sead": 7}, "sead: Extra inputs are not permitted"),
+        ({"label": 1}, "not class-conditional"),
+    ],
+)
+def test_a_body_that_cannot_be_taken(server: Running, body: dict[str, Any], message: str) -> None:
+    answer = server.http.post("/models/tiny/edit", json=body)
+    assert answer.status_code == 400
+    assert message in answer.json()["error"]
+
+
+def test_too_many_pixels(server: Running) -> None:
+    answer = server.http.post("/models/style_z/edit", json={"seeds": [1] * 40, "label": 0, "scale": 32})
+    assert (answer.status_code, answer.json()["error"]) == (400, "42 million pixels are too many, at most 32 million")

@@ -1,0 +1,276 @@
+"""The process: models that do not load, the end by SIGTERM, as subprocesses of `sefa serve`."""
+
+import http.client
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import numpy as np
+import pytest
+
+import sefa_runtime.editor
+from sefa_runtime.machine import EXPORT_PACKAGES
+from sefa_runtime.server import models
+from sefa_runtime.server.models import State, parse_model
+from sefa_runtime.server.run import is_loopback
+from serving import Door, Start, infer_body, wait_until
+
+GOLDEN = Path(__file__).parents[2] / "golden"
+TINY = GOLDEN / "tiny.onnx"
+BODY = infer_body({"z": np.zeros((1, 6), np.float32)})
+# The server needs no torch; a run of its graphs takes a while here.
+PROGRAM = f"""
+import sys, time
+sys.modules.update(dict.fromkeys({EXPORT_PACKAGES!r}))
+from sefa_runtime.editor import Editor
+infer = Editor.infer
+Editor.infer = lambda self, feeds: (time.sleep(SECONDS), infer(self, feeds))[1]
+from sefa.cli import main
+main()
+"""
+
+
+@contextmanager
+def command(*arguments: str | Path, seconds: float = 0) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """`sefa serve` in a process of its own, and the address that it listens at."""
+    program = PROGRAM.replace("SECONDS", str(seconds))
+    process = subprocess.Popen(
+        [
+            sys.executable,
+            "-W",
+            "error",
+            "-c",
+            program,
+            "serve",
+            *map(str, arguments),
+            "--port",
+            "0",
+            "--provider",
+            "cpu",
+        ],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    try:
+        assert process.stderr is not None
+        line = process.stderr.readline()
+        assert line.startswith("sefa serves at http://127.0.0.1:"), line + process.stderr.read()
+        yield process, line.split()[-1]
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_what_was_asked_is_answered_after_sigterm_and_the_exit_code_is_0() -> None:
+    with command(TINY, "--max-batch", "1", seconds=1) as (process, url), httpx.Client(base_url=url) as http_client:
+        wait_until(lambda: http_client.get("/v2/health/ready").status_code == 200)
+        statuses: list[int] = []
+        threads = [
+            threading.Thread(
+                target=lambda: statuses.append(httpx.post(f"{url}/v2/models/tiny/infer", json=BODY).status_code)
+            )
+            for _ in range(3)
+        ]
+        for thread in threads:
+            thread.start()
+        # One runs, the others wait.
+        wait_until(lambda: 'sefa_waiting_images{model="tiny"} 2.0' in http_client.get("/metrics").text)
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+        ready = http_client.get("/v2/health/ready")
+        assert (ready.status_code, ready.json()) == (503, {"ready": False, "error": "the server is about to stop"})
+        assert http_client.get("/v2/health/live").json() == {"live": True}
+        late = http_client.post("/v2/models/tiny/infer", json=BODY)
+        assert (late.status_code, late.headers["retry-after"]) == (503, "1")
+        for thread in threads:
+            thread.join()
+        assert statuses == [200, 200, 200]
+        out, err = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "Traceback" not in err
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["status"] for line in lines if line["path"].endswith("infer")] == [503, 200, 200, 200]
+
+
+def test_a_second_signal_ends_it_at_once() -> None:
+    with command(TINY, seconds=2) as (process, url), httpx.Client(base_url=url) as client:
+        wait_until(lambda: client.get("/v2/health/ready").status_code == 200)
+        connection = http.client.HTTPConnection(url.removeprefix("http://"))
+        connection.request("POST", "/v2/models/tiny/infer", json.dumps(BODY), {"Content-Type": "application/json"})
+        time.sleep(0.2)
+        started = time.monotonic()
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.1)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=20)
+        assert time.monotonic() - started < 10
+        connection.close()
+    assert process.returncode == 0
+
+
+def test_it_answers_while_models_are_loaded() -> None:
+    with command(TINY, seconds=1) as (process, url), httpx.Client(base_url=url) as client:
+        ready = client.get("/v2/health/ready")
+        assert (ready.status_code, ready.json()["error"]) == (503, "model tiny is loading")
+        assert client.get("/v2/health/live").status_code == 200
+        assert client.get("/v2/models/tiny/ready").status_code == 503
+        assert client.get("/models").json()["models"][0]["state"] == "loading"
+        early = client.post("/v2/models/tiny/infer", json=BODY)
+        assert (early.status_code, early.headers["retry-after"]) == (503, "1")
+        assert client.get("/models/tiny").status_code == 503
+        assert client.get("/openapi.json").status_code == 200
+        wait_until(lambda: client.get("/v2/health/ready").status_code == 200)
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+    assert process.returncode == 0
+
+
+def test_sigterm_while_models_are_loaded() -> None:
+    with command(TINY, seconds=1) as (process, _):
+        process.send_signal(signal.SIGTERM)
+        _, err = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "Traceback" not in err
+
+
+def test_a_fault_while_loading_is_the_models_own(
+    start_once: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    load = sefa_runtime.editor.load
+
+    def failing(path: Path, *arguments: object, **options: object) -> object:
+        if path.stem == "style_w":
+            raise ZeroDivisionError
+        return load(path, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(models, "load", failing)
+    server = start_once(GOLDEN / "style_w.onnx", TINY)
+    assert (
+        server.http.get("/v2/models/style_w/ready").json()["error"].endswith("a fault of the server; its log has more")
+    )
+    assert server.http.get("/v2/models/tiny/ready").status_code == 200
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_fault_of_ours_is_a_500_with_the_requests_id(
+    start_once: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    server = start_once(TINY)
+    monkeypatch.setattr(server.models.get("tiny"), "settings", None)
+    answer = server.http.post("/v2/models/tiny/infer", json=BODY, headers={"X-Request-ID": "abc"})
+    assert (answer.status_code, answer.json()) == (500, {"error": "a fault of the server; its log has it as abc"})
+    assert answer.headers["x-request-id"] == "abc"
+    assert "request abc: POST /v2/models/tiny/infer" in caplog.text
+    assert server.http.get("/v2/health/ready").status_code == 200
+
+
+def test_a_bad_model_does_not_take_the_good_one_down(start: Start, tmp_path: Path) -> None:
+    damaged = tmp_path / "damaged.onnx"
+    damaged.write_bytes(TINY.read_bytes()[:-3000])
+    server = start(TINY, damaged, f"gone={tmp_path / 'gone.onnx'}")
+    assert server.http.get("/v2/health/ready").json() == {"ready": True}
+    assert server.http.post("/v2/models/tiny/infer", json=BODY).status_code == 200
+    for name in ("damaged", "gone"):
+        answer = server.http.get(f"/v2/models/{name}/ready")
+        assert (answer.status_code, answer.json()["ready"]) == (503, False)
+        assert answer.json()["error"].startswith(f"model {name} failed to load: ")
+        assert str(tmp_path) not in answer.text
+        refused = server.http.post(f"/v2/models/{name}/infer", json=BODY)
+        assert refused.status_code == 503
+        assert "retry-after" not in refused.headers
+        assert server.http.get(f"/models/{name}/image").status_code == 503
+    assert [model.state for model in server.models] == [State.READY, State.FAILED, State.FAILED]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([GOLDEN / "README.md"], "sefa: README: "),
+        ([GOLDEN / "gone.onnx"], "sefa: gone: "),
+        ([TINY, TINY], "are both called tiny: give one as NAME=PATH"),
+        ([f"a b={TINY}"], "a model's name has letters, digits"),
+        ([f"stats={TINY}"], "a model's name has letters, digits"),
+        ([TINY, "--max-batch", "0"], "max-batch must be in 1..4096, got 0"),
+        ([TINY, "--timeout-s", "nan"], "timeout-s must be in"),
+        ([TINY, "--host", "256.0.0.1"], "cannot listen at 256.0.0.1 port"),
+        ([TINY, "--token-file", GOLDEN / "gone"], "gone: "),
+        ([TINY, "--provider", "nonsense"], "provider must be auto or one of"),
+    ],
+)
+def test_what_cannot_be_served_is_one_line(arguments: list[str | Path], message: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "sefa.cli", "serve", *map(str, arguments), "--port", "0"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 1
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("sefa: ")
+    assert message in last
+    assert "Traceback" not in done.stderr
+
+
+def test_the_runtime_and_the_command_line_import_nothing_of_the_server() -> None:
+    program = "import sys, sefa_runtime.editor, sefa.cli; print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert not {"fastapi", "starlette", "uvicorn", "prometheus_client", "pydantic"} & set(done.stdout.split())
+
+
+def test_what_is_not_installed_is_named() -> None:
+    program = "import sys; sys.modules['fastapi'] = None; from sefa.cli import main; main()"
+    command = [sys.executable, "-c", program, "serve", str(TINY)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "sefa: serving needs fastapi, which is not installed: pip install 'sefa[serve]'\n"
+
+
+def test_an_address_that_is_taken_is_one_line(start: Start) -> None:
+    server = start(TINY)
+    done = subprocess.run(
+        [sys.executable, "-m", "sefa.cli", "serve", str(TINY), "--port", str(server.port)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == f"sefa: cannot listen at 127.0.0.1 port {server.port}: Address already in use\n"
+
+
+def test_drawing_in_parts_is_finished_before_the_end(start_once: Start, door: Door) -> None:
+    server = start_once(TINY, max_batch=2)
+    door.close()
+    statuses: list[int] = []
+    body = {"seeds": list(range(6)), "format": "png"}
+    url = f"http://{server.address}/models/tiny/edit"
+    thread = threading.Thread(target=lambda: statuses.append(httpx.post(url, json=body).status_code))
+    thread.start()
+    wait_until(lambda: server.models.get("tiny").active)
+    server.server.handle_exit(signal.SIGTERM, None)
+    wait_until(lambda: server.models.draining)
+    door.open()
+    thread.join(20)
+    assert statuses == [200]
+
+
+def test_open_to_everyone_is_said() -> None:
+    assert [is_loopback(host) for host in ("127.0.0.1", "127.1.2.3", "::1", "localhost")] == [True] * 4
+    assert [is_loopback(host) for host in ("0.0.0.0", "::", "10.0.0.1", "example.org")] == [False] * 4
+
+
+def test_names_of_models() -> None:
+    assert parse_model("a/faces.onnx") == ("faces", Path("a/faces.onnx"))
+    assert parse_model("mine=a/faces.onnx") == ("mine", Path("a/faces.onnx"))
+    assert parse_model(str(GOLDEN / "style_w+.onnx"))[0] == "style_w+"
