@@ -1,8 +1,8 @@
 """The direction bank: directions of one generator, as a file."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -13,22 +13,32 @@ from torch import Tensor
 
 from sefa.errors import BankError
 from sefa.generators import Generator
+from sefa_runtime.direction_names import name_problems
 from sefa_runtime.files import input_problem, write_whole
 
 METADATA_KEY = "sefa_bank"
-FORMAT_VERSION = 1
+# 2: what alpha counts, samples, and the origin of each direction of a merged bank. Files of format 1 are read.
+FORMAT_VERSION = 2
+ALPHA_UNITS = ("distance", "sigma")
+UNIT_TOLERANCE = 1e-3
+TENSORS = ("vectors", "eigenvalues", "edited_layers", "analysed_layers", "alpha_range")
 
 
 @dataclass(frozen=True)
 class DirectionSource:
-    """Where a bank's directions came from."""
+    """Where directions came from."""
 
     family: str
     checkpoint_sha256: str  # empty if the generator did not come from a file
     method: str
     normalize: str
-    rank: int  # of the analysed matrix A: directions beyond it change nothing
+    rank: int  # of what was analysed, the matrix A or the samples: directions beyond it change nothing
     version: str  # of sefa
+    # What alpha counts: the code's distance, or standard deviations of the sampled codes along the direction.
+    alpha_unit: str = "distance"
+    samples: int = 0  # latents that were drawn; 0: none
+    seed: int | None = None  # theirs
+    label: int | None = None  # their class; None: any
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,13 +46,16 @@ class DirectionBank:
     """K directions in a latent space of D dimensions, for a generator of L layers.
 
     Attributes:
-        vectors: Unit directions, float32 [K, D].
-        eigenvalues: λ of AᵀA, float64 [K], descending: the squared change of A·z per unit of alpha.
+        vectors: What alpha 1 adds to a code, float32 [K, D]: unit directions where alpha counts distance; where it
+            counts standard deviations, each as long as one.
+        eigenvalues: Squared change of what was analysed per unit of alpha, float64 [K], descending for each source: of
+            SeFa the eigenvalues λ of AᵀA, of GANSpace variances.
         edited_layers: Which layers' codes an edit changes, bool [K, L].
         analysed_layers: Which layers' affine weights the direction was found in, bool [K, L].
         names: K distinct names; none looks like an integer, since those are indices.
         alpha_range: Suggested least and greatest alpha, float32 [K, 2].
-        source: The generator and method.
+        source: The generator and method; of a bank that was merged of several, what `joint_source` makes of theirs.
+        origins: Each direction's own source, K of them; empty if `source` is that of all.
     """
 
     vectors: Tensor
@@ -52,6 +65,7 @@ class DirectionBank:
     names: tuple[str, ...]
     alpha_range: Tensor
     source: DirectionSource
+    origins: tuple[DirectionSource, ...] = ()
 
     def __post_init__(self) -> None:
         problems = self._problems()
@@ -65,6 +79,10 @@ class DirectionBank:
     def code_dim(self) -> int:
         """D, the length of a direction."""
         return self.vectors.shape[1]
+
+    def origin(self, index: int) -> DirectionSource:
+        """Where one direction came from."""
+        return self.origins[index] if self.origins else self.source
 
     def check_fits(self, generator: Generator) -> None:
         """Refuse a generator that the bank was not made for.
@@ -99,20 +117,26 @@ class DirectionBank:
             OSError: If the file cannot be written.
         """
         path = Path(path)
-        tensors = {
-            "vectors": self.vectors.contiguous(),
-            "eigenvalues": self.eigenvalues.contiguous(),
-            "edited_layers": self.edited_layers.contiguous(),
-            "analysed_layers": self.analysed_layers.contiguous(),
-            "alpha_range": self.alpha_range.contiguous(),
-        }
-        document = {
+        tensors = {name: tensor.contiguous() for name, tensor in self.tensors().items()}
+        write_whole(path, serialize(tensors, {METADATA_KEY: self.description()}))
+        return path
+
+    def tensors(self) -> dict[str, Tensor]:
+        """The tensors by name, as they stand in a file."""
+        return {name: getattr(self, name) for name in TENSORS}
+
+    def description(self) -> str:
+        """The rest as JSON, for `build`."""
+        document: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
             "names": list(self.names),
             "source": asdict(self.source),
         }
-        write_whole(path, serialize(tensors, {METADATA_KEY: json.dumps(document)}))
-        return path
+        if self.origins:
+            distinct = list(dict.fromkeys(self.origins))
+            document["origins"] = [asdict(source) for source in distinct]
+            document["origin_of"] = [distinct.index(source) for source in self.origins]
+        return json.dumps(document)
 
     @classmethod
     def load(cls, path: str | Path) -> "DirectionBank":
@@ -136,14 +160,30 @@ class DirectionBank:
         if METADATA_KEY not in metadata:
             raise BankError(f"{path}: a safetensors file, but not a direction bank made by `sefa factorize`")
         try:
-            document = json.loads(metadata[METADATA_KEY])
-            if document["format_version"] != FORMAT_VERSION:
-                raise BankError(f"a bank of format {document['format_version']}, this sefa reads {FORMAT_VERSION}")
-            return cls(names=tuple(document["names"]), source=_source(document["source"]), **tensors)
-        except (ValueError, KeyError, TypeError) as error:
-            raise BankError(f"{path}: damaged direction bank ({error})") from error
+            return cls.build(metadata[METADATA_KEY], tensors)
         except BankError as error:
-            raise BankError(f"{path}: {error}") from error
+            raise BankError(f"{path}: {error}") from error.__cause__
+
+    @classmethod
+    def build(cls, description: str, tensors: Mapping[str, Tensor]) -> "DirectionBank":
+        """Put together what `description` and `tensors` gave.
+
+        Raises:
+            BankError: If they are not a bank's.
+        """
+        try:
+            document = json.loads(description)
+            version = document["format_version"]
+            if version not in (1, FORMAT_VERSION):
+                raise BankError(f"a bank of format {version}, this sefa reads 1 and {FORMAT_VERSION}")
+            return cls(
+                names=tuple(document["names"]),
+                source=_source(document["source"], version),
+                origins=_origins(document, version),
+                **tensors,
+            )
+        except (ValueError, KeyError, TypeError, IndexError) as error:
+            raise BankError(f"damaged direction bank ({error})") from error
 
     def _problems(self) -> list[str]:
         count = len(self.names)
@@ -166,40 +206,82 @@ class DirectionBank:
                 problems.append(f"{name} has NaN or infinite values")
         if not count:
             problems.append("no directions")
-        problems += [f"{name!r} is not a name" for name in self.names if not is_name(name)]
+        problems += name_problems(self.names)
+        if len(self.origins) not in (0, count):
+            problems.append(f"{len(self.origins)} origins of {count} directions")
         if problems:
             return problems
-        if len(set(self.names)) != count:
-            problems.append("two directions have the same name")
         if self.edited_layers.shape != self.analysed_layers.shape:
             problems.append("edited_layers and analysed_layers differ in shape")
-        if not torch.allclose(self.vectors.norm(dim=1), torch.ones(count), atol=1e-3):
-            problems.append("vectors are not of unit length")
+        problems += self._length_problems()
         if (self.eigenvalues < 0).any():
             problems.append("eigenvalues are negative")
         if (self.alpha_range[:, 0] >= self.alpha_range[:, 1]).any():
             problems.append("alpha_range is not from low to high")
         return problems
 
+    def _length_problems(self) -> list[str]:
+        problems = []
+        lengths = self.vectors.norm(dim=1).tolist()
+        origins = [self.origin(index) for index in range(len(self))]
+        for unit in sorted({origin.alpha_unit for origin in origins} - set(ALPHA_UNITS)):
+            problems.append(f"alpha_unit is {unit!r}")
+        if any(
+            origin.alpha_unit == "distance" and abs(length - 1) > UNIT_TOLERANCE
+            for origin, length in zip(origins, lengths, strict=True)
+        ):
+            problems.append("vectors are not of unit length")
+        if min(lengths) == 0:
+            problems.append("a vector is zero")
+        if any(
+            (origin.family, origin.checkpoint_sha256) != (self.source.family, self.source.checkpoint_sha256)
+            for origin in origins
+        ):
+            problems.append("directions are of different generators")
+        return problems
 
-def is_name(name: object) -> bool:
-    """Whether `name` can name a direction: text that `0=2.5` style options cannot mistake for an index."""
-    if not isinstance(name, str) or not name or name != name.strip() or not name.isprintable():
-        return False
-    if "=" in name or ":" in name:
-        return False
-    try:
-        int(name)
-    except ValueError:
-        return True
-    return False
+
+def joint_source(sources: Sequence[DirectionSource]) -> DirectionSource:
+    """What several sources of one generator have in common; where they differ, all values, or none.
+
+    `rank` is the smallest, `samples` the largest.
+    """
+    distinct = list(dict.fromkeys(sources))
+    if len(distinct) == 1:
+        return distinct[0]
+    seeds, labels = {source.seed for source in distinct}, {source.label for source in distinct}
+    return DirectionSource(
+        family=distinct[0].family,
+        checkpoint_sha256=distinct[0].checkpoint_sha256,
+        method=_joined(source.method for source in distinct),
+        normalize=_joined(source.normalize for source in distinct),
+        rank=min(source.rank for source in distinct),
+        version=_joined(source.version for source in distinct),
+        alpha_unit=_joined(source.alpha_unit for source in distinct),
+        samples=max(source.samples for source in distinct),
+        seed=seeds.pop() if len(seeds) == 1 else None,
+        label=labels.pop() if len(labels) == 1 else None,
+    )
 
 
-def _source(document: dict[str, Any]) -> DirectionSource:
-    names = {field.name for field in fields(DirectionSource)}
-    if set(document) != names:
-        raise ValueError(f"source has unexpected or missing fields {sorted(set(document) ^ names)}")
-    for field in fields(DirectionSource):
-        if type(document[field.name]) is not field.type:
-            raise ValueError(f"source's {field.name} is {document[field.name]!r}")
+def _joined(texts: Iterable[str]) -> str:
+    return " + ".join(dict.fromkeys(texts))
+
+
+def _origins(document: Mapping[str, Any], version: int) -> tuple[DirectionSource, ...]:
+    if "origins" not in document:
+        return ()
+    distinct = [_source(source, version) for source in document["origins"]]
+    return tuple(distinct[index] for index in document["origin_of"])
+
+
+def _source(document: dict[str, Any], version: int) -> DirectionSource:
+    known = {field.name: field for field in fields(DirectionSource)}
+    expected = {name for name, field in known.items() if version > 1 or field.default is MISSING}
+    if set(document) != expected:
+        raise ValueError(f"source has unexpected or missing fields {sorted(set(document) ^ expected)}")
+    for name, value in document.items():
+        kind: Any = known[name].type
+        if isinstance(value, bool) or not isinstance(value, kind):
+            raise ValueError(f"source's {name} is {value!r}")
     return DirectionSource(**document)

@@ -1,7 +1,9 @@
-"""SeFa: closed-form factorization of latent semantics.
+"""Finding a generator's directions: SeFa, closed-form factorization of latent semantics; or GANSpace.
 
 Source: Shen & Zhou, "Closed-Form Factorization of Latent Semantics in GANs", CVPR 2021, arXiv 2007.06600.
 """
+
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -9,10 +11,13 @@ from torch.nn import functional as F
 
 from sefa.bank import DirectionBank, DirectionSource
 from sefa.errors import ArgumentError
+from sefa.ganspace import DEFAULT_SAMPLES, principal_components
 from sefa.generators import Generator
 from sefa.layers import LayerSpec, parse_layers
+from sefa.spectrum import eigenpairs, zero_level
 from sefa_runtime.version import VERSION
 
+METHODS = ("sefa", "ganspace")
 NORMALIZATIONS = ("none", "rows")
 DEFAULT_TOP = 16
 # Three standard deviations of a latent's component: beyond it the generator has seen next to no sample in training.
@@ -24,38 +29,51 @@ def factorize(
     layers: LayerSpec = "all",
     edit_layers: LayerSpec | None = None,
     top: int | None = None,
+    method: str = "sefa",
     normalize: str = "none",
+    samples: int | None = None,
+    seed: int | None = None,
+    label: int | None = None,
+    progress: Callable[[float], None] | None = None,
 ) -> DirectionBank:
-    """Find the directions that move a generator's first transforms most.
+    """Find the directions that move a generator most.
 
-    Runs on the device the generator is on; needs no data and draws no samples.
+    `sefa` reads them from the weights of the first transforms, in closed form: it needs no data and draws no samples.
+    `ganspace` takes the principal components of what random latents become, see `sefa.ganspace`. The difference for an
+    edit: alpha is a distance in the latent space with `sefa`, and counts standard deviations with `ganspace`.
+
+    Runs on the device the generator is on.
 
     Args:
         generator: The generator.
-        layers: The layers whose affine weights are analysed, stacked: see `parse_layers`. Where z is split between the
-            layers, each is analysed alone, and the directions of all are ranked together.
+        layers: The layers that are analysed together: see `parse_layers`. Where z is split between the layers, each is
+            analysed alone, and the directions of all are ranked together. With `ganspace` the style codes of a StyleGAN
+            are the same for all layers, and this only says which an edit touches.
         edit_layers: The layers an edit touches; None: those that the direction was found in, or every one of a
             BigGAN-deep, whose layers all read z itself.
         top: How many directions; None: 16, or as many as the latent has components if those are fewer.
+        method: `sefa` or `ganspace`.
         normalize: `none` is the paper; `rows` scales each row of A to unit length first, as the authors' released code
-            does, which gives different directions.
+            does, which gives different directions. Only of `sefa`.
+        samples: How many latents `ganspace` draws; None: 50,000.
+        seed: Of these latents; None: 0. The same seed gives the same latents on every machine.
+        label: The class of these latents; None: any class, each as likely as the others.
+        progress: Called with the share of the samples that is done, 0 to 1.
 
     Returns:
         The directions, strongest first, and where they came from.
 
     Raises:
-        ArgumentError: If a layer is unknown, `top` is not in 1..code_dim, `normalize` is unknown, or the weights are
-            not finite.
+        ArgumentError: If a layer is unknown, `top` is not in 1..code_dim, an option is unknown or not one of the
+            method's, or the weights are not finite.
     """
     analysed = parse_layers(layers, generator.num_layers, generator.default_layers)
     if edit_layers is None and generator.edits_all_layers:
         edit_layers = range(generator.num_layers)
     edited = None if edit_layers is None else parse_layers(edit_layers, generator.num_layers, generator.default_layers)
-    if normalize not in NORMALIZATIONS:
-        raise ArgumentError(f"normalize must be none or rows, got {normalize!r}")
     if top is not None and type(top) is not int:
         raise ArgumentError(f"top must be an integer, got {top!r}")
-    affines = [affine[:, : generator.latent_dim] for affine in generator.affines()]
+    _check_options(method, normalize, samples, seed, label)
     # Layers that each read a part of z of their own make A block-diagonal: its eigenvectors are those of the blocks.
     blocks = [analysed] if generator.layers_share_latent else [(layer,) for layer in analysed]
     available = generator.latent_dim * len(blocks)
@@ -63,13 +81,18 @@ def factorize(
         top = min(DEFAULT_TOP, available)
     if not 1 <= top <= available:
         raise ArgumentError(f"top must be in 1..{available}, the latent's size, got {top}")
-    found = [_factorize_block(torch.cat([affines[layer] for layer in block]), normalize) for block in blocks]
+    found: Sequence[tuple[Tensor, Tensor]]
+    if method == "sefa":
+        affines = [affine[:, : generator.latent_dim] for affine in generator.affines()]
+        found = [_factorize_block(torch.cat([affines[layer] for layer in block]), normalize) for block in blocks]
+        samples = 0
+    else:
+        samples, seed = DEFAULT_SAMPLES if samples is None else samples, 0 if seed is None else seed
+        found = principal_components(generator, blocks, samples, seed, label, progress)
     eigenvalues, order = torch.cat([values for _, values in found]).sort(descending=True, stable=True)
     vectors = torch.cat([vectors for vectors, _ in found])[order[:top]]
     vectors = F.pad(vectors, (0, generator.code_dim - generator.latent_dim))  # No direction changes the class.
     own = [blocks[index // generator.latent_dim] for index in order[:top].tolist()]
-    # Weights are stored in float32: singular values below its rounding are zeros.
-    zero = (generator.latent_dim * torch.finfo(torch.float32).eps) ** 2 * float(eigenvalues[0])
     return DirectionBank(
         vectors=vectors.float().cpu(),
         eigenvalues=eigenvalues[:top].cpu(),
@@ -80,12 +103,30 @@ def factorize(
         source=DirectionSource(
             family=generator.family,
             checkpoint_sha256=generator.source_sha256,
-            method="sefa",
+            method=method,
             normalize=normalize,
-            rank=int((eigenvalues > zero).sum()),
+            rank=int((eigenvalues > zero_level(eigenvalues, generator.latent_dim)).sum()),
             version=VERSION,
+            alpha_unit="distance" if method == "sefa" else "sigma",
+            samples=samples,
+            seed=seed,
+            label=label,
         ),
     )
+
+
+def _check_options(method: str, normalize: str, samples: int | None, seed: int | None, label: int | None) -> None:
+    """Refuse options that are unknown, or without meaning for the method."""
+    if method not in METHODS:
+        raise ArgumentError(f"method must be sefa or ganspace, got {method!r}")
+    if normalize not in NORMALIZATIONS:
+        raise ArgumentError(f"normalize must be none or rows, got {normalize!r}")
+    if method == "ganspace" and normalize != "none":
+        raise ArgumentError(f"normalize={normalize} scales weights, which ganspace does not analyse: leave it out")
+    given = {"samples": samples, "seed": seed, "label": label}
+    inapt = [name for name, value in given.items() if value is not None]
+    if method == "sefa" and inapt:
+        raise ArgumentError(f"{inapt[0]} is an option of ganspace: sefa draws no samples")
 
 
 def _factorize_block(A: Tensor, normalize: str) -> tuple[Tensor, Tensor]:
@@ -121,11 +162,8 @@ def principal_directions(weight: Tensor, k: int) -> tuple[Tensor, Tensor]:
     A = weight.double()
     if not A.isfinite().all():
         raise ArgumentError("the affine weight has NaN or infinite values")
-    eigenvalues, eigenvectors = torch.linalg.eigh(A.T @ A)  # ascending; eigenvectors in columns
-    eigenvalues = eigenvalues.flip(0)[:k].clamp_min(0.0)  # Rounding can leave a zero slightly negative.
-    directions = eigenvectors.flip(1).T[:k]  # [k, latent_dim]
-    peak = directions.abs().argmax(dim=1, keepdim=True)
-    return (directions * directions.gather(1, peak).sign()).contiguous(), eigenvalues
+    directions, eigenvalues = eigenpairs(A.T @ A)
+    return directions[:k], eigenvalues[:k]
 
 
 def _mask(layers: list[tuple[int, ...]], num_layers: int) -> Tensor:

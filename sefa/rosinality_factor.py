@@ -1,4 +1,4 @@
-"""The directions that rosinality's stylegan2-pytorch found, as a direction bank."""
+"""The directions that rosinality's stylegan2-pytorch found, as a direction bank; and a bank as its `factor.pt`."""
 
 from pathlib import Path
 
@@ -10,6 +10,8 @@ from sefa.checkpoints.reading import read
 from sefa.errors import ArgumentError, BankError, CheckpointError
 from sefa.factorization import ALPHA_RANGE
 from sefa.generators import Generator, StyleGAN2
+from sefa.spectrum import zero_level
+from sefa_runtime.files import replacing
 from sefa_runtime.version import VERSION
 
 ENTRY = "eigvec"
@@ -34,18 +36,20 @@ def import_factor(path: str | Path, generator: Generator) -> DirectionBank:
         ArgumentError: If the generator is no StyleGAN2.
     """
     path = Path(path)
-    if not isinstance(generator, StyleGAN2):
-        raise ArgumentError(f"these are directions of a StyleGAN2, not of a {generator.family}")
     try:
         content = read(path).content
     except CheckpointError as error:
         raise BankError(f"{path}: {error}") from error.__cause__
     columns = content.get(ENTRY) if isinstance(content, dict) else None
+    if not isinstance(columns, Tensor):
+        raise BankError(f"{path}: it has no matrix {ENTRY}; a factor.pt of stylegan2-pytorch was expected")
+    if not isinstance(generator, StyleGAN2):
+        raise ArgumentError(f"{path}: these are directions of a StyleGAN2, not of a {generator.family}")
     vectors = _directions(columns, generator.code_dim, path)
     affines = [*generator.conv_affines(), generator.rgb_affines()[0]]
     A = torch.cat([affine.weight.detach().cpu().double() for affine in affines])
     eigenvalues = (A @ vectors.double().T).square().sum(dim=0)
-    zero = (generator.code_dim * torch.finfo(torch.float32).eps) ** 2 * float(eigenvalues.max())
+    zero = zero_level(eigenvalues.max()[None], generator.code_dim)
     analysed = torch.arange(generator.num_layers) < len(affines) - 1
     return DirectionBank(
         vectors=vectors,
@@ -65,10 +69,34 @@ def import_factor(path: str | Path, generator: Generator) -> DirectionBank:
     )
 
 
-def _directions(columns: object, code_dim: int, path: Path) -> Tensor:
+def export_factor(bank: DirectionBank, path: str | Path, checkpoint: str = "") -> Path:
+    """Write directions for `apply_factor.py`.
+
+    Args:
+        bank: Directions of a StyleGAN2 that edit all layers, as that script does.
+        path: The file to write.
+        checkpoint: What its entry `ckpt` shall say: where the script finds the generator, unless it is told.
+
+    Raises:
+        BankError: If a direction does not edit all layers, or alpha does not count distance, for which the file has no
+            place; or the bank is not of a StyleGAN2.
+        OSError: If the file cannot be written.
+    """
+    path = Path(path)
+    if bank.source.family != StyleGAN2.family:
+        raise BankError(f"factor.pt is for directions of a StyleGAN2, these are of a {bank.source.family}")
+    for index, name in enumerate(bank.names):
+        if not bank.edited_layers[index].all():
+            raise BankError(f"factor.pt is for directions that edit all layers: {name} does not")
+        if bank.origin(index).alpha_unit != "distance":
+            raise BankError(f"factor.pt is for alphas that are distances: of {name} they count standard deviations")
+    with replacing(path) as partial:
+        torch.save({"ckpt": checkpoint, ENTRY: bank.vectors.T.contiguous()}, partial)
+    return path
+
+
+def _directions(columns: Tensor, code_dim: int, path: Path) -> Tensor:
     """Rows of unit length, float32 [K, D]."""
-    if not isinstance(columns, Tensor):
-        raise BankError(f"{path}: it has no matrix {ENTRY}; a factor.pt of stylegan2-pytorch was expected")
     if columns.ndim != 2 or columns.shape[0] != code_dim or not columns.is_floating_point():
         raise BankError(
             f"{path}: its {ENTRY} has shape {list(columns.shape)}, this generator's w has {code_dim} entries"

@@ -1,4 +1,4 @@
-"""Walking through a protobuf message without its description: a sequence of (field number, wire type, value).
+"""Protobuf messages without their descriptions: a sequence of (field number, wire type, value) to walk or append to.
 
 Source: protobuf's encoding, protobuf.dev/programming-guides/encoding.
 """
@@ -66,3 +66,16 @@ def read_varint(file: BinaryIO) -> int:
         if byte[0] < 0x80:
             return value
     raise ValueError("a varint of more than ten bytes")
+
+
+def bytes_field(number: int, content: bytes) -> bytes:
+    """A field of bytes, text or a message, encoded."""
+    return _varint(number << 3 | BYTES) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value >= 0x80:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    return bytes([*encoded, value])

@@ -1,5 +1,7 @@
 """sefa factorize: checkpoint to direction bank."""
 
+from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -27,7 +29,7 @@ from sefa.cli.options import (
     NumClassesOption,
     TopOption,
 )
-from sefa.cli.output import print_json, print_table, working
+from sefa.cli.output import Cell, print_json, print_table, progress_bar, working
 from sefa.errors import ArgumentError
 from sefa_runtime.files import check_output, input_problem
 
@@ -36,13 +38,66 @@ if TYPE_CHECKING:
     from sefa.generators import Generator
 
 
+class Method(StrEnum):
+    """How directions are found."""
+
+    SEFA = "sefa"
+    GANSPACE = "ganspace"
+
+
+MethodOption = Annotated[
+    Method,
+    typer.Option(
+        help="[b]sefa[/b] reads the directions from the weights; [b]ganspace[/b] takes the principal components of "
+        "sampled style codes or first activations, and counts alpha in standard deviations."
+    ),
+]
+SamplesOption = Annotated[
+    int | None,
+    typer.Option("--samples", metavar="N", help="Latents that ganspace draws.", show_default="50000"),
+]
+SampleSeedOption = Annotated[
+    int | None, typer.Option("--seed", metavar="S", help="Of the latents that ganspace draws.", show_default="0")
+]
+SampleLabelOption = Annotated[
+    int | None,
+    typer.Option(
+        "--label", metavar="CLASS", help="Class of the latents that ganspace draws.", show_default="any, evenly"
+    ),
+]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """How directions are to be found: the options that `factorize` and `export` share."""
+
+    layers: str = "all"
+    edit_layers: str | None = None
+    top: int | None = None
+    method: Method = Method.SEFA
+    normalize: Normalize = Normalize.NONE
+    samples: int | None = None
+    seed: int | None = None
+    label: int | None = None
+
+    @property
+    def given(self) -> list[str]:
+        """Names of the options that were given."""
+        default = Finding()
+        return [f"--{name.replace('_', '-')}" for name, value in vars(self).items() if value != getattr(default, name)]
+
+
 def factorize(
     checkpoint: CheckpointArgument,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="BANK", help="A .safetensors file to write.")],
     layers: LayersOption = "all",
     edit_layers: EditLayersOption = None,
     top: TopOption = None,
+    method: MethodOption = Method.SEFA,
     normalize: NormalizeOption = Normalize.NONE,
+    samples: SamplesOption = None,
+    seed: SampleSeedOption = None,
+    label: SampleLabelOption = None,
     num_classes: NumClassesOption = None,
     weights: WeightsOption = None,
     kwargs: KwargsOption = None,
@@ -56,13 +111,14 @@ def factorize(
 
     They are the unit eigenvectors of AᵀA with the largest eigenvalues, where A is the first transform that the latent
     meets. No data and no training: this takes well under a second. Look at what they do with [b]sefa export[/b] and
-    [b]sefa sweep[/b].
+    [b]sefa sweep[/b]; give them names with [b]sefa name[/b]. [b]--method ganspace[/b] draws samples instead.
     """
     check_output(output, checkpoint, weights)
     custom = CustomOptions(weights, kwargs, latent_dim, label_input, image_range)
     with working("Loading the checkpoint"):
         generator, layers = load_any(checkpoint, device, layers, custom, num_classes=num_classes)
-    bank = find_directions(generator, layers, edit_layers, top, normalize)
+    finding = Finding(layers, edit_layers, top, method, normalize, samples, seed, label)
+    bank = find_directions(generator, finding)
     bank.save(output)
     if json:
         print_json(
@@ -128,32 +184,35 @@ def _choose_device(device: Device) -> str:
     return "cuda" if device != Device.CPU and torch.cuda.is_available() else "cpu"
 
 
-def find_directions(
-    generator: "Generator", layers: str, edit_layers: str | None, top: int | None, normalize: Normalize
-) -> "DirectionBank":
+def find_directions(generator: "Generator", finding: Finding) -> "DirectionBank":
     """Factorize, and warn of directions that change nothing."""
     from sefa.factorization import factorize
 
-    bank = factorize(generator, layers, edit_layers, top, normalize.value)
+    options = {**vars(finding), "method": finding.method.value, "normalize": finding.normalize.value}
+    if finding.method == Method.SEFA:
+        bank = factorize(generator, **options)
+    else:
+        with progress_bar("Sampling") as show:
+            bank = factorize(generator, **options, progress=show)
     if bank.source.rank < len(bank):
         typer.echo(
-            f"sefa: warning: A has rank {bank.source.rank}: directions from {bank.source.rank} on change nothing",
+            f"sefa: warning: the rank is {bank.source.rank}: directions from {bank.source.rank} on change nothing",
             err=True,
         )
     return bank
 
 
 def print_directions(bank: "DirectionBank") -> None:
-    """Print a table of the directions, with each one's strength relative to the strongest."""
-    strength = (bank.eigenvalues / bank.eigenvalues[0].clamp_min(1e-300)).sqrt()
-    rows = [
-        (
-            index,
-            name,
-            f"{bank.eigenvalues[index]:.4g}",
-            "█" * max(1, round(20 * float(strength[index]))),
-            f"{bank.alpha_range[index, 0]:g} to {bank.alpha_range[index, 1]:g}",
-        )
-        for index, name in enumerate(bank.names)
-    ]
+    """Print a table of the directions, with each one's strength relative to the strongest of its source."""
+    strongest = {bank.origin(index): 0.0 for index in range(len(bank))}
+    for index, eigenvalue in enumerate(bank.eigenvalues.tolist()):
+        strongest[bank.origin(index)] = max(strongest[bank.origin(index)], eigenvalue)
+    rows = []
+    for index, name in enumerate(bank.names):
+        origin, eigenvalue = bank.origin(index), float(bank.eigenvalues[index])
+        strength = (eigenvalue / strongest[origin]) ** 0.5 if strongest[origin] else 0.0
+        low, high = bank.alpha_range[index].tolist()
+        unit = " σ" if origin.alpha_unit == "sigma" else ""
+        cells: tuple[Cell, ...] = (index, name, f"{eigenvalue:.4g}", "█" * max(1, round(20 * strength)))
+        rows.append((*cells, f"{low:g} to {high:g}{unit}"))
     print_table(("index", "name", "eigenvalue", "strength", "alpha"), rows)

@@ -86,7 +86,7 @@ def test_a_truncated_bank_is_refused(bank: DirectionBank, tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"format_version": 2}, "a bank of format 2, this sefa reads 1"),
+        ({"format_version": 3}, "a bank of format 3, this sefa reads 1 and 2"),
         ({"names": ["a", "b", "c"]}, "vectors is .* \\[4, 20\\]"),
         ({"names": ["a", "b", "c", "c"]}, "two directions have the same name"),
         ({"names": ["a", "b", "c", "7"]}, "'7' is not a name"),
@@ -132,3 +132,44 @@ def test_values_that_are_not_finite_are_refused(bank: DirectionBank) -> None:
 def test_a_name_that_could_be_mistaken_is_refused(bank: DirectionBank, name: str) -> None:
     with pytest.raises(BankError, match="is not a name"):
         replace(bank, names=("a", "b", "c", name))
+
+
+def test_a_bank_of_format_1_is_read(bank: DirectionBank, tmp_path: Path) -> None:
+    path = bank.save(tmp_path / "bank.safetensors")
+    source = bank.source
+    document = {
+        "format_version": 1,
+        "names": list(bank.names),
+        "source": {
+            "family": source.family,
+            "checkpoint_sha256": source.checkpoint_sha256,
+            "method": "sefa",
+            "normalize": "none",
+            "rank": 20,
+            "version": "0.1.0",
+        },
+    }
+    save_file(load_file(path), path, {METADATA_KEY: json.dumps(document)})
+    old = DirectionBank.load(path)
+    assert old.source == replace(source, version="0.1.0")
+    assert old.source.alpha_unit == "distance"
+    torch.testing.assert_close(old.vectors, bank.vectors, rtol=0, atol=0)
+
+
+def test_each_direction_may_have_an_origin_of_its_own(bank: DirectionBank, tmp_path: Path) -> None:
+    sampled = replace(bank.source, method="ganspace", alpha_unit="sigma", samples=5000, seed=3, label=1)
+    lengths = torch.tensor([[1.0], [1.0], [0.2], [3.0]])
+    mixed = replace(bank, vectors=bank.vectors * lengths, origins=(bank.source, bank.source, sampled, sampled))
+    again = DirectionBank.load(mixed.save(tmp_path / "bank.safetensors"))
+    assert again.origins == mixed.origins
+    assert again.origin(3).seed == 3
+    with pytest.raises(BankError, match="not of unit length"):
+        replace(mixed, origins=())
+    with pytest.raises(BankError, match="2 origins of 4 directions"):
+        replace(mixed, origins=mixed.origins[:2])
+    with pytest.raises(BankError, match="different generators"):
+        replace(mixed, origins=(*mixed.origins[:3], replace(sampled, family="pggan")))
+    with pytest.raises(BankError, match="alpha_unit is 'miles'"):
+        replace(mixed, origins=(*mixed.origins[:3], replace(sampled, alpha_unit="miles")))
+    with pytest.raises(BankError, match="a vector is zero"):
+        replace(mixed, vectors=mixed.vectors * torch.tensor([[1.0], [1.0], [1.0], [0.0]]))

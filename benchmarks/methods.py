@@ -1,0 +1,151 @@
+"""SeFa against GANSpace, side by side: python benchmarks/methods.py [-o RECORD.json]
+
+On the trained generator of faces of the demo, a DCGAN, and on a StyleGAN2 of configuration F's sizes for 256x256, whose
+weights are random: its times and memory are those of a trained one, its directions mean nothing. What
+`sefa compare-methods` measures, and besides GANSpace as its authors compute it: scikit-learn's IncrementalPCA, of 80
+components and in batches of 2000, of the first layer's outputs or of w, from the same latents, and for the DCGAN a
+least-squares fit back to z. Each generator has a process of its own.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.decomposition import IncrementalPCA
+
+import sefa
+from sefa.demo import find_faces
+from sefa.generators import DCGAN
+from sefa.method_comparison import compare_methods
+from sefa.peak_memory import peak_memory
+from sefa.subspaces import principal_angles
+from sefa_runtime.files import write_whole
+from sefa_runtime.machine import describe_machine, describe_versions
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from stylegan2_files import Spec, genforce_state, random_tensors
+
+CONFIG_F = Spec(channels=(512, 512, 512, 512, 512, 256, 128), w_dim=512, z_dim=512, widths=(512,) * 8, clamp=256.0)
+TOP, COMPONENTS, BATCH, CHUNK = 8, 80, 2000, 1000
+# Of the faces' 8192 outputs a batch takes many seconds.
+SAMPLES = {"faces": 50_000, "stylegan2": 50_000}
+AUTHORS_SAMPLES = {"faces": 10_000, "stylegan2": 50_000}
+IMAGES = {"faces": 16, "stylegan2": 2}
+
+
+def main() -> None:
+    """Measure, print, and write the record."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--measure", choices=list(SAMPLES), help=argparse.SUPPRESS)  # for the fresh processes
+    arguments = parser.parse_args()
+    if arguments.measure is not None:
+        print(json.dumps(measure(arguments.measure)))
+        return
+    results = {}
+    for name in SAMPLES:
+        command = [sys.executable, __file__, "--measure", name]
+        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+        results[name] = json.loads(done.stdout)
+    record = {
+        "what": "finding the first 8 directions with SeFa, from the weights, and with GANSpace, from samples",
+        "results": results,
+        "machine": describe_machine(),
+        "versions": describe_versions() | {"torch": str(torch.__version__)},
+    }
+    print(json.dumps(record, indent=2))
+    for name, result in results.items():
+        assert result["authors_over_sefa"] > 100, f"{name}: only {result['authors_over_sefa']} times as fast"
+    if arguments.output is not None:
+        write_whole(arguments.output, (json.dumps(record, indent=2) + "\n").encode())
+
+
+def measure(name: str) -> dict[str, Any]:
+    """Everything of one generator."""
+    with tempfile.TemporaryDirectory() as folder:
+        generator = load(name, Path(folder))
+    comparison = compare_methods(generator, top=TOP, samples=SAMPLES[name], images=IMAGES[name]).to_dict()
+    samples = AUTHORS_SAMPLES[name]
+    with peak_memory(torch.device("cpu")) as peak:
+        started = time.perf_counter()
+        directions = authors_ganspace(generator, samples)
+        seconds = time.perf_counter() - started
+    exact = sefa.factorize(generator, top=TOP, method="ganspace", samples=samples)
+    angles = principal_angles(exact.vectors, torch.from_numpy(directions[:TOP]))
+    sefa_seconds = comparison["methods"][0]["seconds"]
+    return {
+        "generator": comparison["generator"],
+        "threads": comparison["threads"],
+        "top": TOP,
+        "images": comparison["images"],
+        "methods": [rounded(method) for method in comparison["methods"]],
+        "authors_way": {
+            "samples": samples,
+            "seconds": round(seconds, 1),
+            "peak_mib": None if peak.bytes is None else round(peak.bytes / 2**20),
+            "angle_to_exact_deg": round(float(angles.max().rad2deg()), 3),
+        },
+        "agreements": [
+            {key: np.round(value, 3).tolist() if key != "a" and key != "b" else value for key, value in pair.items()}
+            for pair in comparison["agreements"]
+        ],
+        "chance": round(comparison["chance"], 4),
+        "ganspace_over_sefa": round(comparison["sefa_is_faster"], 1),
+        "authors_over_sefa": round(seconds / sefa_seconds),
+    }
+
+
+def load(name: str, folder: Path) -> sefa.Generator:
+    """The generator."""
+    if name == "faces":
+        return sefa.load(find_faces())
+    torch.save({"generator_smooth": genforce_state(CONFIG_F, random_tensors(CONFIG_F))}, folder / "stylegan2.pth")
+    return sefa.load(folder / "stylegan2.pth")
+
+
+@torch.no_grad()
+def authors_ganspace(generator: sefa.Generator, samples: int) -> np.ndarray[Any, np.dtype[Any]]:
+    """Components of the latent, unit rows [COMPONENTS, D]."""
+    random = torch.Generator().manual_seed(0)
+    z = torch.cat([torch.randn(CHUNK, generator.z_dim, generator=random) for _ in range(samples // CHUNK)])
+    pca = IncrementalPCA(COMPONENTS)
+    batches = torch.split(z, BATCH)
+    for batch in batches:
+        pca.partial_fit(activations(generator, batch))
+    if not isinstance(generator, DCGAN):
+        return np.asarray(pca.components_)
+    coordinates = [pca.transform(activations(generator, batch)) for batch in batches]
+    scaled = np.concatenate(coordinates) / np.sqrt(pca.explained_variance_)
+    directions: np.ndarray[Any, np.dtype[Any]] = np.linalg.lstsq(scaled, z.numpy(), rcond=None)[0]
+    return np.asarray(directions / np.linalg.norm(directions, axis=1, keepdims=True))
+
+
+def activations(generator: sefa.Generator, z: torch.Tensor) -> np.ndarray[Any, np.dtype[Any]]:
+    """What is analysed, [N, features]."""
+    if isinstance(generator, DCGAN):
+        output: torch.Tensor = generator.convs[0](z[:, :, None, None])
+        return output.flatten(1).numpy()
+    return generator.encode(z)[:, 0].numpy()
+
+
+def rounded(method: dict[str, Any]) -> dict[str, Any]:
+    """One method's measurements with as many digits as they are worth."""
+    peak, seconds = method["peak_bytes"], method["seconds"]
+    return {
+        "name": method["name"],
+        "samples": method["samples"],
+        "seconds": None if seconds is None else round(seconds, 4),
+        "peak_mib": None if peak is None else round(peak / 2**20, 1),
+        "change": [round(change, 2) for change in method["change"]],
+    }
+
+
+if __name__ == "__main__":
+    main()

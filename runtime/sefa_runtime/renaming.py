@@ -1,0 +1,122 @@
+"""Other names and alpha ranges for the directions inside an exported ONNX model.
+
+Only the description behind graph and weights is written anew; these stay byte for byte, with their checksum.
+"""
+
+import hashlib
+import math
+import shutil
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+
+from sefa_runtime.direction_names import name_problems
+from sefa_runtime.errors import InputError, ModelFileError
+from sefa_runtime.exported import (
+    KEY,
+    METADATA_PROPS,
+    VALUE,
+    check_payload,
+    is_onnx,
+    is_pt2,
+    is_torchscript,
+    metadata_entry,
+    read_info,
+)
+from sefa_runtime.files import replacing
+from sefa_runtime.model_info import CHECKSUM_KEY, METADATA_KEY, ModelInfo, Payload
+from sefa_runtime.protobuf import BYTES, bytes_field, fields
+
+
+def rename_directions(
+    path: str | Path,
+    names: Mapping[int, str],
+    alpha_ranges: Mapping[int, tuple[float, float]] | None = None,
+    output: str | Path | None = None,
+) -> ModelInfo:
+    """Give directions of an exported ONNX model other names or suggested ranges.
+
+    Needs neither onnx nor torch. The file appears whole or stays as it was.
+
+    Args:
+        path: The model.
+        names: New names by index; all are given at once, so that two may be swapped.
+        alpha_ranges: New suggested least and greatest alpha by index.
+        output: Where to write; None: in place.
+
+    Returns:
+        The new description.
+
+    Raises:
+        ModelFileError: If the model is missing, damaged, or no ONNX file of `sefa export`.
+        InputError: If an index is out of range, or a name or range cannot be one; or if the model's weights are in a
+            file beside it and `output` is elsewhere.
+        OSError: If the file cannot be written.
+    """
+    path = Path(path)
+    info = read_info(path)
+    if not is_onnx(path) or info.payload is None:
+        kind = "TorchScript" if is_torchscript(path) else ".pt2" if is_pt2(path) else "other"
+        raise ModelFileError(
+            f"{path}: only ONNX models can be renamed, this is a {kind} file: name the directions in the bank, and "
+            "export it again with --bank"
+        )
+    target = path if output is None else Path(output)
+    weights = info.payload.weights
+    if weights is not None and target.resolve().parent != path.resolve().parent:
+        raise InputError(f"{target}: {path.name} has its weights in {weights.name}: the output must be beside it, too")
+    check_payload(path, info)
+    renamed = _relabelled(info, names, alpha_ranges or {}, path)
+    tail = _tail(path, info.payload, renamed.to_json())
+    with replacing(target) as partial:
+        shutil.copyfile(path, partial)
+        with partial.open("r+b") as file:
+            file.truncate(info.payload.bytes)
+            file.seek(0, 2)
+            file.write(tail)
+    return renamed
+
+
+def _relabelled(
+    info: ModelInfo, names: Mapping[int, str], alpha_ranges: Mapping[int, tuple[float, float]], path: Path
+) -> ModelInfo:
+    count = len(info.directions)
+    for index in (*names, *alpha_ranges):
+        if not 0 <= index < count:
+            raise InputError(f"{path}: direction must be in 0..{count - 1}, got {index}")
+    for low, high in alpha_ranges.values():
+        if not (math.isfinite(low) and math.isfinite(high) and low < high):
+            raise InputError(f"an alpha range runs from low to high, got {low:g} to {high:g}")
+    directions = tuple(
+        replace(
+            direction,
+            name=names.get(index, direction.name),
+            alpha_range=alpha_ranges.get(index, direction.alpha_range),
+        )
+        for index, direction in enumerate(info.directions)
+    )
+    problems = name_problems([direction.name for direction in directions])
+    if problems:
+        raise InputError(f"{path}: {'; '.join(problems)}")
+    return replace(info, directions=directions)
+
+
+def _tail(path: Path, payload: Payload, document: str) -> bytes:
+    """What follows graph and weights: everything that is there already, but with another description."""
+    kept = bytearray()
+    with path.open("rb") as file:
+        end = file.seek(0, 2)
+        position = file.seek(payload.bytes)
+        for field in fields(file, end):
+            file.seek(position)
+            whole = file.read(field.start + field.length - position)
+            position = field.start + field.length
+            is_entry = (field.number, field.wire_type) == (METADATA_PROPS, BYTES)
+            if is_entry and metadata_entry(whole[len(whole) - field.length :])[0] in (METADATA_KEY, CHECKSUM_KEY):
+                continue
+            kept += whole
+    checksum = hashlib.sha256(document.encode()).hexdigest()
+    for key, value in ((METADATA_KEY, document), (CHECKSUM_KEY, checksum)):
+        entry = bytes_field(KEY, key.encode()) + bytes_field(VALUE, value.encode())
+        kept += bytes_field(METADATA_PROPS, entry)
+    return bytes(kept)

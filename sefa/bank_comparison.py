@@ -1,0 +1,69 @@
+"""How alike the directions of two banks are."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from sefa.bank import DirectionBank
+from sefa.errors import BankError
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A direction of one bank, and the one of the other that is most like it."""
+
+    a: int
+    b: int
+    cosine: float  # of the two edits, with its sign
+    same_direction: float  # |cosine| of the vectors alone, whatever layers they edit
+    shared_layers: float  # cosine of the layer masks alone: 1 where both edit the same layers, 0 where none is shared
+
+
+@dataclass(frozen=True, eq=False)
+class BankComparison:
+    """Two banks, A and B.
+
+    Attributes:
+        cosines: Cosine of what an edit with each direction of A and one of B adds to the codes of all layers, float64
+            [K_A, K_B]: 0 where they edit no layer together.
+        pairs: Matched directions, each at most once, most alike first.
+    """
+
+    cosines: Tensor
+    pairs: tuple[Pair, ...]
+
+
+def compare_banks(a: DirectionBank, b: DirectionBank) -> BankComparison:
+    """Compare all directions of two banks, of one generator or of two of the same sizes.
+
+    Pairs are matched greedily: the most alike of all first, then the most alike of those that are left.
+
+    Raises:
+        BankError: If their codes are of different sizes.
+    """
+    sizes = [(bank.edited_layers.shape[1], bank.code_dim) for bank in (a, b)]
+    if sizes[0] != sizes[1]:
+        raise BankError(
+            f"the banks cannot be compared: one is for {sizes[0][0]} layers and codes of {sizes[0][1]}, the other for "
+            f"{sizes[1][0]} and {sizes[1][1]}"
+        )
+    # An edit is mask ⊗ vector: the cosine of two of them is the product of their parts' cosines.
+    directions = F.normalize(a.vectors.double(), dim=1) @ F.normalize(b.vectors.double(), dim=1).T
+    layers = F.normalize(a.edited_layers.double(), dim=1) @ F.normalize(b.edited_layers.double(), dim=1).T
+    cosines = directions * layers
+    pairs = []
+    left = cosines.abs().clone()
+    for _ in range(min(left.shape)):
+        row, column = divmod(int(left.argmax()), left.shape[1])
+        pairs.append(
+            Pair(
+                row,
+                column,
+                float(cosines[row, column]),
+                float(directions[row, column].abs()),
+                float(layers[row, column]),
+            )
+        )
+        left[row], left[:, column] = -1, -1
+    return BankComparison(cosines, tuple(pairs))

@@ -1,0 +1,113 @@
+"""Other banks made of direction banks: some directions of one, renamed or turned, or all of several."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import torch
+
+from sefa.bank import DirectionBank, joint_source
+from sefa.errors import ArgumentError, BankError
+from sefa.naming import Change, renamed
+
+
+def change(bank: DirectionBank, changes: Mapping[int, Change]) -> DirectionBank:
+    """Rename directions, turn them to the other way, or give them other ranges.
+
+    Args:
+        bank: A bank; it is not changed.
+        changes: What becomes of directions, by index. The range of one that is turned is mirrored, unless it gets a
+            new one.
+
+    Raises:
+        BankError: If the new names cannot be.
+    """
+    vectors, alpha_range = bank.vectors.clone(), bank.alpha_range.clone()
+    for index, one in changes.items():
+        if one.flip:
+            vectors[index] *= -1
+            alpha_range[index] = -alpha_range[index].flip(0)
+        if one.alpha_range is not None:
+            alpha_range[index] = torch.tensor(one.alpha_range)
+    return replace(bank, vectors=vectors, alpha_range=alpha_range, names=renamed(bank.names, changes))
+
+
+def subset(bank: DirectionBank, indices: Sequence[int]) -> DirectionBank:
+    """Some directions of a bank, in the order of `indices`.
+
+    Raises:
+        ArgumentError: If there are none, or one is out of range or listed twice.
+    """
+    count = len(bank)
+    if not indices or len(set(indices)) < len(indices) or not all(0 <= index < count for index in indices):
+        raise ArgumentError(f"directions must be in 0..{count - 1}, each once and at least one, got {list(indices)}")
+    rows = torch.tensor(indices)
+    origins = tuple(bank.origin(index) for index in indices)
+    source = joint_source(origins)
+    return DirectionBank(
+        vectors=bank.vectors[rows],
+        eigenvalues=bank.eigenvalues[rows],
+        edited_layers=bank.edited_layers[rows],
+        analysed_layers=bank.analysed_layers[rows],
+        names=tuple(bank.names[index] for index in indices),
+        alpha_range=bank.alpha_range[rows],
+        source=source,
+        origins=() if set(origins) == {source} else origins,
+    )
+
+
+def merge(banks: Sequence[DirectionBank], prefixes: Sequence[str] | None = None) -> DirectionBank:
+    """All directions of several banks of one generator, one bank after the other.
+
+    Args:
+        banks: At least one.
+        prefixes: Put before the names of each bank's directions. None: names stay, but where two banks have the same
+            one, and each has it only as `direction-N`, they are numbered anew.
+
+    Raises:
+        ArgumentError: If there is no bank, or another number of prefixes.
+        BankError: If the banks are of different generators, or two directions have the same name.
+    """
+    if not banks:
+        raise ArgumentError("there is no bank to merge")
+    if prefixes is not None and len(prefixes) != len(banks):
+        raise ArgumentError(f"{len(prefixes)} prefixes for {len(banks)} banks")
+    first = banks[0]
+    for bank in banks[1:]:
+        differing = [
+            f"{what} {one} and {other}"
+            for what, one, other in (
+                ("family", first.source.family, bank.source.family),
+                ("latent size", first.code_dim, bank.code_dim),
+                ("layers", first.edited_layers.shape[1], bank.edited_layers.shape[1]),
+                ("checkpoint sha256", first.source.checkpoint_sha256[:12], bank.source.checkpoint_sha256[:12]),
+            )
+            if one != other
+        ]
+        if differing:
+            raise BankError(f"the banks are of different generators: {', '.join(differing)}")
+    origins = tuple(bank.origin(index) for bank in banks for index in range(len(bank)))
+    source = joint_source(origins)
+    return DirectionBank(
+        vectors=torch.cat([bank.vectors for bank in banks]),
+        eigenvalues=torch.cat([bank.eigenvalues for bank in banks]),
+        edited_layers=torch.cat([bank.edited_layers for bank in banks]),
+        analysed_layers=torch.cat([bank.analysed_layers for bank in banks]),
+        names=_merged_names(banks, prefixes),
+        alpha_range=torch.cat([bank.alpha_range for bank in banks]),
+        source=source,
+        origins=() if set(origins) == {source} else origins,
+    )
+
+
+def _merged_names(banks: Sequence[DirectionBank], prefixes: Sequence[str] | None) -> tuple[str, ...]:
+    if prefixes is not None:
+        return tuple(prefix + name for prefix, bank in zip(prefixes, banks, strict=True) for name in bank.names)
+    names = [name for bank in banks for name in bank.names]
+    # A name that nobody chose counts the directions: of the merged bank, where it would stand twice.
+    return tuple(
+        f"direction-{index}" if names.count(name) > 1 and _is_number(name) else name for index, name in enumerate(names)
+    )
+
+
+def _is_number(name: str) -> bool:
+    return name.startswith("direction-") and name.removeprefix("direction-").isdecimal()

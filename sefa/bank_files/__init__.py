@@ -1,0 +1,82 @@
+"""Direction banks in files of other tools, and what those found as a bank."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from sefa.bank import DirectionBank
+from sefa.bank_files.arrays import is_bank, load_arrays, read_bank, write_bank
+from sefa.bank_files.boundaries import boundaries_bank, write_boundaries
+from sefa.bank_files.ganspace_components import components_bank, is_components
+from sefa.errors import ArgumentError, BankError
+from sefa.generators import Generator
+from sefa.layers import LayerSpec
+from sefa.rosinality_factor import export_factor, import_factor
+from sefa_runtime.files import input_problem
+
+WRITERS: dict[str, Callable[[DirectionBank, Path], Path]] = {
+    ".npz": write_bank,
+    ".npy": write_boundaries,
+    ".pt": export_factor,
+}
+
+
+def import_bank(
+    path: str | Path,
+    generator: Generator | None = None,
+    layers: LayerSpec = "all",
+    edit_layers: LayerSpec | None = None,
+) -> DirectionBank:
+    """Read directions from another tool's file; its contents decide whose.
+
+    Args:
+        path: A `.npz` that `export_bank` wrote; the boundaries `.npy` of genforce's tools (SeFa, InterFaceGAN); the
+            components `.npz` of GANSpace; rosinality's `factor.pt`.
+        generator: The generator that the directions are of. Only the first kind of file says so itself.
+        layers: Layers that were analysed; of boundaries and components. Eigenvalues of boundaries are measured on their
+            weights.
+        edit_layers: Layers that an edit touches; None: those analysed.
+
+    Raises:
+        BankError: If the file is missing, damaged or none of these, or does not fit the generator.
+        ArgumentError: If the generator is missing or of a wrong kind, or layers are given where the file decides.
+    """
+    path = Path(path)
+    problem = input_problem(path)
+    if problem:
+        raise BankError(f"{path}: {problem}")
+    arrays = load_arrays(path)
+    layers_given = (layers, edit_layers) != ("all", None)
+    if arrays is not None and is_bank(arrays):
+        if layers_given:
+            raise ArgumentError(f"{path}: the file says itself what layers its directions are of")
+        bank = read_bank(path, arrays)
+        if generator is not None:
+            bank.check_fits(generator)
+        return bank
+    if generator is None:
+        raise ArgumentError(f"{path}: it does not say what generator its directions are of: name the checkpoint, too")
+    if arrays is None:
+        if layers_given:
+            raise ArgumentError(f"{path}: a factor.pt is of all layers")
+        return import_factor(path, generator)
+    if is_components(arrays):
+        return components_bank(path, arrays, generator, layers, edit_layers)
+    return boundaries_bank(path, arrays, generator, layers, edit_layers)
+
+
+def export_bank(bank: DirectionBank, path: str | Path) -> Path:
+    """Write a bank for other tools; the file's name decides for which.
+
+    `.npz`: everything, for numpy; `import_bank` reads it back. `.npy`: unit directions [K, D], as genforce's tools take
+    their boundaries. `.pt`: rosinality's factor.pt.
+
+    Raises:
+        ArgumentError: If the name ends otherwise.
+        BankError: If the format has no place for what the bank holds.
+        OSError: If the file cannot be written.
+    """
+    path = Path(path)
+    write = WRITERS.get(path.suffix.lower())
+    if write is None:
+        raise ArgumentError(f"{path}: the name must end in {', '.join(WRITERS)}")
+    return write(bank, path)

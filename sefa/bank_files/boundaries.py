@@ -1,0 +1,142 @@
+"""Boundaries, as genforce's tools call directions: a `.npy` of unit rows.
+
+InterFaceGAN saves one, [1, D]; SeFa's authors' `factorize_weight` gives all, [K, D], unsorted.
+"""
+
+import io
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional as F
+
+from sefa.bank import UNIT_TOLERANCE, DirectionBank, DirectionSource
+from sefa.bank_files.arrays import SINGLE, Arrays
+from sefa.errors import ArgumentError, BankError
+from sefa.factorization import ALPHA_RANGE
+from sefa.generators import Generator
+from sefa.layers import LayerSpec, parse_layers
+from sefa.spectrum import zero_level
+from sefa_runtime.files import write_whole
+from sefa_runtime.version import VERSION
+
+
+def boundaries_bank(
+    path: Path, arrays: Arrays, generator: Generator, layers: LayerSpec, edit_layers: LayerSpec | None
+) -> DirectionBank:
+    """Boundaries as a bank of a generator, in their order; each one's eigenvalue is |A·n|² of the analysed layers.
+
+    Raises:
+        BankError: If they are no unit directions of the generator's latent.
+        ArgumentError: If a layer is unknown.
+    """
+    if SINGLE not in arrays:
+        raise BankError(
+            f"{path}: neither a direction bank's arrays nor GANSpace's components; it has "
+            f"{', '.join(sorted(arrays)[:8]) or 'nothing'}"
+        )
+    vectors = latent_rows(arrays[SINGLE], generator, path)
+    lengths = vectors.norm(dim=1)
+    if not torch.allclose(lengths, torch.ones_like(lengths), atol=UNIT_TOLERANCE):
+        raise BankError(f"{path}: rows of length {float(lengths.min()):.4g} to {float(lengths.max()):.4g}, not 1")
+    analysed = chosen_layers(generator, layers, path)
+    affines = generator.affines()
+    A = torch.cat([affines[layer][:, : generator.latent_dim].cpu().double() for layer in analysed])
+    vectors = F.normalize(vectors, dim=1)
+    eigenvalues = (A @ vectors.T).square().sum(dim=0)
+    return foreign_bank(
+        generator,
+        vectors,
+        eigenvalues,
+        analysed,
+        edit_layers,
+        method="boundaries",
+        rank=int((eigenvalues > zero_level(eigenvalues.max()[None], generator.latent_dim)).sum()),
+    )
+
+
+def write_boundaries(bank: DirectionBank, path: Path) -> Path:
+    """Write the directions as float32 [K, D] unit rows; layers, names and ranges have no place in such a file.
+
+    Raises:
+        OSError: If the file cannot be written.
+    """
+    content = io.BytesIO()
+    np.save(content, F.normalize(bank.vectors, dim=1).numpy(), allow_pickle=False)
+    write_whole(path, content.getvalue())
+    return path
+
+
+def latent_rows(array: NDArray[Any], generator: Generator, path: Path) -> Tensor:
+    """Rows [K, latent_dim], float64, of an array [D], [K, D] or [K, 1, D]; it may cover the class's entries with zeros.
+
+    Raises:
+        BankError: If the shape is another, or entries are not finite numbers.
+    """
+    sizes = (generator.latent_dim, generator.code_dim)
+    fits = array.ndim in (1, 2) or (array.ndim == 3 and array.shape[1] == 1)
+    if array.dtype.kind != "f" or not fits or array.size == 0 or array.shape[-1] not in sizes:
+        raise BankError(
+            f"{path}: {array.dtype} {list(array.shape)}, directions [K, {generator.latent_dim}] were expected"
+        )
+    rows = torch.from_numpy(np.ascontiguousarray(array, np.float64)).reshape(-1, array.shape[-1])
+    if not rows.isfinite().all():
+        raise BankError(f"{path}: it has NaN or infinite values")
+    if rows[:, generator.latent_dim :].any():
+        raise BankError(f"{path}: a direction would change the class, whose entries begin at {generator.latent_dim}")
+    return rows[:, : generator.latent_dim]
+
+
+def chosen_layers(generator: Generator, layers: LayerSpec, path: Path) -> tuple[int, ...]:
+    """The layers that directions of a file are said to be of.
+
+    Raises:
+        ArgumentError: If one is unknown, or each reads a part of z of its own and there are several.
+    """
+    chosen = parse_layers(layers, generator.num_layers, generator.default_layers)
+    if len(chosen) > 1 and not generator.layers_share_latent:
+        raise ArgumentError(f"{path}: z is split between the layers: say of which one these directions are")
+    return chosen
+
+
+def foreign_bank(
+    generator: Generator,
+    vectors: Tensor,
+    eigenvalues: Tensor,
+    analysed: Sequence[int],
+    edit_layers: LayerSpec | None,
+    *,
+    method: str,
+    rank: int,
+    alpha_unit: str = "distance",
+) -> DirectionBank:
+    """Directions [K, latent_dim] that another tool found, as a bank."""
+    count = len(vectors)
+    if edit_layers is None:
+        edited: Sequence[int] = range(generator.num_layers) if generator.edits_all_layers else analysed
+    else:
+        edited = parse_layers(edit_layers, generator.num_layers, generator.default_layers)
+    masks = torch.zeros(2, generator.num_layers, dtype=torch.bool)
+    masks[0, list(edited)] = True
+    masks[1, list(analysed)] = True
+    return DirectionBank(
+        vectors=F.pad(vectors, (0, generator.code_dim - generator.latent_dim)).float(),
+        eigenvalues=eigenvalues,
+        edited_layers=masks[0].repeat(count, 1),
+        analysed_layers=masks[1].repeat(count, 1),
+        names=tuple(f"direction-{index}" for index in range(count)),
+        alpha_range=torch.tensor(ALPHA_RANGE).repeat(count, 1),
+        source=DirectionSource(
+            family=generator.family,
+            checkpoint_sha256=generator.source_sha256,
+            method=method,
+            normalize="none",
+            rank=rank,
+            version=VERSION,
+            alpha_unit=alpha_unit,
+        ),
+    )

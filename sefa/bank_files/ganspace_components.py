@@ -1,0 +1,63 @@
+"""The components that GANSpace's own code caches: a `.npz` of `lat_comp`, `lat_stdev`, `act_stdev` and others.
+
+Entries, for C components: `lat_comp` [C, 1, D], unit directions of z or w; `lat_stdev` [C], the standard deviation of w
+along each, or 1 of z; `act_stdev` [C], that of the activations that were analysed; of w they are the same. An edit of
+sigma standard deviations adds sigma·lat_stdev·lat_comp, which is alpha here.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from sefa.bank import DirectionBank
+from sefa.bank_files.arrays import Arrays
+from sefa.bank_files.boundaries import chosen_layers, foreign_bank, latent_rows
+from sefa.errors import BankError
+from sefa.generators import Generator
+from sefa.generators.mapping import StyleBasedGenerator
+from sefa.layers import LayerSpec
+from sefa.spectrum import zero_level
+
+DIRECTIONS, LENGTHS, DEVIATIONS = "lat_comp", "lat_stdev", "act_stdev"
+
+
+def is_components(arrays: Arrays) -> bool:
+    """Whether GANSpace wrote them."""
+    return DIRECTIONS in arrays
+
+
+def components_bank(
+    path: Path, arrays: Arrays, generator: Generator, layers: LayerSpec, edit_layers: LayerSpec | None
+) -> DirectionBank:
+    """GANSpace's components as a bank of a generator; alpha counts standard deviations, eigenvalues are variances.
+
+    Raises:
+        BankError: If entries are missing or do not fit the generator.
+        ArgumentError: If a layer is unknown.
+    """
+    vectors = latent_rows(arrays[DIRECTIONS], generator, path)
+    lengths, deviations = (arrays.get(name, np.empty(0)) for name in (LENGTHS, DEVIATIONS))
+    for name, values in ((LENGTHS, lengths), (DEVIATIONS, deviations)):
+        if (
+            values.dtype.kind != "f"
+            or values.shape != (len(vectors),)
+            or not (np.isfinite(values) & (values > 0)).all()
+        ):
+            raise BankError(f"{path}: {name} must be {len(vectors)} positive numbers, one for each component")
+    if isinstance(generator, StyleBasedGenerator) and (lengths == 1).all():
+        raise BankError(f"{path}: its components are of z, edits of a {generator.family} are of w: it needs --use_w")
+    if not (vectors.norm(dim=1) > 0).all():
+        raise BankError(f"{path}: a component is zero")
+    variances = torch.from_numpy(deviations.astype(np.float64)) ** 2
+    return foreign_bank(
+        generator,
+        F.normalize(vectors, dim=1) * torch.from_numpy(lengths.astype(np.float64))[:, None],
+        variances,
+        chosen_layers(generator, layers, path),
+        edit_layers,
+        method="GANSpace's decomposition",
+        rank=int((variances > zero_level(variances.max()[None], generator.latent_dim)).sum()),
+        alpha_unit="sigma",
+    )

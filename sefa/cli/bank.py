@@ -1,0 +1,309 @@
+"""sefa bank show, merge, subset, compare, import, export: work on direction banks."""
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from sefa.cli.factorize import load_on, print_directions
+from sefa.cli.options import Device, EditLayersOption, JsonOption, LayersOption, NumClassesOption
+from sefa.cli.output import print_facts, print_json, print_table, working
+from sefa.errors import ArgumentError
+from sefa.naming import find_all
+from sefa_runtime.files import check_output
+
+if TYPE_CHECKING:
+    from sefa.bank import DirectionBank, DirectionSource
+    from sefa.bank_comparison import BankComparison
+
+BankArgument = Annotated[Path, typer.Argument(metavar="BANK", help="A direction bank.")]
+BankOutput = Annotated[Path, typer.Option("-o", "--output", metavar="BANK", help="A .safetensors file to write.")]
+
+
+def show(bank: BankArgument, json: JsonOption = False) -> None:
+    """Tell everything about a bank: directions, layers, ranges, and where each came from."""
+    from sefa.bank import DirectionBank
+
+    loaded = DirectionBank.load(bank)
+    if json:
+        print_json(_document(loaded))
+        return
+    source = loaded.source
+    layers = loaded.edited_layers.shape[1]
+    print_facts(
+        [
+            ("file", f"{bank}, direction bank"),
+            ("generator", f"{source.family}, {layers} layer{'s' * (layers > 1)}, codes of {loaded.code_dim}"),
+            ("checkpoint", f"sha256 {source.checkpoint_sha256}" if source.checkpoint_sha256 else "not from a file"),
+            *[("found by", _origin(origin)) for origin in dict.fromkeys(loaded.origins or (source,))],
+        ]
+    )
+    typer.echo()
+    several = len(set(loaded.origins)) > 1
+    print_table(
+        ("index", "name", "eigenvalue", "length", "edits", "found in", "alpha", *(["found by"] if several else [])),
+        [
+            (
+                index,
+                name,
+                f"{float(loaded.eigenvalues[index]):.4g}",
+                f"{float(loaded.vectors[index].norm()):.4g}",
+                _spans(loaded.edited_layers[index].nonzero()[:, 0].tolist(), layers),
+                _spans(loaded.analysed_layers[index].nonzero()[:, 0].tolist(), layers),
+                f"{loaded.alpha_range[index, 0]:g} to {loaded.alpha_range[index, 1]:g}{_unit(loaded.origin(index))}",
+                *([loaded.origin(index).method] if several else []),
+            )
+            for index, name in enumerate(loaded.names)
+        ],
+    )
+
+
+def merge(
+    banks: Annotated[list[Path], typer.Argument(metavar="BANK...", help="Banks of one generator.")],
+    output: BankOutput,
+    prefixes: Annotated[
+        str | None,
+        typer.Option(
+            "--prefix",
+            metavar="LIST",
+            help="Put before the names of each bank's directions: [b]coarse-,fine-[/b].",
+            show_default="names stay, direction-N are numbered anew where they would stand twice",
+        ),
+    ] = None,
+) -> None:
+    """Put the directions of several banks of one generator into one: layer groups, or methods.
+
+    [b]sefa bank merge pose.safetensors light.safetensors -o both.safetensors[/b]
+    """
+    from sefa.bank import DirectionBank
+    from sefa.bank_editing import merge as merge_banks
+
+    check_output(output, *banks)
+    merged = merge_banks(
+        [DirectionBank.load(bank) for bank in banks], None if prefixes is None else prefixes.split(",")
+    )
+    _save(merged, output)
+
+
+def subset(
+    bank: BankArgument,
+    directions: Annotated[
+        str,
+        typer.Argument(metavar="LIST", help="Directions to take, in this order: [b]0,3,1[/b], [b]0-7[/b] or names."),
+    ],
+    output: BankOutput,
+) -> None:
+    """Take some directions of a bank, in an order of your own.
+
+    [b]sefa bank subset faces.safetensors 1,3,pose -o few.safetensors[/b]
+    """
+    from sefa.bank import DirectionBank
+    from sefa.bank_editing import subset as subset_of
+
+    check_output(output, bank)
+    loaded = DirectionBank.load(bank)
+    _save(subset_of(loaded, find_all(loaded.names, directions)), output)
+
+
+def compare(
+    a: Annotated[Path, typer.Argument(metavar="A", help="A direction bank.")],
+    b: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", metavar="FILE.png", help="Draw the matrix of |cosine| (needs matplotlib)."),
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """See which directions of two banks are alike.
+
+    [b]sefa bank compare mine.safetensors theirs.safetensors -o alike.png[/b]
+
+    The cosine is that of what two edits add to the codes: it counts the layers that both edit. Each direction of A is
+    matched with at most one of B, the most alike first; a cosine of -1 is the same direction, turned.
+    """
+    from sefa.bank import DirectionBank
+    from sefa.bank_comparison import compare_banks
+    from sefa.comparison_plot import save_matrix
+    from sefa_runtime.latency.plot import check_plot
+
+    if output is not None:
+        check_output(output, a, b)
+        check_plot(output)
+    one, other = DirectionBank.load(a), DirectionBank.load(b)
+    comparison = compare_banks(one, other)
+    if output is not None:
+        save_matrix(comparison, one, other, output)
+    if json:
+        print_json(
+            {
+                "pairs": [
+                    {"name_a": one.names[pair.a], "name_b": other.names[pair.b]} | asdict(pair)
+                    for pair in comparison.pairs
+                ],
+                "cosines": comparison.cosines.tolist(),
+            }
+        )
+        return
+    _print_pairs(comparison, one, other)
+    if one.source.checkpoint_sha256 != other.source.checkpoint_sha256:
+        typer.echo("\nthe banks are of different checkpoints")
+    if output is not None:
+        typer.echo(f"\n{output}: the matrix of all {len(one)} x {len(other)}")
+
+
+def import_(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="Boundaries .npy of genforce's tools, components .npz of GANSpace, rosinality's factor.pt, or an .npz "
+            "of [b]sefa bank export[/b].",
+        ),
+    ],
+    output: BankOutput,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Argument(metavar="CHECKPOINT", help="The generator that the directions are of.", show_default=False),
+    ] = None,
+    layers: LayersOption = "all",
+    edit_layers: EditLayersOption = None,
+    num_classes: NumClassesOption = None,
+) -> None:
+    """Make a bank of directions that another tool found.
+
+    [b]sefa bank import pose_boundary.npy stylegan.pth -o pose.safetensors --layers 0-3[/b]
+
+    The kind of file is detected from its contents; nothing in it is unpickled. Only an .npz of [b]sefa bank export[/b]
+    says what generator it is of.
+    """
+    from sefa.bank_files import import_bank
+
+    check_output(output, file, checkpoint)
+    generator = None
+    if checkpoint is not None:
+        with working("Loading the checkpoint"):
+            generator = load_on(checkpoint, Device.CPU, num_classes=num_classes)
+    bank = import_bank(file, generator, layers, edit_layers)
+    bank.save(output)
+    print_directions(bank)
+    typer.echo(f"\n{output}: {len(bank)} directions of {bank.code_dim} components, by {bank.source.method}")
+
+
+def export(
+    bank: BankArgument,
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="[b].npz[/b]: everything, for numpy. [b].npy[/b]: unit directions \\[K, D], the boundaries of "
+            "genforce's tools. [b].pt[/b]: rosinality's factor.pt.",
+        ),
+    ],
+    checkpoint: Annotated[
+        str,
+        typer.Option("--ckpt", metavar="PATH", help="What factor.pt says its checkpoint is.", show_default=False),
+    ] = "",
+) -> None:
+    """Write a bank's directions for another tool.
+
+    [b]sefa bank export faces.safetensors -o boundaries.npy[/b]
+    """
+    from sefa.bank import DirectionBank
+    from sefa.bank_files import export_bank
+    from sefa.rosinality_factor import export_factor
+
+    check_output(output, bank)
+    loaded = DirectionBank.load(bank)
+    if checkpoint and output.suffix.lower() != ".pt":
+        raise ArgumentError(f"--ckpt is for a factor.pt, not for {output}")
+    if checkpoint:
+        export_factor(loaded, output, checkpoint)
+    else:
+        export_bank(loaded, output)
+    typer.echo(f"{output}: {len(loaded)} directions of {loaded.code_dim} components")
+    if output.suffix.lower() == ".npy":
+        count = loaded.edited_layers.shape[1]
+        edited = dict.fromkeys(_spans(row.nonzero()[:, 0].tolist(), count) for row in loaded.edited_layers)
+        typer.echo(f"names, ranges and lengths are not in it, nor the layers to edit: {'; '.join(edited)}")
+
+
+def _save(bank: "DirectionBank", output: Path) -> None:
+    bank.save(output)
+    print_directions(bank)
+    typer.echo(f"\n{output}: {len(bank)} directions of {bank.code_dim} components")
+
+
+def _document(bank: "DirectionBank") -> dict[str, Any]:
+    return {
+        "kind": "direction bank",
+        "family": bank.source.family,
+        "checkpoint_sha256": bank.source.checkpoint_sha256,
+        "code_dim": bank.code_dim,
+        "num_layers": bank.edited_layers.shape[1],
+        "directions": [
+            {
+                "index": index,
+                "name": name,
+                "eigenvalue": float(bank.eigenvalues[index]),
+                "length": float(bank.vectors[index].norm()),
+                "alpha_range": bank.alpha_range[index].tolist(),
+                "edited_layers": bank.edited_layers[index].nonzero()[:, 0].tolist(),
+                "analysed_layers": bank.analysed_layers[index].nonzero()[:, 0].tolist(),
+                "found_by": {
+                    key: value
+                    for key, value in asdict(bank.origin(index)).items()
+                    if key not in ("family", "checkpoint_sha256")
+                },
+            }
+            for index, name in enumerate(bank.names)
+        ],
+    }
+
+
+def _print_pairs(comparison: "BankComparison", a: "DirectionBank", b: "DirectionBank") -> None:
+    print_table(
+        ("A", "name", "B", "name", "cosine", "of vectors", "of layers"),
+        [
+            (
+                pair.a,
+                a.names[pair.a],
+                pair.b,
+                b.names[pair.b],
+                f"{pair.cosine:+.4f}",
+                f"{pair.same_direction:.4f}",
+                f"{pair.shared_layers:.4f}",
+            )
+            for pair in comparison.pairs
+        ],
+    )
+
+
+def _origin(source: "DirectionSource") -> str:
+    parts = [source.method]
+    if source.alpha_unit != "sigma":
+        parts.append(f"normalize {source.normalize}")
+    if source.samples:
+        label = "" if source.label is None else f" of class {source.label}"
+        parts.append(f"{source.samples} samples{label}, seed {source.seed}")
+    alpha = "standard deviations" if source.alpha_unit == "sigma" else "distance"
+    return ", ".join([*parts, f"rank {source.rank}", f"alpha counts {alpha}", f"sefa {source.version}"])
+
+
+def _unit(source: "DirectionSource") -> str:
+    return " σ" if source.alpha_unit == "sigma" else ""
+
+
+def _spans(layers: list[int], count: int) -> str:
+    """`all` or `0-3,7`."""
+    if len(layers) == count:
+        return "all"
+    spans: list[list[int]] = []
+    for layer in layers:
+        if spans and spans[-1][1] == layer - 1:
+            spans[-1][1] = layer
+        else:
+            spans.append([layer, layer])
+    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in spans) or "none"

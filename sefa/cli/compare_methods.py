@@ -1,0 +1,125 @@
+"""sefa compare-methods: SeFa against GANSpace on one generator."""
+
+import json as json_format
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sefa.cli.factorize import load_on
+from sefa.cli.options import CheckpointArgument, Device, DeviceOption, JsonOption, LayersOption, NumClassesOption
+from sefa.cli.output import format_bytes, print_facts, print_json, print_table, progress_bar, working
+from sefa.errors import ArgumentError
+from sefa_runtime.files import check_output, write_whole
+
+if TYPE_CHECKING:
+    from sefa.method_comparison import MethodComparison
+
+SUFFIXES = (".png", ".json")
+
+
+def compare_methods(
+    checkpoint: CheckpointArgument,
+    outputs: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="REPORT",
+            help="Write a picture, [b].png[/b] (needs matplotlib), or a record, [b].json[/b]; may be repeated.",
+        ),
+    ] = None,
+    layers: LayersOption = "all",
+    top: Annotated[
+        int | None,
+        typer.Option(metavar="K", help="How many directions of each method.", show_default="8, or the latent's size"),
+    ] = None,
+    samples: Annotated[
+        int | None, typer.Option(metavar="N", help="Latents that ganspace draws.", show_default="50000")
+    ] = None,
+    seed: Annotated[int, typer.Option(metavar="S", help="Of these, and of the images.")] = 0,
+    images: Annotated[
+        int, typer.Option(metavar="N", help="Latents for which the edits are drawn, twice for each direction.")
+    ] = 4,
+    num_classes: NumClassesOption = None,
+    device: DeviceOption = Device.AUTO,
+    json: JsonOption = False,
+) -> None:
+    """Compare SeFa with GANSpace on a generator: time, memory, agreement, and what the edits change.
+
+    [b]sefa compare-methods netG.pth -o report.png -o report.json[/b]
+
+    SeFa runs with and without normalised rows. Random directions stand beside them, to compare with.
+    """
+    from sefa.comparison_plot import save_methods
+    from sefa.ganspace import DEFAULT_SAMPLES
+    from sefa.method_comparison import compare_methods as compare
+    from sefa_runtime.latency.plot import check_plot
+
+    for output in outputs or ():
+        if output.suffix.lower() not in SUFFIXES:
+            raise ArgumentError(f"{output}: the name must end in {' or '.join(SUFFIXES)}")
+        check_output(output, checkpoint)
+        if output.suffix.lower() == ".png":
+            check_plot(output)
+    with working("Loading the checkpoint"):
+        generator = load_on(checkpoint, device, num_classes=num_classes)
+    with progress_bar("Comparing") as show:
+        drawn = DEFAULT_SAMPLES if samples is None else samples
+        comparison = compare(generator, layers, top, drawn, seed, images, show)
+    for output in outputs or ():
+        if output.suffix.lower() == ".png":
+            save_methods(comparison, output)
+        else:
+            write_whole(output, (json_format.dumps(comparison.to_dict(), indent=2) + "\n").encode())
+    if json:
+        print_json(comparison.to_dict())
+    else:
+        _print(comparison)
+        for output in outputs or ():
+            typer.echo(f"\n{output}: the {'picture' if output.suffix.lower() == '.png' else 'record'}")
+
+
+def _print(comparison: "MethodComparison") -> None:
+    from sefa.comparison_plot import seconds_in_words, times_in_words
+    from sefa_runtime.machine import machine_in_words
+
+    facts = comparison.generator
+    height, width = facts["resolution"]
+    print_facts(
+        [
+            ("generator", f"{facts['family']}, {width}x{height} pixels, latent of {facts['latent_dim']}"),
+            ("directions", f"{comparison.top} of each method, layers {facts['layers']}"),
+            ("machine", f"{machine_in_words(comparison.machine)}; on {comparison.device}"),
+        ]
+    )
+    typer.echo()
+    print_table(
+        ("method", "samples", "time", "memory", "change", "of the first"),
+        [
+            (
+                method.name,
+                method.samples or "none",
+                "" if method.seconds is None else seconds_in_words(method.seconds),
+                "" if method.peak_bytes is None else format_bytes(method.peak_bytes),
+                f"{method.mean_change:.2f}",
+                f"{method.change[0]:.2f}",
+            )
+            for method in comparison.methods
+        ],
+    )
+    typer.echo("change: mean absolute change of the image by a move of length 1, in grey levels of 255\n")
+    print_table(
+        ("spaces of", "and", "shared", "principal angles, degrees"),
+        [
+            (
+                agreement.a,
+                agreement.b,
+                f"{agreement.overlap:.1%}",
+                " ".join(f"{angle:.0f}" if angle >= 9.5 else f"{angle:.1f}" for angle in agreement.angles_deg),
+            )
+            for agreement in comparison.agreements
+        ],
+    )
+    typer.echo(f"shared by chance: {comparison.chance:.1%}")
+    typer.echo(f"\nSeFa needs no samples, and was {times_in_words(comparison.sefa_is_faster)} as fast as GANSpace")

@@ -1,0 +1,192 @@
+"""GANSpace: principal components of what a generator computes from random latents.
+
+Source: Härkönen, Hertzmann, Lehtinen & Paris, "GANSpace: Discovering Interpretable GAN Controls", NeurIPS 2020, arXiv
+2004.02546. Of StyleGANs the style codes w are analysed. Of the others it is the outputs of the first transforms, from
+which a linear regression leads back to z.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sefa.errors import ArgumentError
+from sefa.generators import PGGAN, Generator
+from sefa.generators.mapping import StyleBasedGenerator, pixel_norm
+from sefa.spectrum import eigenpairs, fix_signs, zero_level
+
+DEFAULT_SAMPLES = 50_000
+# Fixed, so that the samples of a seed are the same on every machine.
+CHUNK = 1000
+
+
+class Components(NamedTuple):
+    """The principal components found in one group of layers.
+
+    Attributes:
+        vectors: Shape [D, D], float64, strongest first: what alpha 1 adds to the code, one standard deviation.
+        variances: Shape [D], float64, descending: variance of what was analysed along each component.
+    """
+
+    vectors: Tensor
+    variances: Tensor
+
+
+def principal_components(
+    generator: Generator,
+    groups: Sequence[Sequence[int]],
+    samples: int = DEFAULT_SAMPLES,
+    seed: int = 0,
+    label: int | None = None,
+    progress: Callable[[float], None] | None = None,
+) -> list[Components]:
+    """Sample latents and find the principal components of what the generator makes of them.
+
+    The covariance is summed in float64 and decomposed once. That needs as little memory as scikit-learn's
+    IncrementalPCA, and is exact and faster: docs/discover.md has the figures.
+
+    StyleGANs: w is analysed, which all layers read alike; a component's vector has the length σ, the standard deviation
+    of w along it.
+
+    Others: y = A·x is analysed, where A are the first transforms of a group's layers and x is the latent as they read
+    it; what a class adds to y is left out. The code's coordinates along each component of y are found by regression
+    and scaled to unit length, which is one standard deviation, as z is normal.
+
+    Args:
+        generator: On any device.
+        groups: Layers to be analysed together. Where z is split between the layers, each is a group of its own.
+        samples: How many latents are drawn.
+        seed: Of the latents and labels.
+        label: The class of all latents; None: any class, each as likely as the others.
+        progress: Called with the share that is done, 0 to 1.
+
+    Returns:
+        All components of each group.
+
+    Raises:
+        ArgumentError: If an argument cannot be, or the codes are all the same, or not finite.
+    """
+    _check(generator, samples, seed, label)
+    sums = [_Moments() for _ in groups]
+    with torch.no_grad():
+        done = 0
+        for codes in _random_codes(generator, samples, seed, label):
+            for group, moments in zip(groups, sums, strict=True):
+                code = codes[:, group[0], : generator.latent_dim]
+                # [N, D], or [N, 2·D] where the latent is normalised before it is read.
+                moments.add(torch.cat([_normalized(generator, codes), code], dim=1) if _normalizes(generator) else code)
+            done += len(codes)
+            if progress is not None:
+                progress(done / samples)
+        if isinstance(generator, StyleBasedGenerator):
+            return [_components(moments.covariance()) for moments in sums]
+        affines = [affine[:, : generator.latent_dim].double() for affine in generator.affines()]
+        return [
+            _components_of_outputs(torch.cat([affines[layer] for layer in group]), moments.covariance())
+            for group, moments in zip(groups, sums, strict=True)
+        ]
+
+
+def _components(covariance: Tensor) -> Components:
+    directions, variances = eigenpairs(covariance)
+    _check_variance(variances)
+    sigma = variances.clamp_min(zero_level(variances, len(covariance))).sqrt()  # A vector has a length.
+    return Components(directions * sigma[:, None], variances)
+
+
+def _components_of_outputs(A: Tensor, covariance: Tensor) -> Components:
+    """The components of y = A·x, which has more entries than x, without its covariance.
+
+    With S = cov(x) = R·R, the eigenvectors v of R·AᵀA·R stand for those of cov(y) = A·S·Aᵀ, which are A·R·v / |A·R·v|;
+    both have the same eigenvalues. The coordinates of y along them, over their standard deviations, are vᵀ·R⁻¹·(x - x̄).
+    These are uncorrelated, so the least-squares map from them back to the code c is their covariance with it,
+    vᵀ·R⁻¹·cov(x, c).
+    """
+    size = A.shape[1]
+    S, cross = covariance[:size, :size], covariance[:size, -size:]  # x is c itself where nothing is normalised.
+    axes, variances_of_x = eigenpairs(S)
+    _check_variance(variances_of_x)
+    sigma = variances_of_x.clamp_min(zero_level(variances_of_x, size)).sqrt()
+    R, inverse = axes.T * sigma @ axes, axes.T / sigma @ axes
+    v, variances = eigenpairs(R @ (A.T @ A) @ R)
+    return Components(fix_signs(F.normalize(v @ inverse @ cross, dim=1)), variances)
+
+
+def _random_codes(generator: Generator, samples: int, seed: int, label: int | None) -> Iterator[Tensor]:
+    """Codes [N, L, D] of random latents, in chunks."""
+    random = torch.Generator().manual_seed(seed)
+    device = next(generator.parameters()).device
+    for start in range(0, samples, CHUNK):
+        count = min(CHUNK, samples - start)
+        z = torch.randn(count, generator.z_dim, generator=random).to(device)
+        labels = None
+        if generator.num_classes:
+            labels = torch.randint(generator.num_classes, (count,), generator=random).to(device)
+            if label is not None:
+                labels.fill_(label)
+        yield generator.encode(z, labels)
+
+
+class _Moments:
+    """Mean and covariance of vectors that come in chunks, in float64."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.origin: Tensor | None = None  # The first chunk's mean: close to that of all, so that little cancels.
+
+    def add(self, x: Tensor) -> None:
+        """Take [N, D] in."""
+        x = x.double()
+        if self.origin is None:
+            self.origin = x.mean(dim=0)
+            self.sum = torch.zeros_like(self.origin)
+            self.products = x.new_zeros(x.shape[1], x.shape[1])
+        x = x - self.origin
+        self.count += len(x)
+        self.sum += x.sum(dim=0)
+        self.products += x.T @ x
+
+    def covariance(self) -> Tensor:
+        """Unbiased, [D, D]."""
+        return (self.products - torch.outer(self.sum, self.sum) / self.count) / (self.count - 1)
+
+
+def _normalizes(generator: Generator) -> bool:
+    return isinstance(generator, PGGAN)
+
+
+def _normalized(generator: Generator, codes: Tensor) -> Tensor:
+    """The latent as a PGGAN's first convolution reads it, [N, latent_dim]."""
+    assert isinstance(generator, PGGAN)
+    code, size = codes[:, 0], generator.z_dim
+    if generator.normalize_z:
+        code = torch.cat([pixel_norm(code[:, :size]), code[:, size:]], dim=1)
+    return pixel_norm(code)[:, :size]
+
+
+def _check(generator: Generator, samples: int, seed: int, label: int | None) -> None:
+    for name, value in (("samples", samples), ("seed", seed)):
+        if type(value) is not int:
+            raise ArgumentError(f"{name} must be an integer, got {value!r}")
+    if samples <= generator.latent_dim:
+        raise ArgumentError(
+            f"samples must be more than {generator.latent_dim}, the latent's size, and better a hundred times as many; "
+            f"got {samples}"
+        )
+    if not 0 <= seed < 2**63:
+        raise ArgumentError(f"seed must be in 0..{2**63 - 1}, got {seed}")
+    if label is None:
+        return
+    if not generator.num_classes:
+        raise ArgumentError("the generator is not class-conditional: it takes no label")
+    if type(label) is not int or not 0 <= label < generator.num_classes:
+        raise ArgumentError(f"label must be in 0..{generator.num_classes - 1}, got {label!r}")
+
+
+def _check_variance(variances: Tensor) -> None:
+    if not variances.isfinite().all():
+        raise ArgumentError("the generator's codes are not finite")
+    if not float(variances[0]) > 0:
+        raise ArgumentError("the generator's codes are all the same: there is nothing to analyse")

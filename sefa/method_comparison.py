@@ -1,0 +1,226 @@
+"""SeFa against GANSpace on one generator: what they cost, how far they agree, what their edits change."""
+
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sefa.bank import DirectionBank
+from sefa.errors import ArgumentError
+from sefa.factorization import factorize
+from sefa.ganspace import DEFAULT_SAMPLES
+from sefa.generators import Generator
+from sefa.layers import LayerSpec, parse_layers
+from sefa.peak_memory import peak_memory
+from sefa.subspaces import moves, principal_angles
+from sefa_runtime.machine import describe_machine, describe_versions
+
+# What takes less than this is run several times more, and the median counts.
+SHORT_S, REPEATS = 2.0, 5
+DEFAULT_TOP, DEFAULT_IMAGES = 8, 4
+RANDOM = "random"
+Progress = Callable[[float], None]
+
+
+@dataclass(frozen=True)
+class MethodResult:
+    """One way to find directions.
+
+    Attributes:
+        name: `sefa`, `sefa, rows`, `ganspace`; or `random`, directions of no method, to compare with.
+        samples: Latents that were drawn.
+        seconds: Time to find the directions, the median of several runs if it is short. None for `random`.
+        peak_bytes: Memory that this took beyond the generator's; None where the system does not tell.
+        change: For each direction the mean absolute change of the image by a move of length 1, in grey levels of 255.
+    """
+
+    name: str
+    samples: int
+    seconds: float | None
+    peak_bytes: int | None
+    change: tuple[float, ...]
+
+    @property
+    def mean_change(self) -> float:
+        """Mean of `change` over the directions."""
+        return statistics.fmean(self.change)
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How far the spaces of two methods' directions are the same.
+
+    Attributes:
+        a: Name of one method.
+        b: Name of the other.
+        angles_deg: Principal angles, smallest first; 0 is a direction that both have.
+        overlap: Share of one space that lies in the other, 0 to 1.
+    """
+
+    a: str
+    b: str
+    angles_deg: tuple[float, ...]
+    overlap: float
+
+
+@dataclass(frozen=True)
+class MethodComparison:
+    """What `compare_methods` measured.
+
+    Attributes:
+        generator: Family, sizes and checkpoint.
+        top: How many directions of each method, K.
+        images: How many latents the changes were measured on.
+        methods: One entry for each method, and `random`.
+        agreements: One entry for each two methods.
+        chance: Overlap that random directions would have on average.
+        sefa_is_faster: Time of GANSpace over that of SeFa.
+        device: Where it ran.
+        threads: Of the CPU.
+        machine: See `sefa_runtime.machine`.
+        versions: Of what was used.
+    """
+
+    generator: dict[str, Any]
+    top: int
+    images: int
+    methods: tuple[MethodResult, ...]
+    agreements: tuple[Agreement, ...]
+    chance: float
+    sefa_is_faster: float
+    device: str
+    threads: int
+    machine: dict[str, Any]
+    versions: dict[str, str]
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record as plain values."""
+        return asdict(self)
+
+
+def compare_methods(
+    generator: Generator,
+    layers: LayerSpec = "all",
+    top: int | None = None,
+    samples: int = DEFAULT_SAMPLES,
+    seed: int = 0,
+    images: int = DEFAULT_IMAGES,
+    progress: Progress | None = None,
+) -> MethodComparison:
+    """Find directions with SeFa, with and without normalised rows, and with GANSpace, and compare them.
+
+    Args:
+        generator: On any device.
+        layers: Layers to analyse and to edit.
+        top: How many directions of each, K; None: 8, or as many as there are.
+        samples: Latents that GANSpace draws.
+        seed: Of these, and of the latents and classes that the edits are drawn for.
+        images: How many latents those are.
+        progress: Called with the share that is done, 0 to 1.
+
+    Raises:
+        ArgumentError: If an argument cannot be.
+    """
+    if type(images) is not int or not 1 <= images <= 1000:
+        raise ArgumentError(f"images must be in 1..1000, got {images!r}")
+    report = progress or (lambda share: None)
+    top = min(DEFAULT_TOP, generator.latent_dim) if top is None else top
+    device = next(generator.parameters()).device
+    found: dict[str, tuple[DirectionBank, float, int | None]] = {}
+
+    def find(name: str, **options: Any) -> None:
+        with peak_memory(device) as peak:
+            seconds, bank = _timed(generator, layers, top, options)
+        if seconds < SHORT_S:  # The first was for warming up.
+            seconds = statistics.median(_timed(generator, layers, top, options)[0] for _ in range(REPEATS))
+        found[name] = (bank, seconds, peak.bytes)
+
+    find("sefa")
+    find("sefa, rows", normalize="rows")
+    # Sampling is half of the work, drawing the edits the other half.
+    find("ganspace", method="ganspace", samples=samples, seed=seed, progress=lambda share: report(share / 2))
+    banks = {name: bank for name, (bank, _, _) in found.items()} | {RANDOM: _random_bank(found["sefa"][0], seed)}
+    codes = _codes(generator, images, seed)
+    methods = []
+    for index, (name, bank) in enumerate(banks.items()):
+        change = _changes(generator, codes, bank)
+        _, seconds, peak_bytes = found.get(name, (bank, None, None))
+        methods.append(MethodResult(name, bank.source.samples, seconds, peak_bytes, change))
+        report(0.5 + 0.5 * (index + 1) / len(banks))
+    return MethodComparison(
+        generator={
+            "family": generator.family,
+            "resolution": list(generator.resolution),
+            "latent_dim": generator.latent_dim,
+            "layers": str(layers),
+            "format": generator.checkpoint_format,
+            "checkpoint_sha256": generator.source_sha256,
+        },
+        top=top,
+        images=images,
+        methods=tuple(methods),
+        agreements=tuple(
+            _agreement(a, banks[a], b, banks[b]) for i, a in enumerate(found) for b in list(found)[i + 1 :]
+        ),
+        chance=top / _latent_size(generator, layers),
+        sefa_is_faster=found["ganspace"][1] / found["sefa"][1],
+        device=str(device),
+        threads=torch.get_num_threads(),
+        machine=describe_machine(),
+        versions=describe_versions() | {"torch": str(torch.__version__)},
+    )
+
+
+def _timed(generator: Generator, layers: LayerSpec, top: int, options: dict[str, Any]) -> tuple[float, DirectionBank]:
+    """Seconds that finding directions takes, and the directions, which are on the CPU then."""
+    started = time.perf_counter()
+    bank = factorize(generator, layers, top=top, **options)
+    return time.perf_counter() - started, bank
+
+
+def _latent_size(generator: Generator, layers: LayerSpec) -> int:
+    """Dimensions that directions can have."""
+    if generator.layers_share_latent:
+        return generator.latent_dim
+    return generator.latent_dim * len(parse_layers(layers, generator.num_layers, generator.default_layers))
+
+
+def _random_bank(like: DirectionBank, seed: int) -> DirectionBank:
+    """Random unit directions that edit the same layers."""
+    random = torch.Generator().manual_seed(seed)
+    vectors = torch.randn(like.vectors.shape, generator=random)
+    return replace(like, vectors=F.normalize(vectors * (like.vectors != 0).any(dim=0), dim=1))
+
+
+def _codes(generator: Generator, count: int, seed: int) -> Tensor:
+    random = torch.Generator().manual_seed(seed)
+    device = next(generator.parameters()).device
+    z = torch.randn(count, generator.z_dim, generator=random).to(device)
+    label = None
+    if generator.num_classes:
+        label = torch.randint(generator.num_classes, (count,), generator=random).to(device)
+    with torch.no_grad():
+        return generator.encode(z, label)  # [N, L, D]
+
+
+@torch.no_grad()
+def _changes(generator: Generator, codes: Tensor, bank: DirectionBank) -> tuple[float, ...]:
+    """Mean over latents and pixels of |image(+1) - image(-1)| / 2 for each direction, in grey levels."""
+    changes = []
+    for vector, mask in zip(bank.vectors, bank.edited_layers, strict=True):
+        step = (mask[:, None] * F.normalize(vector, dim=0)).to(codes.device)  # [L, D]
+        ahead, behind = (generator.decode(codes + sign * step).clamp(-1, 1) for sign in (1, -1))
+        changes.append(float((ahead - behind).abs().mean()) / 2 * 127.5)
+    return tuple(changes)
+
+
+def _agreement(a: str, bank_a: DirectionBank, b: str, bank_b: DirectionBank) -> Agreement:
+    angles = principal_angles(moves(bank_a), moves(bank_b))
+    return Agreement(
+        a, b, tuple(round(float(angle), 6) for angle in angles.rad2deg()), float(angles.cos().square().mean())
+    )

@@ -1,0 +1,144 @@
+"""What `sefa name` is told about directions: `0=pose`, `3=smile:-1`, `0=pose:[-4,4]`."""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sefa.errors import ArgumentError
+
+FORM = "a change looks like 0=pose, 3=smile:-1 (flipped) or 0=pose:[-4,4] (its range)"
+FLIP = "-1"
+
+
+@dataclass(frozen=True)
+class Change:
+    """What becomes of one direction; None and False leave things as they are.
+
+    Attributes:
+        name: Its new name.
+        flip: Whether it is to point the other way.
+        alpha_range: Its new suggested least and greatest alpha, after it was flipped.
+    """
+
+    name: str | None = None
+    flip: bool = False
+    alpha_range: tuple[float, float] | None = None
+
+
+def parse_change(text: str) -> tuple[str, Change]:
+    """Read one change: the direction, by index or name, and what becomes of it.
+
+    Raises:
+        ArgumentError: If it is not of one of the forms.
+    """
+    direction, equals, rest = text.partition("=")
+    name, *parts = (part.strip() for part in rest.split(":"))
+    flip, alpha_range = False, None
+    for part in parts:
+        if part == FLIP and not flip:
+            flip = True
+        elif part.startswith("[") and part.endswith("]") and alpha_range is None:
+            alpha_range = _range(part[1:-1].split(","), text)
+        else:
+            raise ArgumentError(f"{FORM}, got {text!r}")
+    if not direction.strip() or not equals or not (name or parts):
+        raise ArgumentError(f"{FORM}, got {text!r}")
+    return direction.strip(), Change(name or None, flip, alpha_range)
+
+
+def parse_range(text: str) -> tuple[str, Change]:
+    """Read `0=-4:4` or `pose=-4:4` as a change of the range alone.
+
+    Raises:
+        ArgumentError: If it is not of that form.
+    """
+    direction, equals, rest = text.partition("=")
+    if not direction.strip() or not equals:
+        raise ArgumentError(f"a range looks like 0=-4:4, got {text!r}")
+    return direction.strip(), Change(alpha_range=_range(rest.split(":"), text))
+
+
+def resolve(names: Sequence[str], told: Sequence[tuple[str, Change]]) -> dict[int, Change]:
+    """Find the directions that changes are for.
+
+    Args:
+        names: The names as they are.
+        told: A direction's index or name, and what becomes of it; several for one direction are joined. A direction may
+            also be called by the new name that it is given here, if none has that name yet.
+
+    Returns:
+        The changes by index.
+
+    Raises:
+        ArgumentError: If there is no such direction, or it is told two different things.
+    """
+    changes: dict[int, Change] = {}
+    new = {change.name: direction for direction, change in told if change.name and change.name not in names}
+    for direction, change in told:
+        index = find(names, new.get(direction, direction))
+        before = changes.get(index, Change())
+        if (before.name and change.name) or (before.alpha_range and change.alpha_range):
+            raise ArgumentError(f"direction {direction} is changed twice")
+        changes[index] = Change(
+            change.name or before.name, change.flip != before.flip, change.alpha_range or before.alpha_range
+        )
+    return changes
+
+
+def renamed(names: Sequence[str], changes: Mapping[int, Change]) -> tuple[str, ...]:
+    """All names after the changes."""
+    return tuple(changes.get(index, Change()).name or name for index, name in enumerate(names))
+
+
+def find(names: Sequence[str], direction: str) -> int:
+    """Index of a direction that is given by index or name.
+
+    Raises:
+        ArgumentError: If there is no such direction.
+    """
+    direction = direction.strip()
+    try:
+        index = int(direction)
+    except ValueError:
+        if direction not in names:
+            raise ArgumentError(f"no direction is named {direction!r}; there are {_some(names)}") from None
+        return names.index(direction)
+    if not 0 <= index < len(names):
+        raise ArgumentError(f"direction must be in 0..{len(names) - 1} or a name, got {direction}")
+    return index
+
+
+def find_all(names: Sequence[str], directions: str) -> list[int]:
+    """Indices of directions in a list like `0,3,1`, `0-7` or `pose,smile`, in its order.
+
+    Raises:
+        ArgumentError: If one is not there or twice.
+    """
+    indices: list[int] = []
+    for part in directions.split(","):
+        first, dash, last = part.strip().partition("-")
+        if dash and first.isdecimal() and last.isdecimal():
+            found = list(range(find(names, first), find(names, last) + 1))
+            if not found:
+                raise ArgumentError(f"directions {part.strip()!r} run backwards")
+        else:
+            found = [find(names, part)]
+        for index in found:
+            if index in indices:
+                raise ArgumentError(f"direction {names[index]!r} is listed twice in {directions!r}")
+            indices.append(index)
+    return indices
+
+
+def _range(parts: Sequence[str], text: str) -> tuple[float, float]:
+    try:
+        low, high = map(float, parts)
+    except ValueError:
+        raise ArgumentError(f"a range looks like [-4,4], or --range 0=-4:4, got {text!r}") from None
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ArgumentError(f"a range runs from low to high, got {text!r}")
+    return low, high
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

@@ -1,0 +1,60 @@
+"""How much memory something takes at its peak."""
+
+import ctypes
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+
+STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
+RESET_PEAK = "5"  # Source: Linux, Documentation/filesystems/proc.rst.
+
+
+class PeakMemory:
+    """What was measured.
+
+    Attributes:
+        bytes: Memory that was taken at the peak beyond what was held before; None where the system does not tell.
+    """
+
+    bytes: int | None = None
+
+
+@contextmanager
+def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
+    """Measure the block: the GPU's memory if `device` is one, else this process's resident memory, which Linux tells.
+
+    What the process holds at the beginning, used or not, does not count; freed memory is given back first where the C
+    library can.
+    """
+    peak = PeakMemory()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        yield peak
+        peak.bytes = torch.cuda.max_memory_allocated(device) - before
+        return
+    _give_back()
+    try:
+        CLEAR.write_text(RESET_PEAK)
+        resident = _status("VmRSS")
+    except (OSError, KeyError):
+        yield peak
+        return
+    yield peak
+    peak.bytes = max(0, _status("VmHWM") - resident)
+
+
+def _give_back() -> None:
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # Of the GNU C library.
+    if trim is not None:
+        trim(0)
+
+
+def _status(name: str) -> int:
+    """Bytes that /proc/self/status tells in kB."""
+    lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines() if ":" in line)
+    return int(lines[name].split()[0]) * 1024
