@@ -1,6 +1,7 @@
 """The application: routes, documents and what every request passes."""
 
 import asyncio
+from functools import partial
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
@@ -8,6 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sefa_runtime.cores import usable_cores
 from sefa_runtime.errors import InputError, RunError
@@ -21,6 +23,24 @@ from sefa_runtime.server.settings import Settings
 from sefa_runtime.version import VERSION
 
 
+class Application(FastAPI):
+    """FastAPI behind what every request passes, and behind `infer`.
+
+    The layers that a FastAPI has around its routes take longer than all that a request for a small image needs
+    otherwise.
+
+    Attributes:
+        front: What a request meets first.
+    """
+
+    front: ASGIApp
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a request on."""
+        scope["app"] = self
+        await self.front(scope, receive, send)
+
+
 def create_app(models: Models, settings: Settings) -> FastAPI:
     """Join the routes over some models. Whoever runs it loads and drains the models: `run.serve`.
 
@@ -28,7 +48,7 @@ def create_app(models: Models, settings: Settings) -> FastAPI:
         models: Of the server; also those that are not loaded yet.
         settings: The limits, the token, who may call from a web page.
     """
-    app = FastAPI(
+    app = Application(
         title="sefa",
         version=VERSION,
         summary="Edit what a GAN generates.",
@@ -55,19 +75,18 @@ def create_app(models: Models, settings: Settings) -> FastAPI:
     app.add_exception_handler(HTTPException, _refuse_http)
     app.add_exception_handler(RequestValidationError, _refuse_fields)
 
-    # The last one added is the first that a request passes.
-    app.add_middleware(Body, settings=settings)
+    front: ASGIApp = Body(v2.InferenceLane(partial(FastAPI.__call__, app)), settings)
     if settings.token is not None:
-        app.add_middleware(Token, token=settings.token, open_paths=[route.path for route in page])
+        front = Token(front, settings.token, [route.path for route in page])
     if settings.cors:
-        app.add_middleware(
-            CORSMiddleware,
+        front = CORSMiddleware(
+            front,
             allow_origins=settings.cors,
             allow_methods=("GET", "POST"),
             allow_headers=("authorization", "content-type", "x-request-id", v2.HEADER_LENGTH),
             expose_headers=("x-request-id", "retry-after", v2.HEADER_LENGTH),
         )
-    app.add_middleware(RequestLog, metrics=metrics)
+    app.front = RequestLog(front, metrics)
     return app
 
 
