@@ -12,7 +12,10 @@ from sefa_runtime.inputs import Feeds
 if TYPE_CHECKING:
     from serving import Door, Start
 
-collect_ignore_glob = [] if all(map(find_spec, ("fastapi", "grpc", "httpx", "schemathesis", "tritonclient"))) else ["test_*.py"]
+NEEDED = ("fastapi", "grpc", "httpx", "schemathesis", "tritonclient")
+collect_ignore_glob = [] if all(map(find_spec, NEEDED)) else ["test_*.py"]
+    [] if all(map(find_spec, ("fastapi", "grpc", "httpx", "schemathesis", "tritonclient"))) else ["test_*.py"]
+)
 
 
 @pytest.fixture(scope="module")

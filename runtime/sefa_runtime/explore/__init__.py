@@ -1,0 +1,14 @@
+"""What directions do, measured on many pictures, and shown on one page: numpy and pillow on top of the Editor.
+
+>>> from sefa_runtime import load
+>>> from sefa_runtime.explore import explore
+>>> exploration = explore(load("faces.onnx"))
+>>> exploration.effects[1].alpha_range
+(-2.5, 2.6)
+"""
+
+from sefa_runtime.explore.effects import Effect
+from sefa_runtime.explore.exploration import Exploration, explore
+from sefa_runtime.explore.writing import save_exploration
+
+__all__ = ["Effect", "Exploration", "explore", "save_exploration"]

@@ -1,0 +1,157 @@
+"""What one direction does, in numbers, on many pictures."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sefa_runtime.explore.samples import Samples, in_parts
+from sefa_runtime.images import Pictures
+
+# Steps from 0 to either end of a range, at which pictures are compared.
+STEPS = 3
+# Changes are compared between directions on pictures that are averaged to at most so many pixels a side.
+SIGNATURE_SIDE = 32
+
+
+@dataclass(frozen=True)
+class Effect:
+    """What one direction does to the pictures, over a range of alpha.
+
+    Attributes:
+        direction: Its index.
+        alpha_range: Least and greatest alpha: the suggested ones, or those that were asked for.
+        ends: Why the range ends there, below and above 0: see `sefa_runtime.explore.ranges`; `given`: it was asked for.
+        strength: Mean absolute change per unit of alpha near 0, in grey levels (0 to 255).
+        change: Mean absolute change at the ends of the range, in grey levels.
+        area: Share of the picture's area, 0 to 0.5, that holds half of the change: 0.5 is everywhere alike.
+        monotone: Share of the steps away from 0, 0 to 1, that take a picture further from the unedited one.
+    """
+
+    direction: int
+    alpha_range: tuple[float, float]
+    ends: tuple[str, str]
+    strength: float
+    change: float
+    area: float
+    monotone: float
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether the pictures stay as they are."""
+        return self.ends == ("nothing", "nothing")
+
+
+@dataclass(frozen=True, eq=False)
+class Measurement:
+    """An effect, and where in the pictures it acts.
+
+    Attributes:
+        effect: The numbers.
+        change_map: Mean absolute change of each pixel at the ends of the range, grey levels, float32 [H, W].
+        signature: What the picture at the upper end has more than the one at the lower end, for each sample, averaged
+            to few pixels: float16 [N, h, w, C].
+    """
+
+    effect: Effect
+    change_map: NDArray[np.float32]
+    signature: NDArray[np.float16]
+
+
+def measure(
+    samples: Samples,
+    direction: int,
+    alpha_range: tuple[float, float],
+    ends: tuple[str, str] = ("given", "given"),
+    progress: Callable[[float], None] = lambda share: None,
+) -> Measurement:
+    """Measure one direction over a range.
+
+    Args:
+        samples: The pictures, at least one.
+        direction: Its index.
+        alpha_range: Least and greatest alpha, on either side of 0.
+        ends: Why the range ends there.
+        progress: Called with the share that is done, 0 to 1.
+    """
+    low, high = alpha_range
+    sides = np.arange(1, STEPS + 1) / STEPS
+    alphas = [0.0, *(low * sides), *(high * sides)]
+    height, width, _ = samples.image_shape
+    distances = np.zeros((samples.count, 2, STEPS + 1))
+    change_map = np.zeros((height, width))
+    signatures = []
+    for rows in in_parts(samples, len(alphas)):
+        still, *moved = samples.sweep(direction, alphas, rows).astype(np.int16).swapaxes(0, 1)
+        for index, pictures in enumerate(moved):
+            changes = np.abs(pictures - still)  # [n, H, W, C]
+            side, step = divmod(index, STEPS)
+            distances[rows, side, step + 1] = changes.mean((1, 2, 3))
+            if step == STEPS - 1:
+                change_map += changes.mean(3).sum(0) / 2
+        signatures.append(reduce_to(moved[-1] - moved[STEPS - 1], SIGNATURE_SIDE).astype(np.float16))
+        progress(rows.stop / samples.count)
+    change_map /= samples.count
+    near, far = distances[:, :, 1].mean(0), distances[:, :, STEPS].mean(0)  # [2] each: below and above 0
+    effect = Effect(
+        direction=direction,
+        alpha_range=alpha_range,
+        ends=ends,
+        strength=float(np.mean(near * STEPS / np.abs(alpha_range))),
+        change=float(far.mean()),
+        area=area_of_half(change_map),
+        monotone=float((np.diff(distances, axis=2) > 0).mean()),
+    )
+    return Measurement(effect, change_map.astype(np.float32), np.concatenate(signatures))
+
+
+def area_of_half(change_map: NDArray[np.floating]) -> float:
+    """Share of the area, 0 to 0.5, that holds half of the change; 0 if there is none."""
+    change = np.sort(change_map, axis=None)[::-1].astype(np.float64)
+    total = change.sum()
+    if total == 0:
+        return 0.0
+    held = np.cumsum(change)
+    whole = int(np.searchsorted(held, total / 2))  # pixels that are counted whole
+    before = held[whole - 1] if whole else 0.0
+    return float((whole + (total / 2 - before) / change[whole]) / change.size)
+
+
+def reference_change(samples: Samples) -> tuple[float, Pictures]:
+    """How much different pictures differ, and their mean.
+
+    Returns:
+        reference: Mean absolute difference between each sample and the next, in grey levels.
+        mean: uint8 [H, W, C].
+    """
+    total = np.zeros(samples.image_shape)
+    differences: list[float] = []
+    last = None
+    first = None
+    for rows in in_parts(samples, 1):
+        pictures = samples.sweep(0, [0.0], rows)[:, 0].astype(np.int16)
+        total += pictures.sum(0)
+        for picture in pictures:
+            if last is None:
+                first = picture
+            else:
+                differences.append(float(np.abs(picture - last).mean()))
+            last = picture
+    if first is not None and last is not None:
+        differences.append(float(np.abs(first - last).mean()))
+    return float(np.mean(differences)), np.rint(total / samples.count).astype(np.uint8)
+
+
+def reduce_to(pictures: NDArray[np.number], side: int) -> NDArray[np.float32]:
+    """Average pictures to at most `side` pixels a side: [N, H, W, C] -> [N, h, w, C]."""
+    averaged = pictures.astype(np.float32)
+    for axis in (1, 2):
+        size = averaged.shape[axis]
+        if size > side:
+            edges = np.arange(side) * size // side
+            sums = np.add.reduceat(averaged, edges, axis=axis)
+            shape = [1] * averaged.ndim
+            shape[axis] = side
+            averaged = sums / np.diff(edges, append=size).astype(np.float32).reshape(shape)
+    return averaged

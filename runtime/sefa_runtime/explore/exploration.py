@@ -1,0 +1,296 @@
+"""Exploring a model: every direction's range, effect, and pictures to look at."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from hashlib import sha256
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from sefa_runtime.editor import Editor
+from sefa_runtime.errors import InputError
+from sefa_runtime.explore.effects import STEPS, Effect, measure, reference_change
+from sefa_runtime.explore.kept import Kept
+from sefa_runtime.explore.ranges import TARGET, limit_of, suggest_range
+from sefa_runtime.explore.samples import EditorSamples
+from sefa_runtime.explore.similarity import looks_like, similarity
+from sefa_runtime.images import Pictures, to_pillow
+from sefa_runtime.inputs import read_conditions
+from sefa_runtime.latents import latents_from_seeds
+from sefa_runtime.model_info import DirectionInfo, ModelInfo
+from sefa_runtime.version import VERSION
+
+DEFAULT_SAMPLES = 200
+DEFAULT_SEEDS = (0, 1, 2, 3)
+# Of each picture that is shown; larger ones are reduced.
+THUMBNAIL_SIDE = 128
+# Steps over the range that are shown, both ends included; the middle one of a symmetric range is 0.
+FRAMES = 9
+
+
+@dataclass(frozen=True, eq=False)
+class Exploration:
+    """What the directions of one model do.
+
+    Attributes:
+        model: What it is called.
+        info: What the model says about itself.
+        samples: How many pictures were measured.
+        label: Their class; None if the model has none.
+        truncation: Their truncation psi, if it was asked for.
+        reference: Mean absolute difference between different pictures, in grey levels.
+        effects: One per direction.
+        similarity: |cosine| between what directions do, float32 [K, K].
+        titles: What the pictures that are shown are called: "seed 7"; P of them.
+        mean_picture: Of the unedited samples, uint8 [h, w, C], at most `THUMBNAIL_SIDE` pixels a side.
+        change_maps: Where each direction acts, grey levels, float32 [K, h, w].
+        frames: The pictures that are shown, uint8 [K, P, FRAMES, h, w, C].
+    """
+
+    model: str
+    info: ModelInfo
+    samples: int
+    label: int | None
+    truncation: float | None
+    reference: float
+    effects: tuple[Effect, ...]
+    similarity: NDArray[np.float32]
+    titles: tuple[str, ...]
+    mean_picture: Pictures
+    change_maps: NDArray[np.float32]
+    frames: Pictures
+
+    def alphas(self, direction: int) -> list[float]:
+        """The alphas of a direction's frames."""
+        return frame_alphas(self.effects[direction].alpha_range)
+
+    def groups(self) -> dict[tuple[int, ...], list[int]]:
+        """Directions by the layers that they were found in."""
+        groups: dict[tuple[int, ...], list[int]] = {}
+        for index, direction in enumerate(self.info.directions):
+            groups.setdefault(direction.analysed_layers, []).append(index)
+        return groups
+
+    def to_dict(self) -> dict[str, Any]:
+        """All measures as plain values."""
+        return {
+            "model": self.model,
+            "family": self.info.family,
+            "source_sha256": self.info.source_sha256,
+            "samples": self.samples,
+            "label": self.label,
+            "truncation": self.truncation if self.info.truncation is None else self.info.truncation,
+            "reference": round(self.reference, 3),
+            "directions": [
+                _facts(direction, effect, looks_like(self.similarity, effect.direction))
+                for direction, effect in zip(self.info.directions, self.effects, strict=True)
+            ],
+            "similarity": [[round(float(cosine), 3) for cosine in row] for row in self.similarity],
+        }
+
+
+def explore(
+    editor: Editor,
+    *,
+    model: str | None = None,
+    samples: int | None = None,
+    seeds: Sequence[int] | None = None,
+    latents: NDArray[np.float32] | None = None,
+    label: int | None = None,
+    truncation: float | None = None,
+    alpha_range: tuple[float, float] | None = None,
+    kept: Kept | None = None,
+    progress: Callable[[float], None] = lambda share: None,
+) -> Exploration:
+    """Measure what each direction of a model does, and draw it.
+
+    Args:
+        editor: The loaded model.
+        model: What to call it; None: its file's name.
+        samples: How many pictures to measure, those of seeds 0, 1, 2, ...; None: 200, or all of `latents`.
+        seeds: The pictures to show; None: those of seeds 0 to 3.
+        latents: Instead of seeds: what the model takes, float32 [N, ...]. The first are shown.
+        label: The class of all pictures, for a class-conditional model.
+        truncation: Truncation psi, for a model that has it as an input.
+        alpha_range: The range to measure and show of every direction; None: each one's suggested range.
+        kept: Where what is measured is kept, and looked for first.
+        progress: Called with the share that is done, 0 to 1.
+
+    Raises:
+        InputError: If an argument does not fit, or the pictures do not differ.
+        RunError: As `Editor.run`.
+        OSError: If what was measured cannot be kept.
+    """
+    if alpha_range is not None and not alpha_range[0] < 0 < alpha_range[1]:
+        raise InputError(f"the range must lie around 0, got {alpha_range[0]:g} to {alpha_range[1]:g}")
+    measured, shown, titles = _choose(editor, samples, seeds, latents, label, truncation)
+    if kept is not None:
+        kept.open(_settings(measured, shown, alpha_range))
+    unedited = None if kept is None else kept.get("unedited")
+    if unedited is None:
+        reference, mean = reference_change(measured)
+        unedited = {"reference": np.array(reference), "mean": _thumbnails(mean)}
+        if kept is not None:
+            kept.put("unedited", **unedited)
+    reference = float(unedited["reference"])
+    if reference == 0:
+        raise InputError("the pictures of different latents are all the same: there is nothing to compare with")
+    count = len(editor.info.directions)
+    found = []
+    for direction in range(count):
+        arrays = None if kept is None else kept.get(f"direction-{direction}")
+        if arrays is None:
+
+            def show(share: float, direction: int = direction) -> None:
+                progress((direction + share) / count)
+
+            arrays = _explore_direction(measured, shown, direction, reference, alpha_range, show)
+            if kept is not None:
+                kept.put(f"direction-{direction}", **arrays)
+        found.append(arrays)
+        progress((direction + 1) / count)
+    return Exploration(
+        model=model or editor.path.name,
+        info=editor.info,
+        samples=measured.count,
+        label=label,
+        truncation=truncation,
+        reference=reference,
+        effects=tuple(_effect_from(arrays["effect"]) for arrays in found),
+        similarity=similarity([arrays["signature"] for arrays in found]),
+        titles=titles,
+        mean_picture=unedited["mean"],
+        change_maps=np.stack([arrays["change_map"] for arrays in found]),
+        frames=np.stack([arrays["frames"] for arrays in found]),
+    )
+
+
+def frame_alphas(alpha_range: tuple[float, float]) -> list[float]:
+    """The alphas that are shown of a range: half of the steps on either side of 0."""
+    low, high = alpha_range
+    half = FRAMES // 2
+    return [*np.linspace(low, 0, half + 1).tolist(), *np.linspace(0, high, half + 1)[1:].tolist()]
+
+
+def _choose(
+    editor: Editor,
+    samples: int | None,
+    seeds: Sequence[int] | None,
+    latents: NDArray[np.float32] | None,
+    label: int | None,
+    truncation: float | None,
+) -> tuple[EditorSamples, EditorSamples, tuple[str, ...]]:
+    """The pictures to measure, those to show, and what these are called."""
+    info = editor.info
+    if latents is None:
+        if info.latent != "z":
+            raise InputError(f"the model takes {info.latent}: codes are needed, [N, {_sizes(info.latent_shape)}]")
+        seeds = DEFAULT_SEEDS if seeds is None else seeds
+        count = DEFAULT_SAMPLES if samples is None else samples
+        _check_count(count, "samples must be at least 2")
+        many, few = latents_from_seeds(range(count), info.z_dim), latents_from_seeds(seeds, info.z_dim)
+        titles = tuple(f"seed {seed}" for seed in seeds)
+    else:
+        if seeds is not None:
+            raise InputError("give seeds or latents, not both")
+        if latents.shape[1:] != info.latent_shape:
+            raise InputError(f"latents must be [N, {_sizes(info.latent_shape)}], got {list(latents.shape)}")
+        many = latents if samples is None else latents[: max(samples, 0)]
+        _check_count(len(many), "at least 2 latents are needed, since effects are compared with how pictures differ")
+        few = many[: len(DEFAULT_SEEDS)]
+        titles = tuple(f"latent {index}" for index in range(len(few)))
+    read_conditions(info, label, truncation, len(many))
+    return EditorSamples(editor, many, label, truncation), EditorSamples(editor, few, label, truncation), titles
+
+
+def _check_count(count: int, wanted: str) -> None:
+    if count < 2:
+        raise InputError(f"{wanted}, got {count}")
+
+
+def _sizes(shape: tuple[int, ...]) -> str:
+    return ", ".join(map(str, shape))
+
+
+def _settings(measured: EditorSamples, shown: EditorSamples, alpha_range: tuple[float, float] | None) -> dict[str, Any]:
+    """Everything that what is measured depends on."""
+    payload = measured.editor.info.payload
+    return {
+        "version": VERSION,
+        "model": None if payload is None else asdict(payload),
+        "measured": sha256(measured.latents.tobytes()).hexdigest(),
+        "shown": sha256(shown.latents.tobytes()).hexdigest(),
+        "label": measured.label,
+        "truncation": measured.truncation,
+        "alpha_range": alpha_range,
+        "steps": [STEPS, FRAMES, THUMBNAIL_SIDE, TARGET],
+    }
+
+
+def _explore_direction(
+    measured: EditorSamples,
+    shown: EditorSamples,
+    direction: int,
+    reference: float,
+    alpha_range: tuple[float, float] | None,
+    progress: Callable[[float], None],
+) -> dict[str, NDArray[Any]]:
+    """Find the range, measure over it, draw; as arrays that can be kept."""
+    ends = ("given", "given")
+    if alpha_range is None:
+        below, above = suggest_range(measured, direction, reference, limit_of(measured.editor.info))
+        alpha_range, ends = (-below.alpha, above.alpha), (below.reason, above.reason)
+    measurement = measure(measured, direction, alpha_range, ends, progress)
+    alphas = frame_alphas(alpha_range)
+    rows = [shown.sweep(direction, alphas, slice(index, index + 1))[0] for index in range(shown.count)]
+    return {
+        "effect": np.array(json.dumps(asdict(measurement.effect))),
+        "change_map": _reduced_map(measurement.change_map),
+        "signature": measurement.signature,
+        "frames": np.stack([np.stack([_thumbnails(picture) for picture in row]) for row in rows]),
+    }
+
+
+def _effect_from(document: NDArray[Any]) -> Effect:
+    fields = json.loads(str(document))
+    return Effect(**fields | {"alpha_range": tuple(fields["alpha_range"]), "ends": tuple(fields["ends"])})
+
+
+def _thumbnails(picture: Pictures) -> Pictures:
+    """One picture, [H, W, C], at most `THUMBNAIL_SIDE` pixels a side."""
+    size = thumbnail_size(picture.shape[:2])
+    if size == picture.shape[1::-1]:
+        return picture
+    reduced = np.asarray(to_pillow(picture).resize(size, Image.Resampling.LANCZOS))
+    return reduced.reshape(size[1], size[0], -1)
+
+
+def _reduced_map(change_map: NDArray[np.float32]) -> NDArray[np.float32]:
+    size = thumbnail_size(change_map.shape)
+    if size == change_map.shape[::-1]:
+        return change_map
+    return np.asarray(Image.fromarray(change_map).resize(size, Image.Resampling.BOX))
+
+
+def thumbnail_size(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Width and height in which a picture of H, W is shown."""
+    scale = min(1.0, THUMBNAIL_SIDE / max(shape))
+    return max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale))
+
+
+def _facts(direction: DirectionInfo, effect: Effect, alike: list[tuple[int, float]]) -> dict[str, Any]:
+    facts = asdict(effect)
+    return {
+        "index": facts.pop("direction"),
+        "name": direction.name,
+        "eigenvalue": direction.eigenvalue,
+        "analysed_layers": list(direction.analysed_layers),
+        "edited_layers": list(direction.edited_layers),
+        "alpha_range": list(facts.pop("alpha_range")),
+        "ends": list(facts.pop("ends")),
+        **{name: round(value, 4) for name, value in facts.items()},
+        "looks_like": [{"index": other, "cosine": round(cosine, 3)} for other, cosine in alike],
+    }

@@ -1,0 +1,121 @@
+"""How far to go along a direction: a suggested range of alpha, from how much the pictures change.
+
+d(alpha) is the mean absolute difference, in grey levels, between edited and unedited pictures; the reference is the
+same between different pictures. A range ends, on either side of 0,
+
+- `change`: where d reaches `TARGET` of the reference, halfway to another picture altogether; or before that
+- `flat`: where d has stopped growing: doubling alpha would add less than `LEAST_GROWTH`; or
+- `limit`: at `limit_of` the model, beyond which latents are unlike those it was trained on.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from sefa_runtime.explore.samples import Samples, in_parts
+from sefa_runtime.model_info import ModelInfo
+
+TARGET = 0.5
+LEAST_GROWTH = 0.05
+# Pictures that are looked at: their mean is within a few percent of that of hundreds.
+SEARCHED = 16
+START = 1.0
+SMALLEST = 1e-6
+# Mean change, in grey levels, that nobody can see and rounding to uint8 does not explain.
+NOTHING = 0.01
+# In standard deviations, where alpha moves z itself: one in two million latents lies beyond.
+LIMIT_OF_Z = 5.0
+# Style codes have no scale of their own: only against a search without end.
+LIMIT_OF_STYLE = 50.0
+
+
+@dataclass(frozen=True)
+class End:
+    """One end of a range.
+
+    Attributes:
+        alpha: How far from 0, positive, two digits.
+        reason: `change`, `flat`, `limit`, or `nothing`: at the limit, and the pictures are as they were.
+    """
+
+    alpha: float
+    reason: str
+
+
+def limit_of(info: ModelInfo) -> float:
+    """The largest alpha that is ever suggested for a model."""
+    moves_z = info.latent == "z" and "stylegan" not in info.family
+    return LIMIT_OF_Z if moves_z else LIMIT_OF_STYLE
+
+
+def suggest_range(samples: Samples, direction: int, reference: float, limit: float) -> tuple[End, End]:
+    """Look for a range of alpha on a few of the samples.
+
+    Args:
+        samples: Where to look.
+        direction: Index of the direction.
+        reference: Mean absolute difference between different pictures, in grey levels.
+        limit: The largest alpha to suggest.
+
+    Returns:
+        The ends below and above 0.
+    """
+
+    parts = list(in_parts(samples, 1, SEARCHED))
+    still = [samples.sweep(direction, [0.0], rows).astype(np.int16) for rows in parts]
+
+    def change(alpha: float) -> float:
+        moved = (samples.sweep(direction, [alpha], rows) for rows in parts)
+        changes = [np.abs(after - before).mean((1, 2, 3, 4)) for before, after in zip(still, moved, strict=True)]
+        return float(np.concatenate(changes).mean())
+
+    return (
+        find_end(lambda alpha: change(-alpha), TARGET * reference, limit),
+        find_end(change, TARGET * reference, limit),
+    )
+
+
+def find_end(change: Callable[[float], float], target: float, limit: float) -> End:
+    """Where `change(alpha)` reaches `target`, stops growing, or alpha the limit.
+
+    Doubling or halving brackets the place, false position finds it.
+    """
+    below = (0.0, 0.0)
+    alpha = min(START, limit)
+    reached = change(alpha)
+    if reached >= target:
+        while reached >= target and alpha > SMALLEST:
+            above, alpha = (alpha, reached), alpha / 2
+            reached = change(alpha)
+        below = (alpha, reached) if reached < target else below  # A jump at 0.
+    else:
+        while reached < target:
+            before, below = below, (alpha, reached)
+            # A doubling adds at least LEAST_GROWTH; a shorter step, in proportion.
+            growth = LEAST_GROWTH * (alpha / before[0] - 1) if before[0] else 0.0
+            if before[1] > NOTHING and reached < before[1] * (1 + growth):
+                return End(round_to_two_digits(before[0]), "flat")
+            if alpha >= limit:
+                return End(round_to_two_digits(limit), "limit" if reached > NOTHING else "nothing")
+            alpha = min(2 * alpha, limit)
+            reached = change(alpha)
+        above = (alpha, reached)
+    for _ in range(2):
+        alpha = _between(below, above, target)
+        reached = change(alpha)
+        if reached < target:
+            below = (alpha, reached)
+        else:
+            above = (alpha, reached)
+    return End(round_to_two_digits(_between(below, above, target)), "change")
+
+
+def round_to_two_digits(number: float) -> float:
+    """1.2345 -> 1.2, 12.345 -> 12."""
+    return float(f"{number:.2g}")
+
+
+def _between(below: tuple[float, float], above: tuple[float, float], target: float) -> float:
+    share = (target - below[1]) / (above[1] - below[1])
+    return below[0] + share * (above[0] - below[0])

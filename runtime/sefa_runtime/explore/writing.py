@@ -1,0 +1,74 @@
+"""Explorations as files: a page, a contact sheet, or JSON."""
+
+import json
+from pathlib import Path
+
+from sefa_runtime.explore.exploration import FRAMES, Exploration
+from sefa_runtime.explore.page import layers_in_words, render
+from sefa_runtime.explore.similarity import looks_like
+from sefa_runtime.files import write_whole
+from sefa_runtime.images import PICTURE_SUFFIXES, Pictures, check_suffix, contact_sheet, save_picture
+
+PAGE_SUFFIX, JSON_SUFFIX = ".html", ".json"
+SUFFIXES = (PAGE_SUFFIX, JSON_SUFFIX, *PICTURE_SUFFIXES)
+
+
+def check_output_name(path: Path) -> None:
+    """Refuse a name that names no kind of file that an exploration can become.
+
+    Raises:
+        InputError: If so.
+    """
+    check_suffix(path, SUFFIXES)
+
+
+def save_exploration(exploration: Exploration, path: str | Path) -> None:
+    """Write an exploration; the suffix chooses what.
+
+    Args:
+        exploration: What `explore` gave.
+        path: `.html` is a page that needs no other file, `.json` all measures, a picture's suffix a contact sheet.
+
+    Raises:
+        InputError: If the suffix is another, or the format cannot hold the sheet.
+        OSError: If the file cannot be written.
+    """
+    path = Path(path)
+    check_output_name(path)
+    suffix = path.suffix.lower()
+    if suffix == PAGE_SUFFIX:
+        write_whole(path, render(exploration).encode())
+    elif suffix == JSON_SUFFIX:
+        write_whole(path, (json.dumps(exploration.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
+    else:
+        save_picture(sheet(exploration), path)
+
+
+def sheet(exploration: Exploration) -> Pictures:
+    """Directions down, their ranges across, one block per picture that is shown: RGB, uint8 [H', W', 3]."""
+    shown = slice(None, None, 2)  # Every second frame: both ends and 0 among them.
+    columns = ["low", *[""] * (FRAMES // 4 - 1), "0", *[""] * (FRAMES // 4 - 1), "high"]
+    return contact_sheet(
+        exploration.frames[:, :, shown].swapaxes(0, 1),  # [people, directions, alphas, h, w, C]
+        titles=exploration.titles,
+        row_labels=[_row_label(exploration, index) for index in range(len(exploration.effects))],
+        column_labels=columns,
+    )
+
+
+def _row_label(exploration: Exploration, index: int) -> str:
+    direction, effect = exploration.info.directions[index], exploration.effects[index]
+    low, high = effect.alpha_range
+    parts = [f"{index} {direction.name}"]
+    if len(exploration.groups()) > 1:
+        parts.append(f"layers {layers_in_words(direction.analysed_layers)}")
+    parts += [
+        f"alpha {low:g} to {high:g}",
+        f"{effect.strength:.3g} per alpha",
+        f"half in {effect.area:.0%}",
+        f"monotone {effect.monotone:.0%}",
+    ]
+    alike = looks_like(exploration.similarity, index)
+    if alike:
+        parts.append(f"like {alike[0][0]} ({alike[0][1]:.2f})")
+    return " · ".join(parts)

@@ -1,0 +1,132 @@
+import numpy as np
+import pytest
+
+from made_pictures import (
+    BRIGHTNESS,
+    LEFT_RIGHT,
+    NOTHING,
+    OPPOSITE,
+    PATCH,
+    PATCH_ONLY,
+    PERIODIC,
+    SATURATING,
+    MadePictures,
+)
+from sefa_runtime.explore.effects import Effect, area_of_half, measure, reduce_to, reference_change
+from sefa_runtime.explore.samples import MAX_BYTES, in_parts
+from sefa_runtime.explore.similarity import looks_like, similarity
+
+RANGE = (-3.0, 3.0)
+PICTURES = MadePictures()
+
+
+def _effect(direction: int, alpha_range: tuple[float, float] = RANGE) -> Effect:
+    return measure(PICTURES, direction, alpha_range).effect
+
+
+def test_brightness_is_everywhere_and_as_strong_as_it_was_made() -> None:
+    effect = _effect(BRIGHTNESS)  # 6 levels per alpha
+    assert effect.strength == pytest.approx(6)
+    assert effect.change == pytest.approx(18)
+    assert effect.area == pytest.approx(0.5)
+    assert effect.monotone == 1
+    assert effect.ends == ("given", "given")
+
+
+def test_a_range_need_not_be_symmetric() -> None:
+    effect = _effect(BRIGHTNESS, (-1.5, 4.5))
+    assert effect.strength == pytest.approx(6)
+    assert effect.change == pytest.approx((6 * 1.5 + 6 * 4.5) / 2)
+
+
+def test_a_patch_is_local_and_where_it_was_put() -> None:
+    measurement = measure(PICTURES, PATCH_ONLY, RANGE)  # 20 levels per alpha in an eighth of the area
+    assert measurement.effect.strength == pytest.approx(20 / 8)
+    assert measurement.effect.area == pytest.approx(1 / 16)
+    expected = np.zeros((16, 16))
+    expected[PATCH] = 60
+    np.testing.assert_allclose(measurement.change_map, expected)
+
+
+def test_what_comes_and_goes_is_not_monotone() -> None:
+    # |sin| at thirds of a period of 3: 0, .87, .87, 0: one step of three leads away.
+    assert _effect(PERIODIC).monotone == pytest.approx(1 / 3)
+    assert _effect(PERIODIC, (-0.75, 0.75)).monotone == 1
+    # Two of three steps up to where it stays as it is, at 1.5.
+    assert _effect(SATURATING).monotone == pytest.approx(2 / 3)
+
+
+def test_nothing_is_nothing() -> None:
+    effect = _effect(NOTHING)
+    assert (effect.strength, effect.change, effect.area, effect.monotone) == (0, 0, 0, 0)
+
+
+def test_duplicates_are_alike_and_orthogonal_effects_are_not() -> None:
+    directions = (BRIGHTNESS, OPPOSITE, LEFT_RIGHT, PATCH_ONLY, NOTHING)
+    cosines = similarity([measure(PICTURES, direction, (-1.0, 1.0)).signature for direction in directions])
+    bright, opposite, left_right, patch, nothing = range(5)
+    assert cosines[bright, opposite] == pytest.approx(1)
+    assert cosines[bright, left_right] == pytest.approx(0)
+    # Of vectors that are 1 everywhere, and 1 in an eighth of the places: 1/8 / sqrt(1/8).
+    assert cosines[bright, patch] == pytest.approx(np.sqrt(1 / 8))
+    assert (cosines[nothing] == 0).all()
+    np.testing.assert_array_equal(cosines, cosines.T)
+    assert [other for other, _ in looks_like(cosines, bright)] == [opposite]
+    assert looks_like(cosines, nothing) == []
+
+
+def test_similarity_is_the_cosine_however_long_the_changes_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    signatures = np.random.RandomState(0).randn(5, 3, 7, 5, 2).astype(np.float16)
+    flat = signatures.reshape(5, -1).astype(np.float64)
+    lengths = np.linalg.norm(flat, axis=1)
+    monkeypatch.setattr("sefa_runtime.explore.similarity.COLUMNS", 16)
+    np.testing.assert_allclose(
+        similarity(list(signatures)), np.abs(flat @ flat.T) / np.outer(lengths, lengths), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize(
+    ("change_map", "share"),
+    [
+        ([[4, 2], [1, 1]], 1 / 4),  # The first of four pixels holds 4 of 8.
+        ([[3, 1], [0, 0]], 1 / 6),  # Two thirds of a pixel hold 2 of 4.
+        ([[1, 1], [1, 1]], 1 / 2),
+        ([[0, 0], [0, 0]], 0),
+    ],
+)
+def test_the_area_that_holds_half(change_map: list[list[float]], share: float) -> None:
+    assert area_of_half(np.array(change_map, np.float32)) == pytest.approx(share)
+
+
+def test_the_reference_is_how_much_pictures_differ() -> None:
+    reference, mean = reference_change(PICTURES)
+    assert reference == pytest.approx(24)
+    assert mean.shape == (16, 16, 3)
+    assert (mean == 112).all()  # Half of them 100, half 124.
+
+
+def test_the_size_of_parts_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = measure(PICTURES, PERIODIC, RANGE)
+    monkeypatch.setattr("sefa_runtime.explore.samples.MAX_BYTES", 3 * 7 * 16 * 16 * 3)
+    assert [part.stop - part.start for part in in_parts(PICTURES, 7)] == [3] * 6 + [2]
+    parts = measure(PICTURES, PERIODIC, RANGE)
+    assert parts.effect == whole.effect
+    np.testing.assert_allclose(parts.change_map, whole.change_map)
+    np.testing.assert_array_equal(parts.signature, whole.signature)
+
+
+def test_large_pictures_come_few_at_once() -> None:
+    large = MadePictures(count=5, image_shape=(1024, 1024, 3))
+    parts = list(in_parts(large, 7))
+    assert [part.start for part in parts] == [0, 3]
+    assert all((part.stop - part.start) * 7 * 1024 * 1024 * 3 <= MAX_BYTES for part in parts)
+
+
+def test_pictures_are_averaged_to_few_pixels() -> None:
+    pictures = np.random.RandomState(0).randint(-255, 256, (2, 12, 20, 3))
+    blocks = pictures.reshape(2, 4, 3, 4, 5, 3).mean((2, 4))
+    np.testing.assert_allclose(reduce_to(pictures, 4), blocks, atol=1e-4)
+    np.testing.assert_array_equal(reduce_to(pictures, 20)[:, :, ::5], pictures[:, :, ::5])
+    # Sides that are no multiple: parts differ by a pixel, and each is a mean.
+    np.testing.assert_allclose(reduce_to(np.ones((1, 7, 13, 1)), 5), 1)
+    assert reduce_to(np.ones((1, 7, 13, 1)), 5).shape == (1, 5, 5, 1)

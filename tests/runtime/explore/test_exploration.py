@@ -1,0 +1,171 @@
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import sefa_runtime
+from sefa_runtime import Editor, InputError
+from sefa_runtime.explore import Exploration, exploration, explore, save_exploration
+from sefa_runtime.explore.effects import measure
+from sefa_runtime.explore.kept import Kept
+from sefa_runtime.images import to_pillow
+
+
+@pytest.fixture
+def explored(tiny: Editor) -> Exploration:
+    return explore(tiny, samples=12, seeds=[5, 9])
+
+
+def test_the_frames_are_what_the_editor_draws(tiny: Editor, explored: Exploration) -> None:
+    assert explored.titles == ("seed 5", "seed 9")
+    assert explored.frames.shape == (4, 2, 9, *tiny.info.image_shape)
+    for direction, effect in enumerate(explored.effects):
+        alphas = explored.alphas(direction)
+        assert (alphas[0], alphas[4], alphas[8]) == (effect.alpha_range[0], 0, effect.alpha_range[1])
+        np.testing.assert_array_equal(
+            explored.frames[direction], tiny.sweep(seed=[5, 9], direction=direction, alphas=alphas)
+        )
+
+
+def test_the_numbers_are_those_of_the_pictures(tiny: Editor, explored: Exploration) -> None:
+    # Another route: all pictures at once, from Editor.edit.
+    still = tiny.edit(seed=range(12)).astype(float)
+    reference = np.mean([np.abs(still[row] - still[row - 1]).mean() for row in range(12)])
+    assert explored.reference == pytest.approx(reference)
+    effect = explored.effects[2]
+    low, high = effect.alpha_range
+    ends = [np.abs(tiny.edit(seed=range(12), edits={2: alpha}) - still) for alpha in (low, high)]
+    assert effect.change == pytest.approx(np.mean(ends))
+    np.testing.assert_allclose(explored.change_maps[2], np.mean(ends, axis=(0, 1, 4)), rtol=1e-5)
+    # At the ends of its range it has changed half as much as pictures differ; the alphas have two digits.
+    assert effect.ends == ("change", "change")
+    assert effect.change == pytest.approx(reference / 2, rel=0.05)
+
+
+def test_a_range_can_be_given(tiny: Editor) -> None:
+    found = explore(tiny, samples=3, alpha_range=(-1.0, 2.0))
+    assert {effect.alpha_range for effect in found.effects} == {(-1.0, 2.0)}
+    with pytest.raises(InputError, match="around 0, got 1 to 2"):
+        explore(tiny, alpha_range=(1.0, 2.0))
+
+
+def test_label_and_truncation_go_to_the_model(golden: Path) -> None:
+    editor = sefa_runtime.load(golden / "style_z.onnx", provider="cpu")
+    found = explore(editor, samples=4, seeds=[3], label=2, truncation=0.5)
+    assert (found.label, found.truncation, found.to_dict()["truncation"]) == (2, 0.5, 0.5)
+    expected = editor.sweep(seed=3, direction=1, alphas=found.alphas(1), label=2, truncation=0.5)
+    np.testing.assert_array_equal(found.frames[1], expected)
+    with pytest.raises(InputError, match=r"a label in 0\.\.5 is needed"):
+        explore(editor, samples=4)
+    with pytest.raises(InputError, match="all the same"):
+        explore(editor, samples=4, label=2, truncation=0.0)
+
+
+def test_codes_are_explored_where_the_model_takes_them(golden: Path) -> None:
+    editor = sefa_runtime.load(golden / "style_w+.onnx", provider="cpu")
+    codes = np.random.RandomState(0).randn(6, *editor.info.latent_shape).astype(np.float32)
+    found = explore(editor, latents=codes)
+    assert found.samples == 6
+    assert found.titles == ("latent 0", "latent 1", "latent 2", "latent 3")
+    np.testing.assert_array_equal(found.frames[0, 3, 4], editor.edit(codes=codes[3])[0])
+    for arguments, message in (
+        ({}, r"the model takes w\+: codes are needed, \[N, 8, 24\]"),
+        ({"latents": codes[:1]}, "at least 2 latents are needed"),
+        ({"latents": codes[:, 0]}, r"latents must be \[N, 8, 24\]"),
+        ({"latents": codes, "seeds": [1]}, "seeds or latents"),
+    ):
+        with pytest.raises(InputError, match=message):
+            explore(editor, **arguments)
+
+
+def test_an_interrupted_exploration_goes_on_where_it_was(
+    tiny: Editor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "sheet.html"
+    whole = explore(tiny, samples=5)
+    measured: list[int] = []
+
+    def interrupted(samples: Any, direction: int, *arguments: Any) -> Any:
+        if direction == 2 and 2 not in measured:
+            measured.append(direction)
+            raise KeyboardInterrupt
+        measured.append(direction)
+        return measure(samples, direction, *arguments)
+
+    monkeypatch.setattr(exploration, "measure", interrupted)
+    kept = Kept(output)
+    with pytest.raises(KeyboardInterrupt):
+        explore(tiny, samples=5, kept=kept)
+    assert kept.folder == tmp_path / "sheet.html.measured"
+    assert sorted(path.name for path in kept.folder.iterdir()) == [
+        "direction-0.npz",
+        "direction-1.npz",
+        "settings.json",
+        "unedited.npz",
+    ]
+    resumed = explore(tiny, samples=5, kept=Kept(output))
+    assert measured == [0, 1, 2, 2, 3]
+    assert resumed.to_dict() == whole.to_dict()
+    np.testing.assert_array_equal(resumed.frames, whole.frames)
+    np.testing.assert_array_equal(resumed.change_maps, whole.change_maps)
+    kept.remove()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("change", [{"samples": 6}, {"seeds": [7]}, {"alpha_range": (-1.0, 1.0)}])
+def test_what_was_kept_for_other_settings_is_not_taken(tiny: Editor, tmp_path: Path, change: dict[str, Any]) -> None:
+    arguments = {"samples": 5} | change
+    explore(tiny, samples=5, kept=Kept(tmp_path / "a"))
+    found = explore(tiny, **arguments, kept=Kept(tmp_path / "a"))
+    assert found.to_dict() == explore(tiny, **arguments).to_dict()
+
+
+def test_what_was_kept_for_another_model_or_damaged_is_not_taken(tiny: Editor, golden: Path, tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "a")
+    explore(sefa_runtime.load(golden / "tiny_float32.onnx", provider="cpu"), samples=5, kept=kept)
+    whole = explore(tiny, samples=5).to_dict()
+    assert explore(tiny, samples=5, kept=kept).to_dict() == whole
+    (kept.folder / "direction-1.npz").write_bytes((kept.folder / "direction-1.npz").read_bytes()[:99])
+    (kept.folder / "direction-2.npz").write_bytes(b"")
+    assert explore(tiny, samples=5, kept=kept).to_dict() == whole
+
+
+def test_a_folder_that_others_use_stays(tmp_path: Path) -> None:
+    kept = Kept(tmp_path / "a.html")
+    kept.open({})
+    kept.put("direction-0", effect=np.zeros(1))
+    (kept.folder / "mine.txt").write_text("mine")
+    kept.remove()
+    assert [path.name for path in kept.folder.iterdir()] == ["mine.txt"]
+
+
+def test_large_pictures_are_shown_reduced() -> None:
+    picture = np.random.RandomState(0).randint(0, 256, (256, 512, 3)).astype(np.uint8)
+    assert exploration.thumbnail_size((256, 512)) == (128, 64)
+    reduced = exploration._thumbnails(picture)
+    assert reduced.shape == (64, 128, 3)
+    assert abs(float(reduced.mean()) - float(picture.mean())) < 1
+    assert exploration._thumbnails(picture[..., :1]).shape == (64, 128, 1)
+
+
+def test_the_measures_and_the_sheet_are_files(explored: Exploration, tmp_path: Path) -> None:
+    from PIL import Image
+
+    save_exploration(explored, tmp_path / "effects.json")
+    document = json.loads((tmp_path / "effects.json").read_text())
+    assert document == json.loads(json.dumps(explored.to_dict()))
+    assert document["directions"][1]["name"] == "light"
+    assert document["directions"][1]["alpha_range"] == list(explored.effects[1].alpha_range)
+    assert document["similarity"][0][0] == 1
+    save_exploration(explored, tmp_path / "sheet.png")
+    with Image.open(tmp_path / "sheet.png") as sheet:
+        found = np.asarray(sheet)
+    # The picture at the upper end of the last direction stands at the right, above the margin.
+    height, width, _ = explored.info.image_shape
+    last = np.asarray(to_pillow(explored.frames[-1, -1, -1]).convert("RGB"))
+    gap = max(4, width // 8)
+    np.testing.assert_array_equal(found[-gap - height : -gap, -gap - width : -gap], last)
+    with pytest.raises(InputError, match=r"must end in \.html, \.json"):
+        save_exploration(explored, tmp_path / "sheet.svg")
