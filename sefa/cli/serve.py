@@ -1,5 +1,6 @@
 """sefa serve: answer requests over HTTP."""
 
+import contextlib
 import os
 from importlib import import_module
 from pathlib import Path
@@ -121,7 +122,13 @@ def serve(
         token=_read_token(token_file),
         cors=tuple(cors or ()),
     )
-    run_server(models, settings, report=lambda line: typer.echo(line, err=True))
+    run_server(models, settings, report=_report)
+
+
+def _report(line: str) -> None:
+    # Whoever read stderr may be gone; that is no reason to stop, nor not to.
+    with contextlib.suppress(OSError):
+        typer.echo(line, err=True)
 
 
 def _read_token(path: Path | None) -> str | None:

@@ -1,7 +1,7 @@
 """What is the same for every request: /docs without anything from elsewhere, the page at /; and /metrics."""
 
 import importlib.util
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
 from fastapi.openapi.docs import get_swagger_ui_html
@@ -25,6 +25,11 @@ MEDIA_TYPES = {
 }
 # Swagger's user interface, from the package fastapi-offline; its own address is elsewhere in the web.
 SWAGGER_FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png")
+# Nothing from elsewhere; pictures are shown as the blobs they were fetched as.
+PAGE_POLICY = (
+    "default-src 'self'; img-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'"
+)
 
 
 def page_routes() -> list[Route]:
@@ -36,7 +41,8 @@ def page_routes() -> list[Route]:
         if path.is_file() and path.suffix in MEDIA_TYPES:
             address = "/" + path.relative_to(PAGE_FOLDER).as_posix()
             address = "/" if address == "/index.html" else address
-            routes.append(Route(address, _constant(path.read_bytes(), MEDIA_TYPES[path.suffix])))
+            answer = _constant(path.read_bytes(), MEDIA_TYPES[path.suffix], {"content-security-policy": PAGE_POLICY})
+            routes.append(Route(address, answer))
     return routes
 
 
@@ -85,8 +91,12 @@ async def _to_docs(request: Request) -> Response:
     return RedirectResponse("/docs")
 
 
-def _constant(content: bytes, media_type: str) -> Callable[[Request], Awaitable[Response]]:
+def _constant(
+    content: bytes, media_type: str, headers: Mapping[str, str] | None = None
+) -> Callable[[Request], Awaitable[Response]]:
     async def answer(request: Request) -> Response:
-        return Response(content, media_type=media_type, headers={"x-content-type-options": "nosniff"})
+        return Response(
+            content, media_type=media_type, headers={"x-content-type-options": "nosniff", **(headers or {})}
+        )
 
     return answer

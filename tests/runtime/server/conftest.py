@@ -14,8 +14,6 @@ if TYPE_CHECKING:
 
 NEEDED = ("fastapi", "grpc", "httpx", "schemathesis", "tritonclient")
 collect_ignore_glob = [] if all(map(find_spec, NEEDED)) else ["test_*.py"]
-    [] if all(map(find_spec, ("fastapi", "grpc", "httpx", "schemathesis", "tritonclient"))) else ["test_*.py"]
-)
 
 
 @pytest.fixture(scope="module")

@@ -102,6 +102,15 @@ def test_what_was_asked_is_answered_after_sigterm_and_the_exit_code_is_0() -> No
     assert [line["status"] for line in lines if line["path"].endswith("infer")] == [503, 200, 200, 200]
 
 
+def test_it_ends_though_nobody_reads_its_words() -> None:
+    with command(TINY) as (process, url), httpx.Client(base_url=url) as http_client:
+        wait_until(lambda: http_client.get("/v2/health/ready").status_code == 200)
+        assert process.stderr is not None
+        process.stderr.close()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+
+
 def test_a_second_signal_ends_it_at_once() -> None:
     with command(TINY, seconds=2) as (process, url), httpx.Client(base_url=url) as client:
         wait_until(lambda: client.get("/v2/health/ready").status_code == 200)

@@ -1,0 +1,154 @@
+// The picture, and the original beside it or in its place.
+
+import { ApiError, drawPicture } from "./api.js";
+import { Latest } from "./latest.js";
+
+// The server's quickest lossless format: its encoder is told to be quick.
+const LOSSLESS = "webp";
+// Beyond so many pixels a lossless picture takes longer to encode than a slider should wait.
+const LARGE = 256 * 256;
+
+/** Draws what is wanted, follows what changes meanwhile. */
+export class Stage {
+  #element = document.querySelector("#stage");
+  #editedImage = document.querySelector("#edited");
+  #originalImage = document.querySelector("#original");
+  #report;
+  #edited;
+  #original;
+  #drawing = null;
+  #originalShown = "";
+  #painting = new Map(); // of either image
+  #underWay = 0;
+  #rough = false;
+  #large = false;
+  #held = false;
+  #beside = false;
+
+  /** @param {(error: Error | null) => void} report Told of every picture: null if it came. */
+  constructor(report) {
+    this.#report = report;
+    this.#edited = new Latest((wanted, signal) => this.#draw(this.#editedImage, wanted, signal));
+    this.#original = new Latest((wanted, signal) => this.#draw(this.#originalImage, wanted, signal));
+  }
+
+  /** Whether what is shown is only a likeness, of a slider in motion. */
+  get rough() {
+    return this.#rough;
+  }
+
+  /** Height and width of what will be drawn. */
+  set resolution([height, width]) {
+    this.#element.style.setProperty("--ratio", `${width} / ${height}`);
+    this.#large = height * width > LARGE;
+    // Pixels of small pictures are what there is to see.
+    this.#element.classList.toggle("tiny", Math.max(height, width) < 48);
+  }
+
+  /**
+   * Draw a picture.
+   * @param {Drawing | null} drawing Null: there is nothing to draw yet.
+   * @param {boolean} moving Whether the next one will be wanted soon.
+   */
+  show(drawing, moving) {
+    this.#drawing = drawing;
+    this.#element.classList.toggle("blank", drawing === null);
+    if (drawing === null) {
+      this.#edited.drop();
+      this.#original.drop();
+      return;
+    }
+    this.#rough = moving && this.#large;
+    this.#edited.want({ drawing, format: this.#rough ? "jpeg" : LOSSLESS });
+    this.#showOriginal();
+  }
+
+  /** Forget the pictures: another model's come. */
+  clear() {
+    this.show(null, false);
+    this.#originalShown = "";
+    for (const image of [this.#editedImage, this.#originalImage]) {
+      URL.revokeObjectURL(image.src);
+      image.removeAttribute("src");
+    }
+  }
+
+  /** Show the original in the picture's place as long as it is held. */
+  set held(held) {
+    this.#held = held;
+    this.#view();
+  }
+
+  /** Show the original beside the picture. */
+  set beside(beside) {
+    this.#beside = beside;
+    this.#view();
+  }
+
+  describe(edited, original) {
+    this.#editedImage.alt = edited;
+    this.#originalImage.alt = original;
+  }
+
+  #view() {
+    this.#showOriginal();
+    const ready = this.#originalShown !== "";
+    this.#element.dataset.view = this.#held && ready ? "original" : this.#beside ? "both" : "edited";
+  }
+
+  #showOriginal() {
+    if (!(this.#held || this.#beside) || this.#drawing === null) return;
+    const drawing = { ...this.#drawing, edits: new Map() };
+    const key = JSON.stringify(drawing);
+    if (key !== this.#originalShown) this.#original.want({ drawing, format: LOSSLESS, key });
+  }
+
+  /** Get a picture. It is put on the screen while the next one is already being asked for, but never out of turn. */
+  async #draw(image, { drawing, format, key }, signal) {
+    this.#underWay += 1;
+    this.#element.setAttribute("aria-busy", "true");
+    let blob;
+    try {
+      blob = await drawPicture(drawing, { format }, signal);
+      await this.#painting.get(image);
+    } catch (error) {
+      this.#end(signal, error);
+      return;
+    }
+    if (signal.aborted) this.#end(signal, null);
+    else this.#painting.set(image, this.#paint(image, blob, key, signal));
+  }
+
+  async #paint(image, blob, key, signal) {
+    try {
+      await paint(image, blob);
+    } catch (error) {
+      this.#end(signal, error);
+      return;
+    }
+    if (key !== undefined && !signal.aborted) {
+      this.#originalShown = key;
+      this.#view();
+    }
+    this.#end(signal, null);
+  }
+
+  #end(signal, error) {
+    this.#underWay -= 1;
+    if (this.#underWay === 0) this.#element.setAttribute("aria-busy", "false");
+    if (!signal.aborted) this.#report(error);
+  }
+}
+
+/** Put a picture into an image element; the one before stays until it can be seen. */
+async function paint(image, blob) {
+  const before = image.src;
+  image.src = URL.createObjectURL(blob);
+  try {
+    await image.decode();
+  } catch {
+    throw new ApiError("The server's picture could not be read.", 200);
+  } finally {
+    if (before.startsWith("blob:")) URL.revokeObjectURL(before);
+  }
+}
