@@ -16,16 +16,21 @@ DEV = $(VENV)/.installed
 RUNTIME_VENV = .venv-runtime
 RUNTIME = $(RUNTIME_VENV)/.installed
 
-.PHONY: help check test test-slow test-runtime demo bench-startup bench-eager bench-runtime bench-overhead bench-loadgen bench-stylegan2 bench-formats clean
+TRITON_VENV = .venv-triton
+TRITON = $(TRITON_VENV)/.installed
+
+.PHONY: help check check-triton test test-slow test-browser test-runtime demo bench-startup bench-eager bench-runtime bench-overhead bench-loadgen bench-stylegan2 bench-formats bench-serving bench-page bench-methods clean
 
 help:
 	@echo "make demo          directions, ONNX, TorchScript, pictures and latency of a face generator, into $(DEMO_OUT)/"
 	@echo "make demo EXTRA=gpu   the same through onnxruntime's CUDA provider"
 	@echo "make test          all tests"
 	@echo "make test-slow     those that take a minute or more"
+	@echo "make test-browser  the pages in Chromium, which must be installed"
 	@echo "make test-runtime  the runtime's tests in an environment without torch and onnx"
+	@echo "make check-triton  a real tritonserver on the repositories that sefa triton writes (Linux, x86-64, no GPU needed)"
 	@echo "make check         formatting, lint and types"
-	@echo "make bench-startup, bench-eager, bench-runtime, bench-overhead, bench-loadgen, bench-stylegan2, bench-formats   records under benchmarks/results"
+	@echo "make bench-startup, bench-eager, bench-runtime, bench-overhead, bench-loadgen, bench-stylegan2, bench-formats, bench-serving, bench-page, bench-methods   records under benchmarks/results"
 	@echo "make clean         remove the environments and the demo's files"
 
 $(DEV): pyproject.toml constraints.txt Makefile
@@ -39,7 +44,8 @@ $(DEV): pyproject.toml constraints.txt Makefile
 $(RUNTIME): pyproject.toml constraints.txt Makefile
 	test -x $(RUNTIME_VENV)/bin/python || $(PYTHON) -m venv $(RUNTIME_VENV)
 	$(RUNTIME_VENV)/bin/python -m pip --disable-pip-version-check install --quiet \
-		--constraint constraints.txt --editable ".[cpu,plot]" hypothesis jsonschema pytest
+		--constraint constraints.txt --editable ".[cpu,grpc,plot]" \
+		hypothesis httpx jsonschema pytest pyyaml schemathesis "tritonclient[grpc,http]"
 	touch $@
 
 check: $(DEV)
@@ -54,8 +60,22 @@ test: $(DEV)
 test-slow: $(DEV)
 	$(BIN)/python -m pytest -m slow
 
+test-browser: $(DEV)
+	$(PIP) --constraint constraints.txt playwright axe-playwright-python
+	$(BIN)/python -m pytest -m browser tests/browser
+
 test-runtime: $(RUNTIME)
 	$(RUNTIME_VENV)/bin/python -m pytest tests/runtime
+
+# numpy 1 and protobuf 6, hence an environment of its own, with what goes with them; Python 3.11 to 3.13.
+$(TRITON): pyproject.toml Makefile
+	test -x $(TRITON_VENV)/bin/python || $(PYTHON) -m venv $(TRITON_VENV)
+	$(TRITON_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --editable ".[cpu]" \
+		nvidia-pytriton==0.7.0 "tritonclient[grpc,http]==2.73.0" "protobuf<7" "pytest>=9.0"
+	touch $@
+
+check-triton: $(TRITON)
+	$(TRITON_VENV)/bin/python -m pytest -m slow tests/runtime/deploy/test_triton_server.py
 
 demo: $(DEV)
 	$(BIN)/sefa demo -o $(DEMO_OUT)
@@ -77,7 +97,19 @@ bench-loadgen: $(DEV)
 	$(BIN)/python benchmarks/loadgen.py -o benchmarks/results/loadgen.json
 
 bench-stylegan2: $(DEV)
+	$(BIN)/python benchmarks/stylegan2_256.py -o benchmarks/results/stylegan2-256.json
 	$(BIN)/python benchmarks/stylegan2_1024.py -o benchmarks/results/stylegan2-1024.json
+
+bench-methods: $(DEV)
+	$(BIN)/python benchmarks/methods.py -o benchmarks/results/methods.json
+
+bench-page: $(DEV)
+	$(PIP) --constraint constraints.txt playwright axe-playwright-python
+	$(BIN)/python benchmarks/page_latency.py -o benchmarks/results/page-latency.json
+
+bench-serving: $(DEV)
+	$(BIN)/sefa demo -o $(DEMO_OUT)
+	$(BIN)/python benchmarks/serving.py $(DEMO_OUT)/faces.onnx -o benchmarks/results/serving.json
 
 bench-formats: $(DEV)
 	$(BIN)/python tests/golden_checkpoints.py -o benchmarks/results/formats.json

@@ -1,17 +1,22 @@
 """The README's examples, run as they stand."""
 
+import io
 import re
 import shlex
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 import sefa
+import sefa_runtime
 from sefa.demo import find_faces
 from sefa_export import export_onnx
+from serving import Running, starting
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -52,11 +57,30 @@ def test_python_examples(folder: Path) -> None:
 def test_command_examples(folder: Path, sefa_command: Callable[..., Any]) -> None:
     commands = [shlex.split(line, comments=True) for line in "".join(blocks("bash")).splitlines()]
     run = [command[1:] for command in commands if command[0] == "sefa"]
-    assert len(run) == 6
+    assert len(run) == 7
     for arguments in run:
         result = sefa_command(*arguments)
         assert result.code == 0, result.err
     assert {path.name for path in folder.iterdir()} >= {"netG.onnx", "look.png", "face.png", "latency.json"}
+
+
+def test_the_server_example(folder: Path) -> None:
+    lines = [shlex.split(line, comments=True) for line in "".join(blocks("sh")).splitlines()]
+    (arguments,) = (line[1:] for line in lines if line[0] == "sefa")
+    (address,) = (line[-1] for line in lines if line[0] == "curl")
+    for running in starting_servers(*arguments[1:]):
+        response = running.http.get(address.removeprefix("http://127.0.0.1:8000"))
+        assert (response.status_code, response.headers["content-type"]) == (200, "image/webp")
+        picture = np.asarray(Image.open(io.BytesIO(response.content)))
+        expected = sefa_runtime.load("demo/faces.onnx", "cpu").edit(seed=7, edits={1: 2.5})[0]
+        assert np.abs(picture.astype(int) - expected).max() <= 1
+        assert running.http.get("/").headers["content-type"].startswith("text/html")
+
+
+def starting_servers(*models: str) -> Iterator[Running]:
+    """A server of the models, for as long as the loop over this has its only turn."""
+    for start in starting():
+        yield start(*models)
 
 
 def test_make_targets_that_are_named_exist() -> None:

@@ -11,7 +11,23 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from sefa.cli import bench, demo, doctor, edit, export, factorize, inspect, sweep
+from sefa.cli import (
+    bank,
+    bench,
+    compare_methods,
+    demo,
+    doctor,
+    edit,
+    explore,
+    export,
+    factorize,
+    inspect,
+    kserve,
+    name,
+    serve,
+    sweep,
+    triton,
+)
 from sefa.errors import SefaError
 from sefa_runtime.errors import SefaRuntimeError
 from sefa_runtime.version import VERSION
@@ -45,10 +61,30 @@ def _reflow(docstring: str | None) -> str:
 
 COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Make a model (needs the extra 'export')": (factorize.factorize, export.export, demo.demo),
-    "Use a model (needs no torch)": (edit.edit, sweep.sweep, bench.bench, bench.compare),
+    "Work on directions": (
+        explore.explore,
+        name.name,
+        bank.show,
+        bank.merge,
+        bank.subset,
+        bank.compare,
+        bank.import_,
+        bank.export,
+        compare_methods.compare_methods,
+    ),
+    "Use a model (needs no torch)": (edit.edit, sweep.sweep, serve.serve, bench.bench, bench.compare),
+    "Serve a model with other servers": (triton.triton, kserve.kserve),
     "Look": (inspect.inspect, doctor.doctor),
 }
-NAMES: dict[Callable[..., None], str] = {bench.compare: "bench compare"}
+NAMES: dict[Callable[..., None], str] = {
+    bench.compare: "bench compare",
+    bank.show: "bank show",
+    bank.merge: "bank merge",
+    bank.subset: "bank subset",
+    bank.compare: "bank compare",
+    bank.import_: "bank import",
+    bank.export: "bank export",
+}
 for panel, commands in COMMANDS.items():
     for command in commands:
         app.command(NAMES.get(command), help=_reflow(command.__doc__), rich_help_panel=panel)(command)

@@ -1,4 +1,7 @@
 import json
+import re
+import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -6,9 +9,14 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from typer.main import get_command
 
 import sefa
 import sefa_runtime
+from sefa.cli.app import app
+from sefa.demo import find_faces
+from sefa_runtime.images import enlarge
+from videos import decode
 
 Command = Callable[..., Any]
 
@@ -86,13 +94,48 @@ def test_latents_of_ones_own(sefa_command: Command, golden: Path, tmp_path: Path
     assert (tmp_path / "z.png").read_bytes() == (tmp_path / "s.png").read_bytes()
 
 
+@pytest.mark.parametrize("suffix", ["gif", "mp4"])
+def test_a_sweep_in_motion_shows_all_seeds_in_a_grid(
+    sefa_command: Command, golden: Path, tmp_path: Path, suffix: str
+) -> None:
+    arguments = ("--seeds", "1-6", "--direction", "light", "--alphas", "-3:3:5", "--scale", "4", "--fps", "10")
+    result = sefa_command("sweep", golden / "tiny.onnx", "-o", tmp_path / f"a.{suffix}", *arguments)
+    assert result.code == 0, result.err
+    _, frames = decode(tmp_path / f"a.{suffix}")
+    assert frames.shape == (8, 2 * 32, 3 * 16, 3)
+    editor = sefa_runtime.load(golden / "tiny.onnx")
+
+    def off(moments: list[int], alphas: list[float]) -> float:
+        """How far the sixth picture's brightness is from that at these alphas."""
+        sixth = enlarge(editor.sweep(seed=6, direction="light", alphas=alphas), 4)[0]
+        return float(np.abs((frames[moments, 32:, 32:] - sixth.astype(float)) @ (0.2126, 0.7152, 0.0722)).mean())
+
+    # The slow start: half a cosine from -3 to 3 has its second of five steps at -3 / sqrt(2), not at -1.5.
+    slow = 3 / 2**0.5
+    assert off([0, 1, 2, 3, 4, 5, 6, 7], [-3, -slow, 0, slow, 3, slow, 0, -slow]) < 7  # GIF has 256 colours.
+    assert off([1, 3, 5, 7], [-1.5, 1.5, 1.5, -1.5]) > 9
+
+
+def test_a_video_without_an_encoder_says_what_to_install(
+    sefa_command: Command, golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setitem(sys.modules, "imageio_ffmpeg", None)
+    result = sefa_command("sweep", golden / "tiny.onnx", "-o", tmp_path / "a.mp4")
+    assert result.code == 1
+    assert result.err == (
+        "sefa: a video needs ffmpeg, and it is not installed: pip install 'sefa[video]', or install ffmpeg\n"
+    )
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_version_is_told(sefa_command: Command) -> None:
     assert sefa_command("--version").out == f"sefa {sefa.__version__}\n"
 
 
-@pytest.mark.parametrize("command", ["inspect", "factorize", "export", "edit", "sweep", "bench", "doctor", "demo"])
+@pytest.mark.parametrize("command", get_command(app).commands)  # type: ignore[attr-defined]
 def test_every_command_has_a_help_text(sefa_command: Command, command: str) -> None:
-    result = sefa_command(command, "--help")
+    result = sefa_command(*command.split(), "--help")
     assert result.code == 0
     assert f"Usage: sefa {command}" in result.out
 
@@ -103,8 +146,12 @@ def test_the_demo_leaves_what_it_says(sefa_command: Command, tmp_path: Path) -> 
     assert result.code == 0, result.err
     names = {"faces.safetensors", "faces.onnx", "faces.ts", "sheet.png", "turn.gif", "latency.json"}
     assert {path.name for path in folder.iterdir()} == names
-    assert len(sefa.DirectionBank.load(folder / "faces.safetensors")) == 16
     editor = sefa_runtime.load(folder / "faces.onnx")
+    names = sefa.DirectionBank.load(folder / "faces.safetensors").names
+    assert names == editor.info.names
+    assert (len(names), names[1], names[4]) == (16, "turn", "brightness")
+    darker, brighter = (editor.edit(seed=range(16), edits={"brightness": alpha}).mean((1, 2, 3)) for alpha in (-1, 1))
+    assert (brighter > darker + 10).all()
     with Image.open(folder / "sheet.png") as sheet:
         pixels = np.asarray(sheet)
     # The unedited face of the first person is on the sheet as it is: right way up and RGB.
@@ -116,6 +163,13 @@ def test_the_demo_leaves_what_it_says(sefa_command: Command, tmp_path: Path) -> 
     record = json.loads((folder / "latency.json").read_text())
     assert record["provider"] == editor.provider
     assert [entry["batch"] for entry in record["results"]] == [1, 8]
+    # The commands that it prints make the same files.
+    commands = [line for line in result.out.splitlines() if re.match(r"\$ sefa (factorize|name|sweep) ", line)]
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    for command in commands:
+        assert sefa_command(*shlex.split(command.replace("$FACES", str(find_faces())))[2:]).code == 0
+    assert len(commands) == 3
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_a_demo_without_its_generator_says_how_to_install_it(
