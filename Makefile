@@ -44,7 +44,7 @@ $(DEV): pyproject.toml constraints.txt Makefile
 $(RUNTIME): pyproject.toml constraints.txt Makefile
 	test -x $(RUNTIME_VENV)/bin/python || $(PYTHON) -m venv $(RUNTIME_VENV)
 	$(RUNTIME_VENV)/bin/python -m pip --disable-pip-version-check install --quiet \
-		--constraint constraints.txt --editable ".[cpu,grpc,plot]" \
+		--constraint constraints.txt --editable ".[cpu,grpc,plot,video]" \
 		hypothesis httpx jsonschema pytest pyyaml schemathesis "tritonclient[grpc,http]"
 	touch $@
 

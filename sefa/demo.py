@@ -13,6 +13,8 @@ PACKAGE = "gan-face-generate"
 PACKAGE_VERSION = "1.1.1"
 WEIGHTS = "gan_face_generate/weights.tar"
 WEIGHTS_SHA256 = "0c3b90b138cfc4e8a73310b9fd5ce2a8f1f3a542a037de277412307fcd28771f"
+# What two of its directions do, in the words of `sefa name`; the other way round, + is brighter.
+NAMES = ("1=turn", "4=brightness:-1")
 # The package declares torchvision and wandb, which its data does not need.
 INSTALL = f"pip install --no-deps --ignore-requires-python {PACKAGE}=={PACKAGE_VERSION}"
 

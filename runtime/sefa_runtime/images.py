@@ -51,7 +51,7 @@ def save_animation(frames: Pictures, path: Path, frames_per_second: float = 12.0
     """Write an endless animation that runs forth and back, so that it does not jump.
 
     Args:
-        frames: Shape [A, H, W, C].
+        frames: Shape [A, H, W, C]; at `eased` alphas it also turns without a jerk.
         path: Ends in one of `ANIMATION_SUFFIXES`.
         frames_per_second: Pace, 0.1 to 50.
 
@@ -61,7 +61,7 @@ def save_animation(frames: Pictures, path: Path, frames_per_second: float = 12.0
     """
     check_suffix(path, ANIMATION_SUFFIXES)
     check_pace(frames_per_second)
-    loop = [to_pillow(frame) for frame in (*frames, *frames[-2:0:-1])]
+    loop = [to_pillow(frame) for frame in forth_and_back(frames)]
     with replacing(path) as partial, _format_limits(path):
         loop[0].save(
             partial,
@@ -71,6 +71,28 @@ def save_animation(frames: Pictures, path: Path, frames_per_second: float = 12.0
             loop=0,
             quality=90,
         )
+
+
+def forth_and_back(frames: Pictures) -> list[Pictures]:
+    """The frames of one round of an endless animation; the first and the last, where it turns, are shown once.
+
+    Args:
+        frames: Shape [A, ...].
+
+    Returns:
+        2·A - 2 frames; one if A is 1.
+    """
+    return [*frames, *frames[-2:0:-1]]
+
+
+def eased(start: float, end: float, count: int) -> list[float]:
+    """`count` numbers from `start` to `end` that lie closer together at both ends.
+
+    They sample half a period of a cosine, so that what runs forth and back over them is one smooth oscillation: it
+    slows down before it turns, and turns without a jerk.
+    """
+    phases = np.linspace(0, np.pi, count)
+    return [float(alpha) for alpha in start + (end - start) * (1 - np.cos(phases)) / 2]
 
 
 def check_pace(frames_per_second: float) -> None:
@@ -87,6 +109,31 @@ def grid(pictures: Pictures) -> Pictures:
     """Join pictures without gaps: [R, A, H, W, C] -> [R·H, A·W, C]."""
     rows, columns, height, width, channels = pictures.shape
     return pictures.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
+
+
+def mosaic(frames: Pictures) -> Pictures:
+    """Show several animations at once, in a tidy grid, in the order of reading.
+
+    Up to 3 stand in a row, 6 in two rows of 3; the last row may end in empty places, which are white.
+
+    Args:
+        frames: Shape [N, A, H, W, C]: N animations of A frames.
+
+    Returns:
+        One animation, shape [A, rows·H, columns·W, C].
+    """
+    count, *rest = frames.shape
+    rows, columns = _tidy(count)
+    places = np.full((rows * columns, *rest), 255, np.uint8)
+    places[:count] = frames
+    return np.stack([grid(moment.reshape(rows, columns, *rest[1:])) for moment in places.swapaxes(0, 1)])
+
+
+def _tidy(count: int) -> tuple[int, int]:
+    """Rows and columns of the grid, wide but not too wide, with the fewest empty places; of such, the most square."""
+    shapes = [(-(-count // columns), columns) for columns in range(1, count + 1)]
+    fit = [(rows, columns) for rows, columns in shapes if rows <= columns <= max(3, 2.5 * rows)]
+    return min(fit, key=lambda shape: (shape[0] * shape[1] - count, shape[1]))
 
 
 def enlarge(pictures: Pictures, factor: int) -> Pictures:

@@ -10,8 +10,9 @@ import typer
 from sefa.cli.bench import print_record, save_record
 from sefa.cli.export import describe_parity
 from sefa.cli.factorize import load_on
-from sefa.cli.options import Device, DeviceOption, ProviderOption, linear_steps
+from sefa.cli.options import Device, DeviceOption, ProviderOption
 from sefa.cli.output import format_bytes, progress_bar, working
+from sefa.naming import parse_change, resolve
 from sefa_runtime.exported import read_info
 from sefa_runtime.files import check_output
 
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 PEOPLE = (7, 15, 35)
 SHEET_DIRECTIONS = 8
 SHEET_ALPHAS = (-3.0, -1.5, 0.0, 1.5, 3.0)
-TURN = 1  # The direction that turns the head, as the sheet shows.
+TURN = "turn"
 ANIMATION_FRAMES = 24
 BENCH_SECONDS = 5.0
 
@@ -40,14 +41,13 @@ def demo(
     Leaves in DIR: [b]faces.safetensors[/b], the directions; [b]faces.onnx[/b] and [b]faces.ts[/b], the exported models;
     [b]sheet.png[/b], what the directions do; [b]turn.gif[/b]; [b]latency.json[/b].
     """
-    import numpy as np
-
-    from sefa.demo import find_faces
+    from sefa.bank_editing import change
+    from sefa.demo import NAMES, find_faces
     from sefa.factorization import factorize
     from sefa_export import export_onnx, export_torchscript
     from sefa_runtime import load
     from sefa_runtime.doctor import probe
-    from sefa_runtime.images import enlarge, save_animation, save_picture
+    from sefa_runtime.images import eased, enlarge, mosaic, save_animation, save_picture
     from sefa_runtime.latency import measure
 
     probe(provider)
@@ -66,6 +66,12 @@ def demo(
     bank.save(bank_path)
     typer.echo(f"{len(bank)} directions of {bank.code_dim} components in {milliseconds:.0f} ms")
 
+    _show_command(f"sefa name {bank_path} {' '.join(NAMES)}")
+    changes = resolve(bank.names, [parse_change(text) for text in NAMES])
+    bank = change(bank, changes)
+    bank.save(bank_path)
+    typer.echo(", ".join(f"{index} is {bank.names[index]}" for index in changes))
+
     for path, kind, write in (
         (onnx_path, "", export_onnx),
         (torchscript_path, " --format torchscript", export_torchscript),
@@ -80,11 +86,11 @@ def demo(
     typer.secho(f"\n# {sheet_path}: {SHEET_DIRECTIONS} sweeps, one for each direction", bold=True)
     typer.echo(f"directions down, alpha across, {len(PEOPLE)} people; on {editor.provider}")
 
-    low, high = editor.info.directions[TURN].alpha_range
+    low, high = editor.info.directions[editor.direction_index(TURN)].alpha_range
     _show_command(f"sefa sweep {onnx_path} -o {gif_path} --direction {TURN} --seeds {_list(PEOPLE)} --scale 3")
-    alphas = linear_steps(low, high, ANIMATION_FRAMES)
-    frames = editor.sweep(seed=PEOPLE, direction=TURN, alphas=alphas)  # [N, A, H, W, C]
-    save_animation(np.concatenate(list(enlarge(frames, 3)), axis=2), gif_path)
+    alphas = eased(low, high, ANIMATION_FRAMES)
+    turns = editor.sweep(seed=PEOPLE, direction=TURN, alphas=alphas)  # [people, alphas, H, W, C]
+    save_animation(mosaic(enlarge(turns, 3)), gif_path)
     typer.echo(f"{len(alphas)} steps from alpha {low:g} to {high:g} and back")
 
     _show_command(f"sefa bench {onnx_path} --batch 1,8 --seconds {BENCH_SECONDS:g} -o {record_path}")

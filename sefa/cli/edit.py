@@ -60,7 +60,7 @@ def edit(
 ) -> None:
     """Draw a seed's picture, moved along one or more directions.
 
-    [b]sefa edit faces.onnx -o face.png --seed 7 --edit direction-1=2.5 --edit 4=-1[/b]
+    [b]sefa edit faces.onnx -o face.png --seed 7 --edit turn=2.5 --edit 4=1[/b]
 
     The same seed is the same latent on every machine. Without [b]--edit[/b] it is the unedited one.
     """

@@ -35,7 +35,8 @@ def sweep(
             "-o",
             "--output",
             metavar="FILE",
-            help="[b].png[/b], [b].jpg[/b]: seeds down, alphas across. [b].gif[/b], [b].webp[/b]: an animation.",
+            help="[b].png[/b], [b].jpg[/b]: seeds down, alphas across. [b].gif[/b], [b].webp[/b]: an endless "
+            "animation. [b].mp4[/b]: a video, which needs ffmpeg, or [b]pip install 'sefa\\[video]'[/b].",
         ),
     ],
     direction: Annotated[str, typer.Option(metavar="NAME|INDEX", help="The direction to move along.")] = "0",
@@ -51,7 +52,8 @@ def sweep(
         str | None,
         typer.Option(
             metavar="FROM:TO:STEPS",
-            help="The distances, as [b]-3:3:7[/b] or [b]-2,0,2[/b].",
+            help="The distances, as [b]-3:3:7[/b] or [b]-2,0,2[/b]. An animation runs over them forth and "
+            "back, and over [b]FROM:TO:STEPS[/b] slows down before each turn.",
             show_default="the direction's suggested range, 7 steps, 24 in an animation",
         ),
     ] = None,
@@ -66,7 +68,9 @@ def sweep(
 ) -> None:
     """See what a direction does: move along it, for one or more seeds.
 
-    [b]sefa sweep faces.onnx -o turn.gif --direction 1 --seeds 1-4 --scale 3[/b]
+    [b]sefa sweep faces.onnx -o turn.gif --direction turn --seeds 1-6 --scale 3[/b]
+
+    An animation shows all seeds at once, in a grid.
     """
     from sefa_runtime import load
     from sefa_runtime.images import (
@@ -74,32 +78,40 @@ def sweep(
         PICTURE_SUFFIXES,
         check_pace,
         check_suffix,
+        eased,
         enlarge,
         grid,
+        mosaic,
         save_animation,
         save_picture,
     )
+    from sefa_runtime.video import VIDEO_SUFFIXES, find_ffmpeg, save_video
 
-    check_suffix(output, (*PICTURE_SUFFIXES, ".gif"))
+    check_suffix(output, (*PICTURE_SUFFIXES, ".gif", *VIDEO_SUFFIXES))
     check_output(output, model, z, codes)
     check_pace(frames_per_second)
-    animated = output.suffix.lower() in ANIMATION_SUFFIXES
+    filmed = output.suffix.lower() in VIDEO_SUFFIXES
+    animated = filmed or output.suffix.lower() in ANIMATION_SUFFIXES
+    if filmed:
+        find_ffmpeg()  # Rather now than after minutes of drawing.
     options = parse_provider_options(provider_options)
     steps = None if alphas is None else parse_alphas(alphas)
+    steps_between = eased if animated else linear_steps
+    if steps is not None and alphas is not None and ":" in alphas:
+        steps = steps_between(steps[0], steps[-1], len(steps))
     latents = choose_latents(seeds, z, codes, read_info(model))
     with progress_bar("Drawing") as show:
         editor = load(model, provider, options, threads, allow_cpu_fallback=allow_cpu_fallback)
         index = editor.direction_index(parse_direction(direction))
         if steps is None:
-            steps = linear_steps(*editor.info.directions[index].alpha_range, 24 if animated else 7)
+            steps = steps_between(*editor.info.directions[index].alpha_range, 24 if animated else 7)
         pictures = editor.sweep(
             **latents, direction=index, alphas=steps, label=parse_label(label), truncation=truncation, progress=show
         )
     pictures = enlarge(pictures, scale)
     if animated:
-        frames = pictures.transpose(1, 2, 0, 3, 4)  # [A, H, N, W, C]: the seeds side by side
-        frames = frames.reshape(*frames.shape[:2], -1, frames.shape[-1])
-        save_animation(frames, output, frames_per_second)
+        save = save_video if filmed else save_animation
+        save(mosaic(pictures), output, frames_per_second)
     else:
         save_picture(grid(pictures), output)
     typer.echo(

@@ -140,16 +140,17 @@ def test_every_command_has_a_help_text(sefa_command: Command, command: str) -> N
     assert f"Usage: sefa {command}" in result.out
 
 
-def test_the_demo_leaves_what_it_says(sefa_command: Command, tmp_path: Path) -> None:
+def test_the_demo_leaves_what_it_says(sefa_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sefa.cli.demo.BENCH_SECONDS", 0.1)
     folder = tmp_path / "demo"
     result = sefa_command("demo", "-o", folder)
     assert result.code == 0, result.err
     names = {"faces.safetensors", "faces.onnx", "faces.ts", "sheet.png", "turn.gif", "latency.json"}
     assert {path.name for path in folder.iterdir()} == names
     editor = sefa_runtime.load(folder / "faces.onnx")
-    names = sefa.DirectionBank.load(folder / "faces.safetensors").names
-    assert names == editor.info.names
-    assert (len(names), names[1], names[4]) == (16, "turn", "brightness")
+    directions = sefa.DirectionBank.load(folder / "faces.safetensors").names
+    assert directions == editor.info.names
+    assert (len(directions), directions[1], directions[4]) == (16, "turn", "brightness")
     darker, brighter = (editor.edit(seed=range(16), edits={"brightness": alpha}).mean((1, 2, 3)) for alpha in (-1, 1))
     assert (brighter > darker + 10).all()
     with Image.open(folder / "sheet.png") as sheet:

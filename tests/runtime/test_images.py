@@ -5,7 +5,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 from sefa_runtime import InputError
-from sefa_runtime.images import contact_sheet, enlarge, grid, save_animation, save_picture
+from sefa_runtime.images import contact_sheet, eased, enlarge, grid, mosaic, save_animation, save_picture
 
 
 def numbered(*shape: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
@@ -77,6 +77,37 @@ def test_an_animation_of_one_frame_is_a_picture(tmp_path: Path) -> None:
     save_animation(numbered(1, 6, 6, 3), tmp_path / "a.gif")
     with Image.open(tmp_path / "a.gif") as image:
         assert len(list(ImageSequence.Iterator(image))) == 1
+
+
+def test_an_animation_over_eased_alphas_turns_without_a_jerk() -> None:
+    forth = eased(-3, 2, 12)
+    round_trip = np.array([*forth, *forth[-2:0:-1]])
+    # One oscillation of 22 steps: all of it is in the first harmonic, round the middle of the range.
+    amplitudes = np.abs(np.fft.rfft(round_trip)) / len(round_trip)
+    np.testing.assert_allclose(amplitudes[:2], [0.5, 1.25], atol=1e-12)
+    np.testing.assert_allclose(amplitudes[2:], 0, atol=1e-12)
+    assert (forth[0], forth[-1]) == pytest.approx((-3, 2))
+    assert eased(-3, 2, 1) == [-3]
+
+
+@pytest.mark.parametrize(
+    ("count", "shape"), [(1, (1, 1)), (2, (1, 2)), (3, (1, 3)), (4, (2, 2)), (6, (2, 3)), (7, (2, 4)), (16, (4, 4))]
+)
+def test_a_mosaic_shows_all_animations_at_once(count: int, shape: tuple[int, int]) -> None:
+    animations = np.minimum(numbered(count, 3, 4, 5, 3), 254)
+    frames = mosaic(animations)
+    rows, columns = shape
+    assert frames.shape == (3, rows * 4, columns * 5, 3)
+    places = [frames[:, y : y + 4, x : x + 5] for y in range(0, rows * 4, 4) for x in range(0, columns * 5, 5)]
+    np.testing.assert_array_equal(places[:count], animations)
+    assert (np.array(places[count:]) == 255).all()
+
+
+def test_a_mosaic_of_many_is_neither_narrow_nor_sparse() -> None:
+    for count in range(4, 200):
+        height, width = mosaic(np.zeros((count, 1, 1, 1, 1), np.uint8)).shape[1:3]
+        assert height <= width <= 2.5 * height
+        assert 0 <= height * width - count < width
 
 
 @pytest.mark.parametrize("pace", [0, -1, 51, 0.01, float("nan")])

@@ -4,10 +4,8 @@ import io
 from enum import StrEnum
 from typing import Any
 
-import numpy as np
-
 from sefa_runtime.errors import InputError
-from sefa_runtime.images import Pictures, enlarge, grid, to_pillow
+from sefa_runtime.images import Pictures, enlarge, forth_and_back, grid, mosaic, to_pillow
 
 # Pixels of one answer, all frames together: bounds memory and time, whatever is asked for.
 MAX_PIXELS = 32_000_000
@@ -73,7 +71,7 @@ def encode_animation(pictures: Pictures, scale: int, kind: Format, frames_per_se
     """An endless animation that runs forth and back.
 
     Args:
-        pictures: Shape [rows, frames, H, W, C]; the rows are side by side in each frame.
+        pictures: Shape [N, frames, H, W, C]; the N are shown at once, in a grid.
         scale: How many times to enlarge them.
         kind: gif or webp.
         frames_per_second: Pace, 0.1 to 50.
@@ -81,9 +79,7 @@ def encode_animation(pictures: Pictures, scale: int, kind: Format, frames_per_se
     Raises:
         InputError: If the format cannot hold it.
     """
-    sides = enlarge(pictures, scale).transpose(1, 2, 0, 3, 4)  # [frames, H, rows, W, C]
-    frames = np.ascontiguousarray(sides.reshape(*sides.shape[:2], -1, sides.shape[-1]))
-    loop = [to_pillow(frame) for frame in (*frames, *frames[-2:0:-1])]
+    loop = [to_pillow(frame) for frame in forth_and_back(mosaic(enlarge(pictures, scale)))]
     file = io.BytesIO()
     try:
         loop[0].save(

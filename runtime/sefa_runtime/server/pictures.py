@@ -12,7 +12,7 @@ from starlette.responses import Response
 
 from sefa_runtime.editor import as_pictures
 from sefa_runtime.errors import InputError
-from sefa_runtime.images import Pictures
+from sefa_runtime.images import Pictures, eased
 from sefa_runtime.inputs import Feeds
 from sefa_runtime.latents import MAX_SEED
 from sefa_runtime.server.encoding import Format, check_pixels, encode_animation, encode_sheet
@@ -126,6 +126,11 @@ class EditRequest(Strict):
     frames_per_second: Annotated[float, Field(ge=0.1, le=50)] = 12.0
     scale: Annotated[int, Field(ge=1, le=MAX_SCALE)] = Field(1, description="Enlarge this many times.")
 
+    @property
+    def moves(self) -> bool:
+        """Whether the answer is an animation."""
+        return self.animate or self.format is Format.GIF
+
 
 router = APIRouter(tags=["Pictures"])
 
@@ -189,7 +194,7 @@ async def image(
 ) -> Response:
     """Draw one picture of a seed, moved along directions: an address to put into `<img src>`.
 
-    `/models/faces/image?seed=7&edit=direction-1:2.5&edit=4:-1&format=png`
+    `/models/faces/image?seed=7&edit=turn:2.5&edit=4:1&format=png`
     """
     hosted = models_of(request).get(model)
     note(request, model=hosted.name)
@@ -220,7 +225,7 @@ async def edit_pictures(request: Request, model: ModelName, wanted: EditRequest)
         note(request, images=len(feeds["direction"]))
         pictures = await while_connected(request.receive, _draw(hosted, feeds))
         pictures = pictures.reshape(rows, -1, *pictures.shape[1:])
-        if wanted.sweep and (wanted.animate or wanted.format is Format.GIF):
+        if wanted.sweep and wanted.moves:
             encoded = await _encode(
                 request, encode_animation, pictures, wanted.scale, wanted.format, wanted.frames_per_second
             )
@@ -256,7 +261,8 @@ def _read(model: HostedModel, wanted: EditRequest) -> tuple[Feeds, int]:
     alphas = wanted.sweep.alphas
     if alphas is None:
         low, high = editor.info.directions[index].alpha_range
-        alphas = np.linspace(low, high, wanted.sweep.steps).tolist()
+        spaced = eased if wanted.moves else np.linspace
+        alphas = [float(alpha) for alpha in spaced(low, high, wanted.sweep.steps)]
     _check_count(model, count * len(alphas), wanted.scale)
     feeds = editor.read_sweep(**ways, direction=index, alphas=alphas, **conditions)
     rows = len(feeds["direction"]) // len(alphas)
