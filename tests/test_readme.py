@@ -54,7 +54,8 @@ def test_python_examples(folder: Path) -> None:
     exec(from_anywhere, names)
     assert names["image"].shape == (64, 64, 3)
     # The graph alone and the Editor draw the same picture for the same seed.
-    expected = names["editor"].edit(seed=7, edits={1: 2.0, 4: 1.5})[0]
+    editor = sefa_runtime.load("demo/faces.onnx", "cpu")
+    expected = editor.edit(seed=7, edits={"turn": 2.0, "brightness": 1.5})[0]
     assert abs(names["image"].astype(int) - expected).max() <= 1
 
 
