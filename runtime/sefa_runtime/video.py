@@ -61,7 +61,7 @@ def find_ffmpeg() -> str:
         if program is not None and _encodes(program):
             return program
     found = f"{on_path} was built without {ENCODER}" if on_path else "it is not installed"
-    raise InputError(f"a video needs ffmpeg, and {found}: pip install 'sefa[video]', or install ffmpeg")
+    raise InputError(f"a video needs ffmpeg, and {found}: pip install imageio-ffmpeg, or install ffmpeg")
 
 
 def _packaged_ffmpeg() -> str | None:

@@ -104,7 +104,9 @@ def serve(
         if error.name is None or error.name.startswith("sefa"):
             raise
         extra = "serve" if grpc_port is None else "grpc"
-        raise InputError(f"serving needs {error.name}, which is not installed: pip install 'sefa[{extra}]'") from error
+        raise InputError(
+            f"serving needs {error.name}, which is not installed: install sefa with its extra '{extra}'"
+        ) from error
     settings = Settings(
         host=host,
         port=port,

@@ -124,7 +124,7 @@ def test_a_video_without_an_encoder_says_what_to_install(
     result = sefa_command("sweep", golden / "tiny.onnx", "-o", tmp_path / "a.mp4")
     assert result.code == 1
     assert result.err == (
-        "sefa: a video needs ffmpeg, and it is not installed: pip install 'sefa[video]', or install ffmpeg\n"
+        "sefa: a video needs ffmpeg, and it is not installed: pip install imageio-ffmpeg, or install ffmpeg\n"
     )
     assert not list(tmp_path.iterdir())
 

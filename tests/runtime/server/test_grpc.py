@@ -554,7 +554,7 @@ def test_a_port_that_is_taken_is_one_line(server: Running) -> None:
 
 def test_what_is_not_installed_is_named() -> None:
     program = "import sys; sys.modules['grpc'] = None; from sefa.cli import main; main()"
-    message = "sefa: serving needs grpc, which is not installed: pip install 'sefa[grpc]'\n"
+    message = "sefa: serving needs grpc, which is not installed: install sefa with its extra 'grpc'\n"
     assert serve_once("--grpc-port", "0", program=program) == message
 
 

@@ -242,7 +242,7 @@ def test_what_is_not_installed_is_named() -> None:
     command = [sys.executable, "-c", program, "serve", str(TINY)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == "sefa: serving needs fastapi, which is not installed: pip install 'sefa[serve]'\n"
+    assert done.stderr == "sefa: serving needs fastapi, which is not installed: install sefa with its extra 'serve'\n"
 
 
 def test_an_address_that_is_taken_is_one_line(start: Start) -> None:
