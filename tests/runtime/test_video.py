@@ -130,7 +130,7 @@ else:
 
 
 def test_without_an_encoder_one_line_says_what_to_install(tmp_path: Path, without_ffmpeg: Path) -> None:
-    with pytest.raises(InputError, match=r"not installed: pip install 'sefa\[video\]', or install ffmpeg"):
+    with pytest.raises(InputError, match=r"not installed: pip install imageio-ffmpeg, or install ffmpeg"):
         save_video(ramps(2, 32, 32), tmp_path / "a.mp4")
     assert not list(tmp_path.iterdir())
 
