@@ -46,6 +46,14 @@ def serve(
     provider_options: ProviderOptionsOption = None,
     allow_cpu_fallback: CpuFallbackOption = False,
     threads: ThreadsOption = None,
+    instances: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="Runs of a model at the same time, each on its share of the cores: more pictures a second, "
+            "but a request alone takes longer.",
+        ),
+    ] = 1,
     max_batch: Annotated[
         int, typer.Option(metavar="N", help="Images in one run, and in one request.", rich_help_panel=LIMITS)
     ] = 16,
@@ -114,6 +122,7 @@ def serve(
         provider=provider,
         provider_options=parse_provider_options(provider_options),
         threads=threads,
+        instances=instances,
         allow_cpu_fallback=allow_cpu_fallback,
         max_batch=max_batch,
         max_delay_ms=max_delay_ms,

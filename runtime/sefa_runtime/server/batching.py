@@ -1,11 +1,13 @@
 """Requests that come at the same time share one run of the graph.
 
-One thread per model runs the session. While it runs, requests gather; the next run takes as many of them as fit. An
-idle thread starts at once, unless the last run was shared: then it waits, for at most `max_delay_ms`, until as many
-images wait as that run held, since the same clients are about to come back. A client alone never waits.
+Each instance of a model, a thread of its own, makes one run after another. While all of them run, requests gather; the
+next run takes as many of them as fit, or the instance's share of them if others are idle, too. An idle instance starts
+at once, unless its last run was shared: then it waits, for at most `max_delay_ms`, until as many images wait as that
+run held, since the same clients are about to come back. A client alone never waits.
 """
 
 import asyncio
+import math
 import threading
 import time
 from collections import deque
@@ -52,11 +54,11 @@ class _Request:
 
 
 class Batcher:
-    """A bounded queue before one thread that runs a graph."""
+    """A bounded queue before the threads that run a graph, one for each instance."""
 
     def __init__(
         self,
-        run: Run,
+        instances: Sequence[Run],
         *,
         max_batch: int,
         max_delay_ms: float,
@@ -64,29 +66,33 @@ class Batcher:
         observe: Callable[[RunRecord], None] = lambda record: None,
         name: str = "model",
     ) -> None:
-        """Start the thread.
+        """Start the threads.
 
         Args:
-            run: Checked inputs in, images out: `Editor.infer`.
+            instances: Checked inputs in, images out: `Editor.infer`; each is called by one thread.
             max_batch: Images in one run; a request must not have more.
             max_delay_ms: How long a run may wait for company.
             max_queue: Images that may wait.
             observe: Called after each run, in the event loop of its requests.
-            name: Of the thread.
+            name: Of the threads.
         """
         self.max_batch = max_batch
         self.max_queue = max_queue
-        self._run = run
         self._observe = observe
         self._max_delay_ns = round(max_delay_ms * 1e6)
         self._changed = threading.Condition()
         self._waiting: deque[_Request] = deque()
         self._waiting_images = 0
-        self._wake_at = 1  # waiting images at which the thread wants to be woken
-        self._last_images = 1  # in the last run, if it was shared
+        self._gathering = threading.Lock()  # of the one thread that gathers its next batch
+        self._wake_at = 1  # waiting images at which that thread wants to be woken
+        self._idle = len(instances)  # threads that do not run
         self._closed = False
-        self._thread = threading.Thread(target=self._work, name=f"sefa-{name}", daemon=True)
-        self._thread.start()
+        self._threads = [
+            threading.Thread(target=self._work, args=(run,), name=f"sefa-{name}-{number}", daemon=True)
+            for number, run in enumerate(instances)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def waiting_images(self) -> int:
@@ -126,11 +132,11 @@ class Batcher:
         return request.future
 
     async def drain(self, timeout_s: float) -> None:
-        """Take no more requests, answer those that wait, end the thread; those not answered in time fail."""
+        """Take no more requests, answer those that wait, end the threads; those not answered in time fail."""
         with self._changed:
             self._closed = True
             self._changed.notify()
-        await asyncio.to_thread(self._thread.join, timeout_s)
+        await asyncio.to_thread(self._join, timeout_s)
         with self._changed:
             left = list(self._waiting)
             self._waiting.clear()
@@ -147,27 +153,45 @@ class Batcher:
                 return  # Its run has begun.
             self._waiting_images -= request.images
 
-    def _work(self) -> None:
-        while batch := self._next_batch():
-            self._answer(batch)
+    def _join(self, timeout_s: float) -> None:
+        end = time.monotonic() + timeout_s
+        for thread in self._threads:
+            thread.join(max(0.0, end - time.monotonic()))
 
-    def _next_batch(self) -> list[_Request]:
+    def _work(self, run: Run) -> None:
+        company = 1  # images of the last run, if it was shared
+        while True:
+            with self._gathering:
+                batch = self._next_batch(company)
+            if not batch:
+                return
+            company = sum(request.images for request in batch) if len(batch) > 1 else 1
+            self._answer(run, batch)
+            with self._changed:
+                self._idle += 1
+
+    def _next_batch(self, company: int) -> list[_Request]:
         """Wait for requests and take as many as fit into one run; none when it is time to end."""
         with self._changed:
             while True:
                 self._wait_for(1, None)
-                self._wait_for(min(self._last_images, self.max_batch), self._max_delay_ns)
-                self._wake_at = self.max_queue + self.max_batch + 1  # Not while it runs.
-                batch: list[_Request] = []
-                room = self.max_batch
-                while self._waiting and self._waiting[0].images <= room:
-                    request = self._waiting.popleft()
-                    self._waiting_images -= request.images
-                    room -= request.images
-                    batch.append(request)
+                self._wait_for(company, self._max_delay_ns)
+                batch = self._take(min(self.max_batch, math.ceil(self._waiting_images / self._idle)))
                 if batch or self._closed:
-                    self._last_images = self.max_batch - room if len(batch) > 1 else 1
+                    self._wake_at = self.max_queue + self.max_batch + 1  # Nobody gathers.
+                    self._idle -= 1
                     return batch
+
+    def _take(self, wanted: int) -> list[_Request]:
+        """The oldest requests, of so many images in all if it comes out even, and never of more than fit."""
+        batch: list[_Request] = []
+        images = 0
+        while self._waiting and images < wanted and images + self._waiting[0].images <= self.max_batch:
+            request = self._waiting.popleft()
+            images += request.images
+            batch.append(request)
+        self._waiting_images -= images
+        return batch
 
     def _wait_for(self, images: int, delay_ns: int | None) -> None:
         """Wait until that many images wait, the oldest has waited for `delay_ns`, or it is time to end."""
@@ -183,14 +207,14 @@ class Batcher:
                 return
             self._changed.wait(left_ns / 1e9)
 
-    def _answer(self, batch: list[_Request]) -> None:
+    def _answer(self, run: Run, batch: list[_Request]) -> None:
         started = time.perf_counter_ns()
         try:
-            image = self._run(join([request.feeds for request in batch]))
+            image = run(join([request.feeds for request in batch]))
         except Exception as error:
             if len(batch) > 1:  # One of them, or their number, is at fault: each by itself.
                 for request in batch:
-                    self._answer([request])
+                    self._answer(run, [request])
                 return
             self._hand_over(batch, error, started, time.perf_counter_ns() - started)
         else:

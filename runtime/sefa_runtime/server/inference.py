@@ -7,6 +7,7 @@ from typing import Any
 from sefa_runtime.errors import InputError
 from sefa_runtime.inputs import Feeds
 from sefa_runtime.model_info import ModelInfo
+from sefa_runtime.providers import NVIDIA, short_name
 from sefa_runtime.server.batching import Answer
 from sefa_runtime.server.models import VERSION, HostedModel
 from sefa_runtime.server.tensors import Tensor
@@ -14,6 +15,15 @@ from sefa_runtime.version import VERSION as SEFA_VERSION
 
 OUTPUT = "image"
 PLATFORM = "onnxruntime_onnx"
+DATATYPES = {
+    "z": "FP32",
+    "w": "FP32",
+    "codes": "FP32",
+    "direction": "INT64",
+    "alpha": "FP32",
+    "label": "INT64",
+    "truncation": "FP32",
+}
 SERVER_METADATA = {"name": "sefa", "version": SEFA_VERSION, "extensions": ["binary_tensor_data", "statistics"]}
 
 
@@ -28,16 +38,18 @@ class TensorSpec:
 
 def input_specs(info: ModelInfo) -> list[TensorSpec]:
     """The inputs of a model, the batch first in each shape."""
-    specs = [
-        TensorSpec(info.latent_name, "FP32", (-1, *info.latent_shape)),
-        TensorSpec("direction", "INT64", (-1, -1)),
-        TensorSpec("alpha", "FP32", (-1, -1)),
-    ]
+    shapes = {info.latent_name: (-1, *info.latent_shape), "direction": (-1, -1), "alpha": (-1, -1)}
+    return [TensorSpec(name, DATATYPES[name], shapes.get(name, (-1,))) for name in input_names(info)]
+
+
+def input_names(info: ModelInfo) -> tuple[str, ...]:
+    """The names of a model's inputs."""
+    names: tuple[str, ...] = (info.latent_name, "direction", "alpha")
     if info.takes_label:
-        specs.append(TensorSpec("label", "INT64", (-1,)))
+        names += ("label",)
     if info.truncation is None:
-        specs.append(TensorSpec("truncation", "FP32", (-1,)))
-    return specs
+        names += ("truncation",)
+    return names
 
 
 def output_spec(info: ModelInfo) -> TensorSpec:
@@ -84,13 +96,12 @@ def read_inputs(model: HostedModel, inputs: Mapping[str, Tensor]) -> Feeds:
         UnavailableError: If the model is not ready.
     """
     info, settings = model.info, model.settings
-    datatypes = {spec.name: spec.datatype for spec in input_specs(info)}
+    names = input_names(info)
     for name, tensor in inputs.items():
-        wanted = datatypes.get(name)
-        if wanted is None:
-            raise InputError(f"no input {name[:128]!r}: the inputs are {', '.join(datatypes)}")
-        if tensor.datatype != wanted:
-            raise InputError(f"input {name!r} is {wanted}, got {tensor.datatype}")
+        if name not in names:
+            raise InputError(f"no input {name[:128]!r}: the inputs are {', '.join(names)}")
+        if tensor.datatype != DATATYPES[name]:
+            raise InputError(f"input {name!r} is {DATATYPES[name]}, got {tensor.datatype}")
     if info.latent_name not in inputs:
         raise InputError(f"input {info.latent_name!r} is missing")
     if ("direction" in inputs) != ("alpha" in inputs):
@@ -138,6 +149,7 @@ def model_config(model: HostedModel) -> dict[str, Any]:
         "max_batch_size": model.settings.max_batch,
         "input": [_tensor_config(spec) for spec in input_specs(model.info)],
         "output": [_tensor_config(output_spec(model.info))],
+        "instance_group": [{"count": model.settings.instances, "kind": _kind(model.editor.provider)}],
         "dynamic_batching": {"max_queue_delay_microseconds": round(model.settings.max_delay_ms * 1000)},
     }
 
@@ -170,6 +182,10 @@ def model_statistics(model: HostedModel) -> dict[str, Any]:
             for images, (runs, run_ns) in sorted(statistics.runs_by_images.items())
         ],
     }
+
+
+def _kind(provider: str) -> str:
+    return "KIND_GPU" if provider in map(short_name, NVIDIA) else "KIND_CPU"
 
 
 def _tensor_metadata(spec: TensorSpec) -> dict[str, Any]:

@@ -30,6 +30,8 @@ class Metrics:
             buckets=SECONDS,
             registry=self._registry,
         )
+        # Both of a model, route and status: looking them up takes longer than counting.
+        self._found: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._registry.register(_ModelStates(models))
         queue_seconds = Histogram(
             "sefa_queue_seconds",
@@ -56,8 +58,12 @@ class Metrics:
 
     def count_request(self, model: str, route: str, status: int, seconds: float) -> None:
         """Note a request that is over; `model` is empty if it was for none."""
-        self._requests.labels(model, route, status).inc()
-        self._request_seconds.labels(model, route).observe(seconds)
+        key = model, route, status
+        if key not in self._found:
+            self._found[key] = self._requests.labels(*key), self._request_seconds.labels(model, route)
+        count, duration = self._found[key]
+        count.inc()
+        duration.observe(seconds)
 
     def text(self) -> bytes:
         """All of it in Prometheus's text format."""

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from sefa_runtime.cores import usable_cores
 from sefa_runtime.editor import Editor, load
 from sefa_runtime.errors import InputError, SefaRuntimeError
 from sefa_runtime.inputs import Feeds, split
@@ -124,7 +125,7 @@ class HostedModel:
     async def load(self) -> None:
         """Load it and draw one picture; afterwards it is ready or failed."""
         try:
-            editor = await asyncio.to_thread(self._load)
+            editors = await asyncio.to_thread(self._load)
         except (SefaRuntimeError, OSError) as error:
             # Where the file lies is for the log, not for clients.
             self.state, self.reason = State.FAILED, " ".join(str(error).split()).removeprefix(f"{self.path}: ")
@@ -133,9 +134,9 @@ class HostedModel:
             faults.exception("model %s", self.name)
             self.state, self.reason = State.FAILED, "a fault of the server; its log has more"
             return
-        self._editor = editor
+        self._editor = editors[0]
         self._batcher = Batcher(
-            editor.infer,
+            [editor.infer for editor in editors],
             max_batch=self.run_batch,
             max_delay_ms=self.settings.max_delay_ms,
             max_queue=self.settings.max_queue,
@@ -206,13 +207,26 @@ class HostedModel:
         statistics.request_ns += time.perf_counter_ns() - started
         statistics.last_request_ms = time.time_ns() // 1_000_000
 
-    def _load(self) -> Editor:
+    def _load(self) -> list[Editor]:
+        """Load one editor for each instance, and draw a picture with it."""
+        settings = self.settings
+        count, threads = settings.instances, settings.threads
+        if count > 1 and threads is None:
+            threads = max(1, usable_cores() // count)
+        editors = [self._load_one(threads)]
+        if editors[0].provider == "cpu" and threads == 1:
+            # A session without threads of its own runs on those that call it, any number at a time: one copy of the
+            # weights will do.
+            return editors * count
+        return editors + [self._load_one(threads) for _ in range(count - 1)]
+
+    def _load_one(self, threads: int | None) -> Editor:
         settings = self.settings
         editor = load(
             self.path,
             settings.provider,
             settings.provider_options or None,
-            settings.threads,
+            threads,
             allow_cpu_fallback=settings.allow_cpu_fallback,
         )
         info = editor.info

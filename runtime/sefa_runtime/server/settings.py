@@ -19,7 +19,8 @@ class Settings:
     grpc_port: int | None = None  # None: no gRPC
     provider: str = "auto"
     provider_options: Mapping[str, str] = field(default_factory=dict)
-    threads: int | None = None  # of one operator on the CPU; None: the cores that the process may use
+    instances: int = 1  # runs of a model at the same time
+    threads: int | None = None  # of one operator on the CPU; None: the cores that the process may use, shared out
     allow_cpu_fallback: bool = False
     max_batch: int = 16  # images in one run, and in one request
     max_delay_ms: float = 2.0  # how long a run may wait for company, once requests come together
@@ -34,6 +35,7 @@ class Settings:
         for name, value, least, most in (
             ("port", self.port, 0, 65535),
             ("grpc-port", self.grpc_port or 0, 0, 65535),
+            ("instances", self.instances, 1, 1024),
             ("max-batch", self.max_batch, 1, 4096),
             ("max-delay-ms", self.max_delay_ms, 0, 10_000),
             ("max-queue", self.max_queue, 1, 1_000_000),

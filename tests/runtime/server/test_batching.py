@@ -46,8 +46,8 @@ class Graph:
         return inputs["z"].copy()
 
 
-def make(graph: Graph, **options: Any) -> Batcher:
-    return Batcher(graph.run, **{"max_batch": 4, "max_delay_ms": 0, "max_queue": 8} | options)
+def make(*graphs: Graph, **options: Any) -> Batcher:
+    return Batcher([graph.run for graph in graphs], **{"max_batch": 4, "max_delay_ms": 0, "max_queue": 8} | options)
 
 
 async def begin_run(graph: Graph, batcher: Batcher) -> "asyncio.Future[Any]":
@@ -236,9 +236,59 @@ def test_what_is_not_answered_by_the_end_of_draining_fails() -> None:
     asyncio.run(scenario())
 
 
-def test_no_request_is_lost_or_mixed_up_among_many() -> None:
+def test_instances_run_at_the_same_time_and_share_what_waits() -> None:
     async def scenario() -> None:
-        batcher = make(Graph(), max_batch=8, max_delay_ms=1, max_queue=1000)
+        one, other = graphs = Graph(), Graph()
+        batcher = make(*graphs, max_delay_ms=10_000)
+        for graph in graphs:
+            graph.go.clear()
+        begun = [batcher.submit(feeds(1)) for _ in graphs]
+        for graph in graphs:
+            await asyncio.to_thread(graph.begun.acquire)
+        rest = [batcher.submit(feeds(1)) for _ in range(4)]
+        one.go.set()
+        await asyncio.gather(*rest)
+        await asyncio.sleep(0.05)  # The first instance is idle again, and waits for four before the other is.
+        other.go.set()
+        await asyncio.gather(*begun)
+        assert (one.sizes, other.sizes) == ([1, 4], [1])
+        await asyncio.sleep(0.05)
+        for graph in graphs:
+            graph.go.clear()
+        again = [batcher.submit(feeds(1)) for _ in range(4)]
+        await asyncio.sleep(0.05)
+        assert (one.sizes, other.sizes) == ([1, 4, 2], [1, 2])
+        for graph in graphs:
+            graph.go.set()
+        await asyncio.gather(*again)
+        await batcher.drain(1)
+
+    asyncio.run(scenario())
+
+
+def test_draining_waits_for_every_instance() -> None:
+    async def scenario() -> None:
+        graphs = Graph(), Graph()
+        batcher = make(*graphs, max_queue=16)
+        for graph in graphs:
+            graph.go.clear()
+        requests = [batcher.submit(feeds(4)) for _ in range(4)]
+        draining = asyncio.create_task(batcher.drain(20))
+        await asyncio.sleep(0.02)
+        graphs[0].go.set()
+        await asyncio.sleep(0.02)
+        assert not draining.done()
+        graphs[1].go.set()
+        await draining
+        assert [len(answer.image) for answer in await asyncio.gather(*requests)] == [4] * 4
+
+    asyncio.run(scenario())
+
+
+@pytest.mark.parametrize("instances", [1, 3])
+def test_no_request_is_lost_or_mixed_up_among_many(instances: int) -> None:
+    async def scenario() -> None:
+        batcher = make(*(Graph() for _ in range(instances)), max_batch=8, max_delay_ms=1, max_queue=1000)
         random = np.random.default_rng(0)
 
         async def client(number: int) -> None:

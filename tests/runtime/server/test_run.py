@@ -9,19 +9,24 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 import sefa_runtime.editor
+from sefa_runtime.editor import Editor
+from sefa_runtime.inputs import Feeds
 from sefa_runtime.machine import EXPORT_PACKAGES
 from sefa_runtime.server import models
 from sefa_runtime.server.models import State, parse_model
 from sefa_runtime.server.run import is_loopback
-from serving import Door, Start, infer_body, wait_until
+from serving import Door, Start, image_in, infer_body, wait_until
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 TINY = GOLDEN / "tiny.onnx"
@@ -169,6 +174,34 @@ def test_a_fault_while_loading_is_the_models_own(
     )
     assert server.http.get("/v2/models/tiny/ready").status_code == 200
     assert "ZeroDivisionError" in caplog.text
+
+
+@pytest.mark.parametrize(("threads", "sessions"), [(1, 1), (2, 2)])
+def test_instances_draw_at_the_same_time_what_the_editor_draws(
+    start_once: Start, monkeypatch: pytest.MonkeyPatch, threads: int, sessions: int
+) -> None:
+    infer = Editor.infer
+    meeting = threading.Barrier(2, timeout=20)
+    used = set()
+
+    def infer_together(editor: Editor, feeds: Feeds) -> NDArray[Any]:
+        if len(feeds["direction"]) == 2:
+            meeting.wait()
+            used.add(id(editor.session))
+        return infer(editor, feeds)
+
+    monkeypatch.setattr(Editor, "infer", infer_together)
+    server = start_once(TINY, instances=2, threads=threads, max_batch=2)
+    bodies = [{"z": np.full((2, 6), value, np.float32)} for value in (0.5, -1)]
+    with ThreadPoolExecutor(2) as clients:
+        answers = list(
+            clients.map(lambda body: server.http.post("/v2/models/tiny/infer", json=infer_body(body)), bodies)
+        )
+    editor = sefa_runtime.load(TINY, "cpu")
+    for answer, body in zip(answers, bodies, strict=True):
+        np.testing.assert_array_equal(image_in(answer), infer(editor, editor.read(**body)))
+    assert len(used) == sessions
+    assert server.http.get("/v2/models/tiny/config").json()["instance_group"] == [{"count": 2, "kind": "KIND_CPU"}]
 
 
 def test_a_fault_of_ours_is_a_500_with_the_requests_id(
