@@ -2,11 +2,12 @@
 
 Server and clients share the machine; the clients talk HTTP/1.1 over loopback, binary tensors in both directions.
 
-- One client: what a request costs beyond `Editor.run` on the same inputs, alternating.
-- Closed loop: 32 clients, each asking again as soon as it is answered: a server with as many `--instances` as there are
-  cores, for `--minutes` for one image, for a fifth of that for four; one with a single instance, for a fifth each.
-  Images per second against the best that `sefa bench --scenario offline` gives, the mean of just before and just
-  after; and the server's memory.
+Two servers: one as it is, and one with as many `--instances` as there are cores.
+
+- One client: what a request costs beyond `Editor.run` on the same inputs and as many threads, alternating.
+- Closed loop: 32 clients, each asking again as soon as it is answered, with several instances for `--minutes` for one
+  image and for a fifth of that for four; with one, for a fifth each. Images per second against the best that
+  `sefa bench --scenario offline` gives, the mean of just before and just after; and the server's memory.
 - Open loop, for a fifth: requests for one image at random moments, at 70 % of what the first loop took; latency counts
   from the scheduled moment.
 
@@ -79,7 +80,13 @@ def main() -> None:
     model: Path = arguments.model
     editor = sefa_runtime.load(model, "cpu")
     with serving(model, instances=1) as single, serving(model, CORES) as shared:
-        overhead = uvloop.run(measure_overhead(editor, single.port))
+        alone = [
+            {"instances": 1, **uvloop.run(measure_overhead(editor, single.port))},
+            {
+                "instances": CORES,
+                **uvloop.run(measure_overhead(sefa_runtime.load(model, "cpu", threads=1), shared.port)),
+            },
+        ]
         offline = [measure_offline(model)]
         closed = []
         for instances, images, share in LOOPS:
@@ -94,12 +101,16 @@ def main() -> None:
     best = max(figures["of_offline"] for figures in closed)
     record = {
         "what": f"sefa serve {model.name}, server and clients on one machine, binary tensors",
-        "one_client": overhead | {"limit_ms": MAX_OVERHEAD_MS},
+        "one_client": alone,
         "offline_images_per_second": offline,
         "clients": CLIENTS,
         "closed_loop": closed,
         "open_loop": {"instances": CORES, **opened},
-        "limits": {"best_of_offline": MIN_OF_OFFLINE, "memory_growth_percent": MAX_GROWTH_PERCENT},
+        "limits": {
+            "added_p50_ms": MAX_OVERHEAD_MS,
+            "best_of_offline": MIN_OF_OFFLINE,
+            "memory_growth_percent": MAX_GROWTH_PERCENT,
+        },
         "machine": describe_machine(),
         "versions": describe_versions(),
     }
@@ -107,7 +118,7 @@ def main() -> None:
     if arguments.output is not None:
         write_whole(arguments.output, (json.dumps(record, indent=2) + "\n").encode())
     within = (
-        overhead["added_p50_ms"] <= MAX_OVERHEAD_MS
+        all(figures["added_p50_ms"] <= MAX_OVERHEAD_MS for figures in alone)
         and best >= MIN_OF_OFFLINE
         and all(figures["memory_growth_percent"] < MAX_GROWTH_PERCENT for figures in closed)
         and not any(figures["errors"] for figures in (*closed, opened))
