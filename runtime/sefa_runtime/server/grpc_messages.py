@@ -87,6 +87,7 @@ message ModelConfig
     int32 max_batch_size = 4
     repeated ModelInput input = 5
     repeated ModelOutput output = 6
+    repeated ModelInstanceGroup instance_group = 7
     ModelDynamicBatching dynamic_batching = 11
     string backend = 17
 message ModelInput
@@ -97,6 +98,13 @@ message ModelOutput
     string name = 1
     DataType data_type = 2
     repeated int64 dims = 3
+message ModelInstanceGroup
+    int32 count = 2
+    InstanceKind kind = 4
+enum InstanceKind
+    KIND_AUTO = 0
+    KIND_GPU = 1
+    KIND_CPU = 2
 message ModelDynamicBatching
     uint64 max_queue_delay_microseconds = 2
 enum DataType

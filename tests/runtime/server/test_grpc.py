@@ -25,6 +25,7 @@ from tritonclient.utils import InferenceServerException
 import sefa_runtime
 from sefa_runtime.errors import RunError
 from sefa_runtime.server.grpc_messages import INFERENCE, Messages
+from sefa_runtime.session import Session
 from serving import Door, Running, Start, image_in, infer_body, wait_until
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -144,6 +145,7 @@ def test_tritons_client_asks_about_server_and_models(client: Any) -> None:
     config = client.get_model_config("tiny", as_json=True)["config"]
     assert config["max_batch_size"] == 16
     assert config["input"][0] == {"name": "z", "data_type": "TYPE_FP32", "dims": ["6"]}
+    assert config["instance_group"] == [{"count": 1, "kind": "KIND_CPU"}]
     assert config["dynamic_batching"] == {"max_queue_delay_microseconds": "2000"}
 
 
@@ -406,7 +408,7 @@ def test_a_run_that_fails_is_unavailable_and_a_fault_of_ours_internal(
 
     with grpc.insecure_channel(address(server)) as channel:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
-        monkeypatch.setattr(server.models.get("tiny")._batcher, "_run", lambda feeds: fail(None, feeds))
+        monkeypatch.setattr(Session, "run", fail)
         error = refusal(lambda: stub.ModelInfer(z_request()))
         assert (error.code(), error.details()) == (Code.UNAVAILABLE, "out of memory")
         outcome = ZeroDivisionError("private")
