@@ -4,9 +4,9 @@ import os
 import platform
 import shutil
 import subprocess
-import sys
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any
 
 from sefa_runtime.cgroup import read_limits
@@ -23,18 +23,27 @@ ONNXRUNTIME_WHEELS = (
 )
 # The extra `export`: what the commands that make a model need.
 EXPORT_PACKAGES = ("torch", "onnx", "onnxscript", "safetensors")
+CPUINFO = Path("/proc/cpuinfo")  # Linux
+# How the names of instruction sets begin that work on vectors and matrices, of x86 and of ARM.
+VECTOR_INSTRUCTIONS = ("avx", "fma", "f16c", "amx", "asimd", "sve", "sme", "i8mm", "bf16")
+# The one that matters most among those that a processor has, best first, and what people call it.
+WIDEST_INSTRUCTIONS = {"avx512f": "AVX-512", "avx2": "AVX2", "sve": "SVE", "asimd": "NEON"}
 
 
 def describe_machine() -> dict[str, Any]:
     """CPU, cores this process may use, memory, a container's limits of both, operating system, and NVIDIA GPUs.
 
-    `load_average` is of the last 1, 5 and 15 minutes. None is what the system does not tell, or does not limit.
+    `cpu_extensions` are the vector and matrix instructions that the process may use: virtual machines of one `cpu`
+    differ in them, and by that in speed. `load_average` is of the last 1, 5 and 15 minutes. None is what the system
+    does not tell, or does not limit.
     """
+    model, extensions = read_cpu()
     limits = read_limits()
     memory_gib = _memory_gib()
     limit_gib = None if limits.memory_bytes is None else round(limits.memory_bytes / 2**30, 1)
     return {
-        "cpu": _cpu_model(),
+        "cpu": model or platform.processor() or platform.machine(),
+        "cpu_extensions": extensions,
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "cores_limit": limits.cores,
         "memory_gib": memory_gib,
@@ -47,11 +56,14 @@ def describe_machine() -> dict[str, Any]:
 
 
 def machine_in_words(machine: Mapping[str, Any]) -> str:
-    """What `describe_machine` gives, in one line: `AMD EPYC, 2 cores, 23.5 GiB`."""
+    """What `describe_machine` gives, in one line: `AMD EPYC with AVX-512, 2 cores, 23.5 GiB`."""
+    extensions = machine["cpu_extensions"] or ()
+    widest = next((words for name, words in WIDEST_INSTRUCTIONS.items() if name in extensions), None)
+    cpu = machine["cpu"] + (f" with {widest}" if widest else "")
     limit = machine["cores_limit"]
     cores = f"{machine['cores']} cores" + (f" limited to {limit:g}" if limit else "")
     gpus = [gpu["name"] for gpu in machine["gpus"]]
-    return ", ".join([machine["cpu"], cores, f"{machine['memory_limit_gib'] or machine['memory_gib']} GiB", *gpus])
+    return ", ".join([cpu, cores, f"{machine['memory_limit_gib'] or machine['memory_gib']} GiB", *gpus])
 
 
 def describe_versions() -> dict[str, str]:
@@ -90,13 +102,16 @@ def nvidia_gpus() -> list[str]:
     return [line.strip() for line in result.stdout.splitlines() if line.strip()]
 
 
-def _cpu_model() -> str:
-    if sys.platform == "linux":
-        with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123
-            for line in file:
-                if line.startswith(("model name", "Model")):
-                    return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
+def read_cpu(cpuinfo: Path = CPUINFO) -> tuple[str | None, list[str] | None]:
+    """The processor's model and its vector instructions, sorted; None for what the system does not tell."""
+    try:
+        lines = [line.partition(":") for line in cpuinfo.read_text(encoding="utf-8").splitlines()]
+    except OSError:  # Not a Linux.
+        return None, None
+    fields = {name.strip(): value.strip() for name, _, value in reversed(lines)}  # Of the first core.
+    names = (fields.get("flags") or fields.get("Features") or "").split()
+    extensions = sorted(name for name in names if name.startswith(VECTOR_INSTRUCTIONS))
+    return fields.get("model name") or fields.get("Model"), extensions or None
 
 
 def _memory_gib() -> float | None:

@@ -6,6 +6,7 @@ table makes a placeholder. Nothing is imported, and no object but a stand-in of 
 """
 
 import pickletools
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeGuard
@@ -70,12 +71,15 @@ class RestrictedUnpickler:
             CheckpointError: If it wants to run code, or takes too much.
             ValueError, LookupError, TypeError: If it is damaged.
         """
-        for opcode, argument, _ in pickletools.genops(self._source):  # type: ignore[arg-type]
-            self._limits.spend_work(1)
-            act = ACTIONS.get(opcode.name)
-            if act is None:
-                raise CheckpointError(f"a pickle with the opcode {opcode.name}, which no checkpoint needs: refused")
-            act(self, argument)
+        with warnings.catch_warnings():
+            # A damaged file's string may hold one that Python does not know: it is kept as it stands.
+            warnings.filterwarnings("ignore", r".*invalid .*escape sequence", DeprecationWarning)
+            for opcode, argument, _ in pickletools.genops(self._source):  # type: ignore[arg-type]
+                self._limits.spend_work(1)
+                act = ACTIONS.get(opcode.name)
+                if act is None:
+                    raise CheckpointError(f"a pickle with the opcode {opcode.name}, which no checkpoint needs: refused")
+                act(self, argument)
         return self.pop()
 
     # The stack.

@@ -7,7 +7,7 @@ from typing import Any
 from sefa_runtime.errors import InputError
 
 # What must be the same for two machines to count as the same; load and driver differ from one day to the next.
-MACHINE = ("cpu", "cores", "cores_limit", "memory_gib", "memory_limit_gib", "system")
+MACHINE = ("cpu", "cpu_extensions", "cores", "cores_limit", "memory_gib", "memory_limit_gib", "system")
 # What may differ, and is said.
 CONDITIONS = ("provider", "provider_options", "session_entries", "io_binding", "tf32", "threads")
 MEASURES = ("first_run_ms", "mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "images_per_second")

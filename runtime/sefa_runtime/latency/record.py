@@ -16,7 +16,7 @@ from sefa_runtime.placement import Placement
 from sefa_runtime.providers import short_name
 
 # Raised when a reader of the earlier format would misunderstand a record.
-RECORD_VERSION = 2
+RECORD_VERSION = 3
 
 
 @dataclass(frozen=True)

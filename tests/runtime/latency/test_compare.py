@@ -59,7 +59,15 @@ def test_what_either_falls_short_of_is_told(record: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"cpu": "another"}, {"cores": 64}, {"cores_limit": 1.5}, {"memory_limit_gib": 2.0}, {"gpus": "one"}]
+    "change",
+    [
+        {"cpu": "another"},
+        {"cpu_extensions": ["avx2"]},
+        {"cores": 64},
+        {"cores_limit": 1.5},
+        {"memory_limit_gib": 2.0},
+        {"gpus": "one"},
+    ],
 )
 def test_different_machines_are_refused_unless_told(record: dict[str, Any], change: dict[str, Any]) -> None:
     other = copy.deepcopy(record)

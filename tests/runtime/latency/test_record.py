@@ -53,7 +53,7 @@ def test_both_tell_how_many_samples_a_percentile_needs() -> None:
         (b"\xff\xfe", "no JSON"),
         (b"[1]", "no record_version"),
         (b"[" * 100_000, "no JSON"),
-        (b'{"record_version": 1}', "a record of version 1, this sefa reads version 2"),
+        (b'{"record_version": 2}', "a record of version 2, this sefa reads version 3"),
     ],
 )
 def test_what_is_no_record(tmp_path: Path, content: bytes | None, message: str) -> None:

@@ -263,6 +263,10 @@ def test_a_damaged_pickle_is_an_error_of_ours(tmp_path: Path, content: bytes) ->
         sefa.load(tmp_path / "network.pkl")
 
 
+def test_an_unknown_escape_sequence_is_kept_without_a_warning() -> None:
+    assert read(pickle_of(b"S'\\z'\n", protocol=0)) == "\\z"
+
+
 def test_work_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sefa.checkpoints.limits.MAX_WORK", 50_000)
     items = b"](" + number(1) * 5_000 + b"eq\x00"
