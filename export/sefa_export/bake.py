@@ -58,10 +58,10 @@ class EditGraph(nn.Module, ABC):
         return image if self.output == "float32" else quantize(image)
 
     def _edit(self, codes: Tensor, direction: Tensor, alpha: Tensor) -> Tensor:
-        image: Tensor = self.generator.decode(codes + self._shift(direction, alpha))
+        image: Tensor = self.generator.decode(codes + self.shift(direction, alpha))
         return image
 
-    def _shift(self, direction: Tensor, alpha: Tensor) -> Tensor:
+    def shift(self, direction: Tensor, alpha: Tensor) -> Tensor:
         """What the edits add to the codes, [batch, L, D], or [batch, 1, D] if that is the same for all layers."""
         # embedding becomes ONNX's Gather; indexing with [] would become GatherND, undefined out of range on CUDA.
         index = direction.clamp(0, self.vectors.shape[0] - 1)

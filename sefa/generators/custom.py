@@ -73,7 +73,7 @@ class CustomGenerator(OneHotGenerator):
         self.channels = channels
 
     def decode(self, codes: Tensor) -> Tensor:
-        image = image_of(self.call(codes[:, 0]))  # [N, C, H, W]
+        image = image_of(self.call(codes.squeeze(1)))  # [N, C, H, W]
         low, high = self.image_range
         return image if (low, high) == (-1, 1) else (image - low) * (2 / (high - low)) - 1
 

@@ -81,7 +81,7 @@ class DCGAN(OneHotGenerator):
         return cls(convs, norms, num_classes).eval().requires_grad_(False)
 
     def decode(self, codes: Tensor) -> Tensor:
-        x = codes[:, 0, :, None, None]  # [N, D, 1, 1]
+        x = codes.squeeze(1)[:, :, None, None]  # [N, D, 1, 1]
         for conv, norm in zip(self.convs[:-1], self.norms[:-1], strict=True):
             x = F.relu(norm(conv(x)))
         return torch.tanh(self.norms[-1](self.convs[-1](x)))  # [N, C, H, W]

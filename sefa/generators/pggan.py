@@ -88,7 +88,7 @@ class PGGAN(Generator):
         return z[:, None]  # [N, 1, D]
 
     def decode(self, codes: Tensor) -> Tensor:
-        code = codes[:, 0]  # [N, D]
+        code = codes.squeeze(1)  # [N, D]
         if self.normalize_z:
             code = torch.cat([pixel_norm(code[:, : self.z_dim]), code[:, self.z_dim :]], dim=1)
         x = before = self._activate(self.dense(pixel_norm(code)).unflatten(1, (-1, *self.base)))  # [N, C, 4, 4]
