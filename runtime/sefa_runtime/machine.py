@@ -25,7 +25,7 @@ ONNXRUNTIME_WHEELS = (
 EXPORT_PACKAGES = ("torch", "onnx", "onnxscript", "safetensors")
 CPUINFO = Path("/proc/cpuinfo")  # Linux
 # How the names of instruction sets begin that work on vectors and matrices, of x86 and of ARM.
-VECTOR_INSTRUCTIONS = ("avx", "fma", "f16c", "amx", "asimd", "sve", "sme", "i8mm", "bf16")
+VECTOR_INSTRUCTIONS = ("avx", "fma", "f16c", "amx", "asimd", "sve", "i8mm", "bf16")
 # The one that matters most among those that a processor has, best first, and what people call it.
 WIDEST_INSTRUCTIONS = {"avx512f": "AVX-512", "avx2": "AVX2", "sve": "SVE", "asimd": "NEON"}
 

@@ -7,7 +7,7 @@ from sefa_runtime.machine import describe_machine, machine_in_words, read_cpu
 
 X86 = """processor\t: 0
 model name\t: AMD EPYC
-flags\t\t: fpu sse sse2 fma avx f16c avx2 xsaves avx512f avx512_vnni
+flags\t\t: fpu sse sse2 smep fma avx f16c avx2 xsaves avx512f avx512_vnni
 processor\t: 1
 model name\t: another core
 flags\t\t: sse
