@@ -62,7 +62,7 @@ def test_python_examples(folder: Path) -> None:
 def test_command_examples(folder: Path, sefa_command: Callable[..., Any]) -> None:
     commands = [shlex.split(line, comments=True) for line in "".join(blocks("bash")).splitlines()]
     run = [command[1:] for command in commands if command[0] == "sefa"]
-    assert len(run) == 7
+    assert len(run) == 9
     for arguments in run:
         result = sefa_command(*arguments)
         assert result.code == 0, result.err

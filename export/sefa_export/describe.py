@@ -1,10 +1,17 @@
 """The description that travels inside every exported file."""
 
+from dataclasses import replace
+
+import torch
+
 from sefa.bank import DirectionBank
+from sefa.generators.mapping import StyleBasedGenerator
 from sefa_export.bake import EditGraph
 from sefa_export.pinned import Pinned
+from sefa_runtime.editor import as_pictures
 from sefa_runtime.machine import installed_version
 from sefa_runtime.model_info import FORMAT_VERSION, DirectionInfo, ModelInfo, Parity, Payload
+from sefa_runtime.reference import mean_levels, reference_inputs
 from sefa_runtime.version import VERSION
 
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu")
@@ -20,7 +27,8 @@ def describe(
 ) -> ModelInfo:
     """Gather what a caller of the exported graph needs to know."""
     generator = graph.generator
-    return ModelInfo(
+    takes_codes = graph.latent != "z"
+    info = ModelInfo(
         format_version=FORMAT_VERSION,
         family=generator.family,
         latent=graph.latent,
@@ -35,6 +43,7 @@ def describe(
         precision=precision,
         num_classes=generator.num_classes,
         truncation=graph.truncation,
+        code_rms=generator.code_rms() if takes_codes and isinstance(generator, StyleBasedGenerator) else None,
         truncation_center=generator.truncation_center,
         noise=generator.noise,
         directions=tuple(
@@ -53,8 +62,18 @@ def describe(
         source_sha256=generator.source_sha256,
         payload=payload,
         parity=parity,
+        reference=(),
         versions={"sefa": VERSION} | _tool_versions(),
     )
+    return replace(info, reference=_draw_reference(graph, info))
+
+
+@torch.no_grad()
+def _draw_reference(graph: EditGraph, info: ModelInfo) -> tuple[tuple[float, ...], ...]:
+    inputs = reference_inputs(info)
+    image = graph(**{name: torch.from_numpy(value) for name, value in inputs.items()})
+    levels = mean_levels(as_pictures(image.numpy())).round(2)
+    return tuple(map(tuple, levels.tolist()))
 
 
 def _tool_versions() -> dict[str, str]:

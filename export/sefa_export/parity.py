@@ -11,13 +11,12 @@ from numpy.typing import NDArray
 from sefa_export.bake import EditGraph, quantize
 from sefa_export.errors import VerificationError
 from sefa_export.pinned import DYNAMIC, Pinned
-from sefa_export.precision import psnr_db
 from sefa_runtime.model_info import Parity
+from sefa_runtime.verification import MIN_PSNR_DB, psnr_db
 
 BATCHES = (1, 2, 7)
 EDITS = (0, 1, 3)
-# Half precision is another arithmetic: images are held to this, not to float32's rounding.
-MIN_PSNR_DB = 40.0
+# Half precision is another arithmetic: images are held to MIN_PSNR_DB, not to float32's rounding.
 HALF_EDITS = 64
 HALF_BATCH = 4
 MAX_PSNR_DB = 999.0  # what equal images are recorded with: JSON has no infinity

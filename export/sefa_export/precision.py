@@ -129,15 +129,6 @@ def find_overflow(model: ModelProto, feeds: Mapping[str, NDArray[Any]]) -> Overf
     return None
 
 
-def psnr_db(image: NDArray[Any], reference: NDArray[Any], peak: float) -> NDArray[np.float64]:
-    """Peak signal-to-noise ratio of each image, [batch], in dB; infinite where they are equal."""
-    difference = image.astype(np.float64) - reference.astype(np.float64)
-    error = np.square(difference).mean(axis=tuple(range(1, image.ndim)))
-    with np.errstate(divide="ignore"):
-        ratio: NDArray[np.float64] = 10 * np.log10(peak**2 / error)
-    return ratio
-
-
 def _half_nodes(model: ModelProto) -> set[str]:
     """Names of the nodes that become float16."""
     graph = model.graph

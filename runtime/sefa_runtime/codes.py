@@ -15,11 +15,14 @@ from numpy.typing import NDArray
 
 from sefa_runtime.errors import InputError
 from sefa_runtime.files import input_problem
+from sefa_runtime.model_info import ModelInfo
 from sefa_runtime.torch_arrays import load_torch_arrays
 
 # What writers call the codes, among other entries.
 NAMES = ("codes", "w", "ws", "w_plus", "latent", "latents", "latent_codes", "projected_w")
 MAX_NAMED = 6
+# An inverted photograph's code may be so many times smaller or larger than any w that the mapping makes.
+RMS_MARGIN = 1.2
 
 
 def load_codes(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
@@ -43,6 +46,24 @@ def load_codes(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
         shapes = ", ".join(str(list(array.shape)) for array in found[:MAX_NAMED])
         raise InputError(f"{path}: codes of shape {shapes}, [N, {', '.join(map(str, shape))}] was expected")
     return np.concatenate([array for array in fitting if array is not None])
+
+
+def looks_like_latents(codes: NDArray[np.float32], info: ModelInfo) -> bool:
+    """Whether codes were probably meant for another input: standard normal numbers, of a size that no w has.
+
+    Args:
+        codes: As `load_codes` gives them; at least one.
+        info: The model, of w or w+. Where its own w are as large as standard normal numbers, nothing can be told.
+    """
+    if info.code_rms is None:
+        return False
+    numbers = codes.reshape(len(codes), -1).astype(np.float64)
+    rms = np.sqrt(np.square(numbers).mean(axis=1))
+    # How far the mean and the deviation of code_dim standard normal numbers are from 0 and 1, once in ten thousand.
+    error = 4 / np.sqrt(info.code_dim)
+    normal = (abs(numbers.mean(axis=1)) < error) & (abs(rms - 1) < error / np.sqrt(2))
+    smallest, largest = info.code_rms
+    return bool((normal & ((rms < smallest / RMS_MARGIN) | (rms > largest * RMS_MARGIN))).any())
 
 
 def _read(path: Path) -> Any:

@@ -16,7 +16,7 @@ METADATA_KEY = "sefa"
 CHECKSUM_KEY = "sefa_sha256"
 EXTRA_FILE = "sefa.json"
 # Raised when a reader of the earlier format would misunderstand a file.
-FORMAT_VERSION = 3
+FORMAT_VERSION = 4
 
 
 @dataclass(frozen=True)
@@ -81,6 +81,7 @@ class ModelInfo:
     precision: str
     num_classes: int  # 0: not class-conditional
     truncation: float | None  # psi, fixed in the graph; 1 is off; None: it is an input
+    code_rms: tuple[float, float] | None  # of graphs of w and w+: the mapping's smallest and largest w, as its RMS
     truncation_center: str  # where the centre of truncation comes from; empty: the family cannot be truncated
     noise: str  # of a StyleGAN's noise inputs: "const" or "none"; empty: it has none
     directions: tuple[DirectionInfo, ...]
@@ -90,6 +91,7 @@ class ModelInfo:
     source_sha256: str  # of the checkpoint file; empty if the generator did not come from a file
     payload: Payload | None  # ONNX only
     parity: Parity
+    reference: tuple[tuple[float, ...], ...]  # of PyTorch's images for `reference_inputs`, `mean_levels`
     versions: dict[str, str]
 
     @property

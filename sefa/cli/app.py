@@ -27,6 +27,8 @@ from sefa.cli import (
     serve,
     sweep,
     triton,
+    tune,
+    verify,
 )
 from sefa.errors import SefaError
 from sefa_runtime.errors import SefaRuntimeError
@@ -72,9 +74,9 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
         bank.export,
         compare_methods.compare_methods,
     ),
-    "Use a model (needs no torch)": (edit.edit, sweep.sweep, serve.serve, bench.bench, bench.compare),
+    "Use a model (needs no torch)": (edit.edit, sweep.sweep, serve.serve, bench.bench, bench.compare, tune.tune),
     "Serve a model with other servers": (triton.triton, kserve.kserve),
-    "Look": (inspect.inspect, doctor.doctor),
+    "Look": (inspect.inspect, verify.verify, doctor.doctor),
 }
 NAMES: dict[Callable[..., None], str] = {
     bench.compare: "bench compare",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sefa.cli.output import warn
 from sefa.errors import ArgumentError
 from sefa_runtime.exported import is_torchscript
 from sefa_runtime.files import sha256_of
@@ -169,7 +170,7 @@ def _build(argument: Path, options: CustomOptions) -> "nn.Module":
             raise ArgumentError(f"{argument}: a TorchScript archive brings its own weights: leave out {inapt[0]}")
         return load_torchscript(argument)
     if options.weights is None:
-        _warn(f"no --weights: {argument} stays as its constructor makes it")
+        warn(f"no --weights: {argument} stays as its constructor makes it")
     torch.manual_seed(0)  # So that two commands without --weights see the same generator.
     module = build_module(str(argument), _parse_kwargs(options.kwargs))
     if options.weights is not None:
@@ -200,8 +201,4 @@ def _warn_of_range(generator: "CustomGenerator") -> None:
 
     images = generator.decode(random_codes(4, generator.z_dim, generator.num_classes)[:, None])
     if float(images.min()) >= 0 and float(images.max()) <= 1:
-        _warn("its images lie between 0 and 1: --image-range 0,1 would show them as they are meant")
-
-
-def _warn(message: str) -> None:
-    typer.echo(f"sefa: warning: {message}", err=True)
+        warn("its images lie between 0 and 1: --image-range 0,1 would show them as they are meant")

@@ -19,8 +19,9 @@ from sefa.cli.options import (
     parse_edit,
     parse_label,
     parse_provider_options,
+    warn_of_truncation,
 )
-from sefa.cli.output import where_it_ran, working
+from sefa.cli.output import warn, where_it_ran, working
 from sefa_runtime.errors import InputError
 from sefa_runtime.exported import read_info
 from sefa_runtime.files import check_output
@@ -62,8 +63,11 @@ def edit(
 
     [b]sefa edit faces.onnx -o face.png --seed 7 --edit turn=2.5 --edit 4=1[/b]
 
-    The same seed is the same latent on every machine. Without [b]--edit[/b] it is the unedited one.
+    The same seed is the same latent on every machine. Without [b]--edit[/b] it is the unedited one. How far the edits
+    change the pictures is measured and said.
     """
+    import numpy as np
+
     from sefa_runtime import load
     from sefa_runtime.images import PICTURE_SUFFIXES, check_suffix, enlarge, grid, save_picture
 
@@ -74,10 +78,15 @@ def edit(
     if len(wanted) < len(parsed):
         raise InputError(f"a direction is given twice: {', '.join(edits or [])}")
     options = parse_provider_options(provider_options)
-    latents = choose_latents(seed, z, codes, read_info(model))
+    inputs = choose_latents(seed, z, codes, read_info(model)) | {"label": parse_label(label), "truncation": truncation}
+    warn_of_truncation(truncation)
     with working("Drawing"):
         editor = load(model, provider, options, threads, allow_cpu_fallback=allow_cpu_fallback)
-        pictures = editor.edit(**latents, edits=wanted, label=parse_label(label), truncation=truncation)
+        pictures = editor.edit(**inputs, edits=wanted)
+        levels = np.abs(pictures.astype(int) - editor.edit(**inputs)).mean() if wanted else 0.0
     picture = enlarge(grid(pictures[None]), scale)
     save_picture(picture, output)
-    typer.echo(f"{output}: {picture.shape[1]}x{picture.shape[0]} pixels, {where_it_ran(editor.session)}")
+    if wanted and not levels:
+        warn("the edits change no pixel: the alphas are too small, or the directions do nothing (sefa explore tells)")
+    change = f", changed by {levels:.3g} of 255 levels on average" if levels else ""
+    typer.echo(f"{output}: {picture.shape[1]}x{picture.shape[0]} pixels{change}, {where_it_ran(editor.session)}")

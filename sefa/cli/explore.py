@@ -32,6 +32,7 @@ from sefa.cli.options import (
     choose_latents,
     parse_integers,
     parse_provider_options,
+    warn_of_truncation,
 )
 from sefa.cli.output import Cell, format_bytes, print_json, print_table, progress_bar, where_it_ran, working
 from sefa.errors import ArgumentError
@@ -196,6 +197,7 @@ def explore(
     for output in outputs:
         check_output_name(output)
         check_output(output, source, z, codes, bank, weights)
+    warn_of_truncation(truncation)
     kept = Kept(outputs[0])
     is_model = is_onnx(source)
     _check_options(source, options, is_model=is_model, write_ranges=write_ranges)

@@ -37,6 +37,7 @@ from sefa.cli.options import (
     NormalizeOption,
     NumClassesOption,
     TopOption,
+    warn_of_truncation,
 )
 from sefa.cli.output import format_bytes, print_json, working
 from sefa.errors import ArgumentError
@@ -188,6 +189,7 @@ def export(
         directions = find_directions(generator, replace(finding, layers=layers))
     else:
         directions = DirectionBank.load(bank)
+    warn_of_truncation(truncation)
     psi = None if truncation_input else 1.0 if truncation is None else truncation
     write: Callable[..., Path]
     options: dict[str, Any] = {"latent": latent.value, "truncation": psi}

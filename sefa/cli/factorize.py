@@ -29,7 +29,7 @@ from sefa.cli.options import (
     NumClassesOption,
     TopOption,
 )
-from sefa.cli.output import Cell, print_json, print_table, progress_bar, working
+from sefa.cli.output import Cell, print_json, print_table, progress_bar, warn, working
 from sefa.errors import ArgumentError
 from sefa_runtime.files import check_output, input_problem
 
@@ -195,10 +195,7 @@ def find_directions(generator: "Generator", finding: Finding) -> "DirectionBank"
         with progress_bar("Sampling") as show:
             bank = factorize(generator, **options, progress=show)
     if bank.source.rank < len(bank):
-        typer.echo(
-            f"sefa: warning: the rank is {bank.source.rank}: directions from {bank.source.rank} on change nothing",
-            err=True,
-        )
+        warn(f"the rank is {bank.source.rank}: directions from {bank.source.rank} on change nothing")
     return bank
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
+from sefa.cli.output import warn
 from sefa_runtime.errors import InputError
 from sefa_runtime.files import input_problem
 
@@ -238,12 +239,21 @@ def choose_latents(seeds: str | None, z: Path | None, codes: Path | None, info: 
             else "the model takes z: codes need one exported with --latent w+"
         )
     if codes is not None:
-        from sefa_runtime.codes import load_codes
+        from sefa_runtime.codes import load_codes, looks_like_latents
 
-        return {info.latent_name: load_codes(codes, info.latent_shape)}
+        loaded = load_codes(codes, info.latent_shape)
+        if looks_like_latents(loaded, info):
+            warn(f"{codes}: these look like latents z, not like codes: z is for a model exported without --latent")
+        return {info.latent_name: loaded}
     if z is not None:
         return {"z": load_latents(z)}
     return {"seed": parse_integers("0" if seeds is None else seeds)}
+
+
+def warn_of_truncation(psi: float | None) -> None:
+    """Warn of a truncation that leaves nothing of the latents."""
+    if psi == 0:
+        warn("truncation psi 0 is the centre itself: the same picture for every seed")
 
 
 def parse_label(text: str | None) -> int | list[int] | None:

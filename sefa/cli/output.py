@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 Cell = str | int | float
 
 
+def warn(message: str) -> None:
+    """Say what is probably not meant, and go on."""
+    typer.echo(f"sefa: warning: {message}", err=True)
+
+
 def print_json(document: object) -> None:
     """Print one JSON document."""
     typer.echo(json.dumps(document, indent=2, ensure_ascii=False))

@@ -21,6 +21,7 @@ from sefa.cli.options import (
     parse_direction,
     parse_label,
     parse_provider_options,
+    warn_of_truncation,
 )
 from sefa.cli.output import progress_bar, where_it_ran
 from sefa_runtime.exported import read_info
@@ -100,6 +101,7 @@ def sweep(
     if steps is not None and alphas is not None and ":" in alphas:
         steps = steps_between(steps[0], steps[-1], len(steps))
     latents = choose_latents(seeds, z, codes, read_info(model))
+    warn_of_truncation(truncation)
     with progress_bar("Drawing") as show:
         editor = load(model, provider, options, threads, allow_cpu_fallback=allow_cpu_fallback)
         index = editor.direction_index(parse_direction(direction))

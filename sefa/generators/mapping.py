@@ -4,7 +4,7 @@ Source: Karras, Laine & Aila, "A Style-Based Generator Architecture for Generati
 """
 
 from abc import ABC
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from enum import Enum
 
 import torch
@@ -13,9 +13,9 @@ from torch.nn import functional as F
 
 from sefa.generators.generator import Generator, Truncation
 
-# Latents drawn to estimate the centre of truncation where the checkpoint stores none.
-CENTER_SAMPLES = 4096
-CENTER_SEED = 0
+# Latents drawn to see what codes the mapping makes of them.
+SAMPLES = 4096
+SEED = 0
 CHUNK = 512
 
 
@@ -113,11 +113,22 @@ class StyleBasedGenerator(Generator, ABC):
     @torch.no_grad()
     def estimate_center(self) -> None:
         """Set the centre of truncation to the mean w of seeded latents, of every class alike: the file stores none."""
-        random = torch.Generator().manual_seed(CENTER_SEED)
-        total = torch.zeros(self.code_dim, dtype=torch.float64)
-        for start in range(0, CENTER_SAMPLES, CHUNK):
-            z = torch.randn(CHUNK, self.z_dim, generator=random)
-            label = torch.arange(start, start + CHUNK) % self.num_classes if self.num_classes else None
-            total += self.mapping(z, label).double().sum(dim=0)
-        self.center = (total / CENTER_SAMPLES).float()
-        self.truncation_center = f"mean of {CENTER_SAMPLES} latents, seed {CENTER_SEED}"
+        sums = (w.double().sum(dim=0) for w in self._seeded_codes())
+        total = sum(sums, torch.zeros(self.code_dim, dtype=torch.float64))
+        self.center = (total / SAMPLES).float()
+        self.truncation_center = f"mean of {SAMPLES} latents, seed {SEED}"
+
+    @torch.no_grad()
+    def code_rms(self) -> tuple[float, float]:
+        """The smallest and the largest root mean square of w, over seeded latents, of every class alike."""
+        rms = torch.cat([w.square().mean(dim=1).sqrt() for w in self._seeded_codes()])
+        return float(rms.min()), float(rms.max())
+
+    def _seeded_codes(self) -> Iterator[Tensor]:
+        """w [CHUNK, w_dim] of SAMPLES latents in all."""
+        random = torch.Generator().manual_seed(SEED)
+        device = next(self.mapping.parameters()).device
+        for start in range(0, SAMPLES, CHUNK):
+            z = torch.randn(CHUNK, self.z_dim, generator=random).to(device)
+            label = torch.arange(start, start + CHUNK, device=device) % self.num_classes if self.num_classes else None
+            yield self.mapping(z, label)

@@ -9,8 +9,8 @@ import torch
 import sefa
 from sefa import ArgumentError
 from sefa_export import VerificationError, bake, export_onnx
-from sefa_export.precision import psnr_db
 from sefa_runtime.exported import read_info
+from sefa_runtime.verification import psnr_db
 
 
 @pytest.fixture(scope="module")

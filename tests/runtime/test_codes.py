@@ -1,12 +1,13 @@
 from collections import OrderedDict
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from sefa_runtime import InputError
-from sefa_runtime.codes import load_codes
+from sefa_runtime import Editor, InputError
+from sefa_runtime.codes import load_codes, looks_like_latents
 
 CODES = np.random.default_rng(0).standard_normal((3, 4, 5)).astype(np.float32)
 
@@ -92,3 +93,23 @@ def test_several_arrays_without_a_usual_name_are_refused(tmp_path: Path) -> None
     np.save(tmp_path / "a.npy", np.array(["text"]))
     with pytest.raises(InputError, match="codes of shape"):
         load_codes(tmp_path / "a.npy", (4, 5))
+
+
+@pytest.mark.parametrize(
+    ("codes", "code_rms", "latents"),
+    [
+        (lambda random: random.standard_normal((2, 4, 512)), (0.3, 0.6), True),
+        (lambda random: random.standard_normal((2, 1, 512)), (1.5, 3.0), True),
+        (lambda random: random.standard_normal((2, 4, 512)), (0.9, 1.3), False),  # Its w are as large: nobody can tell.
+        (lambda random: 0.45 * random.standard_normal((2, 4, 512)), (0.3, 0.6), False),
+        (lambda random: 0.7 * random.standard_normal((2, 4, 512)), (0.3, 0.6), False),  # A photograph's, beyond any w.
+        (lambda random: random.exponential(0.7, (2, 4, 512)), (0.3, 0.6), False),  # Its RMS is 1, its mean is not 0.
+        (lambda random: random.standard_normal((2, 4, 512)), None, False),
+    ],
+)
+def test_latents_are_told_from_codes(
+    tiny: Editor, codes: Any, code_rms: tuple[float, float] | None, latents: bool
+) -> None:
+    info = replace(tiny.info, code_dim=512, code_rms=code_rms)
+    for seed in range(20):
+        assert looks_like_latents(codes(np.random.default_rng(seed)).astype(np.float32), info) == latents

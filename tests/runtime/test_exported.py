@@ -1,4 +1,3 @@
-import hashlib
 import shutil
 import zipfile
 from pathlib import Path
@@ -6,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import sefa_runtime
+from descriptions import replace_description
 from sefa_runtime import ModelFileError
 from sefa_runtime.exported import check_payload, is_onnx, is_torchscript, read_info, weights_path
 from sefa_runtime.model_info import ModelInfo, Payload
@@ -74,17 +74,6 @@ def test_a_flipped_bit_anywhere_is_refused(golden: Path, tmp_path: Path) -> None
             check_payload(path, read_info(path))
 
 
-def replace_description(source: Path, target: Path, old: str, new: str) -> None:
-    """Write a copy whose description says something else, with a checksum that fits."""
-    content = source.read_bytes()
-    document = read_info(source).to_json()
-    checksum = hashlib.sha256(document.encode()).hexdigest()
-    changed = document.replace(old, new + " " * (len(old) - len(new)), 1)
-    assert changed != document
-    content = content.replace(document.encode(), changed.encode())
-    target.write_bytes(content.replace(checksum.encode(), hashlib.sha256(changed.encode()).hexdigest().encode()))
-
-
 def test_a_flipped_bit_in_the_description_is_refused(golden: Path, tmp_path: Path) -> None:
     content = (golden / "tiny.onnx").read_bytes()
     path = tmp_path / "flipped.onnx"
@@ -95,8 +84,8 @@ def test_a_flipped_bit_in_the_description_is_refused(golden: Path, tmp_path: Pat
 
 
 def test_a_description_of_a_newer_format_is_refused(golden: Path, tmp_path: Path) -> None:
-    replace_description(golden / "tiny.onnx", tmp_path / "new.onnx", '"format_version":3', '"format_version":9')
-    with pytest.raises(ModelFileError, match="version 9, this sefa reads version 3"):
+    replace_description(golden / "tiny.onnx", tmp_path / "new.onnx", '"format_version":4', '"format_version":9')
+    with pytest.raises(ModelFileError, match="version 9, this sefa reads version 4"):
         sefa_runtime.load(tmp_path / "new.onnx")
 
 

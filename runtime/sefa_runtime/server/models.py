@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from sefa_runtime.cores import usable_cores
-from sefa_runtime.editor import Editor, load
+from sefa_runtime.editor import Editor
 from sefa_runtime.errors import InputError, SefaRuntimeError
 from sefa_runtime.inputs import Feeds, split
+from sefa_runtime.instances import load_instances
 from sefa_runtime.model_info import ModelInfo
 from sefa_runtime.server.batching import Answer, Batcher, RunRecord
 from sefa_runtime.server.errors import DeadlineError, UnavailableError, UnknownModelError
@@ -208,32 +208,15 @@ class HostedModel:
         statistics.last_request_ms = time.time_ns() // 1_000_000
 
     def _load(self) -> list[Editor]:
-        """Load one editor for each instance, and draw a picture with it."""
         settings = self.settings
-        count, threads = settings.instances, settings.threads
-        if count > 1 and threads is None:
-            threads = max(1, usable_cores() // count)
-        editors = [self._load_one(threads)]
-        if editors[0].provider == "cpu" and threads == 1:
-            # A session without threads of its own runs on those that call it, any number at a time: one copy of the
-            # weights will do.
-            return editors * count
-        return editors + [self._load_one(threads) for _ in range(count - 1)]
-
-    def _load_one(self, threads: int | None) -> Editor:
-        settings = self.settings
-        editor = load(
+        return load_instances(
             self.path,
+            settings.instances,
             settings.provider,
             settings.provider_options or None,
-            threads,
+            settings.threads,
             allow_cpu_fallback=settings.allow_cpu_fallback,
         )
-        info = editor.info
-        # A run that fails, and the memory and code that only a run brings in, belong before the first request.
-        label = 0 if info.takes_label else None
-        editor.infer(editor.read(**{info.latent_name: np.zeros((1, *info.latent_shape), np.float32)}, label=label))
-        return editor
 
     def _observe(self, record: RunRecord) -> None:
         statistics = self.statistics

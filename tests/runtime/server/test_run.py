@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 import sefa_runtime.editor
 from sefa_runtime.editor import Editor
 from sefa_runtime.inputs import Feeds
+from sefa_runtime.instances import load_instances
 from sefa_runtime.machine import EXPORT_PACKAGES
 from sefa_runtime.server import models
 from sefa_runtime.server.models import State, parse_model
@@ -160,14 +161,14 @@ def test_sigterm_while_models_are_loaded() -> None:
 def test_a_fault_while_loading_is_the_models_own(
     start_once: Start, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    load = sefa_runtime.editor.load
+    load = load_instances
 
     def failing(path: Path, *arguments: object, **options: object) -> object:
         if path.stem == "style_w":
             raise ZeroDivisionError
         return load(path, *arguments, **options)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(models, "load", failing)
+    monkeypatch.setattr(models, "load_instances", failing)
     server = start_once(GOLDEN / "style_w.onnx", TINY)
     assert (
         server.http.get("/v2/models/style_w/ready").json()["error"].endswith("a fault of the server; its log has more")

@@ -1,0 +1,55 @@
+"""One model loaded several times, for runs at the same time on shares of the cores."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from sefa_runtime.cores import usable_cores
+from sefa_runtime.editor import Editor, load
+
+
+def load_instances(
+    path: str | Path,
+    count: int,
+    provider: str = "auto",
+    provider_options: Mapping[str, object] | None = None,
+    threads: int | None = None,
+    *,
+    allow_cpu_fallback: bool = False,
+) -> list[Editor]:
+    """Load a model for `count` runs at the same time, and draw a picture with each.
+
+    A session without threads of its own runs on those that call it, any number at a time: one copy of the weights will
+    do for instances of one thread on the CPU.
+
+    Args:
+        path: As `load`, which also tells what this raises.
+        count: Instances, each to be called by one thread.
+        provider: As `load`.
+        provider_options: As `load`.
+        threads: Of one instance; None gives each its share of the cores.
+        allow_cpu_fallback: As `load`.
+
+    Returns:
+        An editor for each instance; the same one again if they share it.
+    """
+    if count > 1 and threads is None:
+        threads = max(1, usable_cores() // count)
+
+    def load_one() -> Editor:
+        editor = load(path, provider, provider_options, threads, allow_cpu_fallback=allow_cpu_fallback)
+        _draw(editor)
+        return editor
+
+    first = load_one()
+    if first.provider == "cpu" and threads == 1:
+        return [first] * count
+    return [first, *(load_one() for _ in range(count - 1))]
+
+
+def _draw(editor: Editor) -> None:
+    """A run that fails, and the memory and code that only a run brings in, belong before the first request."""
+    info = editor.info
+    label = 0 if info.takes_label else None
+    editor.infer(editor.read(**{info.latent_name: np.zeros((1, *info.latent_shape), np.float32)}, label=label))

@@ -1,0 +1,228 @@
+"""How many threads, runs at the same time and images in a run serve a model best on this machine."""
+
+import statistics
+import time
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from sefa_runtime.cores import usable_cores
+from sefa_runtime.editor import Editor
+from sefa_runtime.errors import InputError, SefaRuntimeError
+from sefa_runtime.instances import load_instances
+from sefa_runtime.latency.measure import MAX_SECONDS, example_inputs
+from sefa_runtime.latency.scenarios import Progress, Run
+from sefa_runtime.machine import describe_machine, describe_versions
+from sefa_runtime.providers import short_name
+
+BATCHES = (1, 4, 16)
+# Settings take turns, since a machine's speed drifts.
+ROUNDS = 3
+# A batch is left out if its images, one by one, would take longer.
+LONGEST_RUN_S = 10.0
+# Trials this near to the best count as good as it; the first of them is taken, which is the nearest to the defaults.
+NOISE = 0.03
+
+
+@dataclass(frozen=True)
+class Setting:
+    """One way of running a model."""
+
+    instances: int = 1  # runs at the same time
+    threads: int | None = None  # of one run; None: the provider's default
+    options: Mapping[str, str] = field(default_factory=dict)  # of the provider, over those that were given
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What was measured of one setting."""
+
+    setting: Setting
+    batch: int
+    runs: int
+    p50_ms: float  # of one run
+    images_per_second: float  # of all instances, the median of the rounds
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What was found; as plain values, what `sefa tune --json` prints."""
+
+    model: str  # the file's name
+    provider: str  # what ran
+    seconds: float  # of each trial
+    trials: tuple[Trial, ...]
+    one_caller: Trial  # the shortest run of the smallest batch, with nothing beside it
+    many_callers: Trial  # the most images per second
+    failures: tuple[str, ...]  # settings that did not run, and why
+    machine: dict[str, Any]
+    versions: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Times:
+    """What one round of a trial took, in seconds."""
+
+    runs: list[float]
+    elapsed: float  # from the start of all to the end of the last
+
+
+def tune(
+    path: str | Path,
+    provider: str = "auto",
+    provider_options: Mapping[str, object] | None = None,
+    seconds: float = 1.0,
+    *,
+    allow_cpu_fallback: bool = False,
+    progress: Progress = lambda share: None,
+) -> Tuning:
+    """Measure a model with different threads, instances, options and batches.
+
+    Args:
+        path: As `load`, which also tells what this raises.
+        provider: As `load`.
+        provider_options: As `load`.
+        seconds: For each setting and batch, over all rounds; one run takes as long as it takes.
+        allow_cpu_fallback: As `load`.
+        progress: Called with the share that is done, 0 to 1.
+
+    Raises:
+        InputError: If `seconds` is out of range.
+    """
+    if not 0.001 <= seconds <= MAX_SECONDS:
+        raise InputError(f"seconds must be in 0.001..{MAX_SECONDS}, got {seconds}")
+    path = Path(path)
+    machine = describe_machine()
+    (editor,) = load_instances(path, 1, provider, provider_options, allow_cpu_fallback=allow_cpu_fallback)
+    used, info = editor.provider, editor.info
+    given = dict(provider_options or {}) if short_name(provider) == used else {}
+    batches = _batches(editor)
+    del editor
+    settings = [setting for setting in candidates(used, usable_cores()) if not set(setting.options) & set(given)]
+
+    def try_out(setting: Setting) -> Iterator[tuple[int, Times]]:
+        options = given | dict(setting.options) or None
+        editors = load_instances(path, setting.instances, used, options, setting.threads)
+        for batch in batches:
+            inputs = example_inputs(info, batch, 1 if info.edits is None else info.edits)
+            runs = [partial(editor.run, **inputs) for editor in editors]
+            yield batch, run_together(runs, seconds / ROUNDS)
+
+    found: dict[tuple[int, int], list[Times]] = defaultdict(list)  # by setting and batch
+    failures: dict[int, str] = {}
+    for turn in range(ROUNDS):
+        for index, setting in enumerate(settings):
+            progress((turn + index / len(settings)) / ROUNDS)
+            if index in failures:
+                continue
+            try:
+                for batch, times in try_out(setting):
+                    found[index, batch].append(times)
+            except SefaRuntimeError as error:
+                if index == 0:
+                    raise
+                failures[index] = f"{setting_in_words(setting)}: {error}"
+    trials = [
+        _trial(setting, batch, found[index, batch])
+        for index, setting in enumerate(settings)
+        if index not in failures
+        for batch in batches
+    ]
+    return Tuning(
+        model=path.name,
+        provider=used,
+        seconds=seconds,
+        trials=tuple(trials),
+        one_caller=best_for_one_caller(trials),
+        many_callers=best_for_many_callers(trials),
+        failures=tuple(failures.values()),
+        machine=machine,
+        versions=describe_versions(),
+    )
+
+
+def candidates(provider: str, cores: int) -> list[Setting]:
+    """The settings that are tried, the default first.
+
+    Args:
+        provider: Its short name.
+        cores: That the process may use.
+    """
+    if provider == "cuda":
+        options = ({"cudnn_conv_algo_search": "EXHAUSTIVE"}, {"prefer_nhwc": "1"}, {"enable_cuda_graph": "1"})
+        return [Setting(), *(Setting(options=option) for option in options), Setting(instances=2)]
+    if provider not in ("cpu", "openvino"):
+        return [Setting(), Setting(instances=2)]
+    counts = [*(1 << power for power in range(16) if 1 << power < cores), cores]
+    settings = [Setting(1, threads) for threads in reversed(counts)]
+    if provider == "cpu" and cores > 1:
+        settings.append(Setting(1, cores, {"session.intra_op.spin_duration_us": "2000"}))
+    return settings + [Setting(count, max(1, cores // count)) for count in counts if count > 1]
+
+
+def run_together(runs: Sequence[Run], seconds: float) -> Times:
+    """Call each run again and again, all at the same time, for some seconds and at least once."""
+    for run in runs:
+        run()  # Plans memory for this batch.
+    started = time.perf_counter()
+
+    def loop(run: Run) -> tuple[list[float], float]:
+        times: list[float] = []
+        now = time.perf_counter()
+        while now - started < seconds or not times:
+            then = now
+            run()
+            now = time.perf_counter()
+            times.append(now - then)
+        return times, now
+
+    with ThreadPoolExecutor(len(runs)) as pool:
+        loops = list(pool.map(loop, runs))
+    return Times([single for times, _ in loops for single in times], max(ended for _, ended in loops) - started)
+
+
+def best_for_one_caller(trials: Sequence[Trial]) -> Trial:
+    """The shortest run of the smallest batch, of those with one instance."""
+    smallest = min(trial.batch for trial in trials)
+    alone = [trial for trial in trials if trial.batch == smallest and trial.setting.instances == 1]
+    least = min(trial.p50_ms for trial in alone)
+    return next(trial for trial in alone if trial.p50_ms <= least * (1 + NOISE))
+
+
+def best_for_many_callers(trials: Sequence[Trial]) -> Trial:
+    """The most images per second."""
+    most = max(trial.images_per_second for trial in trials)
+    return next(trial for trial in trials if trial.images_per_second >= most * (1 - NOISE))
+
+
+def setting_in_words(setting: Setting) -> str:
+    """`2 instances of 1 thread`, and the options."""
+    words = f"{setting.instances} instance{'s' if setting.instances > 1 else ''}"
+    if setting.threads is not None:
+        words += f" of {setting.threads} thread{'s' if setting.threads > 1 else ''}"
+    return ", ".join([words, *(f"{key}={value}" for key, value in setting.options.items())])
+
+
+def _batches(editor: Editor) -> list[int]:
+    """Those of `BATCHES` that take a bearable time."""
+    info = editor.info
+    if info.batch is not None:
+        return [info.batch]
+    inputs = example_inputs(info, 1, 1 if info.edits is None else info.edits)
+    single = run_together([partial(editor.run, **inputs)], 0.0).elapsed
+    return [batch for batch in BATCHES if batch == 1 or batch * single <= LONGEST_RUN_S]
+
+
+def _trial(setting: Setting, batch: int, rounds: Sequence[Times]) -> Trial:
+    runs = [single for times in rounds for single in times.runs]
+    return Trial(
+        setting=setting,
+        batch=batch,
+        runs=len(runs),
+        p50_ms=round(1000 * statistics.median(runs), 3),
+        images_per_second=round(statistics.median(batch * len(times.runs) / times.elapsed for times in rounds), 2),
+    )

@@ -1,0 +1,146 @@
+"""Does a model draw here, on this provider, what PyTorch drew when it was exported?"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sefa_runtime.editor import Editor, as_pictures, load
+from sefa_runtime.errors import InputError
+from sefa_runtime.files import input_problem, sha256_of
+from sefa_runtime.reference import mean_levels, reference_inputs
+
+# What images must keep to each other, at export in half precision and here between providers and batches.
+MIN_PSNR_DB = 40.0
+# How far the mean of a part of an image may be from PyTorch's, in grey levels.
+MAX_LEVELS = {"fp32": 1.0, "fp16": 3.0}
+SHOWN = 12  # digits of a sha256
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Verification:
+    """What was found about one model on one provider."""
+
+    model: str  # the file's name
+    provider: str  # what really ran
+    findings: tuple[Finding, ...]
+
+    @property
+    def ok(self) -> bool:
+        """Whether nothing is wrong."""
+        return all(finding.ok for finding in self.findings)
+
+
+def verify(
+    path: str | Path,
+    provider: str = "auto",
+    provider_options: Mapping[str, object] | None = None,
+    threads: int | None = None,
+    *,
+    allow_cpu_fallback: bool = False,
+    checkpoint: str | Path | None = None,
+) -> Verification:
+    """Check that a model is whole, and what it draws.
+
+    The file carries the mean levels of a few images as PyTorch drew them at export (`sefa_runtime.reference`). Here
+    they are drawn again, together and one by one, and, on another provider than the CPU's, on the CPU as well.
+
+    Args:
+        path: A file made by `sefa export` or `sefa_export.export_onnx`.
+        provider: As `load`; so are `provider_options`, `threads` and `allow_cpu_fallback`.
+        checkpoint: The file that the model is said to come from; None does not ask.
+
+    Raises:
+        ModelFileError: If the file is missing, damaged, or not one of ours.
+        ProviderError: If the provider cannot run here; the message says what is missing.
+        InputError: If an option is impossible, or the checkpoint cannot be read.
+        RunError: If onnxruntime fails.
+    """
+    editor = load(path, provider, provider_options, threads, allow_cpu_fallback=allow_cpu_fallback)
+    findings = [_whole(editor)]
+    if checkpoint is not None:
+        findings.append(_made_from(editor, Path(checkpoint)))
+    findings.append(_placed(editor))
+    pictures = _draw(editor)
+    findings.append(_as_exported(editor, pictures))
+    findings.append(_alike("batches", "images drawn together and one by one", pictures, _draw(editor, together=False)))
+    if editor.provider != "cpu":
+        findings.append(
+            _alike("cpu", f"images of {editor.provider} and of the CPU", pictures, _draw(load(path, "cpu")))
+        )
+    return Verification(editor.path.name, editor.provider, tuple(findings))
+
+
+def psnr_db(image: NDArray[Any], reference: NDArray[Any], peak: float) -> NDArray[np.float64]:
+    """Peak signal-to-noise ratio of each image, [batch], in dB; infinite where they are equal."""
+    difference = image.astype(np.float64) - reference.astype(np.float64)
+    error = np.square(difference).mean(axis=tuple(range(1, image.ndim)))
+    with np.errstate(divide="ignore"):
+        ratio: NDArray[np.float64] = 10 * np.log10(peak**2 / error)
+    return ratio
+
+
+def _draw(editor: Editor, *, together: bool = True) -> NDArray[np.uint8]:
+    inputs = reference_inputs(editor.info)
+    if together:
+        return as_pictures(editor.run(**inputs))
+    count = len(inputs["direction"])
+    singles = ({name: value[index : index + 1] for name, value in inputs.items()} for index in range(count))
+    return np.concatenate([as_pictures(editor.run(**single)) for single in singles])
+
+
+def _whole(editor: Editor) -> Finding:
+    # It would not have loaded otherwise.
+    payload = editor.info.payload
+    assert payload is not None
+    weights = f", weights in {payload.weights.name} {payload.weights.sha256[:SHOWN]}..." if payload.weights else ""
+    return Finding("file", True, f"as it was exported: sha256 {payload.sha256[:SHOWN]}...{weights}")
+
+
+def _made_from(editor: Editor, checkpoint: Path) -> Finding:
+    problem = input_problem(checkpoint)
+    if problem:
+        raise InputError(f"{checkpoint}: {problem}")
+    recorded, found = editor.info.source_sha256, sha256_of(checkpoint)
+    if not recorded:
+        return Finding("checkpoint", False, "it was made of a generator that came from no file")
+    if recorded != found:
+        detail = f"not of {checkpoint} ({found[:SHOWN]}...): it was made of one with sha256 {recorded[:SHOWN]}..."
+        return Finding("checkpoint", False, detail)
+    return Finding("checkpoint", True, f"made of {checkpoint}, sha256 {found[:SHOWN]}...")
+
+
+def _placed(editor: Editor) -> Finding:
+    session = editor.session
+    nodes, convolutions = session.placement.nodes, session.placement.convolutions
+    detail = f"{session.provider} runs {nodes.get(session.provider, 0)} of {sum(nodes.values())} nodes"
+    detail += f", all {sum(convolutions.values())} convolutions" if convolutions else ""
+    return Finding("provider", True, detail + (f" ({session.reason})" if session.reason else ""))
+
+
+def _as_exported(editor: Editor, pictures: NDArray[np.uint8]) -> Finding:
+    expected, limit = np.array(editor.info.reference), MAX_LEVELS[editor.info.precision]
+    error = float(np.abs(mean_levels(pictures) - expected).max())
+    detail = f"means of the parts of {len(pictures)} images: at most {error:.2f} of 255 levels from PyTorch's at export"
+    return Finding("images", error <= limit, f"{detail} ({limit:g} is allowed)")
+
+
+def _alike(name: str, how: str, pictures: NDArray[np.uint8], others: NDArray[np.uint8]) -> Finding:
+    levels = int(np.abs(pictures.astype(int) - others).max())
+    if not levels:
+        return Finding(name, True, f"{how}: the same to the bit")
+    ratio = float(psnr_db(pictures, others, 255.0).min())
+    detail = f"{how}: at most {levels} of 255 levels apart, PSNR {ratio:.1f} dB ({MIN_PSNR_DB:g} is the least)"
+    return Finding(name, ratio >= MIN_PSNR_DB, detail)

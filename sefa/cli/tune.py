@@ -1,0 +1,89 @@
+"""sefa tune: which settings serve a model best on this machine."""
+
+import json as json_format
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from sefa.cli.options import (
+    CpuFallbackOption,
+    JsonOption,
+    ModelArgument,
+    ProviderOption,
+    ProviderOptionsOption,
+    parse_provider_options,
+)
+from sefa.cli.output import print_facts, print_json, print_table, progress_bar
+from sefa_runtime.files import check_output, write_whole
+
+if TYPE_CHECKING:
+    from sefa_runtime.latency.tuning import Trial, Tuning
+
+
+def tune(
+    model: ModelArgument,
+    output: Annotated[
+        Path | None, typer.Option("-o", "--output", metavar="FILE.json", help="Write what was measured here.")
+    ] = None,
+    seconds: Annotated[float, typer.Option(metavar="S", help="Time for each setting and batch.")] = 1.0,
+    provider: ProviderOption = "auto",
+    provider_options: ProviderOptionsOption = None,
+    allow_cpu_fallback: CpuFallbackOption = False,
+    json: JsonOption = False,
+) -> None:
+    """Find the threads, instances and batch that serve a model best on this machine.
+
+    [b]sefa tune faces.onnx[/b]
+
+    Settings take turns in three rounds. One caller wants the shortest run, many callers the most images per second; the
+    commands that serve either are printed. Where several are as good, the nearest to the defaults is taken. Let nothing
+    else run meanwhile.
+    """
+    from sefa_runtime.latency.tuning import tune as tune_model
+    from sefa_runtime.machine import machine_in_words
+
+    if output is not None:
+        check_output(output, model)
+    options = parse_provider_options(provider_options)
+    with progress_bar("Measuring") as show:
+        tuning = tune_model(model, provider, options, seconds, allow_cpu_fallback=allow_cpu_fallback, progress=show)
+    if output is not None:
+        write_whole(output, (json_format.dumps(asdict(tuning), indent=2) + "\n").encode())
+    if json:
+        print_json(asdict(tuning))
+        return
+    print_facts([("provider", tuning.provider), ("machine", machine_in_words(tuning.machine))])
+    typer.echo()
+    _print_trials(tuning)
+    for failure in tuning.failures:
+        typer.echo(f"did not run: {failure}")
+    typer.echo()
+    for who, trial, figure in (
+        ("one caller", tuning.one_caller, f"{tuning.one_caller.p50_ms:g} ms"),
+        ("many callers", tuning.many_callers, f"{tuning.many_callers.images_per_second:.0f} images/s"),
+    ):
+        typer.echo(f"{who:<12}  {figure:<16}  sefa serve {model}{_flags(trial, tuning.provider)}")
+    if output is not None:
+        typer.echo(f"\n{output}: all of it as JSON")
+
+
+def _print_trials(tuning: "Tuning") -> None:
+    rows = []
+    for trial in tuning.trials:
+        setting = trial.setting
+        options = ", ".join(f"{key}={value}" for key, value in setting.options.items())
+        threads = "" if setting.threads is None else setting.threads
+        rows.append((setting.instances, threads, trial.batch, trial.p50_ms, round(trial.images_per_second, 1), options))
+    print_table(("instances", "threads", "batch", "p50 ms", "images/s", "options"), rows)
+
+
+def _flags(trial: "Trial", provider: str) -> str:
+    """What makes `sefa serve` run like that."""
+    setting = trial.setting
+    flags = f" --provider {provider}" + (f" --instances {setting.instances}" if setting.instances > 1 else "")
+    if setting.threads is not None:
+        flags += f" --threads {setting.threads}"
+    flags += "".join(f" --provider-option {key}={value}" for key, value in setting.options.items())
+    return flags + (f" --max-batch {trial.batch}" if trial.batch > 1 else "")
