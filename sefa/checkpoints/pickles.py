@@ -72,8 +72,8 @@ class RestrictedUnpickler:
             ValueError, LookupError, TypeError: If it is damaged.
         """
         with warnings.catch_warnings():
-            # A damaged file's string may hold one that Python does not know: it is kept as it stands.
-            warnings.filterwarnings("ignore", r".*invalid .*escape sequence", DeprecationWarning)
+            # A damaged string may hold an escape sequence that Python does not know: it is kept as it stands.
+            warnings.simplefilter("ignore", DeprecationWarning)
             for opcode, argument, _ in pickletools.genops(self._source):  # type: ignore[arg-type]
                 self._limits.spend_work(1)
                 act = ACTIONS.get(opcode.name)
