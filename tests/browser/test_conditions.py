@@ -16,6 +16,7 @@ from browser.conftest import OpenPage
 from browser.pages import alphas, pixels, shown, slide, wait_for_picture
 from sefa_runtime.editor import Editor
 from sefa_runtime.inputs import Feeds
+from sefa_runtime.instances import load_instances
 from serving import Door, Running, Start, wait_until
 
 pytestmark = pytest.mark.browser
@@ -173,9 +174,9 @@ def test_a_model_that_is_still_loading(start_once: Start, open_page: OpenPage, m
 
     def slowly(*arguments: Any, **options: Any) -> Any:
         assert loaded.wait(30)
-        return sefa_runtime.load(*arguments, **options)
+        return load_instances(*arguments, **options)
 
-    monkeypatch.setattr("sefa_runtime.server.models.load", slowly)
+    monkeypatch.setattr("sefa_runtime.server.models.load_instances", slowly)
     server = start_once(GOLDEN / "tiny.onnx", ready=False)
     try:
         page = open_page(f"http://{server.address}/")
