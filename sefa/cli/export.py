@@ -180,6 +180,7 @@ def export(
         raise ArgumentError(f"--compile is for pt2 files, not for {file_format.value}")
     if external_data is not None and file_format != Format.ONNX:
         raise ArgumentError(f"--external-data is for ONNX files, not for {file_format.value}")
+    warn_of_truncation(truncation)
     custom = CustomOptions(weights, kwargs, latent_dim, label_input, image_range)
     with working("Loading the checkpoint"):
         generator, layers = load_any(
@@ -189,7 +190,6 @@ def export(
         directions = find_directions(generator, replace(finding, layers=layers))
     else:
         directions = DirectionBank.load(bank)
-    warn_of_truncation(truncation)
     psi = None if truncation_input else 1.0 if truncation is None else truncation
     write: Callable[..., Path]
     options: dict[str, Any] = {"latent": latent.value, "truncation": psi}
