@@ -9,9 +9,10 @@ from sefa.generators.mapping import StyleBasedGenerator
 from sefa_export.bake import EditGraph
 from sefa_export.pinned import Pinned
 from sefa_runtime.editor import as_pictures
+from sefa_runtime.inputs import split
 from sefa_runtime.machine import installed_version
 from sefa_runtime.model_info import FORMAT_VERSION, DirectionInfo, ModelInfo, Parity, Payload
-from sefa_runtime.reference import ALPHAS, mean_levels, reference_inputs
+from sefa_runtime.reference import mean_levels, reference_inputs
 from sefa_runtime.version import VERSION
 
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu")
@@ -70,11 +71,11 @@ def describe(
 
 @torch.no_grad()
 def _draw_reference(graph: EditGraph, info: ModelInfo) -> tuple[tuple[float, ...], ...]:
-    inputs = {name: torch.from_numpy(value) for name, value in reference_inputs(info).items()}
-    # One by one: a large generator may fit into memory only so.
-    singles = [{name: value[index : index + 1] for name, value in inputs.items()} for index in range(len(ALPHAS))]
-    levels = [mean_levels(as_pictures(graph(**single).numpy()))[0] for single in singles]
-    return tuple(tuple(single.round(2).tolist()) for single in levels)
+    levels = []
+    for single in split(reference_inputs(info), 1):  # A large generator may fit into memory only one by one.
+        image = graph(**{name: torch.from_numpy(value) for name, value in single.items()})
+        levels.append(mean_levels(as_pictures(image.numpy()))[0])
+    return tuple(tuple(parts.round(2).tolist()) for parts in levels)
 
 
 def _tool_versions() -> dict[str, str]:

@@ -91,7 +91,9 @@ class ModelInfo:
     source_sha256: str  # of the checkpoint file; empty if the generator did not come from a file
     payload: Payload | None  # ONNX only
     parity: Parity
-    reference: tuple[tuple[float, ...], ...]  # of PyTorch's images for `reference_inputs`, `mean_levels`
+    reference: tuple[
+        tuple[float, ...], ...
+    ]  # [image][part · C]: `mean_levels` of PyTorch's images for `reference_inputs`
     versions: dict[str, str]
 
     @property

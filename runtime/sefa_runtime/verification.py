@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from sefa_runtime.editor import Editor, as_pictures, load
 from sefa_runtime.errors import InputError
 from sefa_runtime.files import input_problem, sha256_of
+from sefa_runtime.inputs import split
 from sefa_runtime.reference import mean_levels, reference_inputs
 
 # What images must keep to each other, at export in half precision and here between providers and batches.
@@ -49,7 +50,6 @@ def verify(
     provider_options: Mapping[str, object] | None = None,
     threads: int | None = None,
     *,
-    allow_cpu_fallback: bool = False,
     checkpoint: str | Path | None = None,
 ) -> Verification:
     """Check that a model is whole, and what it draws.
@@ -59,7 +59,9 @@ def verify(
 
     Args:
         path: A file made by `sefa export` or `sefa_export.export_onnx`.
-        provider: As `load`; so are `provider_options`, `threads` and `allow_cpu_fallback`.
+        provider: As `load`. There is no falling back to another: it would be verified instead.
+        provider_options: As `load`.
+        threads: As `load`.
         checkpoint: The file that the model is said to come from; None does not ask.
 
     Raises:
@@ -68,7 +70,7 @@ def verify(
         InputError: If an option is impossible, or the checkpoint cannot be read.
         RunError: If onnxruntime fails.
     """
-    editor = load(path, provider, provider_options, threads, allow_cpu_fallback=allow_cpu_fallback)
+    editor = load(path, provider, provider_options, threads)
     findings = [_whole(editor)]
     if checkpoint is not None:
         findings.append(_made_from(editor, Path(checkpoint)))
@@ -96,9 +98,7 @@ def _draw(editor: Editor, *, together: bool = True) -> NDArray[np.uint8]:
     inputs = reference_inputs(editor.info)
     if together:
         return as_pictures(editor.run(**inputs))
-    count = len(inputs["direction"])
-    singles = ({name: value[index : index + 1] for name, value in inputs.items()} for index in range(count))
-    return np.concatenate([as_pictures(editor.run(**single)) for single in singles])
+    return np.concatenate([as_pictures(editor.run(**single)) for single in split(inputs, 1)])
 
 
 def _whole(editor: Editor) -> Finding:

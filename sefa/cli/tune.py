@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sefa.cli.options import (
-    CpuFallbackOption,
     JsonOption,
     ModelArgument,
     ProviderOption,
@@ -30,7 +29,6 @@ def tune(
     seconds: Annotated[float, typer.Option(metavar="S", help="Time for each setting and batch.")] = 1.0,
     provider: ProviderOption = "auto",
     provider_options: ProviderOptionsOption = None,
-    allow_cpu_fallback: CpuFallbackOption = False,
     json: JsonOption = False,
 ) -> None:
     """Find the threads, instances and batch that serve a model best on this machine.
@@ -48,7 +46,7 @@ def tune(
         check_output(output, model)
     options = parse_provider_options(provider_options)
     with progress_bar("Measuring") as show:
-        tuning = tune_model(model, provider, options, seconds, allow_cpu_fallback=allow_cpu_fallback, progress=show)
+        tuning = tune_model(model, provider, options, seconds, progress=show)
     if output is not None:
         write_whole(output, (json_format.dumps(asdict(tuning), indent=2) + "\n").encode())
     if json:

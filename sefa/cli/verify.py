@@ -7,7 +7,6 @@ from typing import Annotated
 import typer
 
 from sefa.cli.options import (
-    CpuFallbackOption,
     JsonOption,
     ModelArgument,
     ProviderOption,
@@ -25,7 +24,6 @@ def verify(
     ] = None,
     provider: ProviderOption = "auto",
     provider_options: ProviderOptionsOption = None,
-    allow_cpu_fallback: CpuFallbackOption = False,
     threads: ThreadsOption = None,
     json: JsonOption = False,
 ) -> None:
@@ -40,9 +38,7 @@ def verify(
 
     options = parse_provider_options(provider_options)
     with working("Verifying"):
-        verification = verify_model(
-            model, provider, options, threads, allow_cpu_fallback=allow_cpu_fallback, checkpoint=checkpoint
-        )
+        verification = verify_model(model, provider, options, threads, checkpoint=checkpoint)
     if json:
         print_json({"ok": verification.ok, **asdict(verification)})
     else:

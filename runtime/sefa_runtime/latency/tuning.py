@@ -17,7 +17,7 @@ from sefa_runtime.instances import load_instances
 from sefa_runtime.latency.measure import MAX_SECONDS, example_inputs
 from sefa_runtime.latency.scenarios import Progress, Run
 from sefa_runtime.machine import describe_machine, describe_versions
-from sefa_runtime.providers import short_name
+from sefa_runtime.model_info import ModelInfo
 
 BATCHES = (1, 4, 16)
 # Settings take turns, since a machine's speed drifts.
@@ -76,8 +76,6 @@ def tune(
     provider: str = "auto",
     provider_options: Mapping[str, object] | None = None,
     seconds: float = 1.0,
-    *,
-    allow_cpu_fallback: bool = False,
     progress: Progress = lambda share: None,
 ) -> Tuning:
     """Measure a model with different threads, instances, options and batches.
@@ -87,7 +85,6 @@ def tune(
         provider: As `load`.
         provider_options: As `load`.
         seconds: For each setting and batch, over all rounds; one run takes as long as it takes.
-        allow_cpu_fallback: As `load`.
         progress: Called with the share that is done, 0 to 1.
 
     Raises:
@@ -97,19 +94,18 @@ def tune(
         raise InputError(f"seconds must be in 0.001..{MAX_SECONDS}, got {seconds}")
     path = Path(path)
     machine = describe_machine()
-    (editor,) = load_instances(path, 1, provider, provider_options, allow_cpu_fallback=allow_cpu_fallback)
-    used, info = editor.provider, editor.info
-    given = dict(provider_options or {}) if short_name(provider) == used else {}
+    (editor,) = load_instances(path, 1, provider, provider_options)
+    used, inputs = editor.provider, partial(_inputs, editor.info)
     batches = _batches(editor)
     del editor
+    given = dict(provider_options or {})
     settings = [setting for setting in candidates(used, usable_cores()) if not set(setting.options) & set(given)]
 
     def try_out(setting: Setting) -> Iterator[tuple[int, Times]]:
         options = given | dict(setting.options) or None
         editors = load_instances(path, setting.instances, used, options, setting.threads)
         for batch in batches:
-            inputs = example_inputs(info, batch, 1 if info.edits is None else info.edits)
-            runs = [partial(editor.run, **inputs) for editor in editors]
+            runs = [partial(editor.run, **inputs(batch)) for editor in editors]
             yield batch, run_together(runs, seconds / ROUNDS)
 
     found: dict[tuple[int, int], list[Times]] = defaultdict(list)  # by setting and batch
@@ -207,13 +203,15 @@ def setting_in_words(setting: Setting) -> str:
     return ", ".join([words, *(f"{key}={value}" for key, value in setting.options.items())])
 
 
+def _inputs(info: ModelInfo, batch: int) -> dict[str, Any]:
+    return example_inputs(info, batch, edits=1 if info.edits is None else info.edits)
+
+
 def _batches(editor: Editor) -> list[int]:
     """Those of `BATCHES` that take a bearable time."""
-    info = editor.info
-    if info.batch is not None:
-        return [info.batch]
-    inputs = example_inputs(info, 1, 1 if info.edits is None else info.edits)
-    single = run_together([partial(editor.run, **inputs)], 0.0).elapsed
+    if editor.info.batch is not None:
+        return [editor.info.batch]
+    single = run_together([partial(editor.run, **_inputs(editor.info, 1))], 0.0).elapsed
     return [batch for batch in BATCHES if batch == 1 or batch * single <= LONGEST_RUN_S]
 
 
