@@ -65,6 +65,8 @@ def describe(
         parity=parity,
         reference=(),
         versions={"sefa": VERSION} | _tool_versions(),
+        source_entry=generator.source_entry,
+        assumptions=generator.assumptions,
     )
     return replace(info, reference=_draw_reference(graph, info))
 

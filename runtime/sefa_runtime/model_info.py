@@ -5,7 +5,7 @@ archive as the extra file `EXTRA_FILE`.
 """
 
 import json
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -95,6 +95,9 @@ class ModelInfo:
         tuple[float, ...], ...
     ]  # [image][part · C]: `mean_levels` of PyTorch's images for `reference_inputs`
     versions: dict[str, str]
+    # What follows has defaults, which stand for it in files from before there was such a field.
+    source_entry: str = ""  # which of the checkpoint's entries was read; empty: it had no choice of them
+    assumptions: tuple[str, ...] = ()  # what the checkpoint does not tell and was taken for granted
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -126,8 +129,10 @@ class ModelInfo:
         return asdict(self)
 
     def to_json(self) -> str:
-        """The document that `from_json` reads."""
-        return json.dumps(self.to_dict(), ensure_ascii=False, separators=(",", ":"))
+        """The document that `from_json` reads; fields that say no more than their default are left out."""
+        defaults = {field.name: field.default for field in fields(self)}
+        document = {name: value for name, value in self.to_dict().items() if value != defaults[name]}
+        return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: str, where: str) -> "ModelInfo":
@@ -158,10 +163,11 @@ def _read(value: Any, kind: Any) -> Any:
     """Turn plain values from JSON into `kind`, which is built of dataclasses, tuples, dicts and scalars."""
     if is_dataclass(kind):
         types = get_type_hints(kind)
-        if not isinstance(value, dict) or set(value) != set(types):
-            raise ValueError(f"unexpected or missing fields {sorted(set(value) ^ set(types))}")
+        required = {field.name for field in fields(kind) if field.default is MISSING}
+        if not isinstance(value, dict) or not required <= set(value) <= set(types):
+            raise ValueError(f"unexpected or missing fields {sorted(set(value) - set(types) | required - set(value))}")
         build: Any = kind
-        return build(**{name: _read(value[name], types[name]) for name in types})
+        return build(**{name: _read(value[name], types[name]) for name in types if name in value})
     arguments = get_args(kind)
     if get_origin(kind) is tuple and isinstance(value, list):
         kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments

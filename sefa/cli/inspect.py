@@ -17,7 +17,7 @@ from sefa.cli.custom import (
 from sefa.cli.export import describe_parity
 from sefa.cli.factorize import load_any
 from sefa.cli.options import Device, JsonOption, LayersOption, NumClassesOption
-from sefa.cli.output import format_bytes, print_facts, print_json, print_table
+from sefa.cli.output import format_bytes, origin_facts, print_facts, print_json, print_table
 from sefa_runtime.errors import InputError
 from sefa_runtime.exported import check_payload, is_onnx, is_pt2, is_torchscript, read_info, weights_path
 from sefa_runtime.files import input_problem
@@ -82,6 +82,7 @@ def _inspect_model(path: Path, json: bool) -> None:
                 "checkpoint",
                 f"{info.source_format}, sha256 {info.source_sha256}" if info.source_sha256 else "not from a file",
             ),
+            *origin_facts(info),
             ("made with", ", ".join(f"{name} {number}" for name, number in info.versions.items())),
         ]
     )
@@ -161,6 +162,8 @@ def _inspect_generator(path: Path, layers: str, custom: CustomOptions, num_class
                 "affine_shapes": shapes,
                 "parameters": parameters,
                 "sha256": generator.source_sha256,
+                "source_entry": generator.source_entry,
+                "assumptions": list(generator.assumptions),
             }
         )
         return
@@ -175,6 +178,7 @@ def _inspect_generator(path: Path, layers: str, custom: CustomOptions, num_class
             ("parameters", f"{parameters:,}"),
             ("layers", _layers(shapes)),
             ("sha256", generator.source_sha256 or "none: not from a file"),
+            *origin_facts(generator),
         ]
     )
 

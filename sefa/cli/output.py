@@ -12,6 +12,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
+    from sefa.generators import Generator
+    from sefa_runtime import ModelInfo
     from sefa_runtime.session import Session
 
 Cell = str | int | float
@@ -44,6 +46,12 @@ def print_facts(facts: Sequence[tuple[str, object]]) -> None:
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
         typer.echo(f"{name:<{width}}  {value}")
+
+
+def origin_facts(about: "ModelInfo | Generator") -> list[tuple[str, str]]:
+    """Which entry of the checkpoint was read, and what it does not tell and was assumed."""
+    facts = [("read", about.source_entry), ("assumed", "; ".join(about.assumptions))]
+    return [(name, value) for name, value in facts if value]
 
 
 @contextmanager

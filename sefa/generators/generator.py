@@ -36,6 +36,8 @@ class Generator(nn.Module, ABC):
         noise: What the noise inputs are: "const" or "none"; empty if the family has none.
         checkpoint_format: Whose format the checkpoint file had; empty if it was not loaded from a file.
         source_sha256: sha256 of the checkpoint file, in hex; empty if it was not loaded from a file.
+        source_entry: Which of the file's entries was read; empty if it has no choice of them.
+        assumptions: What the file does not tell and was taken for granted, a few words each: "tanh at the end".
     """
 
     family: ClassVar[str]
@@ -52,6 +54,8 @@ class Generator(nn.Module, ABC):
     noise: str = ""
     checkpoint_format: str = ""
     source_sha256: str = ""
+    source_entry: str = ""
+    assumptions: tuple[str, ...] = ()
 
     @property
     def latent_dim(self) -> int:

@@ -25,3 +25,10 @@ def test_a_missing_field_is_named(golden: Path, field: str) -> None:
     del document[field]
     with pytest.raises(ModelFileError, match=f"x: its sefa metadata is damaged .*{field}"):
         ModelInfo.from_json(json.dumps(document), "x")
+
+
+def test_a_file_from_before_a_field_has_its_default(golden: Path) -> None:
+    document = read_info(golden / "tiny.onnx").to_dict()
+    del document["source_entry"], document["assumptions"]
+    info = ModelInfo.from_json(json.dumps(document), "x")
+    assert (info.source_entry, info.assumptions) == ("", ())
