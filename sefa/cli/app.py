@@ -3,7 +3,8 @@
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -30,18 +31,42 @@ from sefa.cli import (
     tune,
     verify,
 )
+from sefa.cli.output import say
 from sefa.errors import SefaError
 from sefa_runtime.errors import SefaRuntimeError
+from sefa_runtime.printable import printable
 from sefa_runtime.version import VERSION
+
+# Of click, or of the copy of it that newer versions of typer bring.
+UsageError: Any = typer.BadParameter.__base__
 
 
 class TwoWordCommands(TyperGroup):
     """A command may have two words, as `bench compare` beside `bench MODEL`."""
 
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Escape what cannot be printed in the words that were not understood."""
+        with _printable_usage():
+            return super().parse_args(ctx, args)
+
+    def invoke(self, ctx: Any) -> Any:
+        """The same for the commands."""
+        with _printable_usage():
+            return super().invoke(ctx)
+
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Take the first two arguments for one if a command is called so."""
         two_words = " ".join(args[:2])
         return super().resolve_command(ctx, [two_words, *args[2:]] if two_words in self.commands else args)
+
+
+@contextmanager
+def _printable_usage() -> Iterator[None]:
+    try:
+        yield
+    except UsageError as error:
+        error.message = printable(error.message)
+        raise
 
 
 app = typer.Typer(
@@ -94,7 +119,7 @@ for panel, commands in COMMANDS.items():
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"sefa {VERSION}")
+        say(f"sefa {VERSION}")
         raise typer.Exit
 
 
@@ -149,5 +174,5 @@ def main() -> None:
 
 
 def _fail(message: str) -> NoReturn:
-    typer.echo(f"sefa: {' '.join(message.split())}", err=True)
+    say(f"sefa: {' '.join(message.split())}", err=True)
     sys.exit(1)

@@ -8,7 +8,7 @@ import typer
 
 from sefa.cli.factorize import load_on, print_directions
 from sefa.cli.options import Device, EditLayersOption, JsonOption, LayersOption, NumClassesOption
-from sefa.cli.output import print_facts, print_json, print_table, working
+from sefa.cli.output import print_facts, print_json, print_table, say, working
 from sefa.errors import ArgumentError
 from sefa.naming import find_all
 from sefa_runtime.files import check_output
@@ -39,7 +39,7 @@ def show(bank: BankArgument, json: JsonOption = False) -> None:
             *[("found by", _origin(origin)) for origin in dict.fromkeys(loaded.origins or (source,))],
         ]
     )
-    typer.echo()
+    say()
     several = len(set(loaded.origins)) > 1
     print_table(
         ("index", "name", "eigenvalue", "length", "edits", "found in", "alpha", *(["found by"] if several else [])),
@@ -147,9 +147,9 @@ def compare(
         return
     _print_pairs(comparison, one, other)
     if one.source.checkpoint_sha256 != other.source.checkpoint_sha256:
-        typer.echo("\nthe banks are of different checkpoints")
+        say("", "the banks are of different checkpoints")
     if output is not None:
-        typer.echo(f"\n{output}: the matrix of all {len(one)} x {len(other)}")
+        say("", f"{output}: the matrix of all {len(one)} x {len(other)}")
 
 
 def import_(
@@ -187,7 +187,7 @@ def import_(
     bank = import_bank(file, generator, layers, edit_layers)
     bank.save(output)
     print_directions(bank)
-    typer.echo(f"\n{output}: {len(bank)} directions of {bank.code_dim} components, by {bank.source.method}")
+    say("", f"{output}: {len(bank)} directions of {bank.code_dim} components, by {bank.source.method}")
 
 
 def export(
@@ -223,17 +223,17 @@ def export(
         export_factor(loaded, output, checkpoint)
     else:
         export_bank(loaded, output)
-    typer.echo(f"{output}: {len(loaded)} directions of {loaded.code_dim} components")
+    say(f"{output}: {len(loaded)} directions of {loaded.code_dim} components")
     if output.suffix.lower() == ".npy":
         count = loaded.edited_layers.shape[1]
         edited = dict.fromkeys(_spans(row.nonzero()[:, 0].tolist(), count) for row in loaded.edited_layers)
-        typer.echo(f"names, ranges and lengths are not in it, nor the layers to edit: {'; '.join(edited)}")
+        say(f"names, ranges and lengths are not in it, nor the layers to edit: {'; '.join(edited)}")
 
 
 def _save(bank: "DirectionBank", output: Path) -> None:
     bank.save(output)
     print_directions(bank)
-    typer.echo(f"\n{output}: {len(bank)} directions of {bank.code_dim} components")
+    say("", f"{output}: {len(bank)} directions of {bank.code_dim} components")
 
 
 def _document(bank: "DirectionBank") -> dict[str, Any]:

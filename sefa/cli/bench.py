@@ -18,7 +18,7 @@ from sefa.cli.options import (
     parse_integers,
     parse_provider_options,
 )
-from sefa.cli.output import print_facts, print_json, print_table, progress_bar
+from sefa.cli.output import print_facts, print_json, print_table, progress_bar, say
 from sefa_runtime.errors import ProviderError
 from sefa_runtime.files import check_output, write_whole
 
@@ -106,7 +106,7 @@ def bench(
         print_record(record)
         for path, what in ((output, "the record as JSON"), (plot, "the record as a picture")):
             if path is not None:
-                typer.echo(f"\n{path}: {what}")
+                say("", f"{path}: {what}")
     if not record.ran_as_asked:
         raise ProviderError(f"{record.provider_requested} was asked for, but {record.provider} ran")
 
@@ -161,7 +161,7 @@ def print_record(record: "LatencyRecord") -> None:
     if record.load_first_run_ms is not None:
         facts.append(("first run", f"{record.load_first_run_ms:.1f} ms, while loading"))
     print_facts(facts)
-    typer.echo()
+    say()
     server = record.scenario == "server"
     print_table(
         (
@@ -193,19 +193,19 @@ def print_record(record: "LatencyRecord") -> None:
         ],
     )
     if record.best_batch is not None:
-        typer.echo(f"\nhighest throughput at batch {record.best_batch}")
+        say("", f"highest throughput at batch {record.best_batch}")
     shortfalls = [f"batch {result.batch}: {text}" for result in record.results for text in result.shortfalls]
     if shortfalls:
-        typer.echo("\nfalls short of a full measurement:\n  " + "\n  ".join(shortfalls))
+        say("", "falls short of a full measurement:", *(f"  {text}" for text in shortfalls))
 
 
 def _print_comparison(comparison: "Comparison", a: Path, b: Path) -> None:
     rate = "" if comparison.rate is None else f" at {comparison.rate:g} requests/s"
     print_facts([("A", a), ("B", b), ("scenario", f"{comparison.scenario}{rate}")])
     if comparison.differences:
-        typer.echo("\nnot the same in both:")
+        say("", "not the same in both:")
         print_facts([(f"  {item.what}", f"{item.a} -> {item.b}") for item in comparison.differences])
-    typer.echo()
+    say()
     print_table(
         ("batch", "edits", "", "A", "B", "B/A"),
         [
@@ -221,4 +221,4 @@ def _print_comparison(comparison: "Comparison", a: Path, b: Path) -> None:
         ],
     )
     if comparison.shortfalls:
-        typer.echo("\nfall short of a full measurement:\n  " + "\n  ".join(comparison.shortfalls))
+        say("", "fall short of a full measurement:", *(f"  {text}" for text in comparison.shortfalls))

@@ -8,7 +8,7 @@ import typer
 
 from sefa.cli.factorize import load_on
 from sefa.cli.options import CheckpointArgument, Device, DeviceOption, JsonOption, LayersOption, NumClassesOption
-from sefa.cli.output import format_bytes, print_facts, print_json, print_table, progress_bar, working
+from sefa.cli.output import format_bytes, print_facts, print_json, print_table, progress_bar, say, working
 from sefa.errors import ArgumentError
 from sefa_runtime.files import check_output, write_whole
 
@@ -77,7 +77,7 @@ def compare_methods(
     else:
         _print(comparison)
         for output in outputs or ():
-            typer.echo(f"\n{output}: the {'picture' if output.suffix.lower() == '.png' else 'record'}")
+            say("", f"{output}: the {'picture' if output.suffix.lower() == '.png' else 'record'}")
 
 
 def _print(comparison: "MethodComparison") -> None:
@@ -93,7 +93,7 @@ def _print(comparison: "MethodComparison") -> None:
             ("machine", f"{machine_in_words(comparison.machine)}; on {comparison.device}"),
         ]
     )
-    typer.echo()
+    say()
     print_table(
         ("method", "samples", "time", "memory", "change", "of the first"),
         [
@@ -108,7 +108,7 @@ def _print(comparison: "MethodComparison") -> None:
             for method in comparison.methods
         ],
     )
-    typer.echo("change: mean absolute change of the image by a move of length 1, in grey levels of 255\n")
+    say("change: mean absolute change of the image by a move of length 1, in grey levels of 255", "")
     print_table(
         ("spaces of", "and", "shared", "principal angles, degrees"),
         [
@@ -121,5 +121,5 @@ def _print(comparison: "MethodComparison") -> None:
             for agreement in comparison.agreements
         ],
     )
-    typer.echo(f"shared by chance: {comparison.chance:.1%}")
-    typer.echo(f"\nSeFa needs no samples, and was {times_in_words(comparison.sefa_is_faster)} as fast as GANSpace")
+    say(f"shared by chance: {comparison.chance:.1%}")
+    say("", f"SeFa needs no samples, and was {times_in_words(comparison.sefa_is_faster)} as fast as GANSpace")

@@ -1,7 +1,7 @@
 """sefa demo: the whole path on a generator of faces."""
 
-import shlex
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -11,7 +11,7 @@ from sefa.cli.bench import print_record, save_record
 from sefa.cli.export import describe_parity
 from sefa.cli.factorize import load_on
 from sefa.cli.options import Device, DeviceOption, ProviderOption
-from sefa.cli.output import format_bytes, progress_bar, working
+from sefa.cli.output import command_line, format_bytes, progress_bar, say, working
 from sefa.naming import parse_change, resolve
 from sefa_runtime.exported import read_info
 from sefa_runtime.files import check_output
@@ -57,50 +57,52 @@ def demo(
     sheet_path, gif_path, record_path = (output / name for name in ("sheet.png", "turn.gif", "latency.json"))
     check_output(bank_path)
 
-    _show_command(f"FACES={shlex.quote(_short(checkpoint))}")
-    _show_command(f"sefa factorize $FACES -o {bank_path}")
+    _show_command(f"FACES={command_line(_short(checkpoint))}")
+    _show_command(f"sefa factorize $FACES {command_line('-o', bank_path)}")
     generator = load_on(checkpoint, device)
     started = time.perf_counter()
     bank = factorize(generator)
     milliseconds = (time.perf_counter() - started) * 1000
     bank.save(bank_path)
-    typer.echo(f"{len(bank)} directions of {bank.code_dim} components in {milliseconds:.0f} ms")
+    say(f"{len(bank)} directions of {bank.code_dim} components in {milliseconds:.0f} ms")
 
-    _show_command(f"sefa name {bank_path} {' '.join(NAMES)}")
+    _show_command(command_line("sefa", "name", bank_path, *NAMES))
     changes = resolve(bank.names, [parse_change(text) for text in NAMES])
     bank = change(bank, changes)
     bank.save(bank_path)
-    typer.echo(", ".join(f"{index} is {bank.names[index]}" for index in changes))
+    say(", ".join(f"{index} is {bank.names[index]}" for index in changes))
 
-    for path, kind, write in (
-        (onnx_path, "", export_onnx),
-        (torchscript_path, " --format torchscript", export_torchscript),
-    ):
-        _show_command(f"sefa export $FACES --bank {bank_path} -o {path}{kind}")
+    kinds: tuple[tuple[Path, tuple[str, ...], Callable[..., object]], ...] = (
+        (onnx_path, (), export_onnx),
+        (torchscript_path, ("--format", "torchscript"), export_torchscript),
+    )
+    for path, kind, write in kinds:
+        _show_command(f"sefa export $FACES {command_line('--bank', bank_path, '-o', path, *kind)}")
         with working("Exporting and verifying against PyTorch"):
             write(generator, bank, path)
-        typer.echo(f"{format_bytes(path.stat().st_size)}, {describe_parity(read_info(path))}")
+        say(f"{format_bytes(path.stat().st_size)}, {describe_parity(read_info(path))}")
 
     editor = load(onnx_path, provider)
     save_picture(_sheet(editor), sheet_path)
-    typer.secho(f"\n# {sheet_path}: {SHEET_DIRECTIONS} sweeps, one for each direction", bold=True)
-    typer.echo(f"directions down, alpha across, {len(PEOPLE)} people; on {editor.provider}")
+    say("", f"# {sheet_path}: {SHEET_DIRECTIONS} sweeps, one for each direction", bold=True)
+    say(f"directions down, alpha across, {len(PEOPLE)} people; on {editor.provider}")
 
     low, high = editor.info.directions[editor.direction_index(TURN)].alpha_range
-    _show_command(f"sefa sweep {onnx_path} -o {gif_path} --direction {TURN} --seeds {_list(PEOPLE)} --scale 3")
+    sweep = ("-o", gif_path, "--direction", TURN, "--seeds", _list(PEOPLE), "--scale", 3)
+    _show_command(command_line("sefa", "sweep", onnx_path, *sweep))
     alphas = eased(low, high, ANIMATION_FRAMES)
     turns = editor.sweep(seed=PEOPLE, direction=TURN, alphas=alphas)  # [people, alphas, H, W, C]
     save_animation(mosaic(enlarge(turns, 3)), gif_path)
-    typer.echo(f"{len(alphas)} steps from alpha {low:g} to {high:g} and back")
+    say(f"{len(alphas)} steps from alpha {low:g} to {high:g} and back")
 
-    _show_command(f"sefa bench {onnx_path} --batch 1,8 --seconds {BENCH_SECONDS:g} -o {record_path}")
+    bench = ("--batch", "1,8", "--seconds", f"{BENCH_SECONDS:g}", "-o", record_path)
+    _show_command(command_line("sefa", "bench", onnx_path, *bench))
     with progress_bar("Measuring") as show:
         record = measure(load(onnx_path, provider), (1, 8), seconds=BENCH_SECONDS, progress=show)
     save_record(record, record_path)
     print_record(record)
-    typer.echo(
-        f"\nLook at {sheet_path} and {gif_path}; then: sefa edit {onnx_path} -o face.png --seed 7 --edit {TURN}=2"
-    )
+    edit = command_line("sefa", "edit", onnx_path, "-o", "face.png", "--seed", 7, "--edit", f"{TURN}=2")
+    say("", f"Look at {sheet_path} and {gif_path}; then: {edit}")
 
 
 def _sheet(editor: "Editor") -> "Pictures":
@@ -129,4 +131,4 @@ def _list(numbers: tuple[int, ...]) -> str:
 
 
 def _show_command(command: str) -> None:
-    typer.secho(f"\n$ {command}", bold=True)
+    say("", f"$ {command}", bold=True)

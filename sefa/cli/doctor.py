@@ -5,7 +5,7 @@ from dataclasses import asdict
 import typer
 
 from sefa.cli.options import JsonOption
-from sefa.cli.output import print_json, working
+from sefa.cli.output import print_json, say, working
 
 
 def doctor(json: JsonOption = False) -> None:
@@ -25,8 +25,8 @@ def doctor(json: JsonOption = False) -> None:
         width = max(len(check.name) for check in checks)
         for check in checks:
             mark = "ok" if check.ok else "FAIL" if check.needed else "no"
-            typer.echo(f"{mark:<4}  {check.name:<{width}}  {check.detail}")
+            say(f"{mark:<4}  {check.name:<{width}}  {check.detail}")
             if not check.ok and check.remedy:
-                typer.echo(f"{'':<{width + 8}}-> {check.remedy}")
+                say(f"{'':<{width + 8}}-> {check.remedy}")
     if not healthy:
         raise typer.Exit(1)

@@ -21,7 +21,7 @@ from sefa.cli.options import (
     parse_provider_options,
     warn_of_truncation,
 )
-from sefa.cli.output import warn, where_it_ran, working
+from sefa.cli.output import say, warn, where_it_ran, working
 from sefa_runtime.errors import InputError
 from sefa_runtime.exported import read_info
 from sefa_runtime.files import check_output
@@ -89,4 +89,4 @@ def edit(
     if wanted and not levels:
         warn("the edits change no pixel: the alphas are too small, or the directions do nothing (sefa explore tells)")
     change = f", changed by {levels:.3g} of 255 levels on average" if levels else ""
-    typer.echo(f"{output}: {picture.shape[1]}x{picture.shape[0]} pixels{change}, {where_it_ran(editor.session)}")
+    say(f"{output}: {picture.shape[1]}x{picture.shape[0]} pixels{change}, {where_it_ran(editor.session)}")

@@ -34,7 +34,7 @@ from sefa.cli.options import (
     parse_provider_options,
     warn_of_truncation,
 )
-from sefa.cli.output import Cell, format_bytes, print_json, print_table, progress_bar, where_it_ran, working
+from sefa.cli.output import Cell, format_bytes, print_json, print_table, progress_bar, say, where_it_ran, working
 from sefa.errors import ArgumentError
 from sefa_runtime.errors import InputError
 from sefa_runtime.exported import is_onnx
@@ -234,11 +234,11 @@ def explore(
         print_json(exploration.to_dict())
         return
     _print_effects(exploration)
-    typer.echo(f"\nmeasured on {exploration.samples} pictures, {where_it_ran(editor.session)}")
+    say("", f"measured on {exploration.samples} pictures, {where_it_ran(editor.session)}")
     for output in outputs:
-        typer.echo(f"{output}: {format_bytes(output.stat().st_size)}")
+        say(f"{output}: {format_bytes(output.stat().st_size)}")
     if write_ranges or save_bank is not None:
-        typer.echo(f"{save_bank or source}: suggested ranges of {len(ranges)} directions")
+        say(f"{save_bank or source}: suggested ranges of {len(ranges)} directions")
 
 
 def _check_options(source: Path, options: CheckpointOptions, *, is_model: bool, write_ranges: bool) -> None:
@@ -325,7 +325,7 @@ def _explore(editor: "Editor", kept: "Kept", **arguments: Any) -> "Exploration":
             return explore(editor, **arguments, kept=kept, progress=show)
     except (KeyboardInterrupt, SystemExit):
         if kept.folder.is_dir():
-            typer.echo(f"sefa: stopped; the same command goes on from what {kept.folder} has", err=True)
+            say(f"sefa: stopped; the same command goes on from what {kept.folder} has", err=True)
         raise
 
 

@@ -39,7 +39,7 @@ from sefa.cli.options import (
     TopOption,
     warn_of_truncation,
 )
-from sefa.cli.output import format_bytes, origin_facts, print_json, working
+from sefa.cli.output import format_bytes, origin_facts, print_json, say, working
 from sefa.errors import ArgumentError
 from sefa_runtime.exported import read_info, weights_path
 from sefa_runtime.files import check_output
@@ -207,15 +207,13 @@ def export(
         print_json({"model": str(output), "bytes": output.stat().st_size, "info": info.to_dict()})
         return
     height, width = info.resolution
-    typer.echo(
-        f"{output}: {format_bytes(output.stat().st_size)}, {width}x{height} pixels, {len(info.directions)} directions"
-    )
+    say(f"{output}: {format_bytes(output.stat().st_size)}, {width}x{height} pixels, {len(info.directions)} directions")
     weights = weights_path(output, info)
     if weights is not None:
-        typer.echo(f"{weights}: {format_bytes(weights.stat().st_size)} of weights, to be kept beside it")
-    typer.echo(f"verified against PyTorch: {describe_parity(info)}")
+        say(f"{weights}: {format_bytes(weights.stat().st_size)} of weights, to be kept beside it")
+    say(f"verified against PyTorch: {describe_parity(info)}")
     for name, value in origin_facts(info):
-        typer.echo(f"{name}: {value}")
+        say(f"{name}: {value}")
 
 
 def describe_parity(info: ModelInfo) -> str:

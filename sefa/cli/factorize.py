@@ -29,7 +29,7 @@ from sefa.cli.options import (
     NumClassesOption,
     TopOption,
 )
-from sefa.cli.output import Cell, origin_facts, print_json, print_table, progress_bar, warn, working
+from sefa.cli.output import Cell, origin_facts, print_json, print_table, progress_bar, say, warn, working
 from sefa.errors import ArgumentError
 from sefa_runtime.files import check_output, input_problem
 
@@ -132,9 +132,9 @@ def factorize(
         )
         return
     print_directions(bank)
-    typer.echo(f"\n{output}: {len(bank)} directions of {bank.code_dim} components")
+    say("", f"{output}: {len(bank)} directions of {bank.code_dim} components")
     for name, value in origin_facts(generator):
-        typer.echo(f"{name}: {value}")
+        say(f"{name}: {value}")
 
 
 def load_any(

@@ -17,7 +17,7 @@ from sefa.cli.custom import (
 from sefa.cli.export import describe_parity
 from sefa.cli.factorize import load_any
 from sefa.cli.options import Device, JsonOption, LayersOption, NumClassesOption
-from sefa.cli.output import format_bytes, origin_facts, print_facts, print_json, print_table
+from sefa.cli.output import format_bytes, origin_facts, print_facts, print_json, print_table, say
 from sefa_runtime.errors import InputError
 from sefa_runtime.exported import check_payload, is_onnx, is_pt2, is_torchscript, read_info, weights_path
 from sefa_runtime.files import input_problem
@@ -86,7 +86,7 @@ def _inspect_model(path: Path, json: bool) -> None:
             ("made with", ", ".join(f"{name} {number}" for name, number in info.versions.items())),
         ]
     )
-    typer.echo()
+    say()
     print_table(
         ("index", "name", "eigenvalue", "alpha"),
         [
@@ -137,7 +137,7 @@ def _inspect_bank(path: Path, json: bool) -> None:
             ("made with", f"sefa {source.version}"),
         ]
     )
-    typer.echo()
+    say()
     print_directions(bank)
 
 

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from sefa.cli.options import ModelArgument
+from sefa.cli.output import command_line, say
 from sefa_runtime.files import check_output, write_whole
 
 
@@ -83,4 +84,4 @@ def kserve(
     )
     check_output(output, model)
     write_whole(output, to_yaml(inference_service(model, options, name)).encode())
-    typer.echo(f"{output}: apply it with kubectl apply -f {output}")
+    say(f"{output}: apply it with {command_line('kubectl', 'apply', '-f', output)}")

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from sefa.cli.options import JsonOption
-from sefa.cli.output import print_json, print_table
+from sefa.cli.output import print_json, print_table, say
 from sefa.errors import ArgumentError
 from sefa.naming import Change, find_all, parse_change, parse_range, renamed, resolve
 from sefa_runtime.errors import InputError
@@ -67,7 +67,7 @@ def name(
         print_json([{"index": index, "name": name, "alpha_range": [low, high]} for index, name, low, high in rows])
         return
     print_table(("index", "name", "alpha"), [(index, name, f"{low:g} to {high:g}") for index, name, low, high in rows])
-    typer.echo(f"\n{output or file}: {len(rows)} directions")
+    say("", f"{output or file}: {len(rows)} directions")
 
 
 Row = tuple[int, str, float, float]  # index, name, least and greatest alpha

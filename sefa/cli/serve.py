@@ -15,6 +15,7 @@ from sefa.cli.options import (
     ThreadsOption,
     parse_provider_options,
 )
+from sefa.cli.output import say
 from sefa_runtime.errors import InputError
 from sefa_runtime.files import input_problem
 
@@ -139,7 +140,7 @@ def serve(
 def _report(line: str) -> None:
     # Whoever read stderr may be gone; that is no reason to stop, nor not to.
     with contextlib.suppress(OSError):
-        typer.echo(line, err=True)
+        say(line, err=True)
 
 
 def _read_token(path: Path | None) -> str | None:

@@ -23,7 +23,7 @@ from sefa.cli.options import (
     parse_provider_options,
     warn_of_truncation,
 )
-from sefa.cli.output import progress_bar, where_it_ran
+from sefa.cli.output import progress_bar, say, where_it_ran
 from sefa_runtime.exported import read_info
 from sefa_runtime.files import check_output
 
@@ -116,7 +116,7 @@ def sweep(
         save(mosaic(pictures), output, frames_per_second)
     else:
         save_picture(grid(pictures), output)
-    typer.echo(
+    say(
         f"{output}: {editor.info.names[index]}, alpha {steps[0]:g} to {steps[-1]:g} in {len(steps)} steps, "
         f"{len(pictures)} {'picture' if len(pictures) == 1 else 'pictures'}, {where_it_ran(editor.session)}"
     )

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from sefa.cli.options import parse_integers
+from sefa.cli.output import command_line, say
 from sefa_runtime.errors import InputError
 
 
@@ -94,8 +95,9 @@ def triton(
     )
     folders = write_repository(parse_models(models), output, options, force=force)
     for folder in folders:
-        typer.echo(f"{output / folder.name}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
-    typer.echo(f"\nserve it with: tritonserver --model-repository={output.absolute()}")
+        say(f"{output / folder.name}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    command = command_line("tritonserver", f"--model-repository={output.absolute()}")
+    say("", f"serve it with: {command}")
 
 
 def parse_models(texts: list[str]) -> dict[str, Path]:

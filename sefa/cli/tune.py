@@ -14,7 +14,7 @@ from sefa.cli.options import (
     ProviderOptionsOption,
     parse_provider_options,
 )
-from sefa.cli.output import print_facts, print_json, print_table, progress_bar
+from sefa.cli.output import command_line, print_facts, print_json, print_table, progress_bar, say
 from sefa_runtime.files import check_output, write_whole
 
 if TYPE_CHECKING:
@@ -53,18 +53,18 @@ def tune(
         print_json(asdict(tuning))
         return
     print_facts([("provider", tuning.provider), ("machine", machine_in_words(tuning.machine))])
-    typer.echo()
+    say()
     _print_trials(tuning)
     for failure in tuning.failures:
-        typer.echo(f"did not run: {failure}")
-    typer.echo()
+        say(f"did not run: {failure}")
+    say()
     for who, trial, figure in (
         ("one caller", tuning.one_caller, f"{tuning.one_caller.p50_ms:g} ms"),
         ("many callers", tuning.many_callers, f"{tuning.many_callers.images_per_second:.0f} images/s"),
     ):
-        typer.echo(f"{who:<12}  {figure:<16}  sefa serve {model}{_flags(trial, tuning.provider)}")
+        say(f"{who:<12}  {figure:<16}  {command_line('sefa', 'serve', model, *_flags(trial, tuning.provider))}")
     if output is not None:
-        typer.echo(f"\n{output}: all of it as JSON")
+        say("", f"{output}: all of it as JSON")
 
 
 def _print_trials(tuning: "Tuning") -> None:
@@ -77,11 +77,16 @@ def _print_trials(tuning: "Tuning") -> None:
     print_table(("instances", "threads", "batch", "p50 ms", "images/s", "options"), rows)
 
 
-def _flags(trial: "Trial", provider: str) -> str:
+def _flags(trial: "Trial", provider: str) -> list[object]:
     """What makes `sefa serve` run like that."""
     setting = trial.setting
-    flags = f" --provider {provider}" + (f" --instances {setting.instances}" if setting.instances > 1 else "")
+    flags: list[object] = ["--provider", provider]
+    if setting.instances > 1:
+        flags += "--instances", setting.instances
     if setting.threads is not None:
-        flags += f" --threads {setting.threads}"
-    flags += "".join(f" --provider-option {key}={value}" for key, value in setting.options.items())
-    return flags + (f" --max-batch {trial.batch}" if trial.batch > 1 else "")
+        flags += "--threads", setting.threads
+    for key, value in setting.options.items():
+        flags += "--provider-option", f"{key}={value}"
+    if trial.batch > 1:
+        flags += "--max-batch", trial.batch
+    return flags

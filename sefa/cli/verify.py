@@ -14,7 +14,7 @@ from sefa.cli.options import (
     ThreadsOption,
     parse_provider_options,
 )
-from sefa.cli.output import print_json, working
+from sefa.cli.output import print_json, say, working
 
 
 def verify(
@@ -44,6 +44,6 @@ def verify(
     else:
         width = max(len(finding.name) for finding in verification.findings)
         for finding in verification.findings:
-            typer.echo(f"{'ok' if finding.ok else 'FAIL':<4}  {finding.name:<{width}}  {finding.detail}")
+            say(f"{'ok' if finding.ok else 'FAIL':<4}  {finding.name:<{width}}  {finding.detail}")
     if not verification.ok:
         raise typer.Exit(1)

@@ -8,11 +8,12 @@ import socket
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
 from sefa_runtime.errors import InputError, ModelFileError
+from sefa_runtime.printable import printable
 from sefa_runtime.server.app import create_app
 from sefa_runtime.server.metrics import Metrics
 from sefa_runtime.server.models import HostedModel, Models, parse_model
@@ -178,6 +179,16 @@ def is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
+class _PrintableFormatter(logging.Formatter):
+    """Lines that hold nothing a terminal acts upon, whatever was asked for."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
+        return printable(super().formatMessage(record))
+
+    def formatException(self, ei: Any) -> str:  # noqa: N802
+        return "\n".join(map(printable, super().formatException(ei).split("\n")))
+
+
 def write_logs() -> None:
     """Lines of JSON about requests to stdout, faults to stderr.
 
@@ -187,6 +198,7 @@ def write_logs() -> None:
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     for name, stream in (("sefa.access", sys.stdout), ("sefa.error", sys.stderr), ("uvicorn.error", sys.stderr)):
         logger = logging.getLogger(name)
-        logger.handlers = [logging.StreamHandler(stream)]
+        logger.handlers = [handler := logging.StreamHandler(stream)]
+        handler.setFormatter(_PrintableFormatter())
         logger.setLevel(logging.WARNING if name == "uvicorn.error" else logging.INFO)
         logger.propagate = False
