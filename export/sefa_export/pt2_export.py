@@ -68,21 +68,15 @@ def export_pt2(
     check_output(path)
     pinned = Pinned(batch, edits)
     graph = copy.deepcopy(bake(generator, bank, output, latent=latent, truncation=truncation)).cpu()
-    with replacing(path) as partial, _hushed():
+    # Both writers want this suffix; they name the archive's root after the file.
+    with replacing(path, suffix=".pt2") as archive, _hushed():
         program = _trace(graph, pinned)
-        # Both writers want this suffix; they name the archive's root after the file.
-        archive = partial.with_suffix(".pt2")
-        try:
-            if compiled:
-                _compile(program, archive)
-            else:
-                torch.export.save(program, archive)
-            parity = verify_alone(graph, make_cases(graph, pinned), archive, "compiled" if compiled else "pt2")
-            _add_description(archive, describe(graph, bank, pinned, parity).to_json())
-            archive.replace(partial)
-        finally:
-            if archive != partial:
-                archive.unlink(missing_ok=True)
+        if compiled:
+            _compile(program, archive)
+        else:
+            torch.export.save(program, archive)
+        parity = verify_alone(graph, make_cases(graph, pinned), archive, "compiled" if compiled else "pt2")
+        _add_description(archive, describe(graph, bank, pinned, parity).to_json())
     return path
 
 

@@ -2,10 +2,31 @@
 
 import hashlib
 import os
+import platform
+import re
+import shutil
+import stat
+import time
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+
+fcntl: ModuleType | None
+try:
+    fcntl = import_module("fcntl")
+except ImportError:  # Windows, where a file that is open cannot be removed: as good as a lock.
+    fcntl = None
+
+# A part file has the target's name in its own, unless that is longer or may be too much for what writes it.
+MAX_NAME_LENGTH = 100
+# Writers choose a format by a suffix, none by one that is longer.
+MAX_SUFFIX_LENGTH = 16
+# When a part file of another machine, whose locks may not be seen here, is taken for abandoned.
+ABANDONED_AFTER_S = 24 * 3600
+ACCESS_LIST = "system.posix_acl_access"
 
 
 def input_problem(path: Path) -> str | None:
@@ -31,7 +52,8 @@ def check_output(path: Path, *inputs: Path | None) -> None:
         inputs: Files that the work reads, and that must not be replaced by its result.
 
     Raises:
-        OSError: If the folder is missing or not writable, or `path` is a folder, a device or one of the inputs.
+        OSError: If the folder is missing or not writable, or `path` is a folder, a device, one of the inputs, or a file
+            that may not be replaced.
     """
     path = Path(os.path.realpath(path))  # A link may point elsewhere.
     folder = path.parent
@@ -39,49 +61,213 @@ def check_output(path: Path, *inputs: Path | None) -> None:
         raise FileNotFoundError(2, "no such folder", str(folder))
     if not folder.is_dir():
         raise NotADirectoryError(20, "not a folder", str(folder))
-    if path.is_dir():
-        raise IsADirectoryError(21, "is a folder, a file name was expected", str(path))
-    if path.exists() and not path.is_file():
-        raise FileExistsError(17, "is not a regular file", str(path))
-    for source in inputs:
-        if source is not None and path.exists() and source.exists() and path.samefile(source):
-            raise FileExistsError(17, "is an input, the output would replace it", str(path))
+    found = _stat(path)
+    if found is not None:
+        if stat.S_ISDIR(found.st_mode):
+            raise IsADirectoryError(21, "is a folder, a file name was expected", str(path))
+        if not stat.S_ISREG(found.st_mode):
+            raise FileExistsError(17, "is not a regular file", str(path))
+        for source in inputs:
+            if source is not None and source.exists() and path.samefile(source):
+                raise FileExistsError(17, "is an input, the output would replace it", str(path))
+        if not _may_replace(found, folder):
+            raise PermissionError(1, "is another user's, in a folder where only its owner may replace it", str(path))
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(13, "folder is not writable", str(folder))
 
 
 @contextmanager
-def replacing(path: Path) -> Iterator[Path]:
+def replacing(path: Path, suffix: str | None = None) -> Iterator[Path]:
     """Give a temporary path beside `path` to write to; it takes the final name when the block succeeds.
 
-    If the block fails (disk full, interrupt, refused check), nothing is left behind and a file that already
-    had the name is untouched.
+    If the block fails (disk full, interrupt, refused check), nothing is left behind and a file that already had the
+    name is untouched. What a process leaves that was killed is removed by the next one that writes to the same name. A
+    file that is replaced passes on its permissions and, where this process may say so, its owner; its other hard links
+    keep the old contents.
+
+    Args:
+        path: Where the result goes.
+        suffix: Of the temporary path; None: that of `path`.
 
     Raises:
         OSError: As `check_output`, or if writing fails.
     """
     path = Path(os.path.realpath(path))  # Replace what a symbolic link points to, not the link.
     check_output(path)
-    # The suffix stays last: some writers choose the format by it.
-    partial = path.with_name(f".{uuid.uuid4().hex}.part{path.suffix}")
+    remove_abandoned(path)
+    partial, handle = _begin(path, path.suffix if suffix is None else suffix, _new_file)
     try:
+        old = _stat(path)
+        if old is not None:  # Nobody reads the new file who may not read the old one.
+            _pass_on(path, old, handle, stat.S_IRUSR | stat.S_IWUSR)
         yield partial
-        with partial.open("rb") as written:
-            os.fsync(written.fileno())
+        if not os.fstat(handle).st_size:
+            raise OSError(5, "nothing was written")
+        os.fsync(handle)
+        if old is not None:
+            _pass_on(path, old, handle)
+        if fcntl is None:
+            handle = _close(handle)
         partial.replace(path)
     except OSError as error:
         if error.strerror is None or error.filename not in (None, str(partial)):
             raise
         raise OSError(error.errno, error.strerror, str(path)) from error  # The name that the user knows.
     finally:
+        if fcntl is None:
+            handle = _close(handle)
         partial.unlink(missing_ok=True)
+        _close(handle)
+
+
+@contextmanager
+def staging(folder: Path, rescue: Callable[[Path], None]) -> Iterator[Path]:
+    """Give an empty folder beside `folder`, to be moved from, and removed in the end with all that is left in it.
+
+    Args:
+        folder: What the contents are for.
+        rescue: Called with a folder that a killed process left, before that is removed.
+
+    Raises:
+        OSError: If it cannot be made.
+    """
+
+    def remove(part: Path) -> None:
+        rescue(part)
+        shutil.rmtree(part)
+
+    remove_abandoned(folder, remove)
+    part, handle = _begin(folder, "", _new_folder)
+    try:
+        yield part
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+        _close(handle)
+
+
+def remove_abandoned(path: Path, remove: Callable[[Path], None] = Path.unlink) -> None:
+    """Remove what processes that were killed have left of their writing to `path`.
+
+    Whoever writes holds a lock, which ends with the process. Locks of other machines may not reach here: what is theirs
+    must have lain untouched for a day, too.
+    """
+    with suppress(OSError):
+        beginning = _beginning(path)
+        pattern = re.compile(r"(?P<machine>[0-9a-f]{8})-[0-9a-f]{12}\.part(\..*)?", re.DOTALL)
+        for name in os.listdir(path.parent):  # noqa: PTH208  # Quick where there are very many.
+            match = name.startswith(beginning) and pattern.fullmatch(name, len(beginning))
+            if match:
+                with suppress(OSError):  # Another user's, or already gone.
+                    _remove_if_abandoned(path.with_name(name), match["machine"] == _machine(), remove)
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write `content` to `path`, whole or not at all.
+    """Write `content`, which is not empty, to `path`, whole or not at all.
 
     Raises:
         OSError: If the folder is missing or not writable, or the disk is full.
     """
     with replacing(path) as partial:
         partial.write_bytes(content)
+
+
+def _remove_if_abandoned(part: Path, is_ours: bool, remove: Callable[[Path], None]) -> None:
+    found = part.lstat()
+    is_old = time.time() - found.st_mtime > ABANDONED_AFTER_S
+    if fcntl is None:
+        if is_old or (is_ours and stat.S_ISREG(found.st_mode)):
+            remove(part)
+        return
+    handle = os.open(part, (os.O_RDONLY if stat.S_ISDIR(found.st_mode) else os.O_RDWR) | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        locked = _lock(handle)
+        if locked is not False and (is_old or (locked and is_ours)):
+            remove(part)
+    finally:
+        os.close(handle)
+
+
+def _begin(path: Path, suffix: str, make: Callable[[Path], int]) -> tuple[Path, int]:
+    """A new part of `path` and a handle that holds its lock."""
+    while True:
+        part = path.with_name(_part_name(path, suffix))
+        handle = make(part)
+        # Between these two another process may have taken it for abandoned.
+        if _lock(handle) is not False and part.exists():
+            return part, handle
+        _close(handle)
+
+
+def _new_file(part: Path) -> int:
+    return os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666)
+
+
+def _new_folder(part: Path) -> int:
+    part.mkdir()
+    return -1 if fcntl is None else os.open(part, os.O_RDONLY)
+
+
+def _lock(handle: int) -> bool | None:
+    """Whether this process holds the file now, and no other does; None if there are no locks here."""
+    if fcntl is None:
+        return None
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # The file system has none.
+        return None
+    return True
+
+
+def _close(handle: int) -> int:
+    """Close a handle unless it is closed; -1, a handle that is."""
+    if handle >= 0:
+        os.close(handle)
+    return -1
+
+
+def _pass_on(path: Path, old: os.stat_result, handle: int, more: int = 0) -> None:
+    """Give an open file the owner and the permissions of `path`, and `more` permissions."""
+    if not hasattr(os, "fchown"):  # Windows
+        return
+    mode = stat.S_IMODE(old.st_mode) & 0o777
+    for user, group in ((old.st_uid, -1), (-1, old.st_gid)):
+        with suppress(OSError):
+            os.fchown(handle, user, group)
+    with suppress(OSError, AttributeError):  # Of Linux, and not of every file system.
+        os.setxattr(handle, ACCESS_LIST, os.getxattr(path, ACCESS_LIST))
+    if os.fstat(handle).st_gid != old.st_gid:  # What the old group may do, this one may only if everybody may.
+        mode = mode & ~0o070 | (mode & 0o007) << 3
+    os.fchmod(handle, mode | more)
+
+
+def _may_replace(found: os.stat_result, folder: Path) -> bool:
+    """Whether this user may replace a file, as far as the folder's sticky bit decides."""
+    if not hasattr(os, "geteuid"):  # Windows
+        return True
+    parent = folder.stat()
+    return not parent.st_mode & stat.S_ISVTX or os.geteuid() in (0, found.st_uid, parent.st_uid)
+
+
+def _part_name(path: Path, suffix: str) -> str:
+    kept = suffix if suffix.isascii() and len(suffix) <= MAX_SUFFIX_LENGTH else ""
+    # The suffix stays last: some writers choose the format by it.
+    return f"{_beginning(path)}{_machine()}-{uuid.uuid4().hex[:12]}.part{kept}"
+
+
+def _beginning(path: Path) -> str:
+    """How the names of all part files of `path` begin."""
+    is_plain = path.name.isascii() and len(path.name) <= MAX_NAME_LENGTH
+    return f".{path.name if is_plain else hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}."
+
+
+def _machine() -> str:
+    return hashlib.sha256(os.fsencode(platform.node())).hexdigest()[:8]
+
+
+def _stat(path: Path) -> os.stat_result | None:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        return None

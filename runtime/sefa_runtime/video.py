@@ -41,7 +41,7 @@ def save_video(frames: Pictures, path: Path, frames_per_second: float = 12.0) ->
     ffmpeg = find_ffmpeg()
     height, width = (side + side % 2 for side in frames.shape[1:3])
     with replacing(path) as partial:
-        command = [ffmpeg, "-loglevel", "error", "-f", "rawvideo", "-pixel_format", "rgb24"]
+        command = [ffmpeg, "-y", "-loglevel", "error", "-f", "rawvideo", "-pixel_format", "rgb24"]
         command += ["-video_size", f"{width}x{height}", "-framerate", str(frames_per_second), "-i", "pipe:0"]
         command += ["-vf", COLOURS]
         command += ["-c:v", ENCODER, "-crf", QUALITY, "-movflags", "+faststart", "-f", "mp4", str(partial)]

@@ -13,7 +13,6 @@ import json
 import os
 import re
 import shutil
-import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,7 @@ from sefa_runtime.deploy.tensors import Tensor, image, inputs
 from sefa_runtime.deploy.text_format import Message, Word, to_text
 from sefa_runtime.errors import InputError, ModelFileError
 from sefa_runtime.exported import check_payload, is_onnx, read_info, weights_path
-from sefa_runtime.files import check_output
+from sefa_runtime.files import check_output, staging
 from sefa_runtime.model_info import ModelInfo
 
 CONFIG = "config.pbtxt"
@@ -279,26 +278,31 @@ def _staged(repository: Path, names: Sequence[str]) -> Iterator[Path]:
 
     A Triton that watches the repository never sees half a model. If the block or a move fails, everything is as before.
     """
-    staging = repository.with_name(f".{uuid.uuid4().hex}.part")
     moved: list[tuple[Path, Path]] = []  # from, to
-    try:
-        (staging / "new").mkdir(parents=True)
-        (staging / "old").mkdir()
-        yield staging / "new"
+    with staging(repository, lambda part: _bring_back(part, repository)) as part:
+        (part / "new").mkdir()
+        (part / "old").mkdir()
+        yield part / "new"
         if not repository.exists():
-            (staging / "new").rename(repository)
+            (part / "new").rename(repository)
             return
-        for name in names:
-            target = repository / name
-            moves = [(staging / "new" / name, target)]
-            if target.exists():
-                moves.insert(0, (target, staging / "old" / name))
-            for source, destination in moves:
-                source.rename(destination)
-                moved.append((source, destination))
-    except BaseException:
-        for source, destination in reversed(moved):
-            destination.rename(source)
-        raise
-    finally:
-        shutil.rmtree(staging, ignore_errors=True)
+        try:
+            for name in names:
+                target = repository / name
+                moves = [(part / "new" / name, target)]
+                if target.exists():
+                    moves.insert(0, (target, part / "old" / name))
+                for source, destination in moves:
+                    source.rename(destination)
+                    moved.append((source, destination))
+        except BaseException:
+            for source, destination in reversed(moved):
+                destination.rename(source)
+            raise
+
+
+def _bring_back(part: Path, repository: Path) -> None:
+    """Put back the models that a process moved away just before it was killed."""
+    for model in (part / "old").glob("*"):
+        if not (repository / model.name).exists():
+            model.rename(repository / model.name)

@@ -6,6 +6,8 @@
 import importlib.util
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -264,6 +266,27 @@ def test_a_failing_move_puts_everything_back(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(Path, "rename", failing)
     with pytest.raises(OSError, match="Input/output error"):
         write_repository({"a": GOLDEN / "style_w.onnx", "b": GOLDEN / "style_w.onnx"}, repository, TritonOptions())
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+def test_models_that_a_killed_process_had_moved_away_come_back(tmp_path: Path) -> None:
+    repository = tmp_path / "repo"
+    write_repository({"a": GOLDEN / "tiny.onnx", "b": GOLDEN / "tiny.onnx"}, repository, TritonOptions())
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    program = """
+import os, sys
+from pathlib import Path
+from sefa_runtime.deploy.triton import TritonOptions, write_repository
+rename = Path.rename
+def move_and_die(self, target):
+    rename(self, target)
+    os.kill(os.getpid(), 9)
+Path.rename = move_and_die
+write_repository({"a": Path(sys.argv[1])}, Path(sys.argv[2]), TritonOptions())
+"""
+    subprocess.run([sys.executable, "-c", program, GOLDEN / "style_w.onnx", repository], check=False)
+    assert not (repository / "a").exists()
+    write_repository({"b": GOLDEN / "tiny.onnx"}, repository, TritonOptions())
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
 
 
