@@ -1,19 +1,34 @@
 """Fixtures that several test modules share."""
 
+import itertools
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 import sefa_runtime
+from patience import PATIENCE_S
 from sefa.cli import main
+from sefa_runtime.latency.scenarios import Clock
 from sefa_runtime.machine import EXPORT_PACKAGES
 
 GOLDEN = Path(__file__).parent / "golden"
+
+if find_spec("hypothesis"):  # The environment of `make check-triton` has none.
+    from hypothesis import HealthCheck, settings
+
+    # The same examples each time, however long they take, and no folder that processes share.
+    slow = [HealthCheck.too_slow]
+    settings.register_profile(
+        "suite", deadline=None, max_examples=50, derandomize=True, database=None, suppress_health_check=slow
+    )
+    settings.load_profile("suite")
 
 
 @dataclass(frozen=True)
@@ -51,8 +66,13 @@ def sefa_command(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
     def run(*arguments: str | Path) -> Result:
         monkeypatch.setattr(sys, "argv", ["sefa", *map(str, arguments)])
         capfd.readouterr()
-        with pytest.raises(SystemExit) as exit_info:
-            main()
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            with pytest.raises(SystemExit) as exit_info:
+                main()
+        finally:  # Those of the command are not the tests'.
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
         captured = capfd.readouterr()
         code = exit_info.value.code
         return Result(code if isinstance(code, int) else 0, captured.out, captured.err)
@@ -67,7 +87,27 @@ def without_torch() -> Callable[..., Result]:
 
     def run(*arguments: str | Path) -> Result:
         command = [sys.executable, "-W", "error", "-c", program, *map(str, arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=PATIENCE_S)
         return Result(done.returncode, done.stdout, done.stderr)
 
     return run
+
+
+@pytest.fixture
+def steady_clock(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let latencies be measured on a clock that stands still but for 0.05 to 0.15 ms whenever somebody looks at it.
+
+    A run, between two looks, takes that long, however long it takes, and a measurement has as many runs on any machine.
+    """
+    steps = itertools.cycle(np.random.RandomState(0).uniform(0.00005, 0.00015, 1000).tolist())
+    times = [1000.0]
+
+    def now(clock: Clock) -> float:
+        times[0] += next(steps)
+        return times[0]
+
+    def wait_until(clock: Clock, moment: float) -> None:
+        times[0] = max(times[0], moment)
+
+    monkeypatch.setattr(Clock, "now", now)
+    monkeypatch.setattr(Clock, "wait_until", wait_until)

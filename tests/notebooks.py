@@ -24,7 +24,7 @@ def execute(notebook: Path, folder: Path) -> list[Outputs]:
         AssertionError: If a cell fails; the message is its traceback.
     """
     command = [sys.executable, "-W", "error", __file__, str(notebook.resolve())]
-    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr
     outputs: list[Outputs] = json.loads(done.stdout)
     return outputs

@@ -1,16 +1,24 @@
 """A real server on loopback, in a thread of the test's process."""
 
+import http.client
 import json
+import os
+import subprocess
+import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import httpx
 import numpy as np
 
+from patience import PATIENCE_S
+from patience import wait_until as wait_until
+from sefa_runtime.machine import EXPORT_PACKAGES
 from sefa_runtime.server.models import HostedModel, Models, parse_model
 from sefa_runtime.server.run import Server, listen
 from sefa_runtime.server.settings import Settings
@@ -25,11 +33,25 @@ class Running:
     http: httpx.Client
     port: int
     reports: list[str]
+    connections: list[http.client.HTTPConnection] = field(default_factory=list)  # of `ask`
 
     @property
     def address(self) -> str:
         """As clients want it."""
         return f"127.0.0.1:{self.port}"
+
+    def ask(self, path: str, document: object) -> http.client.HTTPConnection:
+        """Post a document, on a connection of its own, and wait for no answer; it is closed with the server."""
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        self.connections.append(connection)
+        connection.request("POST", path, json.dumps(document), {"Content-Type": "application/json"})
+        return connection
+
+    def close(self) -> None:
+        """Close everything that asks it."""
+        self.http.close()
+        for connection in self.connections:
+            connection.close()
 
 
 Start = Callable[..., Running]
@@ -40,34 +62,32 @@ def starting() -> Iterator[Start]:
     started: list[tuple[Running, threading.Thread]] = []
 
     def begin(*models: str | Path, ready: bool = True, **settings: Any) -> Running:
-        chosen = replace(Settings(port=0, provider="cpu", threads=1), **settings)
+        chosen = replace(Settings(port=0, provider="cpu", threads=1, timeout_s=PATIENCE_S), **settings)
         hosted = Models([HostedModel(*parse_model(str(model)), chosen) for model in models])
         reports: list[str] = []
         server = Server(hosted, chosen, reports.append)
         listener = listen("127.0.0.1", 0)
         port = listener.getsockname()[1]
-        thread = threading.Thread(target=server.run, args=([listener],))
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
         thread.start()
-        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
+        client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S)
         running = Running(server, hosted, client, port, reports)
         started.append((running, thread))
-        wait_until(lambda: server.started and not (ready and hosted.loading))
+
+        def answers() -> bool:
+            assert thread.is_alive(), "it ended"
+            return server.started and not (ready and hosted.loading)
+
+        wait_until(answers)
         return running
 
     yield begin
-    for running, thread in started:
-        running.http.close()
+    for running, _ in started:  # All of them, whatever becomes of one.
+        running.close()
         running.server.should_exit = True
-        thread.join(30)
-        assert not thread.is_alive()
-
-
-def wait_until(true: Callable[[], object], seconds: float = 20) -> None:
-    """Wait until something is so."""
-    end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it never was"
-        time.sleep(0.005)
+    for _, thread in started:
+        thread.join(PATIENCE_S)
+    assert not any(thread.is_alive() for _, thread in started)
 
 
 @dataclass
@@ -75,7 +95,8 @@ class Door:
     """Holds up runs of graphs until it is opened."""
 
     opened: threading.Event = field(default_factory=threading.Event)
-    runs: list[tuple[int, ...]] = field(default_factory=list)  # images and edits of each
+    begun: int = 0  # runs that came to the door
+    runs: list[tuple[int, ...]] = field(default_factory=list)  # images and edits of each that went through
 
     def close(self) -> None:
         """Hold up what runs from now on."""
@@ -84,6 +105,75 @@ class Door:
     def open(self) -> None:
         """Let them run."""
         self.opened.set()
+
+
+# A server that needs no torch; its graphs do not run while the gate, a file, is there.
+PROGRAM = """
+import sys, time
+from pathlib import Path
+gate, *sys.argv[1:] = sys.argv[1:]
+sys.modules.update(dict.fromkeys(PACKAGES))
+from sefa_runtime.editor import Editor
+infer = Editor.infer
+
+def held(self, feeds):
+    while Path(gate).exists():
+        time.sleep(0.005)
+    return infer(self, feeds)
+
+Editor.infer = held
+from sefa.cli import main
+main()
+"""
+
+
+@dataclass
+class Served:
+    """`sefa serve` in a process of its own."""
+
+    process: "subprocess.Popen[str]"
+    url: str
+    gate: Path
+
+    def close_gate(self) -> None:
+        """Hold up what runs from now on."""
+        self.gate.touch()
+
+    def open_gate(self) -> None:
+        """Let them run."""
+        self.gate.unlink()
+
+    def read_line(self) -> str:
+        """Read a line of what it says."""
+        assert self.process.stderr is not None
+        return self.process.stderr.readline()
+
+
+@contextmanager
+def serve(*arguments: str | Path, gate_open: bool = True) -> Iterator[Served]:
+    """Run `sefa serve` with these arguments, and end it."""
+    with TemporaryDirectory() as folder:
+        gate = Path(folder) / "gate"
+        if not gate_open:
+            gate.touch()
+        program = PROGRAM.replace("PACKAGES", repr(EXPORT_PACKAGES))
+        options = ["--port", "0", "--provider", "cpu"]
+        process = subprocess.Popen(
+            [sys.executable, "-W", "error", "-c", program, str(gate), "serve", *map(str, arguments), *options],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        )
+        served = Served(process, "", gate)
+        try:
+            line = served.read_line()
+            assert line.startswith("sefa serves at http://127.0.0.1:"), line
+            served.url = line.split()[-1]
+            yield served
+        finally:
+            process.kill()
+            process.communicate()
 
 
 def infer_body(arrays: dict[str, np.ndarray[Any, Any]], **fields: Any) -> dict[str, Any]:

@@ -3,9 +3,9 @@
 import os
 import pickle
 import resource
+import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -275,14 +275,23 @@ def test_a_generator_whose_channels_are_no_colours(sefa_command: Command, tmp_pa
 
 
 def test_being_asked_to_stop_leaves_nothing(small: dict[str, Path], tmp_path: Path) -> None:
-    command = [sys.executable, "-B", "-m", "sefa.cli", *fill(WRITERS["export torchscript"], small, tmp_path)]
-    with subprocess.Popen(command, stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL) as process:
-        until = time.monotonic() + 60
-        while not list(tmp_path.glob(".*.part.ts")) and time.monotonic() < until:
-            time.sleep(0.01)
-        assert process.poll() is None, "finished before it could be stopped"
-        process.terminate()
-        assert process.wait(30) == 143
+    # Asked when the file is written, and before it has its name.
+    program = f"""
+import os, signal, sys
+from pathlib import Path
+from sefa.cli import main
+
+def stop(*arguments):
+    print(os.listdir({str(tmp_path)!r}))
+    signal.raise_signal(signal.SIGTERM)
+
+Path.replace = os.replace = stop
+main()
+"""
+    command = [sys.executable, "-c", program, *fill(WRITERS["export torchscript"], small, tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ".part.ts" in done.stdout, done.stderr
+    assert done.returncode == 128 + signal.SIGTERM
     assert not list(tmp_path.iterdir())
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 
 Command = Callable[..., Any]
 QUICK = ("--seconds", "0.05", "--provider", "cpu")
+pytestmark = pytest.mark.usefixtures("steady_clock")
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ import onnxruntime
 import pytest
 
 import sefa_runtime
+from patience import PATIENCE_S
 from sefa_runtime import Editor, InputError, RunError, binding
 from sefa_runtime.binding import BoundRuns, Feeds, can_bind
 from sefa_runtime.session import build_session
@@ -82,7 +83,7 @@ def test_runs_at_the_same_time_have_buffers_of_their_own(
     bound = BoundRuns(inference)
     jobs = [make_feeds(2, 1, seed) for seed in range(2)]
     expected = [bound.run(feeds) for feeds in jobs]  # Buffers for one run at a time are there now.
-    both_are_fed, run = threading.Barrier(2, timeout=30), inference.run_with_iobinding
+    both_are_fed, run = threading.Barrier(2, timeout=PATIENCE_S), inference.run_with_iobinding
 
     def run_together(*arguments: Any) -> None:
         both_are_fed.wait()

@@ -21,9 +21,6 @@ Z_DIM, DIRECTIONS, CLASSES = 6, 4, 5
 FLOATS = [np.float16, np.float32, np.float64, np.dtype(">f4"), np.dtype(">f8")]
 INTEGERS = [np.int8, np.uint8, np.int32, np.int64, np.uint64, np.dtype(">i4")]
 
-settings.register_profile("editor", deadline=None, max_examples=50, derandomize=True, database=None)
-settings.load_profile("editor")
-
 
 class Recorder:
     """Stands where a session would, and keeps what it is fed."""

@@ -44,6 +44,21 @@ class RunRecord:
     failed: bool
 
 
+class Clock:
+    """The machine's monotonic clock, and waiting by it."""
+
+    def now_ns(self) -> int:
+        """Return nanoseconds since some moment in the past."""
+        return time.perf_counter_ns()
+
+    def wait(self, changed: threading.Condition, delay_ns: int | None) -> None:
+        """Wait until `changed` is notified or the delay, if any, is over."""
+        changed.wait(None if delay_ns is None else delay_ns / 1e9)
+
+
+CLOCK = Clock()
+
+
 @dataclass(eq=False)
 class _Request:
     feeds: Feeds
@@ -65,6 +80,7 @@ class Batcher:
         max_queue: int,
         observe: Callable[[RunRecord], None] = lambda record: None,
         name: str = "model",
+        clock: Clock = CLOCK,
     ) -> None:
         """Start the threads.
 
@@ -75,10 +91,12 @@ class Batcher:
             max_queue: Images that may wait.
             observe: Called after each run, in the event loop of its requests.
             name: Of the threads.
+            clock: The time; an argument, so that who waits how long can be proven with a simulated one.
         """
         self.max_batch = max_batch
         self.max_queue = max_queue
         self._observe = observe
+        self._clock = clock
         self._max_delay_ns = round(max_delay_ms * 1e6)
         self._changed = threading.Condition()
         self._waiting: deque[_Request] = deque()
@@ -117,7 +135,7 @@ class Batcher:
         images = len(feeds["direction"])
         assert 1 <= images <= self.max_batch
         loop = asyncio.get_running_loop()
-        request = _Request(feeds, images, loop.create_future(), loop, time.perf_counter_ns())
+        request = _Request(feeds, images, loop.create_future(), loop, self._clock.now_ns())
         with self._changed:
             if self._closed:
                 raise UnavailableError("the server is about to stop", retry_after_s=1)
@@ -198,17 +216,17 @@ class Batcher:
         self._wake_at = images
         while self._waiting_images < images and not self._closed:
             if delay_ns is None:
-                self._changed.wait()
+                self._clock.wait(self._changed, None)
                 continue
             if not self._waiting:
                 return  # The only ones were cancelled.
-            left_ns = self._waiting[0].came_ns + delay_ns - time.perf_counter_ns()
+            left_ns = self._waiting[0].came_ns + delay_ns - self._clock.now_ns()
             if left_ns <= 0:
                 return
-            self._changed.wait(left_ns / 1e9)
+            self._clock.wait(self._changed, left_ns)
 
     def _answer(self, run: Run, batch: list[_Request]) -> None:
-        started = time.perf_counter_ns()
+        started = self._clock.now_ns()
         try:
             image = run(join([request.feeds for request in batch]))
         except Exception as error:
@@ -216,9 +234,9 @@ class Batcher:
                 for request in batch:
                     self._answer(run, [request])
                 return
-            self._hand_over(batch, error, started, time.perf_counter_ns() - started)
+            self._hand_over(batch, error, started, self._clock.now_ns() - started)
         else:
-            self._hand_over(batch, image, started, time.perf_counter_ns() - started)
+            self._hand_over(batch, image, started, self._clock.now_ns() - started)
 
     def _hand_over(self, batch: list[_Request], result: NDArray[Any] | Exception, started: int, run_ns: int) -> None:
         """Wake the event loop once for all requests of a run."""

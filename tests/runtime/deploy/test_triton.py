@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import sefa_runtime
@@ -150,7 +150,6 @@ def test_the_directions_are_in_the_configuration(parse: Callable[[str], Any]) ->
     assert [tuple(direction["alpha_range"]) for direction in bank] == [item.alpha_range for item in info.directions]
 
 
-@settings(deadline=None, database=None)
 @given(st.text(st.characters(exclude_categories=["Cs"])))
 def test_any_text_survives_the_text_format(text: str) -> None:
     config = text_format.Parse(to_text({"name": text}), load_protocol().ModelConfig())

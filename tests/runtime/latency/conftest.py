@@ -11,7 +11,7 @@ from sefa_runtime.latency import LatencyRecord, measure
 
 
 @pytest.fixture
-def quick(tiny: Editor) -> Callable[..., LatencyRecord]:
+def quick(tiny: Editor, steady_clock: None) -> Callable[..., LatencyRecord]:
     """Measure the tiny model for an instant."""
 
     def run(**arguments: Any) -> LatencyRecord:

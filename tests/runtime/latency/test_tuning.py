@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from patience import PATIENCE_S
 from sefa_runtime import InputError, RunError
 from sefa_runtime.instances import load_instances
 from sefa_runtime.latency import tuning
@@ -38,7 +39,7 @@ def test_a_gpus_settings_begin_with_the_default() -> None:
 
 
 def test_calls_run_at_the_same_time() -> None:
-    meeting = threading.Barrier(3, timeout=20)
+    meeting = threading.Barrier(3, timeout=PATIENCE_S)
     calls = [0, 0, 0]
 
     def call(number: int) -> None:

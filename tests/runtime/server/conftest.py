@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from patience import PATIENCE_S
 from sefa_runtime.editor import Editor
 from sefa_runtime.inputs import Feeds
 
@@ -42,7 +43,8 @@ def door(monkeypatch: pytest.MonkeyPatch) -> "Iterator[Door]":
     infer = Editor.infer
 
     def held(self: Editor, feeds: Feeds) -> Any:
-        assert door.opened.wait(30)
+        door.begun += 1
+        assert door.opened.wait(PATIENCE_S)
         door.runs.append(feeds["direction"].shape)
         return infer(self, feeds)
 

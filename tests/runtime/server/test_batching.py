@@ -1,8 +1,9 @@
-"""Sharing runs: who waits for whom, what is refused, what is forgotten."""
+"""Sharing runs: who waits for whom, what is refused, what is forgotten; on a clock that moves when it is told to."""
 
 import asyncio
+import queue
 import threading
-import time
+from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sefa_runtime
+from patience import PATIENCE_S, wait_until
 from sefa_runtime.inputs import Feeds
-from sefa_runtime.server.batching import Batcher, RunRecord, join
+from sefa_runtime.server.batching import Batcher, Clock, RunRecord, join
 from sefa_runtime.server.errors import QueueFullError, UnavailableError
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -28,6 +30,40 @@ def feeds(images: int, edits: int = 1, value: float = 0.0) -> Feeds:
     }
 
 
+class SimulatedClock(Clock):
+    """Stands still until it is moved, and tells who waits."""
+
+    def __init__(self) -> None:
+        self.time_ns = 1_000_000_000
+        self.changed = threading.Condition()
+        self.waits: queue.Queue[int | None] = queue.Queue()  # how long each wait is to be
+
+    def now_ns(self) -> int:
+        return self.time_ns
+
+    def wait(self, changed: threading.Condition, delay_ns: int | None) -> None:
+        self.changed = changed
+        self.waits.put(delay_ns)
+        assert changed.wait(PATIENCE_S)
+
+    def advance_ms(self, by: int) -> None:
+        """Let time pass."""
+        with self.changed:
+            self.time_ns += by * 1_000_000
+            self.changed.notify_all()
+
+    async def someone_waits(self, delay_ms: int | None) -> None:
+        """Wait until a thread waits for that long; None: until a request comes."""
+        delay_ns = None if delay_ms is None else delay_ms * 1_000_000
+        while await asyncio.to_thread(self.waits.get, timeout=PATIENCE_S) != delay_ns:
+            pass
+
+    def nobody_waited_for_company(self) -> bool:
+        """Whether every wait until now was for a first request."""
+        waits = [self.waits.get() for _ in range(self.waits.qsize())]
+        return all(delay_ns is None for delay_ns in waits)
+
+
 class Graph:
     """Gives z back; can be held up."""
 
@@ -40,21 +76,27 @@ class Graph:
     def run(self, inputs: Feeds) -> Any:
         self.sizes.append(len(inputs["z"]))
         self.begun.release()
-        assert self.go.wait(20)
+        assert self.go.wait(PATIENCE_S)
         if (inputs["z"] < 0).any():
             raise ValueError("negative")
         return inputs["z"].copy()
 
 
 def make(*graphs: Graph, **options: Any) -> Batcher:
-    return Batcher([graph.run for graph in graphs], **{"max_batch": 4, "max_delay_ms": 0, "max_queue": 8} | options)
+    usual = {"max_batch": 4, "max_delay_ms": 0, "max_queue": 8, "clock": SimulatedClock()}
+    return Batcher([graph.run for graph in graphs], **usual | options)
+
+
+def play(scenario: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run it to its end; one that hangs fails."""
+    asyncio.run(asyncio.wait_for(scenario(), PATIENCE_S))
 
 
 async def begin_run(graph: Graph, batcher: Batcher) -> "asyncio.Future[Any]":
     """One request whose run has begun and is held up."""
     graph.go.clear()
     first = batcher.submit(feeds(1))
-    await asyncio.to_thread(graph.begun.acquire)
+    await asyncio.to_thread(graph.begun.acquire, timeout=PATIENCE_S)
     return first
 
 
@@ -62,10 +104,13 @@ def test_requests_that_wait_share_the_next_run() -> None:
     async def scenario() -> None:
         graph = Graph()
         records: list[RunRecord] = []
-        batcher = make(graph, observe=records.append)
+        clock = SimulatedClock()
+        batcher = make(graph, observe=records.append, clock=clock)
         first = await begin_run(graph, batcher)
+        clock.advance_ms(2)
         rest = [batcher.submit(feeds(images, value=images)) for images in (1, 2, 1, 3)]
         assert batcher.waiting_images == 7
+        clock.advance_ms(3)
         graph.go.set()
         answers = await asyncio.gather(first, *rest)
         assert graph.sizes == [1, 4, 3]  # In order, as many as fit.
@@ -74,69 +119,74 @@ def test_requests_that_wait_share_the_next_run() -> None:
         for answer, value in zip(answers[1:], (1, 2, 1, 3), strict=True):
             assert (answer.image == value).all()
         assert [(record.images, len(record.queue_ns)) for record in records] == [(1, 1), (4, 3), (3, 1)]
-        assert all(answer.queue_ns > 0 and answer.run_ns > 0 for answer in answers)
-        await batcher.drain(1)
+        assert [answer.run_ns for answer in answers] == [5_000_000, 0, 0, 0, 0]
+        assert [answer.queue_ns for answer in answers] == [0, *[3_000_000] * 4]
+        await batcher.drain(PATIENCE_S)
 
-    asyncio.run(scenario())
+    play(scenario)
 
 
 def test_a_client_alone_does_not_wait_for_company() -> None:
     async def scenario() -> None:
-        batcher = make(Graph(), max_delay_ms=10_000)
-        started = time.perf_counter()
+        clock = SimulatedClock()
+        batcher = make(Graph(), max_delay_ms=10, clock=clock)
         for _ in range(20):
             await batcher.submit(feeds(1))
-        assert time.perf_counter() - started < 5
-        await batcher.drain(1)
+        assert clock.nobody_waited_for_company()
+        await batcher.drain(PATIENCE_S)
 
-    asyncio.run(scenario())
+    play(scenario)
 
 
 def test_after_a_shared_run_the_same_number_is_waited_for() -> None:
     async def scenario() -> None:
-        graph = Graph()
-        batcher = make(graph, max_delay_ms=10_000)
+        graph, clock = Graph(), SimulatedClock()
+        batcher = make(graph, max_delay_ms=50, clock=clock)
         first = await begin_run(graph, batcher)
         rest = [batcher.submit(feeds(1)) for _ in range(3)]
         graph.go.set()
         await asyncio.gather(first, *rest)
         again = [batcher.submit(feeds(1)) for _ in range(2)]
-        await asyncio.sleep(0.05)
+        await clock.someone_waits(50)
         assert not any(future.done() for future in again)
         await asyncio.gather(*again, batcher.submit(feeds(1)))
         assert graph.sizes == [1, 3, 3]
-        await batcher.drain(1)
+        await batcher.drain(PATIENCE_S)
 
-    asyncio.run(scenario())
+    play(scenario)
 
 
 def test_a_client_of_many_images_alone_does_not_wait_either() -> None:
     async def scenario() -> None:
-        batcher = make(Graph(), max_delay_ms=10_000)
-        started = time.perf_counter()
+        clock = SimulatedClock()
+        batcher = make(Graph(), max_delay_ms=10, clock=clock)
         for images in (4, 1, 3, 2):
             await batcher.submit(feeds(images))
-        assert time.perf_counter() - started < 5
-        await batcher.drain(1)
+        assert clock.nobody_waited_for_company()
+        await batcher.drain(PATIENCE_S)
 
-    asyncio.run(scenario())
+    play(scenario)
 
 
 def test_it_is_waited_no_longer_than_the_delay() -> None:
     async def scenario() -> None:
-        graph = Graph()
-        batcher = make(graph, max_delay_ms=50)
+        graph, clock = Graph(), SimulatedClock()
+        batcher = make(graph, max_delay_ms=50, clock=clock)
         first = await begin_run(graph, batcher)
         rest = [batcher.submit(feeds(1)) for _ in range(3)]
         graph.go.set()
         await asyncio.gather(first, *rest)
-        started = time.perf_counter()
-        await batcher.submit(feeds(1))
-        assert 0.04 < time.perf_counter() - started < 5
+        alone = batcher.submit(feeds(1))
+        await clock.someone_waits(50)
+        clock.advance_ms(49)
+        await clock.someone_waits(1)
+        assert not alone.done()
+        clock.advance_ms(1)
+        assert (await alone).queue_ns == 50_000_000
         assert graph.sizes == [1, 3, 1]
-        await batcher.drain(1)
+        await batcher.drain(PATIENCE_S)
 
-    asyncio.run(scenario())
+    play(scenario)
 
 
 def test_a_full_queue_refuses() -> None:
@@ -151,9 +201,9 @@ def test_a_full_queue_refuses() -> None:
         graph.go.set()
         await asyncio.gather(first, *rest)
         assert len((await batcher.submit(feeds(1))).image) == 1
-        await batcher.drain(1)
+        await batcher.drain(PATIENCE_S)
 
-    asyncio.run(scenario())
+    play(scenario)
 
 
 def test_a_cancelled_request_leaves_the_queue() -> None:
@@ -168,9 +218,9 @@ def test_a_cancelled_request_leaves_the_queue() -> None:
         graph.go.set()
         await asyncio.gather(first, stays)
         assert graph.sizes == [1, 2]
-        await batcher.drain(1)
+        await batcher.drain(PATIENCE_S)
 
-    asyncio.run(scenario())
+    play(scenario)
 
 
 def test_cancelling_a_request_whose_run_has_begun_leaves_the_others_alone() -> None:
@@ -181,9 +231,9 @@ def test_cancelling_a_request_whose_run_has_begun_leaves_the_others_alone() -> N
         first.cancel()
         graph.go.set()
         assert len((await batcher.submit(feeds(2))).image) == 2
-        await batcher.drain(1)
+        await batcher.drain(PATIENCE_S)
 
-    asyncio.run(scenario())
+    play(scenario)
 
 
 def test_a_request_that_fails_does_not_take_those_beside_it_along() -> None:
@@ -199,9 +249,9 @@ def test_a_request_that_fails_does_not_take_those_beside_it_along() -> None:
         with pytest.raises(ValueError, match="negative"):
             await bad
         assert graph.sizes == [1, 3, 1, 1, 1]
-        await batcher.drain(1)
+        await batcher.drain(PATIENCE_S)
 
-    asyncio.run(scenario())
+    play(scenario)
 
 
 def test_draining_answers_what_waits_and_refuses_more() -> None:
@@ -210,15 +260,15 @@ def test_draining_answers_what_waits_and_refuses_more() -> None:
         batcher = make(graph)
         first = await begin_run(graph, batcher)
         rest = [batcher.submit(feeds(4)) for _ in range(2)]
-        draining = asyncio.create_task(batcher.drain(20))
-        await asyncio.sleep(0.02)
+        draining = asyncio.create_task(batcher.drain(PATIENCE_S))
+        await asyncio.sleep(0)  # It begins.
         with pytest.raises(UnavailableError, match="about to stop"):
             batcher.submit(feeds(1))
         graph.go.set()
         await draining
         assert [len(answer.image) for answer in await asyncio.gather(first, *rest)] == [1, 4, 4]
 
-    asyncio.run(scenario())
+    play(scenario)
 
 
 def test_what_is_not_answered_by_the_end_of_draining_fails() -> None:
@@ -227,43 +277,49 @@ def test_what_is_not_answered_by_the_end_of_draining_fails() -> None:
         batcher = make(graph)
         first = await begin_run(graph, batcher)
         late = batcher.submit(feeds(1))
-        await batcher.drain(0.01)
+        await batcher.drain(0)
         with pytest.raises(UnavailableError, match="stopping"):
             await late
         graph.go.set()
         await first
 
-    asyncio.run(scenario())
+    play(scenario)
 
 
 def test_instances_run_at_the_same_time_and_share_what_waits() -> None:
     async def scenario() -> None:
         one, other = graphs = Graph(), Graph()
-        batcher = make(*graphs, max_delay_ms=10_000)
+        clock = SimulatedClock()
+        batcher = make(*graphs, max_delay_ms=10, clock=clock)
         for graph in graphs:
             graph.go.clear()
         begun = [batcher.submit(feeds(1)) for _ in graphs]
         for graph in graphs:
-            await asyncio.to_thread(graph.begun.acquire)
+            await asyncio.to_thread(graph.begun.acquire, timeout=PATIENCE_S)
         rest = [batcher.submit(feeds(1)) for _ in range(4)]
+        assert clock.nobody_waited_for_company()
         one.go.set()
         await asyncio.gather(*rest)
-        await asyncio.sleep(0.05)  # The first instance is idle again, and waits for four before the other is.
+        await clock.someone_waits(None)  # The first instance is idle again, and waits for four before the other is.
         other.go.set()
         await asyncio.gather(*begun)
         assert (one.sizes, other.sizes) == ([1, 4], [1])
-        await asyncio.sleep(0.05)
+        await asyncio.to_thread(wait_until, lambda: batcher._idle == 2)
         for graph in graphs:
             graph.go.clear()
+        for graph in graphs:
+            while graph.begun.acquire(blocking=False):  # Those of before.
+                pass
         again = [batcher.submit(feeds(1)) for _ in range(4)]
-        await asyncio.sleep(0.05)
+        for graph in graphs:
+            await asyncio.to_thread(graph.begun.acquire, timeout=PATIENCE_S)
         assert (one.sizes, other.sizes) == ([1, 4, 2], [1, 2])
         for graph in graphs:
             graph.go.set()
         await asyncio.gather(*again)
-        await batcher.drain(1)
+        await batcher.drain(PATIENCE_S)
 
-    asyncio.run(scenario())
+    play(scenario)
 
 
 def test_draining_waits_for_every_instance() -> None:
@@ -273,22 +329,23 @@ def test_draining_waits_for_every_instance() -> None:
         for graph in graphs:
             graph.go.clear()
         requests = [batcher.submit(feeds(4)) for _ in range(4)]
-        draining = asyncio.create_task(batcher.drain(20))
-        await asyncio.sleep(0.02)
+        draining = asyncio.create_task(batcher.drain(PATIENCE_S))
+        await asyncio.sleep(0)  # It begins.
         graphs[0].go.set()
-        await asyncio.sleep(0.02)
+        await asyncio.to_thread(wait_until, lambda: sum(thread.is_alive() for thread in batcher._threads) == 1)
         assert not draining.done()
         graphs[1].go.set()
         await draining
         assert [len(answer.image) for answer in await asyncio.gather(*requests)] == [4] * 4
 
-    asyncio.run(scenario())
+    play(scenario)
 
 
 @pytest.mark.parametrize("instances", [1, 3])
 def test_no_request_is_lost_or_mixed_up_among_many(instances: int) -> None:
     async def scenario() -> None:
-        batcher = make(*(Graph() for _ in range(instances)), max_batch=8, max_delay_ms=1, max_queue=1000)
+        graphs = [Graph() for _ in range(instances)]
+        batcher = make(*graphs, max_batch=8, max_delay_ms=1, max_queue=1000, clock=Clock())
         random = np.random.default_rng(0)
 
         async def client(number: int) -> None:
@@ -305,12 +362,12 @@ def test_no_request_is_lost_or_mixed_up_among_many(instances: int) -> None:
 
         await asyncio.gather(*(client(number) for number in range(30)))
         assert batcher.waiting_images == 0
-        await batcher.drain(1)
+        await batcher.drain(PATIENCE_S)
 
-    asyncio.run(scenario())
+    play(scenario)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(sizes=st.lists(st.tuples(st.integers(1, 3), st.integers(0, 5)), min_size=1, max_size=5), seed=st.integers(0, 99))
 @pytest.mark.parametrize("model", ["tiny", "tiny_float32", "style_w", "style_w+"])
 def test_a_shared_run_gives_each_request_the_image_it_gets_alone(

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sefa_runtime
+from patience import PATIENCE_S
 from serving import Running, Start, image_in, infer_body
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -137,7 +138,7 @@ ILL = st.one_of(
 )
 
 
-@settings(deadline=None, max_examples=300, suppress_health_check=list(HealthCheck))
+@settings(max_examples=300, suppress_health_check=list(HealthCheck))
 @given(ill=ILL)
 def test_malformed_inference_requests(
     server: Running, expected: np.ndarray[Any, Any], ill: tuple[bytes, dict[str, str]]
@@ -146,7 +147,7 @@ def test_malformed_inference_requests(
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=10_000, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10_000, suppress_health_check=list(HealthCheck))
 @given(ill=ILL, model=st.sampled_from(["tiny", "style_z"]))
 def test_very_many_malformed_inference_requests(
     server: Running, expected: np.ndarray[Any, Any], ill: tuple[bytes, dict[str, str]], model: str
@@ -154,7 +155,7 @@ def test_very_many_malformed_inference_requests(
     check(server, expected, send(server, ill[0], model, **ill[1]))
 
 
-@settings(deadline=None, max_examples=200, suppress_health_check=list(HealthCheck))
+@settings(max_examples=200, suppress_health_check=list(HealthCheck))
 @given(
     body=st.fixed_dictionaries(
         {},
@@ -255,7 +256,7 @@ def test_what_is_not_finite_in_raw_tensors(
     ids=range(11),
 )
 def test_what_is_hardly_http(server: Running, expected: np.ndarray[Any, Any], raw: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=5) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as connection:
         connection.sendall(raw)
         connection.shutdown(socket.SHUT_WR)
         answer = connection.recv(4096)

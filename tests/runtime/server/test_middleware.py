@@ -4,7 +4,6 @@ import http.client
 import json
 import logging
 import socket
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import httpx
 import numpy as np
 import pytest
 
+from patience import PATIENCE_S
 from serving import Door, Running, Start, infer_body, wait_until
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -24,7 +24,7 @@ HEAD = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 @pytest.fixture(scope="module")
 def server(start: Start) -> Running:
     """A server with a small limit of bodies."""
-    return start(TINY, max_body_mb=0.01, timeout_s=1)
+    return start(TINY, max_body_mb=0.01)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +110,7 @@ def test_a_body_over_the_limit_without_a_length_is_refused(server: Running) -> N
         for _ in range(1000):
             yield b" " * 1000
 
-    with httpx.Client(base_url=f"http://{server.address}") as http:
+    with httpx.Client(base_url=f"http://{server.address}", timeout=PATIENCE_S) as http:
         try:
             answer = http.post(INFER, content=endless(), headers={"Content-Type": "application/json"})
         except httpx.WriteError:  # The answer came, and the connection was closed, while it still wrote.
@@ -119,20 +119,21 @@ def test_a_body_over_the_limit_without_a_length_is_refused(server: Running) -> N
 
 
 def test_a_declared_length_over_the_limit_is_refused_before_the_body_comes(server: Running) -> None:
-    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as connection:
         connection.sendall(HEAD + b"Content-Length: 99999999\r\n\r\n")
         assert connection.recv(100).startswith(b"HTTP/1.1 413 ")
 
 
-def test_a_body_that_does_not_come_is_not_waited_for_forever(server: Running) -> None:
-    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+def test_a_body_that_does_not_come_is_not_waited_for_forever(start_once: Start) -> None:
+    server = start_once(TINY, timeout_s=0.2)
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as connection:
         connection.sendall(HEAD + b"Content-Length: 50\r\n\r\n{")
         assert connection.recv(100).startswith(b"HTTP/1.1 408 ")
 
 
 def test_a_head_that_is_too_long_is_refused(server: Running) -> None:
     for part in (b"X-A: b\r\n" * 20_000, b"X-A: " + b"b" * 200_000):
-        with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as connection:
             answer = b""
             try:
                 connection.sendall(b"GET /v2 HTTP/1.1\r\nHost: x\r\n" + part)
@@ -192,27 +193,31 @@ def test_pages_of_elsewhere_may_not_ask_unless_told(server: Running, closed: Run
     assert "access-control-allow-origin" not in other.headers
 
 
-def test_a_full_queue_is_503_and_a_late_answer_504(start_once: Start, door: Door) -> None:
-    server = start_once(TINY, max_queue=1, timeout_s=0.5, max_batch=1)
+def test_a_full_queue_is_503(start_once: Start, door: Door) -> None:
+    server = start_once(TINY, max_queue=1, timeout_s=2 * PATIENCE_S, max_batch=1)
+    model = server.models.get("tiny")
     door.close()
-    started = time.monotonic()
-    with httpx.Client(base_url=f"http://{server.address}") as other:
-        connections = []
-        for _ in range(2):  # One runs, one waits.
-            connections.append(http.client.HTTPConnection("127.0.0.1", server.port))
-            connections[-1].request("POST", INFER, json.dumps(BODY), {"Content-Type": "application/json"})
-            wait_until(lambda: server.models.get("tiny").active == len(connections))
-        answer = other.post(INFER, json=BODY)
-        assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
-        assert answer.json() == {"error": "1 images are waiting: try again later"}
-        for connection in connections:
-            with connection.getresponse() as late:
-                assert late.status == 504
-                assert json.loads(late.read()) == {"error": "no answer within 0.5 s"}
-            connection.close()
-        assert time.monotonic() - started < 10
-        door.open()
-        wait_until(lambda: other.post(INFER, json=BODY).status_code == 200)
+    begun = door.begun
+    asked = [server.ask(INFER, BODY)]
+    wait_until(lambda: door.begun == begun + 1)  # It runs.
+    asked.append(server.ask(INFER, BODY))
+    wait_until(lambda: model.waiting_images == 1)
+    answer = server.http.post(INFER, json=BODY)
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "1")
+    assert answer.json() == {"error": "1 images are waiting: try again later"}
+    door.open()
+    for connection in asked:
+        with connection.getresponse() as answered:
+            assert answered.status == 200
+
+
+def test_a_late_answer_is_504(start_once: Start, door: Door) -> None:
+    server = start_once(TINY, timeout_s=0.2)
+    door.close()
+    late = server.http.post(INFER, json=BODY)
+    assert (late.status_code, late.json()) == (504, {"error": "no answer within 0.2 s"})
+    door.open()
+    wait_until(lambda: server.http.post(INFER, json=BODY).status_code == 200)
 
 
 def test_a_client_that_goes_away_leaves_the_queue(start_once: Start, door: Door, log_lines: list[str]) -> None:
@@ -220,12 +225,11 @@ def test_a_client_that_goes_away_leaves_the_queue(start_once: Start, door: Door,
     model = server.models.get("tiny")
     door.runs.clear()
     door.close()
-    connections = []
-    for _ in range(3):
-        connections.append(http.client.HTTPConnection("127.0.0.1", server.port))
-        connections[-1].request("POST", INFER, json.dumps(BODY), {"Content-Type": "application/json"})
-        wait_until(lambda: model.active == len(connections))
-    assert model.waiting_images == 2
+    begun = door.begun
+    connections = [server.ask(INFER, BODY)]
+    wait_until(lambda: door.begun == begun + 1)  # It runs.
+    connections += [server.ask(INFER, BODY) for _ in range(2)]
+    wait_until(lambda: model.waiting_images == 2)
     for connection in connections[1:]:
         connection.close()
     wait_until(lambda: model.waiting_images == 0)
@@ -233,7 +237,6 @@ def test_a_client_that_goes_away_leaves_the_queue(start_once: Start, door: Door,
     with connections[0].getresponse() as answer:
         assert answer.status == 200
         answer.read()
-    connections[0].close()
     assert len(door.runs) == 1
     wait_until(lambda: len(log_lines) == 3)
     assert sorted(json.loads(line)["status"] for line in log_lines) == [200, 499, 499]

@@ -12,6 +12,7 @@ from PIL import Image
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+from patience import PATIENCE_S
 from serving import Running, Start, image_in
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -83,11 +84,13 @@ def test_the_server_keeps_to_its_description(server: Running, document: dict[str
     for result in schemathesis.openapi.from_dict(document).get_all_operations():
         operation = result.ok()  # type: ignore[union-attr]
 
-        @settings(deadline=None, max_examples=30, database=None, suppress_health_check=list(HealthCheck))
+        @settings(max_examples=30, suppress_health_check=list(HealthCheck))
         @given(case=operation.as_strategy(generation_mode=mode))
         def ask(case: Any) -> None:
             # Not all that the description allows can be taken: sizes of latents and names are the model's.
-            case.call_and_validate(base_url=f"http://{server.address}", excluded_checks=[positive_data_acceptance])
+            case.call_and_validate(
+                base_url=f"http://{server.address}", excluded_checks=[positive_data_acceptance], timeout=PATIENCE_S
+            )
 
         try:
             ask()

@@ -1,11 +1,12 @@
 """Connections that take their time."""
 
+import asyncio
 import socket
-import time
 from pathlib import Path
 
 import pytest
 
+from patience import PATIENCE_S
 from sefa_runtime.server import protocol
 from serving import Start
 
@@ -18,18 +19,23 @@ def test_a_head_that_does_not_come_is_not_waited_for(
 ) -> None:
     monkeypatch.setattr(protocol, "MAX_HEAD_S", 0.3)
     server = start_once(TINY)
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as connection:
         connection.sendall(sent)
-        started = time.monotonic()
         assert connection.recv(100) == b""
-        assert time.monotonic() - started < 5
 
 
 def test_a_connection_between_two_requests_may_rest(start_once: Start, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(protocol, "MAX_HEAD_S", 0.3)
+    timers: list[asyncio.TimerHandle | None] = []
+    complete = protocol.BoundedHttp.on_message_complete
+
+    def noted(self: protocol.BoundedHttp) -> None:
+        complete(self)
+        timers.append(self._timer)
+
+    monkeypatch.setattr(protocol.BoundedHttp, "on_message_complete", noted)
     server = start_once(TINY)
-    with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as connection:
         for _ in range(2):
             connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
             assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
-            time.sleep(0.6)
+    assert timers == [None, None]  # Nothing is left that would close it.

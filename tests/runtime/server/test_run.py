@@ -2,15 +2,12 @@
 
 import http.client
 import json
-import os
 import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -20,121 +17,78 @@ import pytest
 from numpy.typing import NDArray
 
 import sefa_runtime.editor
+from patience import PATIENCE_S
 from sefa_runtime.editor import Editor
 from sefa_runtime.inputs import Feeds
 from sefa_runtime.instances import load_instances
-from sefa_runtime.machine import EXPORT_PACKAGES
 from sefa_runtime.server import models
 from sefa_runtime.server.models import State, parse_model
 from sefa_runtime.server.run import is_loopback
-from serving import Door, Start, image_in, infer_body, wait_until
+from serving import Door, Start, image_in, infer_body, serve, wait_until
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 TINY = GOLDEN / "tiny.onnx"
 BODY = infer_body({"z": np.zeros((1, 6), np.float32)})
-# The server needs no torch; a run of its graphs takes a while here.
-PROGRAM = f"""
-import sys, time
-sys.modules.update(dict.fromkeys({EXPORT_PACKAGES!r}))
-from sefa_runtime.editor import Editor
-infer = Editor.infer
-Editor.infer = lambda self, feeds: (time.sleep(SECONDS), infer(self, feeds))[1]
-from sefa.cli import main
-main()
-"""
-
-
-@contextmanager
-def command(*arguments: str | Path, seconds: float = 0) -> Iterator[tuple["subprocess.Popen[str]", str]]:
-    """`sefa serve` in a process of its own, and the address that it listens at."""
-    program = PROGRAM.replace("SECONDS", str(seconds))
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-W",
-            "error",
-            "-c",
-            program,
-            "serve",
-            *map(str, arguments),
-            "--port",
-            "0",
-            "--provider",
-            "cpu",
-        ],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    try:
-        assert process.stderr is not None
-        line = process.stderr.readline()
-        assert line.startswith("sefa serves at http://127.0.0.1:"), line + process.stderr.read()
-        yield process, line.split()[-1]
-    finally:
-        process.kill()
-        process.communicate()
 
 
 def test_what_was_asked_is_answered_after_sigterm_and_the_exit_code_is_0() -> None:
-    with command(TINY, "--max-batch", "1", seconds=1) as (process, url), httpx.Client(base_url=url) as http_client:
-        wait_until(lambda: http_client.get("/v2/health/ready").status_code == 200)
-        statuses: list[int] = []
-        threads = [
-            threading.Thread(
-                target=lambda: statuses.append(httpx.post(f"{url}/v2/models/tiny/infer", json=BODY).status_code)
-            )
-            for _ in range(3)
-        ]
-        for thread in threads:
-            thread.start()
-        # One runs, the others wait.
-        wait_until(lambda: 'sefa_waiting_images{model="tiny"} 2.0' in http_client.get("/metrics").text)
-        process.send_signal(signal.SIGTERM)
-        time.sleep(0.1)
-        ready = http_client.get("/v2/health/ready")
-        assert (ready.status_code, ready.json()) == (503, {"ready": False, "error": "the server is about to stop"})
-        assert http_client.get("/v2/health/live").json() == {"live": True}
-        late = http_client.post("/v2/models/tiny/infer", json=BODY)
-        assert (late.status_code, late.headers["retry-after"]) == (503, "1")
-        for thread in threads:
-            thread.join()
-        assert statuses == [200, 200, 200]
-        out, err = process.communicate(timeout=20)
-    assert process.returncode == 0
+    with serve(TINY, "--max-batch", "1") as served, httpx.Client(base_url=served.url, timeout=PATIENCE_S) as client:
+        wait_until(lambda: client.get("/v2/health/ready").status_code == 200)
+        served.close_gate()
+        infer = f"{served.url}/v2/models/tiny/infer"
+        with ThreadPoolExecutor(3) as clients:
+            asked = [clients.submit(httpx.post, infer, json=BODY, timeout=PATIENCE_S) for _ in range(3)]
+            # One runs, the others wait.
+            wait_until(lambda: 'sefa_waiting_images{model="tiny"} 2.0' in client.get("/metrics").text)
+            served.process.send_signal(signal.SIGTERM)
+            wait_until(lambda: client.get("/v2/health/ready").status_code == 503)
+            assert client.get("/v2/health/ready").json() == {"ready": False, "error": "the server is about to stop"}
+            assert client.get("/v2/health/live").json() == {"live": True}
+            late = client.post("/v2/models/tiny/infer", json=BODY)
+            assert (late.status_code, late.headers["retry-after"]) == (503, "1")
+            served.open_gate()
+        assert [answer.result().status_code for answer in asked] == [200, 200, 200]
+        out, err = served.process.communicate(timeout=PATIENCE_S)
+    assert served.process.returncode == 0
     assert "Traceback" not in err
     lines = [json.loads(line) for line in out.splitlines()]
     assert [line["status"] for line in lines if line["path"].endswith("infer")] == [503, 200, 200, 200]
 
 
 def test_it_ends_though_nobody_reads_its_words() -> None:
-    with command(TINY) as (process, url), httpx.Client(base_url=url) as http_client:
-        wait_until(lambda: http_client.get("/v2/health/ready").status_code == 200)
-        assert process.stderr is not None
-        process.stderr.close()
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+    with serve(TINY) as served, httpx.Client(base_url=served.url, timeout=PATIENCE_S) as client:
+        wait_until(lambda: client.get("/v2/health/ready").status_code == 200)
+        assert served.process.stderr is not None
+        served.process.stderr.close()
+        served.process.send_signal(signal.SIGTERM)
+        assert served.process.wait(PATIENCE_S) == 0
 
 
 def test_a_second_signal_ends_it_at_once() -> None:
-    with command(TINY, seconds=2) as (process, url), httpx.Client(base_url=url) as client:
+    limits = ("--timeout-s", "86400", "--max-batch", "1")
+    with (
+        serve(TINY, *limits) as served,
+        httpx.Client(base_url=served.url, timeout=PATIENCE_S) as client,
+        ExitStack() as asked,
+    ):
         wait_until(lambda: client.get("/v2/health/ready").status_code == 200)
-        connection = http.client.HTTPConnection(url.removeprefix("http://"))
-        connection.request("POST", "/v2/models/tiny/infer", json.dumps(BODY), {"Content-Type": "application/json"})
-        time.sleep(0.2)
-        started = time.monotonic()
-        process.send_signal(signal.SIGTERM)
-        time.sleep(0.1)
-        process.send_signal(signal.SIGTERM)
-        process.communicate(timeout=20)
-        assert time.monotonic() - started < 10
-        connection.close()
-    assert process.returncode == 0
+        served.close_gate()
+        for _ in range(2):  # One runs, one waits.
+            connection = asked.enter_context(closing(http.client.HTTPConnection(served.url.removeprefix("http://"))))
+            connection.request("POST", "/v2/models/tiny/infer", json.dumps(BODY), {"Content-Type": "application/json"})
+        wait_until(lambda: 'sefa_waiting_images{model="tiny"} 1.0' in client.get("/metrics").text)
+        served.process.send_signal(signal.SIGTERM)
+        wait_until(lambda: client.get("/v2/health/ready").status_code == 503)
+        served.process.send_signal(signal.SIGTERM)
+        served.process.communicate(timeout=PATIENCE_S)
+    assert served.process.returncode == 0
 
 
 def test_it_answers_while_models_are_loaded() -> None:
-    with command(TINY, seconds=1) as (process, url), httpx.Client(base_url=url) as client:
+    with (
+        serve(TINY, gate_open=False) as served,
+        httpx.Client(base_url=served.url, timeout=PATIENCE_S) as client,
+    ):
         ready = client.get("/v2/health/ready")
         assert (ready.status_code, ready.json()["error"]) == (503, "model tiny is loading")
         assert client.get("/v2/health/live").status_code == 200
@@ -144,17 +98,19 @@ def test_it_answers_while_models_are_loaded() -> None:
         assert (early.status_code, early.headers["retry-after"]) == (503, "1")
         assert client.get("/models/tiny").status_code == 503
         assert client.get("/openapi.json").status_code == 200
+        served.open_gate()
         wait_until(lambda: client.get("/v2/health/ready").status_code == 200)
-        process.send_signal(signal.SIGINT)
-        process.communicate(timeout=20)
-    assert process.returncode == 0
+        served.process.send_signal(signal.SIGINT)
+        served.process.communicate(timeout=PATIENCE_S)
+    assert served.process.returncode == 0
 
 
 def test_sigterm_while_models_are_loaded() -> None:
-    with command(TINY, seconds=1) as (process, _):
-        process.send_signal(signal.SIGTERM)
-        _, err = process.communicate(timeout=20)
-    assert process.returncode == 0
+    with serve(TINY, gate_open=False) as served:
+        served.process.send_signal(signal.SIGTERM)
+        served.open_gate()
+        _, err = served.process.communicate(timeout=PATIENCE_S)
+    assert served.process.returncode == 0
     assert "Traceback" not in err
 
 
@@ -182,7 +138,7 @@ def test_instances_draw_at_the_same_time_what_the_editor_draws(
     start_once: Start, monkeypatch: pytest.MonkeyPatch, threads: int, sessions: int
 ) -> None:
     infer = Editor.infer
-    meeting = threading.Barrier(2, timeout=20)
+    meeting = threading.Barrier(2, timeout=PATIENCE_S)
     used = set()
 
     def infer_together(editor: Editor, feeds: Feeds) -> NDArray[Any]:
@@ -255,7 +211,7 @@ def test_what_cannot_be_served_is_one_line(arguments: list[str | Path], message:
         [sys.executable, "-W", "error", "-m", "sefa.cli", "serve", *map(str, arguments), "--port", "0"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert done.returncode == 1
@@ -285,7 +241,7 @@ def test_an_address_that_is_taken_is_one_line(start: Start) -> None:
         [sys.executable, "-m", "sefa.cli", "serve", str(TINY), "--port", str(server.port)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=PATIENCE_S,
         check=False,
     )
     assert (done.returncode, done.stdout) == (1, "")
@@ -298,13 +254,15 @@ def test_drawing_in_parts_is_finished_before_the_end(start_once: Start, door: Do
     statuses: list[int] = []
     body = {"seeds": list(range(6)), "format": "png"}
     url = f"http://{server.address}/models/tiny/edit"
-    thread = threading.Thread(target=lambda: statuses.append(httpx.post(url, json=body).status_code))
+    thread = threading.Thread(
+        target=lambda: statuses.append(httpx.post(url, json=body, timeout=PATIENCE_S).status_code)
+    )
     thread.start()
     wait_until(lambda: server.models.get("tiny").active)
     server.server.handle_exit(signal.SIGTERM, None)
     wait_until(lambda: server.models.draining)
     door.open()
-    thread.join(20)
+    thread.join(PATIENCE_S)
     assert statuses == [200]
 
 

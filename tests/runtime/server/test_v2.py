@@ -1,5 +1,6 @@
 """The Open Inference Protocol v2 with Triton's client and by hand."""
 
+import asyncio
 from pathlib import Path
 from typing import Any
 
@@ -9,8 +10,9 @@ import pytest
 import tritonclient.http as triton
 
 import sefa_runtime
+from patience import PATIENCE_S
 from sefa_runtime.server import v2
-from serving import Running, Start, image_in, infer_body
+from serving import Door, Running, Start, image_in, infer_body, wait_until
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 MODELS = ("tiny", "tiny_float32", "style_z", "style_w", "style_w+", "style_pinned")
@@ -25,7 +27,7 @@ def server(start: Start) -> Running:
 @pytest.fixture(scope="module")
 def client(server: Running) -> triton.InferenceServerClient:
     """Triton's client."""
-    return triton.InferenceServerClient(server.address)
+    return triton.InferenceServerClient(server.address, connection_timeout=PATIENCE_S, network_timeout=PATIENCE_S)
 
 
 def some_inputs(model: str, images: int, edits: int) -> tuple[sefa_runtime.Editor, dict[str, np.ndarray[Any, Any]]]:
@@ -89,7 +91,7 @@ def test_tritons_client_asks_about_server_and_models(client: triton.InferenceSer
 
 def test_statistics_count_requests_images_and_failures(start: Start) -> None:
     server = start(GOLDEN / "tiny.onnx", GOLDEN / "style_w.onnx")
-    client = triton.InferenceServerClient(server.address)
+    client = triton.InferenceServerClient(server.address, connection_timeout=PATIENCE_S, network_timeout=PATIENCE_S)
     _, arrays = some_inputs("tiny", 3, 1)
     for _ in range(2):
         image_in(server.http.post("/v2/models/tiny/infer", json=infer_body(arrays)))
@@ -226,21 +228,29 @@ def test_the_number_of_edits_of_a_pinned_model_is_its_own(server: Running) -> No
     assert (answer.status_code, answer.json()["error"]) == (400, "at most 3 edits of an image, got 4")
 
 
-def test_clients_at_the_same_time_get_their_own_images(server: Running) -> None:
-    import asyncio
+def test_clients_at_the_same_time_get_their_own_images(start_once: Start, door: Door) -> None:
+    server = start_once(*(GOLDEN / f"{name}.onnx" for name in MODELS), timeout_s=2 * PATIENCE_S)
+    cases = [(model, images, edits) for model in MODELS for images in (1, 2) for edits in (0, 1, 3)]
+    expected_images = {}
+    for case in cases:
+        editor, arrays = some_inputs(*case)
+        expected_images[case] = editor.run(**arrays)
+    door.close()  # Until they wait beside each other.
 
     async def scenario() -> None:
-        async with httpx.AsyncClient(base_url=f"http://{server.address}", timeout=30) as http:
+        async with httpx.AsyncClient(base_url=f"http://{server.address}", timeout=PATIENCE_S) as http:
 
             async def ask(model: str, images: int, edits: int) -> None:
-                editor, arrays = some_inputs(model, images, edits)
-                expected = editor.run(**arrays)
+                _, arrays = some_inputs(model, images, edits)
+                expected = expected_images[model, images, edits]
                 for _ in range(4):
                     answer = await http.post(f"/v2/models/{model}/infer", json=infer_body(arrays))
                     np.testing.assert_array_equal(image_in(answer), expected)
 
-            cases = [(model, images, edits) for model in MODELS for images in (1, 2) for edits in (0, 1, 3)]
-            await asyncio.gather(*(ask(*case) for case in cases))
+            asking = asyncio.gather(*(ask(*case) for case in cases))
+            await asyncio.to_thread(wait_until, lambda: server.models.get("tiny").active == 6 or asking.done())
+            door.open()
+            await asking
 
     asyncio.run(scenario())
     counted = server.models.get("tiny").statistics.runs_by_images

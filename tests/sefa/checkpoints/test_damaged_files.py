@@ -66,12 +66,12 @@ def test_a_damaged_file_loads_or_is_refused(golden: Path, tmp_path: Path, name: 
     refused = 0
     for content in damages(golden / "checkpoints" / name):
         path.write_bytes(content)
-        start = time.perf_counter()
+        start = time.process_time()
         try:
             sefa.load(path)
         except CheckpointError:
             refused += 1
-        assert time.perf_counter() - start < 30  # Seconds, on a busy machine; usually hundredths.
+        assert time.process_time() - start < 30  # Seconds of work, whatever else runs; usually hundredths.
     assert refused > DAMAGES / 4
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - peak < 1_000_000  # KiB
 

@@ -236,9 +236,9 @@ def doubled(opcode: bytes, times: int) -> bytes:
     ],
 )
 def test_small_files_that_would_take_for_ever_or_crash_do_neither(content: bytes) -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     read(pickle_of(content, protocol=4), size=10**7)
-    assert time.perf_counter() - start < 20  # Seconds, on a busy machine.
+    assert time.process_time() - start < 20  # Seconds of work, whatever else runs.
 
 
 @pytest.mark.parametrize(
