@@ -1,6 +1,5 @@
 """A real server on loopback, in a thread of the test's process."""
 
-import http.client
 import json
 import os
 import subprocess
@@ -9,6 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from http.client import HTTPConnection
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -33,16 +33,16 @@ class Running:
     http: httpx.Client
     port: int
     reports: list[str]
-    connections: list[http.client.HTTPConnection] = field(default_factory=list)  # of `ask`
+    connections: list[HTTPConnection] = field(default_factory=list)  # of `ask`
 
     @property
     def address(self) -> str:
         """As clients want it."""
         return f"127.0.0.1:{self.port}"
 
-    def ask(self, path: str, document: object) -> http.client.HTTPConnection:
+    def ask(self, path: str, document: object) -> HTTPConnection:
         """Post a document, on a connection of its own, and wait for no answer; it is closed with the server."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        connection = HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
         self.connections.append(connection)
         connection.request("POST", path, json.dumps(document), {"Content-Type": "application/json"})
         return connection

@@ -83,7 +83,7 @@ class Graph:
 
 
 def make(*graphs: Graph, **options: Any) -> Batcher:
-    usual = {"max_batch": 4, "max_delay_ms": 0, "max_queue": 8, "clock": SimulatedClock()}
+    usual: dict[str, Any] = {"max_batch": 4, "max_delay_ms": 0, "max_queue": 8, "clock": SimulatedClock()}
     return Batcher([graph.run for graph in graphs], **usual | options)
 
 

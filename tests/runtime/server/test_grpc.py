@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -359,9 +360,13 @@ def test_who_does_not_wait_any_more_leaves_the_queue(start_once: Start, door: Do
         begun = door.begun
         running = stub.ModelInfer.future(z_request())
         wait_until(lambda: door.begun == begun + 1)
+
+        def is_seen_or_over(call: Any) -> bool:
+            return bool(model.waiting_images or call.done())
+
         for deadline_s in (0.2, 2.0, 20.0, PATIENCE_S):  # Until the server sees the call before it is over.
             waiting = stub.ModelInfer.future(z_request(), timeout=deadline_s if way == "deadline" else None)
-            wait_until(lambda waiting=waiting: model.waiting_images == 1 or waiting.done())
+            wait_until(partial(is_seen_or_over, waiting))
             if model.waiting_images or model.statistics.failures:
                 break
         if way == "cancel":
