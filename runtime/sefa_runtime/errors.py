@@ -9,6 +9,10 @@ class ModelFileError(SefaRuntimeError):
     """The file is missing, damaged, or not a model exported by `sefa export`."""
 
 
+class ContentError(SefaRuntimeError):
+    """What a file holds is damaged, wants to run code, or would take too much; the message does not name the file."""
+
+
 class ProviderError(SefaRuntimeError):
     """The execution provider that was asked for cannot run here.
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from sefa.checkpoints.limits import check_uses
 from sefa.checkpoints.objects import PersistedModule, Placeholder, TensorFlowNetwork
 from sefa.errors import CheckpointError
 from sefa.generators import Generator
@@ -139,10 +140,15 @@ def clean(state_dict: Mapping[str, Tensor | Placeholder]) -> dict[str, Tensor]:
             raise CheckpointError(f"{key} is not an ordinary tensor of weights: {tensor.class_name}")
         if tensor.is_complex() or not tensor.numel():
             raise CheckpointError(f"{key} is not an ordinary tensor of weights: {tensor.dtype}, {list(tensor.shape)}")
-        tensors[key] = tensor.float() if tensor.is_floating_point() else tensor
-        if not is_finite(tensors[key]):
-            raise CheckpointError(f"{key} has NaN or infinite values: the training that wrote it diverged")
-    return tensors
+        tensors[key] = tensor
+    check_uses(tensors)
+    converted: dict[int, Tensor] = {}  # One tensor may stand under several names.
+    for key, tensor in tensors.items():
+        if id(tensor) not in converted:
+            converted[id(tensor)] = tensor.float() if tensor.is_floating_point() else tensor
+            if not is_finite(converted[id(tensor)]):
+                raise CheckpointError(f"{key} has NaN or infinite values: the training that wrote it diverged")
+    return {key: converted[id(tensor)] for key, tensor in tensors.items()}
 
 
 def is_finite(tensor: Tensor) -> bool:

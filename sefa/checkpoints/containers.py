@@ -10,16 +10,19 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sefa.checkpoints.limits import Limits
-from sefa.checkpoints.pickles import RestrictedUnpickler, Source, Table
 from sefa.checkpoints.rebuilding import TABLE, Storage, storage_dtype
 from sefa.errors import CheckpointError
+from sefa_runtime.archives import open_archive
+from sefa_runtime.errors import ContentError
+from sefa_runtime.pickles.limits import Limits
+from sefa_runtime.pickles.machine import RestrictedUnpickler, Source, Table
 
 STREAM_MAGIC = 0x1950A86A20F9469CFC6C
 STREAM_PROTOCOL = 1001
 # The first pickle of a stream is the magic number.
 STREAM_HEAD = b"\x80\x02\x8a\x0a" + STREAM_MAGIC.to_bytes(10, "little") + b"."
 CHUNK = 2**20  # bytes
+NESTED_COST = 200  # Steps of work for a stream within a pickle, beside those of its own pickles.
 
 
 def read_pickle(source: Source, limits: Limits) -> Any:
@@ -32,7 +35,7 @@ def read_pickle(source: Source, limits: Limits) -> Any:
     Raises:
         CheckpointError: If it is damaged or wants to run code.
     """
-    return RestrictedUnpickler(source, TABLE_WITH_STORAGES, limits).load()
+    return _unpickled(source, TABLE_WITH_STORAGES, limits)
 
 
 def read_stream(source: Source, data: memoryview, limits: Limits, table: Table | None = None) -> Any:
@@ -66,7 +69,7 @@ def read_stream(source: Source, data: memoryview, limits: Limits, table: Table |
         return Storage(numbers)
 
     def load(persistent: Callable[[Any], Any] | None = None) -> Any:
-        return RestrictedUnpickler(source, table, limits, persistent).load()
+        return _unpickled(source, table, limits, persistent)
 
     if load() != STREAM_MAGIC or load() != STREAM_PROTOCOL:
         raise CheckpointError("damaged, or of an unknown version of torch")
@@ -99,7 +102,7 @@ def read_zip(path: Path, limits: Limits) -> Any:
     Raises:
         CheckpointError: If it is damaged or wants to run code.
     """
-    with zipfile.ZipFile(path) as archive:
+    with open_archive(path) as archive:
         members = _members(archive, path.stat().st_size)
         pickles = [name for name in members if re.fullmatch(r"([^/]+/)?data\.pkl", name)]
         if len(pickles) != 1:
@@ -120,7 +123,14 @@ def read_zip(path: Path, limits: Limits) -> Any:
             return Storage(raw[key].view(dtype))
 
         pickle = io.BytesIO(archive.read(pickles[0]))
-        return RestrictedUnpickler(pickle, TABLE_WITH_STORAGES, limits, load_storage).load()
+        return _unpickled(pickle, TABLE_WITH_STORAGES, limits, load_storage)
+
+
+def _unpickled(source: Source, table: Table, limits: Limits, persistent: Callable[[Any], Any] | None = None) -> Any:
+    try:
+        return RestrictedUnpickler(source, table, limits, persistent).load()
+    except ContentError as error:
+        raise CheckpointError(str(error)) from error.__cause__
 
 
 def _members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
@@ -166,6 +176,7 @@ def _parsed(reference: object) -> tuple[torch.dtype, str, int, tuple[Any, int, i
 
 def _nested_storage(limits: Limits, data: object, *rest: object) -> Storage:
     """What torch.storage._load_from_bytes gives, which itself would run anything: one storage, of a stream."""
+    limits.spend_work(NESTED_COST)
     if not isinstance(data, bytes):
         raise CheckpointError("damaged: a storage that is no bytes")
     source = io.BytesIO(data)

@@ -1,40 +1,40 @@
-"""How much a file may ask for: a small one can otherwise be made to fill the memory or to take for ever."""
+"""How much a checkpoint may ask for."""
+
+from collections.abc import Mapping
+
+from torch import Tensor
 
 from sefa.errors import CheckpointError
+from sefa_runtime.pickles import limits
+from sefa_runtime.pickles.limits import EXPANDED_ELEMENTS, SHARING
 
-# One for each opcode of a pickle; a checkpoint with optimizers and logs has some hundred thousand.
-MAX_WORK = 4_000_000
-# Tensors may share storages, and a few small ones be expanded.
-SHARING = 2
-EXPANDED_ELEMENTS = 2**20
+MAX_WORK = limits.MAX_WORK
+# A pickle can name a module or a tensor any number of times without taking room; networks have some hundred.
+MAX_ENTRIES = 10_000
 
 
-class Limits:
-    """What is left of what reading one file may take, shared by the pickles inside its pickles.
+class Limits(limits.Limits):
+    """What is left of what reading one checkpoint may take.
 
     Args:
         size: Of the file in bytes.
     """
 
     def __init__(self, size: int) -> None:
-        self._work = MAX_WORK
-        self._bytes = size
-        self._elements = SHARING * size + EXPANDED_ELEMENTS
+        super().__init__(size, MAX_WORK)
 
-    def spend_work(self, steps: int) -> None:
-        """Count opcodes, or items copied."""
-        self._work -= steps
-        if self._work < 0:
-            raise CheckpointError("damaged, or made to take for ever to read")
 
-    def spend_bytes(self, count: int) -> None:
-        """Count what storages take: each of a file's bytes is in one of them at most."""
-        if not 0 <= count <= self._bytes:
-            raise CheckpointError("truncated, or damaged: its tensors have more bytes than the file")
-        self._bytes -= count
+def check_uses(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse weights that stand under so many names that all that is made of them would fill the memory.
 
-    def spend_elements(self, count: int) -> None:
-        """Count the elements of tensors and arrays, which a stride of 0 can make any number."""
-        if not 0 <= count <= self._elements:
-            raise CheckpointError("damaged: its tensors have more elements than the file has bytes")
-        self._elements -= count
+    Raises:
+        CheckpointError: If there are too many names, or their tensors have far more elements than their storages.
+    """
+    if len(tensors) > MAX_ENTRIES:
+        raise CheckpointError(f"damaged: more than {MAX_ENTRIES} weights")
+    storages = {
+        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() // tensor.itemsize
+        for tensor in tensors.values()
+    }
+    if sum(tensor.numel() for tensor in tensors.values()) > SHARING * sum(storages.values()) + EXPANDED_ELEMENTS:
+        raise CheckpointError("damaged: the same weights stand under too many names")

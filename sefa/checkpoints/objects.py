@@ -9,14 +9,12 @@ import torch
 from torch import Tensor
 
 from sefa.checkpoints.arrays import StoredArray
+from sefa.checkpoints.limits import MAX_ENTRIES, check_uses
 from sefa.checkpoints.placeholders import Placeholder, StandIn, is_module_state
 from sefa.errors import CheckpointError
 
 # What formats need; the last is what an unknown class became.
 __all__ = ["PersistedModule", "Placeholder", "TensorFlowNetwork"]
-
-# An entry can be named any number of times without taking room in the file; networks have some hundred.
-MAX_ENTRIES = 10_000
 
 
 class PersistedModule:
@@ -90,6 +88,7 @@ class PersistedModule:
                 elif tensor is not None:
                     raise CheckpointError(f"{path}{name} is not an ordinary tensor of weights: {reprlib.repr(tensor)}")
             pending.extend((f"{path}{name}.", inner) for name, inner in reversed(list(modules.items())))
+        check_uses(found)
         return found
 
 
@@ -142,6 +141,7 @@ class TensorFlowNetwork(StandIn):
             for name, component in reversed(list(components.items())):
                 if isinstance(component, TensorFlowNetwork):
                     pending.append((f"{path}{name}/", component))
+        check_uses(found)
         return found
 
 

@@ -5,6 +5,8 @@ import re
 import zipfile
 from pathlib import Path
 
+from sefa_runtime.archives import open_archive
+
 HEAD = 512  # bytes looked at
 
 TEXTS = {
@@ -78,10 +80,11 @@ def _tar(head: bytes) -> str:
 
 
 def _zip(path: Path) -> str | None:
-    if not zipfile.is_zipfile(path):
+    try:
+        with open_archive(path) as archive:
+            names = archive.namelist()
+    except zipfile.BadZipFile:
         return None  # Damaged, as its reading will say.
-    with zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
     if any(name.endswith("/constants.pkl") for name in names):
         return "a TorchScript archive"
     if any(name.endswith("/archive_format") for name in names):

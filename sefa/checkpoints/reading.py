@@ -58,8 +58,9 @@ def _content(path: Path, head: bytes) -> Any:
     limits = Limits(path.stat().st_size)
     if head.startswith(b"PK"):
         return read_zip(path, limits)
-    with path.open("rb") as file:
+    # A file would make room for as much as a pickle claims to have before it reads.
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if not head.startswith(STREAM_HEAD):
-            return read_pickle(file, limits)
-        with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data, memoryview(data) as view:
+            return read_pickle(data, limits)
+        with memoryview(data) as view:
             return read_stream(data, view, limits)

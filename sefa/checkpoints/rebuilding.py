@@ -5,19 +5,19 @@ Each is called with the limits and then with what the pickle has as arguments, w
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from sefa.checkpoints.arrays import StoredArray, StoredDtype, array_of, is_number, is_shape
-from sefa.checkpoints.limits import Limits
-from sefa.checkpoints.names import RUNNING, Name, refuse_to_run
 from sefa.checkpoints.objects import PersistedModule, TensorFlowNetwork
-from sefa.checkpoints.pickles import Table, dict_of, is_key
-from sefa.checkpoints.placeholders import Placeholder
 from sefa.errors import CheckpointError
+from sefa_runtime.pickles.arrays import StoredArray, is_shape
+from sefa_runtime.pickles.limits import Limits
+from sefa_runtime.pickles.machine import Table
+from sefa_runtime.pickles.names import Name
+from sefa_runtime.pickles.placeholders import Placeholder
+from sefa_runtime.pickles.tables import PLAIN_TABLE, make_dict, make_method, make_object
 
 # Names of torch's storages in pickles, and what they hold; of quantised numbers, the integers.
 STORAGES: dict[str, torch.dtype] = {
@@ -38,6 +38,7 @@ STORAGES: dict[str, torch.dtype] = {
     "QUInt8Storage": torch.uint8,
     "QInt32Storage": torch.int32,
 }
+TENSOR_COST = 20  # Steps of work: a tensor takes memory of its own.
 STORAGE_MODULES = ("torch", "torch.cuda", "torch.storage")
 
 
@@ -90,6 +91,7 @@ def _view(limits: Limits, storage: object, offset: object, size: object, stride:
     last = offset + sum((length - 1) * step for length, step in zip(size, stride, strict=True))
     if offset < 0 or (numel and last >= len(storage.numbers)):
         raise CheckpointError("damaged: a tensor that reaches beyond its storage")
+    limits.spend_work(TENSOR_COST)
     limits.spend_elements(numel)
     # as_strided counts from the beginning of what it is a view of.
     return torch.as_strided(storage.numbers, size, stride, storage.numbers.storage_offset() + (offset if numel else 0))
@@ -128,85 +130,16 @@ def _persisted(limits: Limits, meta: object, *rest: object) -> PersistedModule:
     return PersistedModule(class_name, state)
 
 
-def _dict(limits: Limits, pairs: object = (), *rest: object) -> dict[Any, Any]:
-    if isinstance(pairs, dict):
-        limits.spend_work(len(pairs))
-        return dict(pairs)
-    return dict_of([item for pair in _items(limits, pairs) for item in _items(limits, pair, 2)])
-
-
-def _default_dict(limits: Limits, factory: object = None, pairs: object = (), *rest: object) -> dict[Any, Any]:
-    return _dict(limits, pairs)
-
-
-def _list(limits: Limits, items: object = ()) -> list[Any]:
-    return list(_items(limits, items))
-
-
-def _tuple(limits: Limits, items: object = ()) -> tuple[Any, ...]:
-    return tuple(_items(limits, items))
-
-
-def _set(limits: Limits, items: object = ()) -> set[Any]:
-    return set(filter(is_key, _items(limits, items)))
-
-
-def _frozenset(limits: Limits, items: object = ()) -> frozenset[Any]:
-    return frozenset(_set(limits, items))
-
-
-def _items(limits: Limits, items: object, length: int | None = None) -> list[Any] | tuple[Any, ...]:
-    if not isinstance(items, list | tuple) or length not in (None, len(items)):
-        raise CheckpointError("damaged: a container without its items")
-    limits.spend_work(len(items))
-    return items
-
-
 def _new_object(limits: Limits, kind: object, *arguments: object) -> object:
-    if not isinstance(kind, Name):
-        raise CheckpointError("damaged: an object of no class")
-    made = TABLE.get((kind.module, kind.name))
-    return made(limits) if made in (_dict, _network) else Placeholder(str(kind))
-
-
-def _encode(limits: Limits, text: object, encoding: object = "latin1") -> bytes:
-    # How Python 3 writes bytes for Python 2.
-    if not isinstance(text, str):
-        raise CheckpointError("damaged: bytes that are no text")
-    limits.spend_work(1 + len(text) // 64)
-    return text.encode("latin1")
-
-
-def _bytes(limits: Limits, content: object = b"", *rest: object) -> bytes:
-    return content if isinstance(content, bytes) else _encode(limits, content)
+    if isinstance(kind, Name) and TABLE.get((kind.module, kind.name)) is _network:
+        return _network(limits)
+    if isinstance(kind, Name) and TABLE.get((kind.module, kind.name)) is make_dict:
+        return {}
+    return make_object(limits, kind)
 
 
 def _method(limits: Limits, owner: object, name: object, *rest: object) -> Placeholder:
-    # getattr is how Python pickles a method; with anything that a method does not need it is an attack.
-    is_owner = isinstance(owner, Placeholder | PersistedModule) or (
-        isinstance(owner, Name) and owner.module != "builtins"
-    )
-    if not is_owner or not isinstance(name, str) or name.startswith("_") or RUNNING.fullmatch(name):
-        refuse_to_run(Name("builtins", "getattr"))
-    return Placeholder(f"method {name}")
-
-
-def _dtype(limits: Limits, name: object, *rest: object) -> StoredDtype | Placeholder:
-    return StoredDtype(name) if is_number(name) else Placeholder("numpy.dtype")
-
-
-def _scalar(limits: Limits, dtype: object, data: object = b"") -> object:
-    return array_of(data, dtype, ())[()] if isinstance(dtype, StoredDtype) else Placeholder("numpy.generic")
-
-
-def _array(limits: Limits, *rest: object) -> StoredArray:
-    return StoredArray()  # A state follows.
-
-
-def _array_from_buffer(
-    limits: Limits, data: object, dtype: object, shape: object, order: object, *rest: object
-) -> StoredArray:
-    return StoredArray(array_of(data, dtype, shape, order == "F") if isinstance(dtype, StoredDtype) else None)
+    return make_method(limits, Placeholder(owner.class_name) if isinstance(owner, PersistedModule) else owner, name)
 
 
 def _network(limits: Limits, *rest: object) -> TensorFlowNetwork:
@@ -214,21 +147,12 @@ def _network(limits: Limits, *rest: object) -> TensorFlowNetwork:
 
 
 TABLE: Table = {
-    ("builtins", "set"): _set,
-    ("builtins", "frozenset"): _frozenset,
-    ("builtins", "list"): _list,
-    ("builtins", "tuple"): _tuple,
-    ("builtins", "dict"): _dict,
-    ("builtins", "bytes"): _bytes,
+    **PLAIN_TABLE,
     ("builtins", "getattr"): _method,
-    ("_codecs", "encode"): _encode,
     ("copyreg", "_reconstructor"): _new_object,
     ("copyreg", "__newobj__"): _new_object,
-    ("collections", "OrderedDict"): _dict,
-    ("collections", "defaultdict"): _default_dict,
-    ("dnnlib.util", "EasyDict"): _dict,
+    ("dnnlib.util", "EasyDict"): make_dict,
     ("torch_utils.persistence", "_reconstruct_persistent_obj"): _persisted,
-    ("torch", "Size"): _tuple,
     ("torch.nn.parameter", "Parameter"): _rebuild_parameter,
     ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
     ("torch._utils", "_rebuild_parameter_with_state"): _rebuild_parameter,
@@ -238,13 +162,6 @@ TABLE: Table = {
     ("torch._utils", "_rebuild_device_tensor_from_numpy"): _rebuild_from_array,
     ("torch._utils", "_rebuild_device_tensor_from_cpu_tensor"): _rebuild_parameter,
     ("torch._tensor", "_rebuild_from_type_v2"): _rebuild_from_type,
-    ("numpy", "dtype"): _dtype,
-    ("numpy.core.multiarray", "_reconstruct"): _array,
-    ("numpy.core.multiarray", "scalar"): _scalar,
-    ("numpy.core.numeric", "_frombuffer"): _array_from_buffer,
-    ("numpy._core.multiarray", "_reconstruct"): _array,
-    ("numpy._core.multiarray", "scalar"): _scalar,
-    ("numpy._core.numeric", "_frombuffer"): _array_from_buffer,
     ("tfutil", "Network"): _network,
     ("dnnlib.tflib.network", "Network"): _network,
 }

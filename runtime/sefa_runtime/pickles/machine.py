@@ -11,13 +11,17 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeGuard
 
-from sefa.checkpoints.limits import Limits
-from sefa.checkpoints.names import Name, look_up
-from sefa.checkpoints.placeholders import Placeholder, StandIn
-from sefa.errors import CheckpointError
+from sefa_runtime.errors import ContentError
+from sefa_runtime.pickles.limits import Limits
+from sefa_runtime.pickles.names import Name, look_up
+from sefa_runtime.pickles.placeholders import Placeholder, StandIn
 
 # Integers below have hashes of their own: a file cannot fill a dict with keys that all collide.
 MAX_INTEGER_KEY = 2**60
+# Longer text takes time to compare with equal text. No format has such keys.
+MAX_KEY_LENGTH = 8192
+# The opcodes' own arguments are no larger; of the one in digits it must be checked.
+MAX_MEMO_INDEX = 2**32
 # A longer string of bytes is not remembered but read once more, should the pickle refer back to it.
 MAX_REMEMBERED = 4096
 
@@ -68,17 +72,17 @@ class RestrictedUnpickler:
         """The pickle's object; the source is left behind the pickle's end.
 
         Raises:
-            CheckpointError: If it wants to run code, or takes too much.
+            ContentError: If it wants to run code, or takes too much.
             ValueError, LookupError, TypeError: If it is damaged.
         """
         with warnings.catch_warnings():
             # A damaged string may hold an escape sequence that Python does not know: it is kept as it stands.
             warnings.simplefilter("ignore", DeprecationWarning)
             for opcode, argument, _ in pickletools.genops(self._source):  # type: ignore[arg-type]
-                self._limits.spend_work(1)
+                self._limits.spend_work(COSTS.get(opcode.name, 1))
                 act = ACTIONS.get(opcode.name)
                 if act is None:
-                    raise CheckpointError(f"a pickle with the opcode {opcode.name}, which no checkpoint needs: refused")
+                    raise ContentError(f"a pickle with the opcode {opcode.name}, which no checkpoint needs: refused")
                 act(self, argument)
         return self.pop()
 
@@ -128,6 +132,8 @@ class RestrictedUnpickler:
             value = literal
         elif literal.length > MAX_REMEMBERED and _is_tuple_of_one(value) and value[0] is last:
             value = (literal,)
+        if not 0 <= index < MAX_MEMO_INDEX:
+            raise ContentError("damaged: it refers back too far")
         self._memo[index] = value
 
     def remember_next(self) -> None:
@@ -156,32 +162,32 @@ class RestrictedUnpickler:
         if isinstance(target, list):
             target.extend(items)
         elif not isinstance(target, StandIn):
-            raise CheckpointError("damaged: items of something that is no list")
+            raise ContentError("damaged: items of something that is no list")
 
     def set_items(self, items: list[Any]) -> None:
         target = self._stack[-1]
         if isinstance(target, dict):
             target.update(dict_of(items))
         elif not isinstance(target, StandIn):
-            raise CheckpointError("damaged: keys of something that is no dict")
+            raise ContentError("damaged: keys of something that is no dict")
 
     def add(self, items: list[Any]) -> None:
         target = self._stack[-1]
         if isinstance(target, set):
             target.update(filter(is_key, items))
         elif not isinstance(target, StandIn):
-            raise CheckpointError("damaged: items of something that is no set")
+            raise ContentError("damaged: items of something that is no set")
 
     # Objects.
 
     def push_name(self, module: object, name: object) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
-            raise CheckpointError("damaged: a name that is no text")
+            raise ContentError("damaged: a name that is no text")
         self.push(look_up(module, name))
 
     def call(self, callee: object, arguments: object) -> None:
         if not isinstance(arguments, tuple):
-            raise CheckpointError("damaged: a call without its arguments")
+            raise ContentError("damaged: a call without its arguments")
         if not isinstance(callee, Name):
             self.push(Placeholder("what another object made"))
         elif (callee.module, callee.name) in self._table:
@@ -195,7 +201,7 @@ class RestrictedUnpickler:
 
     def persistent(self, reference: object) -> None:
         if self._load_storage is None:
-            raise CheckpointError("damaged: a reference to something outside the file")
+            raise ContentError("damaged: a reference to something outside the file")
         self.push(self._load_storage(reference))
 
 
@@ -204,10 +210,12 @@ def _is_tuple_of_one(value: object) -> TypeGuard[tuple[Any]]:
 
 
 def is_key(value: object) -> bool:
-    """Whether this may be a dict's key: text or a number, which take no time to hash and to compare."""
+    """Whether this may be a dict's key: short text or a number, which take no time to hash and to compare."""
     if isinstance(value, int):
         return abs(value) < MAX_INTEGER_KEY
-    return value is None or isinstance(value, str | bytes | float)
+    if isinstance(value, str | bytes):
+        return len(value) <= MAX_KEY_LENGTH
+    return value is None or isinstance(value, float)
 
 
 def dict_of(items: list[Any]) -> dict[Any, Any]:
@@ -277,4 +285,14 @@ ACTIONS: Mapping[str, Action] = {
     "OBJ": _object,
     "BUILD": lambda machine, _: machine.build(machine.pop()),
     "BINPERSID": lambda machine, _: machine.persistent(machine.pop()),
+}
+
+# What these take, in steps of the others: what they make is larger, and objects are made by functions.
+CONTAINER_COST, CALL_COST = 4, 10
+COSTS: Mapping[str, int] = {
+    **dict.fromkeys(
+        ("MARK", "EMPTY_LIST", "EMPTY_DICT", "EMPTY_SET", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"), CONTAINER_COST
+    ),
+    **dict.fromkeys(("LIST", "DICT", "FROZENSET", "GLOBAL", "STACK_GLOBAL"), CONTAINER_COST),
+    **dict.fromkeys(("REDUCE", "NEWOBJ", "NEWOBJ_EX", "INST", "OBJ", "BUILD", "BINPERSID"), CALL_COST),
 }

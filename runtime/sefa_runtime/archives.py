@@ -1,0 +1,61 @@
+"""Opening zip archives that may be made to fill the memory: of torch, of numpy, of exported models."""
+
+import io
+import zipfile
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+# Of the directory at an archive's end: an entry takes 46 bytes and its name. Checkpoints have some thousand members.
+MAX_DIRECTORY = 4 * 2**20
+# What zipfile raises for archives that are damaged, encrypted, or of a method that it does not know.
+DAMAGED_ARCHIVE = (
+    zipfile.BadZipFile,
+    zlib.error,
+    NotImplementedError,
+    RuntimeError,
+    EOFError,
+    OverflowError,
+    ValueError,
+)
+
+
+@contextmanager
+def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
+    """Open an archive whose directory is not larger than an honest one's.
+
+    Raises:
+        zipfile.BadZipFile: If it is larger, or this is no zip archive.
+        DAMAGED_ARCHIVE: Any of these, if it is damaged.
+        OSError: If the file cannot be read.
+    """
+    with path.open("rb") as raw, _Reader(raw) as file, zipfile.ZipFile(file) as archive:
+        file.is_opening = False
+        yield archive
+
+
+def read_member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
+    """Read a member of at most `most` bytes, whatever the archive says of its size.
+
+    Raises:
+        zipfile.BadZipFile: If it is larger.
+        KeyError: If there is none of this name.
+        DAMAGED_ARCHIVE: Any of these, if it is damaged or encrypted.
+    """
+    with archive.open(name) as member:
+        content = member.read(most + 1)
+    if len(content) > most:
+        raise zipfile.BadZipFile(f"{name} is larger than {most} bytes")
+    return content
+
+
+class _Reader(io.BufferedReader):
+    """Refuses to read a long directory: `zipfile` reads it at once, whatever count of entries the archive gives."""
+
+    is_opening = True
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        if self.is_opening and size is not None and size > MAX_DIRECTORY:
+            raise zipfile.BadZipFile("its directory is longer than any honest archive's")
+        return super().read(size)

@@ -1,0 +1,54 @@
+"""How much a file may ask for: a small one can otherwise be made to fill the memory or to take for ever."""
+
+from sefa_runtime.errors import ContentError
+
+# One for each opcode of a pickle, more for what takes longer; a checkpoint with optimizers and logs has some hundred
+# thousand.
+MAX_WORK = 4_000_000
+# Tensors may share storages, and a few small ones be expanded.
+SHARING = 2
+EXPANDED_ELEMENTS = 2**20
+
+
+class Limits:
+    """What is left of what reading one file may take, shared by the pickles inside its pickles.
+
+    Args:
+        size: Of the file in bytes.
+        work: Steps that reading it may take.
+    """
+
+    def __init__(self, size: int, work: int = MAX_WORK) -> None:
+        self._work = work
+        self._bytes = size
+        self._elements = SHARING * size + EXPANDED_ELEMENTS
+
+    def spend_work(self, steps: int) -> None:
+        """Count opcodes, or items copied.
+
+        Raises:
+            ContentError: If there were too many.
+        """
+        self._work -= steps
+        if self._work < 0:
+            raise ContentError("damaged, or made to take for ever to read")
+
+    def spend_bytes(self, count: int) -> None:
+        """Count what storages take: each of a file's bytes is in one of them at most.
+
+        Raises:
+            ContentError: If there are more than the file has.
+        """
+        if not 0 <= count <= self._bytes:
+            raise ContentError("truncated, or damaged: its tensors have more bytes than the file")
+        self._bytes -= count
+
+    def spend_elements(self, count: int) -> None:
+        """Count the elements of tensors and arrays, which a stride of 0 or one string of bytes can make any number.
+
+        Raises:
+            ContentError: If there are far more than the file has bytes.
+        """
+        if not 0 <= count <= self._elements:
+            raise ContentError("damaged: its tensors have more elements than the file has bytes")
+        self._elements -= count

@@ -1,0 +1,67 @@
+"""The names that pickles mention: data here, and refused where they are there to run code."""
+
+import re
+from dataclasses import dataclass
+from typing import NoReturn
+
+from sefa_runtime.errors import ContentError
+
+MAX_LENGTH = 250  # characters of a module or of a name in it
+# Python 3 writes Python 2's names into old protocols.
+MODERN_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
+# Packages that no checkpoint needs and that attacks use.
+RUNNING_PACKAGES = (
+    r"os|posix|nt|subprocess|_posixsubprocess|commands|popen2|sys|builtins|__builtins__|importlib|_frozen_importlib|imp"
+    r"|runpy|zipimport|pkgutil|shutil|socket|_socket|ctypes|_ctypes|pty|code|codeop|pickle|_pickle|cPickle|marshal|dill"
+    r"|cloudpickle|shelve|webbrowser|pdb|bdb|pydoc|timeit|cProfile|profile|trace|doctest|multiprocessing|asyncio|smtplib"
+    r"|ftplib|telnetlib|requests|httpx|aiohttp|pip|ensurepip|venv|idlelib|lib2to3|linecache|tempfile"
+)
+# And parts of packages that checkpoints do need.
+RUNNING_PARTS = (
+    r"_?io\.(open|FileIO)|codecs\.open|operator\.(attrgetter|methodcaller)|types\.(Code|Function|Lambda)Type"
+    r"|urllib\.request|http\.client|logging\.config|numpy\.(f2py|distutils|testing|load|fromfile|memmap|lib)"
+    r"|torch\.(hub|load|serialization\.load|jit|package|ops|_ops|_inductor)"
+    r"|torch\.utils\.(cpp_extension|model_zoo|collect_env)"
+)
+RUNNING = re.compile(rf"({RUNNING_PACKAGES}|{RUNNING_PARTS})(\..*)?", re.DOTALL)
+# A dotted name, such as "serialization.os.system" of torch, would walk through what a module imported.
+WALKS = re.compile(rf"(.*\.)?({RUNNING_PACKAGES})\..*", re.DOTALL)
+# Of the builtins, those that plain data is made of; getattr is how Python pickles a bound method.
+HARMLESS = re.compile(
+    r"builtins\.(set|frozenset|list|dict|tuple|int|long|float|complex|bool|str|unicode|bytes|bytearray|object|slice"
+    r"|range|xrange|getattr|Ellipsis|NotImplemented)"
+)
+
+
+@dataclass(frozen=True)
+class Name:
+    """A function or class that a pickle names, as the pickle has it; nothing is ever imported for it."""
+
+    module: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.module}.{self.name}"
+
+
+def look_up(module: str, name: str) -> Name:
+    """The name, if a checkpoint may have it.
+
+    Raises:
+        ContentError: If it is there to run code, or as long as no name is.
+    """
+    if len(module) > MAX_LENGTH or len(name) > MAX_LENGTH:
+        raise ContentError("damaged: the name of a class is too long")
+    found = Name(MODERN_MODULES.get(module, module), name)
+    if (RUNNING.fullmatch(str(found)) or WALKS.fullmatch(name)) and not HARMLESS.fullmatch(str(found)):
+        refuse_to_run(found)
+    return found
+
+
+def refuse_to_run(name: Name) -> NoReturn:
+    """Say that the file is an attack.
+
+    Raises:
+        ContentError: Always.
+    """
+    raise ContentError(f"a pickle that wants to run {str(name)[:80]}: refused, nothing in it was run")

@@ -1,0 +1,124 @@
+"""What stands for the names that pickles call: functions of our own, by exact module and name.
+
+Each is called with the limits and then with what the pickle has as arguments, which may be anything.
+"""
+
+from typing import Any
+
+from sefa_runtime.errors import ContentError
+from sefa_runtime.pickles.arrays import StoredArray, StoredDtype, array_of, is_number
+from sefa_runtime.pickles.limits import Limits
+from sefa_runtime.pickles.machine import Table, dict_of, is_key
+from sefa_runtime.pickles.names import RUNNING, Name, refuse_to_run
+from sefa_runtime.pickles.placeholders import Placeholder
+
+
+def make_dict(limits: Limits, pairs: object = (), *rest: object) -> dict[Any, Any]:
+    """Return what `dict` and its kin make of a dict, or of pairs."""
+    if isinstance(pairs, dict):
+        limits.spend_work(len(pairs))
+        return dict(pairs)
+    return dict_of([item for pair in _items(limits, pairs) for item in _items(limits, pair, 2)])
+
+
+def make_tuple(limits: Limits, items: object = ()) -> tuple[Any, ...]:
+    """Return what `tuple` makes."""
+    return tuple(_items(limits, items))
+
+
+def make_object(limits: Limits, kind: object, *arguments: object) -> object:
+    """Return an object of a class without its state: how Python pickles those that have no function for it."""
+    if not isinstance(kind, Name):
+        raise ContentError("damaged: an object of no class")
+    return {} if PLAIN_TABLE.get((kind.module, kind.name)) is make_dict else Placeholder(str(kind))
+
+
+def make_method(limits: Limits, owner: object, name: object, *rest: object) -> Placeholder:
+    """Return what stands for a method: getattr is how Python pickles one.
+
+    Raises:
+        ContentError: If it is asked for anything that a method does not need: then it is an attack.
+    """
+    is_owner = isinstance(owner, Placeholder) or (isinstance(owner, Name) and owner.module != "builtins")
+    if not is_owner or not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
+        refuse_to_run(Name("builtins", "getattr"))
+    if RUNNING.fullmatch(name):
+        refuse_to_run(Name("builtins", "getattr"))
+    return Placeholder("a method")
+
+
+def _default_dict(limits: Limits, factory: object = None, pairs: object = (), *rest: object) -> dict[Any, Any]:
+    return make_dict(limits, pairs)
+
+
+def _list(limits: Limits, items: object = ()) -> list[Any]:
+    return list(_items(limits, items))
+
+
+def _set(limits: Limits, items: object = ()) -> set[Any]:
+    return set(filter(is_key, _items(limits, items)))
+
+
+def _frozenset(limits: Limits, items: object = ()) -> frozenset[Any]:
+    return frozenset(_set(limits, items))
+
+
+def _items(limits: Limits, items: object, length: int | None = None) -> list[Any] | tuple[Any, ...]:
+    if not isinstance(items, list | tuple) or length not in (None, len(items)):
+        raise ContentError("damaged: a container without its items")
+    limits.spend_work(len(items))
+    return items
+
+
+def _encode(limits: Limits, text: object, encoding: object = "latin1") -> bytes:
+    # How Python 3 writes bytes for Python 2.
+    if not isinstance(text, str):
+        raise ContentError("damaged: bytes that are no text")
+    limits.spend_elements(len(text))
+    return text.encode("latin1")
+
+
+def _bytes(limits: Limits, content: object = b"", *rest: object) -> bytes:
+    return content if isinstance(content, bytes) else _encode(limits, content)
+
+
+def _dtype(limits: Limits, name: object, *rest: object) -> StoredDtype | Placeholder:
+    return StoredDtype(name) if is_number(name) else Placeholder("numpy.dtype")
+
+
+def _scalar(limits: Limits, dtype: object, data: object = b"") -> object:
+    return array_of(limits, data, dtype, ())[()] if isinstance(dtype, StoredDtype) else Placeholder("numpy.generic")
+
+
+def _array(limits: Limits, *rest: object) -> StoredArray:
+    return StoredArray(limits=limits)  # A state follows.
+
+
+def _array_from_buffer(
+    limits: Limits, data: object, dtype: object, shape: object, order: object, *rest: object
+) -> StoredArray:
+    return StoredArray(array_of(limits, data, dtype, shape, order == "F") if isinstance(dtype, StoredDtype) else None)
+
+
+PLAIN_TABLE: Table = {
+    ("builtins", "set"): _set,
+    ("builtins", "frozenset"): _frozenset,
+    ("builtins", "list"): _list,
+    ("builtins", "tuple"): make_tuple,
+    ("builtins", "dict"): make_dict,
+    ("builtins", "bytes"): _bytes,
+    ("builtins", "getattr"): make_method,
+    ("_codecs", "encode"): _encode,
+    ("copyreg", "_reconstructor"): make_object,
+    ("copyreg", "__newobj__"): make_object,
+    ("collections", "OrderedDict"): make_dict,
+    ("collections", "defaultdict"): _default_dict,
+    ("torch", "Size"): make_tuple,
+    ("numpy", "dtype"): _dtype,
+    ("numpy.core.multiarray", "_reconstruct"): _array,
+    ("numpy.core.multiarray", "scalar"): _scalar,
+    ("numpy.core.numeric", "_frombuffer"): _array_from_buffer,
+    ("numpy._core.multiarray", "_reconstruct"): _array,
+    ("numpy._core.multiarray", "scalar"): _scalar,
+    ("numpy._core.numeric", "_frombuffer"): _array_from_buffer,
+}
