@@ -1,5 +1,6 @@
 """Does an archive give PyTorch's images in a process that imports only torch?"""
 
+import io
 import subprocess
 import sys
 import tempfile
@@ -18,7 +19,9 @@ def verify_alone(graph: EditGraph, cases: list[Case], path: Path, kind: str) -> 
     """Run the archive and compare; arguments, result and errors as `verify`, `kind` as `torch_runner`."""
     with tempfile.TemporaryDirectory() as folder:
         inputs, outputs = Path(folder, "inputs.pt"), Path(folder, "outputs.pt")
-        torch.save([case.tensors for case in cases], inputs)
+        buffer = io.BytesIO()  # torch's own writer gives no reason where the disk is full.
+        torch.save([case.tensors for case in cases], buffer)
+        inputs.write_bytes(buffer.getvalue())
         command = [sys.executable, torch_runner.__file__, kind, str(path), str(inputs), str(outputs)]
         result = subprocess.run(command, capture_output=True, text=True, check=False)
         if result.returncode != 0:

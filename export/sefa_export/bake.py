@@ -140,7 +140,8 @@ class StyleEditGraph(EditGraph):
         return self._finish(self.draw(w, direction, alpha))
 
     def draw(self, w: Tensor, direction: Tensor, alpha: Tensor) -> Tensor:  # type: ignore[override]
-        return self._edit(w[:, None], direction, alpha)
+        codes = w[:, None].repeat(1, self.generator.num_layers, 1)  # [batch, L, D]
+        return self._edit(codes, direction, alpha)
 
 
 class CodesEditGraph(EditGraph):

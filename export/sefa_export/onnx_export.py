@@ -2,10 +2,10 @@
 
 import copy
 import hashlib
-import logging
+import itertools
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,7 @@ import onnx
 import onnxruntime
 import torch
 from numpy.typing import NDArray
-from onnx import ModelProto
-from torch.onnx import OnnxExporterError
+from onnx import GraphProto, ModelProto
 
 from sefa.bank import DirectionBank
 from sefa.errors import ArgumentError
@@ -23,12 +22,13 @@ from sefa.generators import Generator
 from sefa.generators.custom import CustomGenerator
 from sefa_export.bake import EditGraph, bake
 from sefa_export.describe import describe
-from sefa_export.errors import ExportError, VerificationError
+from sefa_export.determinism import check_model, check_program, graphs
+from sefa_export.errors import ExporterError, ExportError, VerificationError
 from sefa_export.external_data import check_file_name, weights_beside
 from sefa_export.parity import Case, make_cases, make_half_cases, verify, verify_half
 from sefa_export.pinned import Pinned
 from sefa_export.precision import PRECISIONS, find_overflow, to_float16
-from sefa_export.tracing import holds_torchscript, one_line, silenced, trace_to_onnx
+from sefa_export.tracing import exporting, holds_torchscript, one_line, trace_to_onnx
 from sefa_runtime.files import check_output, replacing
 from sefa_runtime.model_info import CHECKSUM_KEY, METADATA_KEY, Parity, Payload
 
@@ -96,8 +96,11 @@ def export_onnx(
         raise ExportError(f"{size / 2**30:.1f} GiB of weights do not fit into one ONNX file, which ends at 2 GiB")
     full = _to_onnx(graph, pinned)
     model = to_float16(full) if precision == "fp16" else full
+    check_model(model)
     _strip(model)
-    onnx.checker.check_model(model)
+    model.ir_version = _lowest_ir_version(model)
+    with exporting(graph, "onnx.checker"):
+        onnx.checker.check_model(model)
     with ExitStack() as stack:
         weights = stack.enter_context(weights_beside(model, graph, weights_file)) if weights_file else None
         payload = model.SerializeToString()
@@ -112,23 +115,23 @@ def export_onnx(
 
 
 def _to_onnx(graph: EditGraph, pinned: Pinned) -> ModelProto:
-    if not isinstance(graph.generator, CustomGenerator):
-        return _export(graph, pinned)
     if holds_torchscript(graph):
         return trace_to_onnx(graph, pinned, OPSET)
+    if not isinstance(graph.generator, CustomGenerator):
+        return _export(graph, pinned)
     try:
-        with silenced():
-            return _export(graph, pinned)
-    except OnnxExporterError as error:
+        return _export(graph, pinned)
+    except ExporterError as error:
         # Python that depends on values, for one: a trace may still hold for every input.
         try:
             return trace_to_onnx(graph, pinned, OPSET)
-        except ExportError as second:
+        except ExporterError as second:
             raise ExportError(f"{second}; nor does torch.export: {one_line(error.__cause__ or error)}") from error
 
 
 def _export(graph: EditGraph, pinned: Pinned) -> ModelProto:
-    with _hushed():
+    with exporting(graph, "torch.onnx.export"), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="# The axis name")  # Inputs share theirs, by intention.
         program = torch.onnx.export(
             graph,
             pinned.example_inputs(graph),
@@ -139,45 +142,36 @@ def _export(graph: EditGraph, pinned: Pinned) -> ModelProto:
             dynamic_shapes=pinned.dynamic_shapes(graph),
             verbose=False,
         )
-    if program is None:
-        raise ExportError("torch.onnx.export gave no program")
+    assert program is not None
+    if program.exported_program is not None:
+        check_program(program.exported_program)
     return program.model_proto
-
-
-@contextmanager
-def _hushed() -> Iterator[None]:
-    """Keep what torch.onnx says to its own developers out of the terminal."""
-    log = logging.getLogger("torch.onnx._internal.exporter._registration")
-    level = log.level
-    log.setLevel(logging.ERROR)  # It notes, once per operator, that torchvision is not installed.
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=FutureWarning)
-            warnings.filterwarnings("ignore", category=DeprecationWarning)
-            warnings.filterwarnings("ignore", message="# The axis name")  # Inputs share theirs, by intention.
-            yield
-    finally:
-        log.setLevel(level)
 
 
 def _strip(model: ModelProto) -> None:
     """Remove the exporter's notes to itself: stack traces, paths and module names of the machine it ran on."""
     del model.metadata_props[:]
-    graph = model.graph
-    del graph.metadata_props[:]
-    graph.doc_string = ""
-    for item in (*graph.node, *graph.input, *graph.output, *graph.value_info, *graph.initializer):
-        del item.metadata_props[:]
-        item.doc_string = ""
+    for graph in graphs(model):
+        values = (graph.input, graph.output, graph.initializer) if isinstance(graph, GraphProto) else ()
+        for item in (graph, *graph.node, *graph.value_info, *itertools.chain(*values)):
+            del item.metadata_props[:]
+            item.doc_string = ""
+
+
+def _lowest_ir_version(model: ModelProto) -> int:
+    """The oldest format that holds the content, which the most engines read; exporters stamp their newest."""
+    if model.functions:  # Some of what these may have is newer than any operator.
+        return model.ir_version
+    return onnx.helper.find_min_ir_version_for(list(model.opset_import))
 
 
 def _verify(graph: EditGraph, pinned: Pinned, path: Path) -> Parity:
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = _session(graph, path)
     return verify(graph, _runner(session), make_cases(graph, pinned), _signature_mismatches(graph, pinned, session))
 
 
 def _verify_half(graph: EditGraph, pinned: Pinned, full: ModelProto, path: Path) -> Parity:
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    session = _session(graph, path)
     mismatches = _signature_mismatches(graph, pinned, session)
     try:
         return verify_half(graph, _runner(session), make_half_cases(graph, pinned), mismatches)
@@ -188,6 +182,11 @@ def _verify_half(graph: EditGraph, pinned: Pinned, full: ModelProto, path: Path)
         raise VerificationError(
             f"{error}; {overflow.layer} overflows float16: it reaches {overflow.largest:.3g}"
         ) from error
+
+
+def _session(graph: EditGraph, path: Path) -> Any:
+    with exporting(graph, "onnxruntime"):
+        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
 def _runner(session: Any) -> Callable[[Case], NDArray[Any]]:

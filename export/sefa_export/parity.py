@@ -92,7 +92,11 @@ def verify_half(
     for index, case in enumerate(cases):
         with torch.no_grad():
             expected = graph(**case.tensors).numpy()
-        actual = exported(case)
+        try:
+            actual = exported(case)
+        except Exception as error:  # As in `verify`.
+            mismatches.append(f"run {index}: does not run ({' '.join(str(error).split())[:300]})")
+            break
         if actual.dtype != expected.dtype or actual.shape != expected.shape:
             mismatches.append(f"image is {actual.dtype} {list(actual.shape)}, expected {expected.dtype}")
             break

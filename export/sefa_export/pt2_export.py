@@ -1,11 +1,8 @@
 """Export to torch.export's archive, .pt2, the successor of TorchScript."""
 
 import copy
-import logging
-import warnings
+import io
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -13,14 +10,14 @@ from torch.export import ExportedProgram
 
 from sefa.bank import DirectionBank
 from sefa.generators import Generator
-from sefa.generators.custom import CustomGenerator
 from sefa_export.alone import verify_alone
 from sefa_export.bake import EditGraph, bake
 from sefa_export.describe import describe
+from sefa_export.determinism import check_program
 from sefa_export.errors import ExportError
 from sefa_export.parity import make_cases
 from sefa_export.pinned import Pinned
-from sefa_export.tracing import holds_torchscript, one_line, silenced
+from sefa_export.tracing import exporting, holds_torchscript
 from sefa_runtime.files import check_output, replacing
 from sefa_runtime.model_info import EXTRA_FILE
 
@@ -68,58 +65,36 @@ def export_pt2(
     check_output(path)
     pinned = Pinned(batch, edits)
     graph = copy.deepcopy(bake(generator, bank, output, latent=latent, truncation=truncation)).cpu()
-    # Both writers want this suffix; they name the archive's root after the file.
-    with replacing(path, suffix=".pt2") as archive, _hushed():
-        program = _trace(graph, pinned)
-        if compiled:
-            _compile(program, archive)
-        else:
-            torch.export.save(program, archive)
+    with replacing(path, suffix=".pt2") as archive:  # AOTInductor loads no other.
+        archive.write_bytes(_archive(graph, _trace(graph, pinned), compiled))
         parity = verify_alone(graph, make_cases(graph, pinned), archive, "compiled" if compiled else "pt2")
         _add_description(archive, describe(graph, bank, pinned, parity).to_json())
     return path
 
 
 def _trace(graph: EditGraph, pinned: Pinned) -> ExportedProgram:
-    arguments = dict(zip(graph.input_names, pinned.example_inputs(graph), strict=True))
-    if not isinstance(graph.generator, CustomGenerator):
-        with torch.no_grad():
-            return torch.export.export(graph, (), arguments, dynamic_shapes=pinned.dynamic_shapes(graph))
     if holds_torchscript(graph):
         raise ExportError("torch.export does not take TorchScript: export it to onnx or torchscript instead")
-    try:
-        with torch.no_grad(), silenced():
-            return torch.export.export(graph, (), arguments, dynamic_shapes=pinned.dynamic_shapes(graph))
-    except Exception as error:  # Whatever a class of the user's raises.
-        raise ExportError(
-            f"torch.export does not take this generator: {one_line(error)}; onnx and torchscript may"
-        ) from error
+    arguments = dict(zip(graph.input_names, pinned.example_inputs(graph), strict=True))
+    with torch.no_grad(), exporting(graph, "torch.export", "onnx and torchscript may"):
+        program = torch.export.export(graph, (), arguments, dynamic_shapes=pinned.dynamic_shapes(graph))
+    check_program(program)
+    return program
 
 
-def _compile(program: ExportedProgram, archive: Path) -> None:
-    try:
-        torch._inductor.aoti_compile_and_package(program, package_path=str(archive))
-    except Exception as error:  # The compiler's errors have no common base.
-        reason = " ".join(str(error).split())[:300]
-        raise ExportError(f"AOTInductor cannot compile it here: {type(error).__name__}: {reason}") from error
+def _archive(graph: EditGraph, program: ExportedProgram, compiled: bool) -> bytes:
+    # In memory, as torch's own writer ends the process where the disk is full.
+    buffer = io.BytesIO()
+    if compiled:
+        with exporting(graph, "AOTInductor", "a .pt2 that is not compiled runs on any machine"):
+            torch._inductor.aoti_compile_and_package(program, package_path=buffer)
+    else:
+        with exporting(graph, "torch.export.save"):
+            torch.export.save(program, buffer)
+    return buffer.getvalue()
 
 
 def _add_description(archive: Path, document: str) -> None:
     with zipfile.ZipFile(archive, "a") as file:
         root = file.namelist()[0].split("/")[0]
         file.writestr(f"{root}/extra/{EXTRA_FILE}", document)
-
-
-@contextmanager
-def _hushed() -> Iterator[None]:
-    """Keep torch's notes to its own developers out of the terminal."""
-    log = logging.getLogger("torch")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", category=FutureWarning)
-            warnings.filterwarnings("ignore", category=DeprecationWarning)
-            yield
-    finally:
-        log.setLevel(level)

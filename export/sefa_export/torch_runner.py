@@ -5,9 +5,11 @@
 INPUTS holds a list of dicts of tensors by argument name, OUTPUTS will hold the list of results.
 """
 
+import io
 import sys
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,7 +31,9 @@ def main(kind: str, archive: str, inputs: str, outputs: str) -> None:
         model = load(kind, archive)
         with torch.no_grad():
             images = [model(**arguments) for arguments in torch.load(inputs, weights_only=True)]
-    torch.save(images, outputs)
+    buffer = io.BytesIO()  # torch's own writer gives no reason where the disk is full.
+    torch.save(images, buffer)
+    Path(outputs).write_bytes(buffer.getvalue())
 
 
 if __name__ == "__main__":

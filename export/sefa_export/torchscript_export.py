@@ -8,11 +8,11 @@ import torch
 from sefa.bank import DirectionBank
 from sefa.generators import Generator
 from sefa_export.alone import verify_alone
-from sefa_export.bake import bake
+from sefa_export.bake import EditGraph, bake
 from sefa_export.describe import describe
 from sefa_export.parity import make_cases
 from sefa_export.pinned import DYNAMIC
-from sefa_export.tracing import trace
+from sefa_export.tracing import exporting, trace
 from sefa_runtime.files import check_output, replacing
 from sefa_runtime.model_info import EXTRA_FILE
 
@@ -27,7 +27,6 @@ def export_torchscript(
     truncation: float | None = 1.0,
 ) -> Path:
     """Bake generator and directions into a TorchScript archive with `forward(z, direction, alpha)`.
-
 
     The same contract as `export_onnx`, checked the same way, in a process of its own that imports only torch. The
     description is the archive's extra file `sefa.json`.
@@ -47,6 +46,7 @@ def export_torchscript(
         BankError: If the bank was made for another generator.
         ArgumentError: If an option is unknown or not for this generator, or the generator is not in float32.
         VerificationError: If the archive differs from PyTorch.
+        ExportError: If it cannot be exported.
         OSError: If the file cannot be written.
     """
     path = Path(path)
@@ -54,14 +54,14 @@ def export_torchscript(
     graph = copy.deepcopy(bake(generator, bank, output, latent=latent, truncation=truncation)).cpu()
     traced = trace(graph, DYNAMIC)
     with replacing(path) as partial:
-        _save(traced, partial, {})
+        partial.write_bytes(_archive(graph, traced, {}))
         parity = verify_alone(graph, make_cases(graph), partial, "torchscript")
         info = describe(graph, bank, DYNAMIC, parity)
-        _save(traced, partial, {EXTRA_FILE: info.to_json()})
+        partial.write_bytes(_archive(graph, traced, {EXTRA_FILE: info.to_json()}))
     return path
 
 
-def _save(traced: torch.jit.ScriptModule, path: Path, extra_files: dict[str, str]) -> None:
-    # torch reports a full disk as a RuntimeError without its reason; Python's own file tells.
-    with path.open("wb") as file:
-        file.write(traced.save_to_buffer(_extra_files=extra_files))
+def _archive(graph: EditGraph, traced: torch.jit.ScriptModule, extra_files: dict[str, str]) -> bytes:
+    # In memory: where the disk is full, torch's own writer gives no reason, or ends the process.
+    with exporting(graph, "torch.jit.save"):
+        return bytes(traced.save_to_buffer(_extra_files=extra_files))

@@ -11,9 +11,11 @@ import torch
 from onnx import ModelProto, NodeProto, TensorProto
 from torch import nn
 from torch.jit._trace import TracerWarning
+from torch.onnx import OnnxExporterError
 
 from sefa_export.bake import EditGraph
-from sefa_export.errors import ExportError
+from sefa_export.determinism import check_trace
+from sefa_export.errors import ExporterError
 from sefa_export.pinned import Pinned
 
 
@@ -26,20 +28,14 @@ def trace(graph: EditGraph, pinned: Pinned) -> torch.jit.ScriptModule:
     """The operators of one run, as a TorchScript module.
 
     Raises:
-        ExportError: If the generator cannot be traced.
+        ExportError: If the generator cannot be traced, or draws at random.
     """
-    with warnings.catch_warnings():
-        # torch advises torch.export instead; libtorch hosts load TorchScript.
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
+    with exporting(graph, "torch.jit.trace"), warnings.catch_warnings():
         # Whether the trace holds for other inputs is checked by running it, on more than one.
         warnings.filterwarnings("ignore", category=TracerWarning)
-        try:
-            traced = torch.jit.trace(graph, pinned.example_inputs(graph), check_trace=False)  # type: ignore[no-untyped-call]
-        except Exception as error:  # Whatever a class of the user's raises.
-            raise ExportError(
-                f"{graph.generator.family}: torch.jit.trace does not take it: {one_line(error)}"
-            ) from error
+        traced = torch.jit.trace(graph, pinned.example_inputs(graph), check_trace=False)  # type: ignore[no-untyped-call]
     assert isinstance(traced, torch.jit.ScriptModule)
+    check_trace(traced)
     return traced
 
 
@@ -57,27 +53,19 @@ def trace_to_onnx(graph: EditGraph, pinned: Pinned, opset: int) -> ModelProto:
         for name, shape in shapes.items()
     }
     buffer = io.BytesIO()
-    log = logging.getLogger("torch.onnx")
-    level = log.level
-    log.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # Notes on what the exporter folds, and that it is no longer developed.
-            # Freezing computes what depends on weights alone, such as a spectral norm.
-            torch.onnx.export(
-                torch.jit.freeze(traced.eval()),
-                pinned.example_inputs(graph),
-                buffer,  # type: ignore[arg-type]
-                dynamo=False,
-                opset_version=opset,
-                input_names=list(graph.input_names),
-                output_names=["image"],
-                dynamic_axes={**axes, "image": {0: batch}} if isinstance(batch, str) else axes,
-            )
-    except RuntimeError as error:
-        raise ExportError(f"{graph.generator.family}: ONNX does not take it: {one_line(error)}") from error
-    finally:
-        log.setLevel(level)
+    with exporting(graph, "ONNX"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Notes on what the exporter folds, and that it is no longer developed.
+        # Freezing computes what depends on weights alone, such as a spectral norm.
+        torch.onnx.export(
+            torch.jit.freeze(traced.eval()),
+            pinned.example_inputs(graph),
+            buffer,  # type: ignore[arg-type]
+            dynamo=False,
+            opset_version=opset,
+            input_names=list(graph.input_names),
+            output_names=["image"],
+            dynamic_axes={**axes, "image": {0: batch}} if isinstance(batch, str) else axes,
+        )
     model = onnx.load_from_string(buffer.getvalue())
     _lift_constants(model)
     _declare_image(model, graph, batch)
@@ -85,8 +73,31 @@ def trace_to_onnx(graph: EditGraph, pinned: Pinned, opset: int) -> ModelProto:
 
 
 @contextmanager
+def exporting(graph: EditGraph, exporter: str, way_on: str = "") -> Iterator[None]:
+    """Stand around the call of an exporter, and of nothing else: quiet, and whatever it raises becomes one line.
+
+    Args:
+        graph: What is exported.
+        exporter: Its name.
+        way_on: What the user may do instead.
+
+    Raises:
+        ExporterError: If the exporter fails.
+    """
+    try:
+        with silenced(), warnings.catch_warnings():
+            # torch advises torch.export instead of TorchScript; what it tells its own developers is of no use here.
+            warnings.filterwarnings("ignore", category=DeprecationWarning)
+            warnings.filterwarnings("ignore", category=FutureWarning)
+            yield
+    except Exception as error:  # Their errors have no common base, and a class of the user's may raise anything.
+        reason = f"{graph.generator.family}: {exporter} does not take it: {one_line(error)}"
+        raise ExporterError(reason + (f"; {way_on}" if way_on else "")) from error
+
+
+@contextmanager
 def silenced() -> Iterator[None]:
-    """Keep torch.export from printing whole programs when it gives up on a user's module."""
+    """Keep exporters from printing whole programs when they give up, and notes to their own developers."""
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -98,6 +109,8 @@ def silenced() -> Iterator[None]:
 
 def one_line(error: BaseException) -> str:
     """An error of torch's or of a user's class: its kind, and the first line that tells something."""
+    if isinstance(error, OnnxExporterError) and error.__cause__ is not None:
+        error = error.__cause__  # It tells which step failed, and how to report that.
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:300] if lines else 'no message'}"
 

@@ -1,4 +1,7 @@
+import errno
 import itertools
+import resource
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +10,21 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from torch import Tensor
 
 import sefa
 import sefa_runtime
 from sefa.demo import find_faces
-from sefa_export import VerificationError, bake, export_onnx, onnx_export
+from sefa.generators import DCGAN
+from sefa_export import (
+    ExportError,
+    VerificationError,
+    bake,
+    export_onnx,
+    export_pt2,
+    export_torchscript,
+    onnx_export,
+)
 from sefa_runtime import latents_from_seeds
 
 BATCHES, EDITS = (1, 2, 7, 16), (0, 1, 3)
@@ -120,6 +133,7 @@ def test_the_contract_is_in_the_file(models: dict[str, Path]) -> None:
         "image": ["batch", 64, 64, 3],
     }
     assert [opset.version for opset in model.opset_import] == [18]
+    assert model.ir_version == 8  # The first that opset 18 goes with: onnxruntime 1.15 and WinML read it.
 
 
 def test_only_plain_operators_are_used(models: dict[str, Path]) -> None:
@@ -150,6 +164,61 @@ def test_the_generator_is_left_as_it_was(golden: Path, tmp_path: Path) -> None:
     export_onnx(generator, sefa.factorize(generator), tmp_path / "a.onnx")
     for name, value in generator.state_dict().items():
         torch.testing.assert_close(value, before[name], rtol=0, atol=0)
+
+
+class Failing(DCGAN):
+    """What an exporter gives up on."""
+
+    def decode(self, codes: Tensor) -> Tensor:
+        if not torch.jit.is_tracing() and not torch.compiler.is_exporting():
+            return super().decode(codes)
+        raise IndexError("index -2 is out of bounds\nfor dimension 1")
+
+
+@pytest.mark.parametrize("write", [export_onnx, export_torchscript, export_pt2])
+def test_what_fails_inside_an_exporter_is_one_line(
+    write: Callable[..., Path], golden: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    generator = sefa.load(golden / "checkpoints/dcgan_small_64/netG.pth")
+    generator.__class__ = Failing
+    with pytest.raises(ExportError, match=r"dcgan: torch\.\S+ does not take it: .*index -2 is out") as error_info:
+        write(generator, sefa.factorize(generator), tmp_path / "model")
+    assert "\n" not in str(error_info.value)
+    assert error_info.value.__cause__ is not None
+    assert not list(tmp_path.iterdir())
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("write", "options"),
+    [
+        (export_onnx, {}),
+        (export_onnx, {"external_data": "weights.safetensors"}),
+        (export_torchscript, {}),
+        (export_pt2, {}),
+    ],
+)
+def test_a_disk_that_is_full_is_one_line(
+    write: Callable[..., Path],
+    options: dict[str, Any],
+    golden: Path,
+    tmp_path: Path,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    generator = sefa.load(golden / "checkpoints/dcgan_small_64/netG.pth")
+    bank = sefa.factorize(generator)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # Writing beyond it fails as on a full disk, only with another number.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (60_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="too large") as error_info:
+            write(generator, bank, tmp_path / "model", **options)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert error_info.value.errno == errno.EFBIG
+    assert Path(error_info.value.filename).parent == tmp_path
+    assert not list(tmp_path.iterdir())
+    assert capfd.readouterr() == ("", "")
 
 
 def test_an_export_that_differs_from_pytorch_leaves_no_file(

@@ -74,6 +74,8 @@ def test_a_compiler_that_fails_is_named(
         raise RuntimeError("no C++ compiler\nfound")
 
     monkeypatch.setattr(torch._inductor, "aoti_compile_and_package", fail)
-    with pytest.raises(ExportError, match=r"AOTInductor cannot compile it here: RuntimeError: no C.. compiler found"):
+    with pytest.raises(
+        ExportError, match=r"AOTInductor does not take it: RuntimeError: no C.. compiler; a .pt2 that is not compiled"
+    ):
         export_pt2(generator, sefa.factorize(generator), tmp_path / "a.pt2", compiled=True)
     assert not list(tmp_path.iterdir())

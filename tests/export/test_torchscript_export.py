@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -54,11 +55,13 @@ def test_the_check_imports_nothing_of_ours() -> None:
 def test_an_archive_that_does_not_run_leaves_no_file(
     generator: sefa.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def save_half(traced: torch.jit.ScriptModule, path: Path, extra_files: dict[str, str]) -> None:
-        content = traced.save_to_buffer(_extra_files=extra_files)
-        path.write_bytes(content[: len(content) // 2])
+    archive = torchscript_export._archive
 
-    monkeypatch.setattr(torchscript_export, "_save", save_half)
+    def half_archive(*arguments: Any) -> bytes:
+        content = archive(*arguments)
+        return content[: len(content) // 2]
+
+    monkeypatch.setattr(torchscript_export, "_archive", half_archive)
     with pytest.raises(VerificationError, match="does not run with torch alone"):
         export_torchscript(generator, sefa.factorize(generator), tmp_path / "a.ts")
     assert not list(tmp_path.iterdir())
