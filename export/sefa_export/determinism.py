@@ -93,7 +93,8 @@ def graphs(model: ModelProto) -> Iterator[Any]:
 
 
 def _is_random(packet: torch._ops.OpOverloadPacket, values: dict[str, Any]) -> bool:
-    tags = {tag for overload in packet.overloads() for tag in getattr(packet, overload).tags}
+    names = packet.overloads()  # type: ignore[no-untyped-call]
+    tags = {tag for name in names for tag in getattr(packet, name).tags}
     if torch.Tag.nondeterministic_seeded not in tags and packet.__name__ not in SWITCHED:
         return False
     # One that is not known, or left at None, counts as on.
