@@ -1,6 +1,6 @@
 """One model loaded several times, for runs at the same time on shares of the cores."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +17,9 @@ def load_instances(
     threads: int | None = None,
     *,
     allow_cpu_fallback: bool = False,
+    warm: bool = True,
 ) -> list[Editor]:
-    """Load a model for `count` runs at the same time, and draw a picture with each.
+    """Load a model for `count` runs at the same time, and generate an image with each.
 
     A session without threads of its own runs on those that call it, any number at a time: one copy of the weights will
     do for instances of one thread on the CPU.
@@ -30,6 +31,7 @@ def load_instances(
         provider_options: As `load`.
         threads: Of one instance; None gives each its share of the cores.
         allow_cpu_fallback: As `load`.
+        warm: Whether to generate images; if not, `warm_up` should follow.
 
     Returns:
         An editor for each instance; the same one again if they share it.
@@ -38,18 +40,25 @@ def load_instances(
         threads = max(1, usable_cores() // count)
 
     def load_one() -> Editor:
-        editor = load(path, provider, provider_options, threads, allow_cpu_fallback=allow_cpu_fallback)
-        _draw(editor)
-        return editor
+        return load(path, provider, provider_options, threads, allow_cpu_fallback=allow_cpu_fallback)
 
     first = load_one()
-    if first.provider == "cpu" and threads == 1:
-        return [first] * count
-    return [first, *(load_one() for _ in range(count - 1))]
+    shared = first.provider == "cpu" and threads == 1
+    editors = [first, *(first if shared else load_one() for _ in range(count - 1))]
+    if warm:
+        warm_up(editors)
+    return editors
 
 
-def _draw(editor: Editor) -> None:
-    """A run that fails, and the memory and code that only a run brings in, belong before the first request."""
-    info = editor.info
-    label = 0 if info.takes_label else None
-    editor.infer(editor.read(**{info.latent_name: np.zeros((1, *info.latent_shape), np.float32)}, label=label))
+def warm_up(editors: Iterable[Editor]) -> None:
+    """Generate an image with each of a model's instances.
+
+    A run that fails, and the memory and code that only a run brings in, belong before the first request.
+
+    Raises:
+        RunError: As `Editor.run`.
+    """
+    for editor in {id(editor): editor for editor in editors}.values():
+        info = editor.info
+        label = 0 if info.takes_label else None
+        editor.infer(editor.read(**{info.latent_name: np.zeros((1, *info.latent_shape), np.float32)}, label=label))

@@ -5,6 +5,7 @@ the CPU when a provider cannot take them; here both are errors that say what is 
 """
 
 import contextlib
+import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -42,6 +43,8 @@ OUT_OF_MEMORY = ("out of memory", "failed to allocate", "bad_alloc", "alloc_fail
 FAULTS_OF_THE_FILE = ("InvalidProtobuf", "InvalidGraph", "NoSuchFile", "NoModel")
 # The types of a graph's inputs, as onnxruntime spells them.
 INPUT_TYPES: dict[str, type[np.generic]] = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
+# The run that each thread is in, by the thread's identifier.
+_runs: dict[int, "onnxruntime.RunOptions | None"] = {}
 
 
 @dataclass(frozen=True)
@@ -249,10 +252,28 @@ def _warm_up(inference: "onnxruntime.InferenceSession", bound: BoundRuns | None,
 
 
 def _run(inference: "onnxruntime.InferenceSession", bound: BoundRuns | None, feeds: Feeds) -> NDArray[Any]:
-    if bound is not None:
-        return bound.run(feeds)
-    (image,) = inference.run(None, feeds)
+    thread = threading.get_ident()
+    options = _runs[thread] = None if bound else import_onnxruntime().RunOptions()
+    try:
+        if bound is not None:
+            return bound.run(feeds)
+        (image,) = inference.run(None, feeds, options)
+    finally:
+        del _runs[thread]
     return image  # type: ignore[no-any-return]
+
+
+def stop_run(thread: int) -> None:
+    """Ask onnxruntime to end the run that a thread is in, if any: before its next node, it fails with `RunError`.
+
+    A run through IO binding goes on.
+
+    Args:
+        thread: Its `threading.get_ident()`.
+    """
+    options = _runs.get(thread)
+    if options is not None:
+        options.terminate = True
 
 
 def _load_error(error: Exception, model: Path) -> RunError | ModelFileError:

@@ -1,7 +1,6 @@
 """The commands joined, and errors turned into one line."""
 
 import os
-import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,6 +31,7 @@ from sefa.cli import (
     verify,
 )
 from sefa.cli.output import say
+from sefa.cli.signals import watched_signals
 from sefa.errors import SefaError
 from sefa_runtime.errors import SefaRuntimeError
 from sefa_runtime.printable import printable
@@ -152,13 +152,12 @@ def sefa(
 
 def main() -> None:
     """Run the command line; what the user can mend becomes one line and exit code 1."""
-    # Asked to stop, as by a container's host: leave through the cleaning-up, like Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     # Started without a stdout, as under some service managers.
     sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
     try:
-        app(prog_name="sefa")
+        with watched_signals():
+            app(prog_name="sefa")
     except (SefaError, SefaRuntimeError) as error:
         _fail(str(error))
     except ModuleNotFoundError as error:

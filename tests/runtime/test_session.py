@@ -197,7 +197,7 @@ class Failing:
     def __init__(self, error: Exception) -> None:
         self.error = error
 
-    def run(self, names: None, feeds: object) -> None:
+    def run(self, names: None, feeds: object, options: object) -> None:
         raise self.error
 
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from sefa_runtime.inputs import Feeds
 from sefa_runtime.server.errors import QueueFullError, UnavailableError
+from sefa_runtime.session import stop_run
 
 Run = Callable[[Feeds], NDArray[Any]]
 
@@ -78,6 +79,7 @@ class Batcher:
         max_batch: int,
         max_delay_ms: float,
         max_queue: int,
+        timeout_s: float = math.inf,
         observe: Callable[[RunRecord], None] = lambda record: None,
         name: str = "model",
         clock: Clock = CLOCK,
@@ -89,12 +91,14 @@ class Batcher:
             max_batch: Images in one run; a request must not have more.
             max_delay_ms: How long a run may wait for company.
             max_queue: Images that may wait.
+            timeout_s: How long a run may take; nobody waits longer.
             observe: Called after each run, in the event loop of its requests.
             name: Of the threads.
             clock: The time; an argument, so that who waits how long can be proven with a simulated one.
         """
         self.max_batch = max_batch
         self.max_queue = max_queue
+        self.timeout_s = timeout_s
         self._observe = observe
         self._clock = clock
         self._max_delay_ns = round(max_delay_ms * 1e6)
@@ -105,6 +109,8 @@ class Batcher:
         self._wake_at = 1  # waiting images at which that thread wants to be woken
         self._idle = len(instances)  # threads that do not run
         self._closed = False
+        self._running = threading.Lock()  # of what follows
+        self._runs: dict[int, int] = {}  # since when each thread is in a run, by its identifier; perf_counter_ns
         self._threads = [
             threading.Thread(target=self._work, args=(run,), name=f"sefa-{name}-{number}", daemon=True)
             for number, run in enumerate(instances)
@@ -116,6 +122,30 @@ class Batcher:
     def waiting_images(self) -> int:
         """How many images wait for a run."""
         return self._waiting_images
+
+    @property
+    def at_work(self) -> bool:
+        """Whether its threads have not ended."""
+        return any(thread.is_alive() for thread in self._threads)
+
+    @property
+    def hanging(self) -> bool:
+        """Whether all instances are in runs that take longer than they may."""
+        with self._running:
+            return len(self._runs) == len(self._threads) and max(self._left_s().values()) <= 0
+
+    def stop_runs(self) -> float | None:
+        """Ask onnxruntime to end the runs that take longer than they may.
+
+        Returns:
+            Seconds until the next of the others will; None if there is none.
+        """
+        with self._running:  # So that it is not the thread's next run that is stopped.
+            left_s = self._left_s()
+            for thread, seconds in left_s.items():
+                if seconds <= 0:
+                    stop_run(thread)
+        return min((seconds for seconds in left_s.values() if seconds > 0), default=None)
 
     def submit(self, feeds: Feeds) -> "asyncio.Future[Answer]":
         """Queue inputs for the next run; called in an event loop.
@@ -162,6 +192,11 @@ class Batcher:
         for request in left:
             if not request.future.done():
                 request.future.set_exception(UnavailableError("the server is stopping", retry_after_s=1))
+
+    def _left_s(self) -> dict[int, float]:
+        """How much longer the run of each thread may take."""
+        now = self._clock.now_ns()
+        return {thread: self.timeout_s - (now - started) / 1e9 for thread, started in self._runs.items()}
 
     def _forget(self, request: _Request) -> None:
         with self._changed:
@@ -227,11 +262,19 @@ class Batcher:
 
     def _answer(self, run: Run, batch: list[_Request]) -> None:
         started = self._clock.now_ns()
+        thread = threading.get_ident()
+        with self._running:
+            self._runs[thread] = started
         try:
-            image = run(join([request.feeds for request in batch]))
+            try:
+                image = run(join([request.feeds for request in batch]))
+            finally:
+                with self._running:
+                    del self._runs[thread]
         except Exception as error:
-            if len(batch) > 1:  # One of them, or their number, is at fault: each by itself.
-                for request in batch:
+            waited_for = [request for request in batch if not request.future.done()]
+            if len(batch) > 1 and waited_for:  # One of them, or their number, is at fault: each by itself.
+                for request in waited_for:
                     self._answer(run, [request])
                 return
             self._hand_over(batch, error, started, self._clock.now_ns() - started)

@@ -1,25 +1,31 @@
 """The models of a server: which there are, whether they can answer, and what they have done."""
 
 import asyncio
+import concurrent.futures
 import logging
 import re
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
 from sefa_runtime.editor import Editor
-from sefa_runtime.errors import InputError, SefaRuntimeError
+from sefa_runtime.errors import InputError, RunError, SefaRuntimeError
 from sefa_runtime.inputs import Feeds, split
-from sefa_runtime.instances import load_instances
+from sefa_runtime.instances import load_instances, warm_up
 from sefa_runtime.model_info import ModelInfo
 from sefa_runtime.server.batching import Answer, Batcher, RunRecord
 from sefa_runtime.server.errors import DeadlineError, UnavailableError, UnknownModelError
 from sefa_runtime.server.settings import Settings
+from sefa_runtime.session import stop_run
+
+Result = TypeVar("Result")
 
 faults = logging.getLogger("sefa.error")
 
@@ -28,6 +34,8 @@ VERSION = "1"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
 # Paths of the protocol, where a model's name would stand.
 RESERVED_NAMES = ("stats",)
+# How long a model's first run may take, if requests may not take longer: it brings in memory and code, too.
+FIRST_RUN_S = 60.0
 
 
 class State(StrEnum):
@@ -35,6 +43,7 @@ class State(StrEnum):
 
     LOADING = "loading"
     READY = "ready"
+    HANGING = "hanging"  # until one of its runs ends
     FAILED = "failed"
     DRAINING = "draining"
 
@@ -61,8 +70,6 @@ class HostedModel:
 
     Attributes:
         name: What requests call it.
-        state: Whether it can answer.
-        reason: Why it failed; else empty.
         statistics: What it has done.
         active: How many calls of `infer` are under way.
         observers: Called after each run of the graph, in the event loop.
@@ -72,13 +79,28 @@ class HostedModel:
         self.name = name
         self.path = path
         self.settings = settings
-        self.state = State.LOADING
-        self.reason = ""
+        self._state = State.LOADING
+        self._failure = ""
         self.statistics = Statistics()
         self.active = 0
         self.observers: list[Callable[[RunRecord], None]] = []
+        self._loading: threading.Thread | None = None
         self._editor: Editor | None = None
         self._batcher: Batcher | None = None
+
+    @property
+    def state(self) -> State:
+        """Whether it can answer."""
+        if self._state is State.READY and self._batcher and self._batcher.hanging:
+            return State.HANGING
+        return self._state
+
+    @property
+    def reason(self) -> str:
+        """Why it failed or hangs; else empty."""
+        if self.state is State.HANGING:
+            return f"a run has not ended within {self.settings.timeout_s:g} s"
+        return self._failure
 
     @property
     def ready(self) -> bool:
@@ -89,6 +111,13 @@ class HostedModel:
     def loaded(self) -> bool:
         """Whether `editor` and `info` are there."""
         return self._editor is not None
+
+    @property
+    def at_work(self) -> bool:
+        """Whether threads of it have not ended."""
+        return (self._loading is not None and self._loading.is_alive()) or (
+            self._batcher is not None and self._batcher.at_work
+        )
 
     @property
     def editor(self) -> Editor:
@@ -122,17 +151,26 @@ class HostedModel:
         """How many images wait for a run."""
         return self._batcher.waiting_images if self._batcher else 0
 
-    async def load(self) -> None:
-        """Load it and draw one picture; afterwards it is ready or failed."""
+    async def load(self, turn: asyncio.Lock | None = None) -> None:
+        """Load it and generate one image; afterwards it is ready or failed.
+
+        Args:
+            turn: Held while it is loaded, but not while it makes its first run.
+        """
         try:
-            editors = await asyncio.to_thread(self._load)
+            async with turn or asyncio.Lock():
+                if self._state is State.DRAINING:
+                    return
+                self._loading, loaded = _in_thread(self._load)
+                editors = await loaded
+            await self._warm_up(editors)
         except (SefaRuntimeError, OSError) as error:
             # Where the file lies is for the log, not for clients.
-            self.state, self.reason = State.FAILED, " ".join(str(error).split()).removeprefix(f"{self.path}: ")
+            self._state, self._failure = State.FAILED, " ".join(str(error).split()).removeprefix(f"{self.path}: ")
             return
         except Exception:  # A fault of ours must not leave the other models without an answer.
             faults.exception("model %s", self.name)
-            self.state, self.reason = State.FAILED, "a fault of the server; its log has more"
+            self._state, self._failure = State.FAILED, "a fault of the server; its log has more"
             return
         self._editor = editors[0]
         self._batcher = Batcher(
@@ -140,11 +178,12 @@ class HostedModel:
             max_batch=self.run_batch,
             max_delay_ms=self.settings.max_delay_ms,
             max_queue=self.settings.max_queue,
+            timeout_s=self.settings.timeout_s,
             observe=self._observe,
             name=self.name,
         )
-        if self.state is State.LOADING:  # Not if the server was asked to stop meanwhile.
-            self.state = State.READY
+        if self._state is State.LOADING:  # Not if the server was asked to stop meanwhile.
+            self._state = State.READY
 
     async def infer(self, feeds: Feeds) -> Answer:
         """Run checked inputs, together with those of others who ask at the same time.
@@ -173,6 +212,7 @@ class HostedModel:
                     return await self._batcher.submit(feeds)
                 answers = [await self._batcher.submit(part) for part in split(feeds, self._batcher.max_batch)]
         except TimeoutError:
+            self._stop_runs()
             raise DeadlineError(f"no answer within {self.settings.timeout_s:g} s") from None
         finally:
             self.active -= 1
@@ -185,12 +225,13 @@ class HostedModel:
 
     async def drain(self) -> None:
         """Answer what waits, take no more."""
-        if self.state is not State.FAILED:
-            self.state = State.DRAINING
+        if self._state is not State.FAILED:
+            self._state = State.DRAINING
+        end = time.monotonic() + self.settings.timeout_s
         while self.active:  # Each ends within `timeout_s`. A request in parts has more to come.
             await asyncio.sleep(0.005)
         if self._batcher:
-            await self._batcher.drain(self.settings.timeout_s)
+            await self._batcher.drain(max(0.0, end - time.monotonic()))
 
     @contextmanager
     def counted(self) -> Iterator[None]:
@@ -216,7 +257,26 @@ class HostedModel:
             settings.provider_options or None,
             settings.threads,
             allow_cpu_fallback=settings.allow_cpu_fallback,
+            warm=False,
         )
+
+    async def _warm_up(self, editors: list[Editor]) -> None:
+        limit_s = max(FIRST_RUN_S, self.settings.timeout_s)
+        self._loading, warm = _in_thread(lambda: warm_up(editors))
+        done, _ = await asyncio.wait([warm], timeout=limit_s)
+        if not done:
+            assert self._loading.ident is not None
+            stop_run(self._loading.ident)
+            warm.add_done_callback(lambda warm: warm.cancelled() or warm.exception())  # Nobody asks for it.
+            raise RunError(f"its first run did not end within {limit_s:g} s; a longer timeout-s waits longer")
+        await warm
+
+    def _stop_runs(self) -> None:
+        """End runs that nobody waits for any more, since they have gone on for longer than requests may wait."""
+        assert self._batcher is not None
+        next_s = self._batcher.stop_runs()
+        if next_s is not None:
+            asyncio.get_running_loop().call_later(next_s + 0.01, self._stop_runs)
 
     def _observe(self, record: RunRecord) -> None:
         statistics = self.statistics
@@ -234,6 +294,8 @@ class HostedModel:
     def _unavailable(self) -> UnavailableError:
         if self.state is State.FAILED:
             return UnavailableError(f"model {self.name} failed to load: {self.reason}")
+        if self.state is State.HANGING:
+            return UnavailableError(f"model {self.name} does not answer: {self.reason}", retry_after_s=1)
         if self.state is State.DRAINING:
             return UnavailableError("the server is about to stop", retry_after_s=1)
         return UnavailableError(f"model {self.name} is loading", retry_after_s=1)
@@ -285,17 +347,39 @@ class Models:
         """Whether the server should get requests: nothing is loading, a model is ready, and it is not about to stop."""
         return not self.draining and not self.loading and any(model.ready for model in self)
 
-    async def load(self) -> None:
-        """Load one after another: onnxruntime's banners are caught by redirecting the process's own output."""
-        for model in self:
-            if self.draining:
-                return
-            await model.load()
+    async def load(self, report: Callable[[HostedModel], None] = lambda model: None) -> None:
+        """Load one after another: onnxruntime's banners are caught by redirecting the process's own output.
+
+        Args:
+            report: Called with each model that is ready or failed.
+        """
+        turn = asyncio.Lock()
+
+        async def load(model: HostedModel) -> None:
+            await model.load(turn)
+            report(model)
+
+        await asyncio.gather(*map(load, self))
 
     async def drain(self) -> None:
         """Answer what waits, take no more."""
         self.draining = True
         await asyncio.gather(*(model.drain() for model in self))
+
+
+def _in_thread(work: Callable[[], Result]) -> tuple[threading.Thread, "asyncio.Future[Result]"]:
+    """Do something in a thread that the end of the process does not wait for; it, and what comes of it."""
+    result: concurrent.futures.Future[Result] = concurrent.futures.Future()
+
+    def run() -> None:
+        try:
+            result.set_result(work())
+        except BaseException as error:
+            result.set_exception(error)
+
+    thread = threading.Thread(target=run, daemon=True)
+    thread.start()
+    return thread, asyncio.wrap_future(result)
 
 
 def parse_model(text: str) -> tuple[str, Path]:

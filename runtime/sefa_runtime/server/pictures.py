@@ -49,9 +49,9 @@ class ModelSummary(Strict):
     """One model of the server."""
 
     name: str
-    state: Literal["loading", "ready", "failed", "draining"]
+    state: Literal["loading", "ready", "hanging", "failed", "draining"]
     ready: bool = Field(description="Whether it answers.")
-    reason: str = Field(description="Why it failed to load; else empty.")
+    reason: str = Field(description="Why it failed to load, or hangs; else empty.")
 
 
 class ModelList(Strict):

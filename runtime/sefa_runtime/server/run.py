@@ -1,6 +1,8 @@
 """The process: loads the models while it answers already, and drains them when it is asked to stop."""
 
 import asyncio
+import atexit
+import contextlib
 import ipaddress
 import logging
 import os
@@ -52,7 +54,10 @@ def serve(models: Sequence[str], settings: Settings, report: Report = print) -> 
     sys.setswitchinterval(SWITCH_INTERVAL_S)
     with listen(settings.host, settings.port) as listener:
         server.run([listener])
-    if not any(model.loaded for model in hosted) and not server.stopped:
+    failed = not server.stopped and not any(model.loaded for model in hosted)
+    if any(model.at_work for model in hosted):
+        atexit.register(_end, int(failed))
+    if failed:
         raise ModelFileError("; ".join(f"{model.name}: {model.reason}" for model in hosted))
 
 
@@ -114,11 +119,7 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """Drain at the first signal, leave at once at the second. Not passed on: this is a good end, exit code 0."""
         if self.stopped:
-            self.should_exit = self.force_exit = True
-            if self.grpc is not None:
-                stop = self.grpc.stop(None)
-                self.loop.call_soon_threadsafe(lambda: self._begin(stop))
-            return
+            os._exit(0)  # Nothing to clean up, and a run that does not end would keep Python from its own end.
         self.stopped = True
         self.loop.call_soon_threadsafe(lambda: self._begin(self._drain()))
 
@@ -128,23 +129,32 @@ class Server(uvicorn.Server):
         task.add_done_callback(self._tasks.discard)
 
     async def _load(self) -> None:
-        await self.models.load()
-        for model in self.models:
-            if model.loaded:
-                count = model.settings.instances
-                self.report(
-                    f"model {model.name} is ready on {model.editor.provider}"
-                    + (f", {count} instances" if count > 1 else "")
-                )
-            elif model.reason:
-                self.report(f"model {model.name} failed to load: {model.reason}")
+        await self.models.load(self._report_on)
         if not any(model.loaded for model in self.models) and not self.stopped:
             self.should_exit = True
+
+    def _report_on(self, model: HostedModel) -> None:
+        if model.loaded:
+            count = model.settings.instances
+            self.report(
+                f"model {model.name} is ready on {model.editor.provider}"
+                + (f", {count} instances" if count > 1 else "")
+            )
+        elif model.reason:
+            self.report(f"model {model.name} failed to load: {model.reason}")
 
     async def _drain(self) -> None:
         self.report("sefa stops: answering what was asked")
         await self.models.drain()
         self.should_exit = True
+
+
+def _end(code: int) -> None:
+    """End the process before Python stops the threads: it would crash over one that is in a run without an end."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError):  # Nobody reads it.
+            stream.flush()
+    os._exit(code)
 
 
 def _grpc_server(models: Models, settings: Settings, metrics: Metrics) -> "GrpcServer | None":

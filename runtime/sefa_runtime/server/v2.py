@@ -183,6 +183,8 @@ def _not_ready(models: list[HostedModel]) -> str:
     for model in models:
         if model.state is State.FAILED:
             found.append(f"model {model.name} failed to load: {model.reason}")
+        elif model.state is State.HANGING:
+            found.append(f"model {model.name} does not answer: {model.reason}")
         elif model.state is not State.READY:
             found.append(f"model {model.name} is {model.state}")
     return "; ".join(found)

@@ -1,0 +1,68 @@
+"""Ctrl-C and SIGTERM: the first lets a command clean up, the second ends the process, whatever it is about.
+
+Python runs its own handlers in the main thread, between two bytecodes: not while native code holds that thread, which
+a graph without an end does for ever. A thread that waits for signals beside it hears of them at once.
+"""
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from typing import NoReturn
+
+# For writing what is left in the buffers of stdout and stderr; who reads them may be gone, or hold a lock.
+FLUSH_S = 0.5
+
+
+@contextlib.contextmanager
+def watched_signals() -> Iterator[None]:
+    """Handle SIGINT and SIGTERM; called in the main thread.
+
+    A handler of its own that a command sets, as the server does, is left to do what it does.
+    """
+    # Asked to stop, as by a container's host: leave through the cleaning-up, like Ctrl-C.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    reader, writer = socket.socketpair()
+    writer.setblocking(False)
+    signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
+    watch = threading.Thread(target=_watch, args=(reader, threading.get_ident()), name="sefa-signals", daemon=True)
+    watch.start()
+    try:
+        yield
+    finally:
+        signal.set_wakeup_fd(-1)
+        writer.close()  # The thread reads an end.
+        watch.join()
+        reader.close()
+
+
+def leave(code: int) -> NoReturn:
+    """End the process at once, whatever its threads are about."""
+
+    def flush() -> None:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(OSError, ValueError):
+                stream.flush()
+
+    flushing = threading.Thread(target=flush, daemon=True)
+    flushing.start()
+    flushing.join(FLUSH_S)
+    os._exit(code)
+
+
+def _watch(reader: socket.socket, main: int) -> None:
+    """Stop the main thread's run at the first signal, the process at the second."""
+    heard = 0
+    while signals := reader.recv(64):
+        for number in signals:
+            if number not in (signal.SIGINT, signal.SIGTERM):
+                continue
+            heard += 1
+            if heard > 1:
+                leave(128 + number)
+            session = sys.modules.get("sefa_runtime.session")
+            if session is not None:
+                session.stop_run(main)

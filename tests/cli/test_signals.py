@@ -1,0 +1,82 @@
+"""Ctrl-C and SIGTERM, of commands that Python itself cannot interrupt."""
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from strange_graphs import endless
+
+# As `sefa`; it says when a run begins, and may leave runs alone that are to be stopped.
+PROGRAM = """
+import sys, sefa_runtime.session as session
+run = session._run
+def told(*arguments):
+    print("runs", flush=True)
+    return run(*arguments)
+session._run = told
+if sys.argv.pop(1) == "stubborn":
+    session.stop_run = lambda thread: print("asked", flush=True)
+from sefa.cli import main
+main()
+"""
+
+
+@contextmanager
+def running(*arguments: str | Path, stubborn: bool = False) -> Iterator["subprocess.Popen[str]"]:
+    """A command in a process of its own that is in a run of its graph."""
+    program = [sys.executable, "-c", PROGRAM, "stubborn" if stubborn else "meek"]
+    process = subprocess.Popen(
+        [*program, *map(str, arguments), "--provider", "cpu"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        # Whoever runs these tests in the background may have asked to ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler) and None,
+    )
+    try:
+        assert process.stdout is not None
+        line = process.stdout.readline()
+        assert line == "runs\n", process.communicate()
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+def model(golden: Path, tmp_path: Path) -> Path:
+    """A model whose runs do not end."""
+    return endless(golden / "tiny.onnx", tmp_path / "endless.onnx", always=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("command", ["edit", "sweep"])
+def test_one_signal_ends_a_run_that_has_no_end(model: Path, tmp_path: Path, command: str, number: int) -> None:
+    with running(command, model, "-o", tmp_path / "a.png") as process:
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+    assert "Traceback" not in errors
+    assert list(tmp_path.iterdir()) == [model]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_second_signal_ends_the_process_whatever_holds_it(model: Path, tmp_path: Path, number: int) -> None:
+    with running("edit", model, "-o", tmp_path / "a.png", stubborn=True) as process:
+        process.send_signal(number)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "asked\n"
+        process.send_signal(number)
+        process.communicate(timeout=60)
+    assert process.returncode == 128 + number
+
+
+def test_what_was_printed_is_not_lost_with_the_process(tmp_path: Path) -> None:
+    program = "from sefa.cli.signals import leave; print('written', end=''); leave(3)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (3, "written")
