@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from patience import PATIENCE_S
 from strange_graphs import endless
 
 # As `sefa`; it says when a run begins, and may leave runs alone that are to be stopped.
@@ -59,7 +60,7 @@ def model(golden: Path, tmp_path: Path) -> Path:
 def test_one_signal_ends_a_run_that_has_no_end(model: Path, tmp_path: Path, command: str, number: int) -> None:
     with running(command, model, "-o", tmp_path / "a.png") as process:
         process.send_signal(number)
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 128 + number
     assert "Traceback" not in errors
     assert list(tmp_path.iterdir()) == [model]
@@ -72,7 +73,7 @@ def test_the_second_signal_ends_the_process_whatever_holds_it(model: Path, tmp_p
         assert process.stdout is not None
         assert process.stdout.readline() == "asked\n"
         process.send_signal(number)
-        process.communicate(timeout=60)
+        process.communicate(timeout=PATIENCE_S)
     assert process.returncode == 128 + number
 
 
