@@ -348,11 +348,13 @@ def _stored_kernel(spec: Spec) -> Tensor:
 # NVIDIA's pickles: the names they refer to stand for modules that exist only while one is written.
 
 
-def _reconstruct_persistent_obj(meta: dict[str, Any]) -> None:
+def reconstruct_persistent_obj(meta: dict[str, Any]) -> None:
     """Only its name is used."""
 
 
-_reconstruct_persistent_obj.__module__ = "torch_utils.persistence"
+reconstruct_persistent_obj.__module__ = "torch_utils.persistence"
+reconstruct_persistent_obj.__name__ = "_reconstruct_persistent_obj"
+reconstruct_persistent_obj.__qualname__ = "_reconstruct_persistent_obj"
 
 
 class Persisted:
@@ -388,7 +390,7 @@ class Persisted:
 
     def __reduce__(self) -> tuple[Any, ...]:
         meta = {"type": "class", "version": 6, "module_src": "", "class_name": self.class_name, "state": self.state}
-        return _reconstruct_persistent_obj, (meta,)
+        return reconstruct_persistent_obj, (meta,)
 
 
 def nvidia_network(spec: Spec, tensors: dict[str, Tensor]) -> Persisted:
@@ -475,20 +477,20 @@ def tensorflow_network(variables: dict[str, Tensor], **static_kwargs: Any) -> Ne
 
 def write_nvidia(path: Path, generator: Persisted, protocol: int = 4) -> Path:
     """Write an NVIDIA PyTorch pickle of this averaged generator alone."""
-    with _importable(_reconstruct_persistent_obj), path.open("wb") as file:
+    with importable(reconstruct_persistent_obj), path.open("wb") as file:
         pickle.dump({"G": None, "D": None, "G_ema": generator}, file, protocol)
     return path
 
 
 def write_tensorflow(path: Path, generator: Network) -> Path:
     """Write a TensorFlow pickle of three networks, the third of which is this one."""
-    with _importable(Network), path.open("wb") as file:
+    with importable(Network), path.open("wb") as file:
         pickle.dump((Network(), Network(), generator), file, 4)
     return path
 
 
 @contextmanager
-def _importable(item: Any) -> Iterator[None]:
+def importable(item: Any) -> Iterator[None]:
     """Let pickle find something in the module that it says it is from."""
     parts = item.__module__.split(".")
     names = [".".join(parts[:end]) for end in range(1, len(parts) + 1)]

@@ -1,6 +1,5 @@
 """What was read from a checkpoint file, before any of it is understood as a generator."""
 
-import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -9,33 +8,11 @@ from typing import Any
 
 from torch import Tensor
 
+from sefa.checkpoints.entries import Entry, strip_prefix
 from sefa.checkpoints.limits import check_uses
 from sefa.checkpoints.objects import PersistedModule, Placeholder, TensorFlowNetwork
 from sefa.errors import CheckpointError
 from sefa.generators import Generator
-
-# Where training scripts keep the generator's state dict, the averaged copy first.
-CONTAINER_KEYS = (
-    "generator_smooth",
-    "netG_ema",
-    "avgG",
-    "G_ema",
-    "g_ema",
-    "netG_state_dict",
-    "netG",
-    "generator_state_dict",
-    "generator",
-    "G_state_dict",
-    "G",
-    "g",
-    "GAN",
-    "models",
-    "model_state_dict",
-    "state_dict",
-    "model",
-    "params",
-)
-MAX_DEPTH = 3  # of dicts in dicts: {"models": ...} is not searched for ever
 
 
 @dataclass(frozen=True)
@@ -45,35 +22,43 @@ class Checkpoint:
     Attributes:
         path: The file.
         content: All that it held: dicts of tensors, and stand-ins for objects of classes.
+        entry: The one of its entries that is looked at.
     """
 
     path: Path
     content: Any
+    entry: Entry = field(default_factory=lambda: Entry((), {}))
+
+    @cached_property
+    def stored(self) -> dict[str, Tensor | Placeholder]:
+        """The generator's state dict as it is stored, without `module.` prefixes; empty if it is something else."""
+        network = self.entry.network
+        return {strip_prefix(key): value for key, value in network.items()} if isinstance(network, Mapping) else {}
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
-        """The generator's state dict, wherever the file keeps it: no `module.` prefixes, finite, float32.
-
-        Integers stay integers. Empty if there is none.
+        """The same, finite, float32; integers stay integers.
 
         Raises:
             CheckpointError: If it holds something other than ordinary tensors of finite numbers.
         """
-        return clean(find_state_dict(self.content, MAX_DEPTH) or {})
+        network = self.entry.network
+        return clean(network) if isinstance(network, Mapping) else {}
 
     @property
     def persisted(self) -> PersistedModule | None:
-        """The averaged generator of an NVlabs PyTorch pickle, if it is one."""
-        found = self.content.get("G_ema") if isinstance(self.content, dict) else None
-        return found if isinstance(found, PersistedModule) else None
+        """The generator, if it is a network of NVlabs' PyTorch code."""
+        return self.entry.network if isinstance(self.entry.network, PersistedModule) else None
 
     @property
     def tensorflow(self) -> TensorFlowNetwork | None:
-        """The averaged generator, the third network, of an NVlabs TensorFlow pickle, if it is one."""
-        networks = self.content if isinstance(self.content, tuple | list) else ()
-        if len(networks) == 3 and isinstance(networks[2], TensorFlowNetwork):
-            return networks[2]
-        return None
+        """The generator, if it is a network of NVlabs' TensorFlow code."""
+        return self.entry.network if isinstance(self.entry.network, TensorFlowNetwork) else None
+
+    @property
+    def beside(self) -> Mapping[Any, Any]:
+        """What the file has beside the generator."""
+        return self.entry.beside
 
 
 @dataclass(frozen=True)
@@ -83,10 +68,12 @@ class LoadOptions:
     Attributes:
         num_classes: Classes of a generator whose label is one-hot behind z, where no tensor's shape tells.
         noise: `const` is the checkpoint's constant noise; `none` leaves noise out.
+        entry: Which of the file's entries to read; None: the averaged generator.
     """
 
     num_classes: int | None = None
     noise: str = "const"
+    entry: str | None = None
 
 
 @dataclass(frozen=True)
@@ -98,31 +85,13 @@ class Format:
         recognises: Whether a file is of this format, from its contents; it must not raise for any contents.
         load: Build the generator. It raises CheckpointError for what is missing or does not fit; the caller adds the
             file's and the format's name.
+        is_supported: Whether there is anything in it to be loaded; if not, `load` says what it is.
     """
 
     name: str
     recognises: Callable[[Checkpoint], bool]
     load: Callable[[Checkpoint, LoadOptions], Generator] = field(repr=False)
-
-
-def find_state_dict(content: Any, depth: int) -> Mapping[str, Tensor | Placeholder] | None:
-    """The tensors in the innermost usual place, or those at the top; placeholders of those that cannot be read."""
-    if not isinstance(content, Mapping) or not content:
-        return None
-    found: dict[str, Tensor | Placeholder] = {
-        key: value
-        for key, value in content.items()
-        if isinstance(key, str) and (isinstance(value, Tensor) or (isinstance(value, Placeholder) and value.is_tensor))
-    }
-    if len(found) == len(content):
-        return found
-    if depth:
-        for key in CONTAINER_KEYS:
-            inner = find_state_dict(content.get(key), depth - 1)
-            if inner is not None:
-                return inner
-    # Weights among other entries, as {"main.0.weight": ..., "epoch": 3}.
-    return found or None
+    is_supported: bool = True
 
 
 def clean(state_dict: Mapping[str, Tensor | Placeholder]) -> dict[str, Tensor]:
@@ -154,8 +123,3 @@ def clean(state_dict: Mapping[str, Tensor | Placeholder]) -> dict[str, Tensor]:
 def is_finite(tensor: Tensor) -> bool:
     """Whether all values are finite, in most cases in one pass: what is not finite never sums to something finite."""
     return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
-
-
-def strip_prefix(key: str) -> str:
-    """Without the prefixes of DataParallel and torch.compile."""
-    return re.sub(r"^(module\.|_orig_mod\.)+", "", key)

@@ -1,14 +1,16 @@
 """Loading a generator from a checkpoint file, whose format is detected from its contents."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from sefa.checkpoints.checkpoint import Checkpoint, LoadOptions
+from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, clean
+from sefa.checkpoints.entries import Entry, Network, choose, find_entries
 from sefa.checkpoints.formats import FORMATS
 from sefa.checkpoints.names import Name
-from sefa.checkpoints.placeholders import Placeholder
+from sefa.checkpoints.objects import PersistedModule, Placeholder, TensorFlowNetwork
 from sefa.checkpoints.reading import DAMAGED, EXPECTED, read
 from sefa.errors import ArgumentError, CheckpointError
 from sefa.generators import Generator
@@ -16,9 +18,12 @@ from sefa_runtime.files import sha256_of
 
 NOISES = ("const", "none")
 MAX_MESSAGE = 1000  # characters
+OWN_CLASS = "a generator of your own class is read with MODULE:CLASS --weights FILE"
 
 
-def load(path: str | Path, *, num_classes: int | None = None, noise: str = "const") -> Generator:
+def load(
+    path: str | Path, *, num_classes: int | None = None, noise: str = "const", entry: str | None = None
+) -> Generator:
     """Load the generator in a checkpoint file.
 
     Nothing in the file is ever executed, whatever it holds.
@@ -29,6 +34,7 @@ def load(path: str | Path, *, num_classes: int | None = None, noise: str = "cons
         num_classes: Classes of a conditional DCGAN or PGGAN whose label follows z as a one-hot vector: no tensor's
             shape tells how much of the input is the label.
         noise: For the StyleGANs: `const` is the checkpoint's constant noise, `none` leaves noise out.
+        entry: Which of the file's entries to read, if it has several generators: "netG_ema", "state_dict.generator".
 
     Returns:
         The generator, in float32, in inference mode, on the CPU.
@@ -41,7 +47,7 @@ def load(path: str | Path, *, num_classes: int | None = None, noise: str = "cons
     if noise not in NOISES:
         raise ArgumentError(f"noise must be const or none, got {noise!r}")
     try:
-        generator = _build(read(path), LoadOptions(num_classes, noise))
+        generator = _build(read(path), LoadOptions(num_classes, noise, entry))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {_one_line(str(error))}") from error.__cause__
     if num_classes not in (None, generator.num_classes):
@@ -54,36 +60,65 @@ def load(path: str | Path, *, num_classes: int | None = None, noise: str = "cons
     return generator
 
 
-def _build(checkpoint: Checkpoint, options: LoadOptions) -> Generator:
-    for format_ in FORMATS:
-        if not format_.recognises(checkpoint):
-            continue
-        try:
-            generator = format_.load(checkpoint, options)
-        except CheckpointError as error:
-            raise CheckpointError(f"recognised as {format_.name}, but {error}") from error.__cause__
-        except ArgumentError as error:
-            raise ArgumentError(f"{checkpoint.path}: {error}") from error.__cause__
-        except DAMAGED as error:
-            raise CheckpointError(f"recognised as {format_.name}, but its contents do not fit together") from error
-        generator.checkpoint_format = format_.name
-        return generator
-    raise CheckpointError(_describe(checkpoint))
+def _build(file: Checkpoint, options: LoadOptions) -> Generator:
+    entries = find_entries(file.content)
+    format_of: dict[int, Format | None] = {}
+
+    def recognise(network: Network) -> Format | None:
+        if id(network) not in format_of:
+            looked_at = replace(file, entry=Entry((), network))
+            format_of[id(network)] = next((one for one in FORMATS if one.recognises(looked_at)), None)
+            kept.append(network)
+        return format_of[id(network)]
+
+    kept: list[Network] = []  # As long as their ids are in use.
+
+    def fits(network: Network) -> bool:
+        format_ = recognise(network)
+        return format_ is not None and format_.is_supported
+
+    refused = [entry for entry in entries if (format_ := recognise(entry.network)) and not format_.is_supported]
+    choice = choose([entry for entry in entries if entry not in refused], fits, options.entry)
+    if choice is None and not refused:
+        raise CheckpointError(_describe(file, entries))
+    entry = choice.entry if choice else refused[0]
+    checkpoint = replace(file, entry=entry)
+    format_ = recognise(entry.network)
+    if format_ is None:
+        raise CheckpointError(_describe(checkpoint, [entry]))
+    try:
+        generator = format_.load(checkpoint, options)
+    except CheckpointError as error:
+        raise CheckpointError(f"recognised as {format_.name}, but {error}") from error.__cause__
+    except ArgumentError as error:
+        raise ArgumentError(f"{checkpoint.path}: {error}") from error.__cause__
+    except DAMAGED as error:
+        raise CheckpointError(f"recognised as {format_.name}, but its contents do not fit together") from error
+    generator.checkpoint_format = format_.name
+    generator.source_entry = generator.source_entry or (choice.described if choice else "")
+    return generator
 
 
-def _describe(checkpoint: Checkpoint) -> str:
-    """What a file is that no format recognises."""
-    content = checkpoint.content
-    if checkpoint.tensors:
-        return f"no known generator; {EXPECTED}, its keys begin with {_some(checkpoint.tensors)}"
-    if checkpoint.persisted:
-        return f"no known generator; {EXPECTED}, its G_ema is a network of class {checkpoint.persisted.class_name}"
-    for value in (content, *(content.values() if isinstance(content, Mapping) else ())):
-        if isinstance(value, Placeholder) and value.is_module:
+def _describe(file: Checkpoint, entries: Sequence[Entry]) -> str:
+    """What a file is that no format recognises, and what to do with it."""
+    for entry in entries:
+        network, where = entry.network, f"its {entry.name}" if entry.name else "it"
+        if isinstance(network, Placeholder) and network.is_module:
             return (
-                f"a whole module of class {value.class_name}, whose code is not in the file: save the generator's "
-                "state_dict() instead, and export one of your own class with sefa export MODULE:CLASS --weights FILE"
+                f"{where} is a whole module of class {network.class_name}, whose code is not in the file: save the "
+                f"generator's state_dict() instead, {OWN_CLASS}"
             )
+        if isinstance(network, PersistedModule):
+            return f"no known generator; {EXPECTED}, {where} is a network of class {network.class_name}; {OWN_CLASS}"
+        if isinstance(network, TensorFlowNetwork):
+            return f"no known generator; {EXPECTED}, {where} is a TensorFlow network of another architecture"
+    state_dicts = [(entry.name, entry.network) for entry in entries if isinstance(entry.network, Mapping)]
+    if any(entry.is_large for entry in entries) and state_dicts:
+        name, state_dict = max(state_dicts, key=lambda named: len(named[1]))
+        tensors = clean(state_dict)
+        where = f"{name}'s" if name else "its"
+        return f"no known generator; {EXPECTED}, {where} keys begin with {_some(tensors)}; {OWN_CLASS}"
+    content = file.content
     if isinstance(content, Placeholder | Name):
         named = content.class_name if isinstance(content, Placeholder) else content
         return f"no generator inside: it holds a {named}; {EXPECTED}"

@@ -5,6 +5,7 @@ import re
 import zipfile
 from pathlib import Path
 
+from sefa.checkpoints.safetensors_files import is_safetensors
 from sefa_runtime.archives import open_archive
 
 HEAD = 512  # bytes looked at
@@ -58,8 +59,8 @@ def other_kind(path: Path, head: bytes) -> str | None:
     for magic, kind in MAGICS.items():
         if head.startswith(magic):
             return f"not a checkpoint file but {kind}"
-    if len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100_000_000:
-        return "a safetensors file (a direction bank?)"
+    if is_safetensors(head):
+        return None
     if head[257:262] == b"ustar":
         return _tar(head)
     if head.startswith(SAVED_MODEL_HEAD):

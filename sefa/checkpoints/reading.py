@@ -10,6 +10,7 @@ from sefa.checkpoints.checkpoint import Checkpoint
 from sefa.checkpoints.containers import STREAM_HEAD, read_pickle, read_stream, read_zip
 from sefa.checkpoints.limits import Limits
 from sefa.checkpoints.other_kinds import HEAD, other_kind
+from sefa.checkpoints.safetensors_files import is_safetensors, read_safetensors
 from sefa.errors import CheckpointError
 from sefa_runtime.files import input_problem
 
@@ -55,6 +56,8 @@ def read(path: Path) -> Checkpoint:
 
 
 def _content(path: Path, head: bytes) -> Any:
+    if is_safetensors(head):
+        return read_safetensors(path)
     limits = Limits(path.stat().st_size)
     if head.startswith(b"PK"):
         return read_zip(path, limits)

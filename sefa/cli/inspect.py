@@ -47,7 +47,7 @@ def inspect(
         _inspect_generator(file, layers, custom, num_classes, json)
     elif is_onnx(file) or is_pt2(file) or is_torchscript(file):
         _inspect_model(file, json)
-    elif _is_safetensors(file):
+    elif _is_bank(file):
         _inspect_bank(file, json)
     else:
         _inspect_generator(file, layers, custom, num_classes, json)
@@ -189,11 +189,16 @@ def _checkpoint(path: Path, checkpoint_format: str) -> str:
     return f"{path}, {checkpoint_format} checkpoint, {format_bytes(path.stat().st_size)}"
 
 
-def _is_safetensors(path: Path) -> bool:
-    """An eight-byte length, then a JSON object."""
+def _is_bank(path: Path) -> bool:
+    """A safetensors file, with a bank's mark in its metadata."""
+    from sefa.bank import METADATA_KEY
+
     with path.open("rb") as file:
         head = file.read(9)
-    return head[8:] == b"{" and head[:1] != b"{"
+        if head[8:] != b"{" or head[:1] == b"{":
+            return False
+        file.seek(8)
+        return METADATA_KEY.encode() in file.read(min(int.from_bytes(head[:8], "little"), path.stat().st_size))
 
 
 def _layers(shapes: list[list[int]]) -> str:

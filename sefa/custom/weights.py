@@ -1,78 +1,79 @@
 """A checkpoint's weights into a module of the user's."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from itertools import chain
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
-from sefa.checkpoints.checkpoint import CONTAINER_KEYS, MAX_DEPTH, Checkpoint, clean, strip_prefix
+from sefa.checkpoints.checkpoint import clean
+from sefa.checkpoints.entries import Entry, Network, choose, find_entries, parts_of, strip_prefix
+from sefa.checkpoints.objects import PersistedModule, Placeholder
 from sefa.checkpoints.reading import read
 from sefa.errors import CheckpointError
 
 MAX_NAMED = 6  # keys in one message
-AVERAGED = ("ema", "smooth", "avg", "average")
 
 
-def load_weights(module: nn.Module, path: Path) -> None:
+def load_weights(module: nn.Module, path: Path, entry: str | None = None) -> str:
     """Load a file's weights into a module, strictly: every key on both sides must find its match.
 
     Of several state dicts in the file, the one that fits is taken; of several that fit, the averaged copy.
 
+    Args:
+        module: Whose weights are replaced.
+        path: The file.
+        entry: Which of the file's entries to take, if several generators fit.
+
+    Returns:
+        Which entry of which was read; empty if the file has no choice of them.
+
     Raises:
         CheckpointError: If the file cannot be read, or nothing in it fits; the message names the keys that do not.
     """
+    wanted = module.state_dict()
     try:
-        checkpoint = read(path)
-        wanted = module.state_dict()
-        candidates = list(_candidates(checkpoint, wanted))
-        if not candidates:
-            raise CheckpointError("it holds no weights")
-        fitting = [weights for _, weights in sorted(candidates, key=_rank) if not _misfits(weights, wanted)]
-        if not fitting:
-            _, closest = max(candidates, key=lambda candidate: len(candidate[1].keys() & wanted.keys()))
-            raise CheckpointError(f"its weights do not fit {type(module).__name__}: {_misfits(closest, wanted)}")
-        weights = clean(fitting[0])
+        entries = [_with_tensors(one) for one in find_entries(read(path).content)]
+        choice = choose(entries, lambda network: not _misfits(network, wanted), entry, may_extract=True)
+        problem = _misfits(choice.entry.network, wanted) if choice else _closest_misfits(entries, wanted)
+        if choice is None or problem:
+            raise CheckpointError(f"its weights do not fit {type(module).__name__}: {problem}")
+        tensors = clean(_state_dict(choice.entry.network))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error.__cause__
     # BatchNorm's counter plays no part in inference, and older files lack it.
-    module.load_state_dict({key: weights.get(key, tensor) for key, tensor in wanted.items()})
+    module.load_state_dict({key: tensors.get(key, tensor) for key, tensor in wanted.items()})
+    return choice.described
 
 
-def _candidates(checkpoint: Checkpoint, wanted: Mapping[str, Tensor]) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    """Every state dict in the file, with where it stands; also what stands under a prefix, `generator.` for one."""
-    for where, tensors in _state_dicts(checkpoint.content, "", MAX_DEPTH):
-        tensors = {strip_prefix(key): tensor for key, tensor in tensors.items()}
-        yield where, tensors
-        first = next(iter(wanted), "")
-        for key in tensors:
-            if first and key.endswith(f".{first}"):
-                prefix = key.removesuffix(first)
-                inner = {name.removeprefix(prefix): value for name, value in tensors.items() if name.startswith(prefix)}
-                yield f"{where}.{prefix}", inner
+def _with_tensors(entry: Entry) -> Entry:
+    """An entry that is a whole module as the tensors in it: its code is the user's class."""
+    network = entry.network
+    if isinstance(network, Placeholder) and network.is_module:
+        network = PersistedModule(network.class_name, network.state)
+    return replace(entry, network=network.tensors()) if isinstance(network, PersistedModule) else entry
 
 
-def _state_dicts(content: Any, where: str, depth: int) -> Iterator[tuple[str, dict[str, Tensor]]]:
-    if not isinstance(content, Mapping):
-        return
-    tensors = {key: value for key, value in content.items() if isinstance(key, str) and isinstance(value, Tensor)}
-    if tensors:
-        yield where, tensors
-    if depth:
-        for key, value in content.items():
-            yield from _state_dicts(value, f"{where}.{key}", depth - 1)
+def _state_dict(network: Network) -> dict[str, Tensor]:
+    """Its tensors; empty if it is something else."""
+    if not isinstance(network, Mapping):
+        return {}
+    return {strip_prefix(key): tensor for key, tensor in network.items() if isinstance(tensor, Tensor)}
 
 
-def _rank(candidate: tuple[str, object]) -> tuple[bool, int]:
-    """Averaged copies first, then in the order in which the usual places are searched."""
-    parts = [part for part in candidate[0].split(".") if part]
-    averaged = any(mark in part.lower() for part in parts for mark in AVERAGED)
-    places = [CONTAINER_KEYS.index(part) for part in parts if part in CONTAINER_KEYS]
-    return not averaged, min(places, default=len(CONTAINER_KEYS))
+def _closest_misfits(entries: Sequence[Entry], wanted: Mapping[str, Tensor]) -> str:
+    """What keeps the entry that has most of the keys from being loaded."""
+    networks = [_state_dict(one.network) for one in chain(entries, *map(parts_of, entries))]
+    closest = max(networks, key=lambda weights: len(weights.keys() & wanted.keys()), default={})
+    if not closest:
+        raise CheckpointError("it holds no weights")
+    return _misfits(closest, wanted)
 
 
-def _misfits(weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
+def _misfits(network: Network, wanted: Mapping[str, Tensor]) -> str:
     """What keeps weights from being loaded; empty if nothing does."""
+    weights = _state_dict(network)
     missing = [key for key in wanted if key not in weights and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in weights if key not in wanted]
     misshapen = [

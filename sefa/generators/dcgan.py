@@ -92,14 +92,14 @@ class DCGAN(OneHotGenerator):
         return [weight.detach().permute(1, 2, 3, 0).reshape(-1, self.code_dim)]  # [out·kh·kw, D]
 
 
-def is_dcgan(tensors: Mapping[str, Tensor]) -> bool:
+def is_dcgan(tensors: Mapping[str, object]) -> bool:
     """Whether the keys are those of one nn.Sequential that begins with a convolution."""
     matches = [KEY.fullmatch(key) for key in tensors]
     if not tensors or not all(matches) or len({match["sequence"] for match in matches if match}) != 1:
         return False
     first = min((match for match in matches if match), key=lambda match: int(match["index"]))
     weight = tensors.get(first[0].removesuffix(first["entry"]) + "weight")
-    return weight is not None and weight.ndim == 4
+    return isinstance(weight, Tensor) and weight.ndim == 4
 
 
 def _entries_by_index(tensors: Mapping[str, Tensor]) -> dict[int, dict[str, Tensor]]:

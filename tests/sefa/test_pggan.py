@@ -369,7 +369,7 @@ def test_gan_zoo_single_label_is_one_hot(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("lod", "key"), [(0.5, "img_lod05"), (1.0, "img_lod1")])
 def test_recorded_levels_of_detail(tmp_path: Path, lod: float, key: str) -> None:
     case = GoldenCheckpoint("sefa_pggan_32")
-    state = {**read(case.path).tensors, "lod": torch.tensor(lod)}
+    state = {**read(case.path).content["generator_smooth"], "lod": torch.tensor(lod)}
     generator = load(save(tmp_path / "a.pth", {"generator_smooth": state}))
     expected = torch.from_numpy(case.arrays[key])
     with torch.no_grad():

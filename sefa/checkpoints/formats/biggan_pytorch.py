@@ -42,7 +42,7 @@ USUAL_DEPTH = 2  # blocks in a stage of BigGAN-deep
 
 def recognises(checkpoint: Checkpoint) -> bool:
     """Blocks in lists of layers, between a linear and an output layer; a discriminator, which `load` names, too."""
-    tensors = checkpoint.tensors
+    tensors = checkpoint.stored
     return FIRST_CONV in tensors and ("linear.weight" in tensors or "output_layer.0.gain" in tensors)
 
 

@@ -8,7 +8,7 @@ from sefa.generators.dcgan import is_dcgan
 
 def recognises(checkpoint: Checkpoint) -> bool:
     """One nn.Sequential that begins with a convolution."""
-    return is_dcgan(checkpoint.tensors)
+    return is_dcgan(checkpoint.stored)
 
 
 def load(checkpoint: Checkpoint, options: LoadOptions) -> DCGAN:

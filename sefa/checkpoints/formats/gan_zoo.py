@@ -26,7 +26,7 @@ MAX_CLASSES = 2**16
 
 def recognises(checkpoint: Checkpoint) -> bool:
     """Its own name for the first layer."""
-    return f"{DENSE}.weight" in checkpoint.tensors
+    return f"{DENSE}.weight" in checkpoint.stored
 
 
 def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:
@@ -85,7 +85,7 @@ def _weights(name: str, gained: bool, up: bool = False) -> Weights:
 
 
 def _config(checkpoint: Checkpoint) -> Mapping[str, Any]:
-    content = checkpoint.content.get("config") if isinstance(checkpoint.content, Mapping) else None
+    content = checkpoint.beside.get("config")
     config = content.state if isinstance(content, Placeholder) else content
     if not isinstance(config, Mapping):
         raise CheckpointError(

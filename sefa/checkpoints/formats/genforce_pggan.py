@@ -14,9 +14,9 @@ from sefa.generators.pggan import PGGAN
 
 def recognises(checkpoint: Checkpoint) -> bool:
     """Numbered layers, the first of which is a convolution of z as an image, and numbered outputs."""
-    tensors = checkpoint.tensors
+    tensors = checkpoint.stored
     first = tensors.get("layer0.weight")
-    return first is not None and first.ndim == 4 and highest(tensors, r"output(\d{1,3})\.\w+") >= 0
+    return isinstance(first, Tensor) and first.ndim == 4 and highest(tensors, r"output(\d{1,3})\.\w+") >= 0
 
 
 def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:

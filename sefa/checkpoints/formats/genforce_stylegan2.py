@@ -32,7 +32,7 @@ MAPPING_LR = 0.01
 
 def recognises(checkpoint: Checkpoint) -> bool:
     """Its own name for the learned constant."""
-    return CONST in checkpoint.tensors
+    return CONST in checkpoint.stored
 
 
 def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN2:

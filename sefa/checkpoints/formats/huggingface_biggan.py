@@ -32,7 +32,7 @@ COLORS = 3  # of the channels that the last convolution gives
 
 def recognises(checkpoint: Checkpoint) -> bool:
     """The names of the class embedding and of the first layer."""
-    tensors = checkpoint.tensors
+    tensors = checkpoint.stored
     return EMBEDDING in tensors and any(key.startswith(f"{LINEAR}.") for key in tensors)
 
 

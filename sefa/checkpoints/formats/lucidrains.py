@@ -28,7 +28,7 @@ NETWORKS = (("SE", "GE"), ("S", "G"))
 
 def recognises(checkpoint: Checkpoint) -> bool:
     """Its own names for what the first block reads, and for the mapping network beside it."""
-    return _networks(checkpoint.tensors) is not None
+    return _networks(checkpoint.stored) is not None
 
 
 def load(checkpoint: Checkpoint, options: LoadOptions) -> LucidrainsStyleGAN2:
@@ -70,7 +70,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> LucidrainsStyleGAN2:
     return generator
 
 
-def _networks(tensors: Mapping[str, Tensor]) -> tuple[str, str] | None:
+def _networks(tensors: Mapping[str, object]) -> tuple[str, str] | None:
     """Names of the mapping and the synthesis network in the file."""
     for style, synthesis in NETWORKS:
         first = (f"{synthesis}.initial_block", f"{synthesis}.to_initial_block.weight")

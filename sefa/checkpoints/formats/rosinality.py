@@ -30,13 +30,13 @@ MAPPING_LR = 0.01  # the training script's only value
 
 def recognises(checkpoint: Checkpoint) -> bool:
     """Its own names for the learned constant and the first style."""
-    return {CONST, "conv1.conv.modulation.weight"} <= checkpoint.tensors.keys()
+    return {CONST, "conv1.conv.modulation.weight"} <= checkpoint.stored.keys()
 
 
 def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN2:
     """Build the generator."""
     tensors = checkpoint.tensors
-    center = checkpoint.content.get(CENTER)
+    center = checkpoint.beside.get(CENTER)
     if isinstance(center, Tensor):
         tensors = tensors | clean({CENTER: center})
     _, channels, height, width = shape_of(tensors, CONST, 4)

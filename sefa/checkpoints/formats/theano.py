@@ -10,10 +10,9 @@ CLASS = "network.Network"
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """One network, or several, of the class that the Theano version had."""
-    content = checkpoint.content
-    networks = content if isinstance(content, tuple | list) else (content,)
-    return any(isinstance(network, Placeholder) and network.class_name == CLASS for network in networks)
+    """A network of the class that the Theano version had."""
+    network = checkpoint.entry.network
+    return isinstance(network, Placeholder) and network.class_name == CLASS
 
 
 def load(checkpoint: Checkpoint, options: LoadOptions) -> NoReturn:
@@ -24,4 +23,4 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> NoReturn:
     )
 
 
-FORMAT = Format("Theano PGGAN", recognises, load)
+FORMAT = Format("Theano PGGAN", recognises, load, is_supported=False)

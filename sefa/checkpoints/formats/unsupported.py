@@ -18,28 +18,25 @@ def _refused(name: str, reason: str, recognises: Callable[[Checkpoint], bool]) -
     def load(checkpoint: Checkpoint, options: LoadOptions) -> NoReturn:
         raise CheckpointError(reason)
 
-    return Format(name, recognises, load)
+    return Format(name, recognises, load, is_supported=False)
 
 
 def _with_keys(*patterns: str, without: str | None = None) -> Callable[[Checkpoint], bool]:
     """Whether each pattern is the beginning of one of the keys, and `without` of none."""
 
     def recognises(checkpoint: Checkpoint) -> bool:
-        keys = "\n".join(checkpoint.tensors)
+        keys = "\n".join(checkpoint.stored)
         present = all(re.search(f"^{pattern}", keys, re.MULTILINE) for pattern in patterns)
         return present and not (without and re.search(f"^{without}", keys, re.MULTILINE))
 
     return recognises
 
 
-def _of_class(entry: str, class_name: str, without: str | None = None) -> Callable[[Checkpoint], bool]:
-    """Whether a pickle has a network of this class (a regular expression) at a key, and nothing at another."""
+def _of_class(class_name: str) -> Callable[[Checkpoint], bool]:
+    """Whether a pickle has a network of this class (a regular expression)."""
 
     def recognises(checkpoint: Checkpoint) -> bool:
-        content = checkpoint.content
-        if not isinstance(content, dict) or (without and content.get(without) is not None):
-            return False
-        network = content.get(entry)
+        network = checkpoint.entry.network
         if not isinstance(network, PersistedModule | Placeholder):
             return False
         return re.fullmatch(class_name, network.class_name) is not None
@@ -59,10 +56,10 @@ FORMATS = (
         _with_keys(r"encoder\.", r"decoder\.conv1\.conv\.modulation\.weight$"),
     ),
     _refused("FastGAN", NO_STYLE, _with_keys(r"init\.", r"feat_8\.", r"se_64\.")),
-    _refused("Projected GAN's FastGAN", NO_STYLE, _of_class("G_ema", r".*\bnetworks_fastgan\..*")),
-    _refused("EG3D", "its images depend on a camera, which is not supported", _of_class("G_ema", "TriPlaneGenerator")),
-    _refused("an NVlabs pickle of a discriminator", NEEDS_GENERATOR, _of_class("D", ".*Discriminator", "G_ema")),
-    _refused("NVlabs' EDM", NOT_A_GAN, _of_class("ema", r"(\w+Precond|Precond)")),
+    _refused("Projected GAN's FastGAN", NO_STYLE, _of_class(r".*\bnetworks_fastgan\..*")),
+    _refused("EG3D", "its images depend on a camera, which is not supported", _of_class("TriPlaneGenerator")),
+    _refused("an NVlabs pickle of a discriminator", NEEDS_GENERATOR, _of_class(".*Discriminator")),
+    _refused("NVlabs' EDM", NOT_A_GAN, _of_class(r"(\w+Precond|Precond)")),
     _refused(
         "rosinality's StyleGAN2 discriminator",
         NEEDS_GENERATOR,

@@ -1,0 +1,366 @@
+"""Which of a file's entries is the generator: one rule, for checkpoints and for modules of the user's own.
+
+Training scripts keep several networks in a file, and several copies of the generator: the plain one and the average of
+its weights over the training ("EMA"), which is the one that is meant to draw images. Only names tell which is which.
+"""
+
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sefa.checkpoints.objects import PersistedModule, Placeholder, TensorFlowNetwork
+from sefa.errors import CheckpointError
+
+StateDict = Mapping[str, Tensor | Placeholder]
+Network = StateDict | PersistedModule | TensorFlowNetwork | Placeholder
+
+MAX_DEPTH = 6  # of containers in containers
+MAX_ITEMS = 1_000_000  # looked at: a container may be in itself, and under any number of keys
+MAX_ENTRIES = 10_000
+MAX_PREFIXES = 4  # of a state dict's keys: "state_dict" has "generator.", which has "module."
+MAX_NAMED = 8  # entries in one message
+WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
+# What the words of an entry's name say of it. Any other word, as the b of gen_b, tells one generator from another.
+AVERAGED = {"ema", "gema", "smooth", "smoothed", "avg", "average", "averaged", "averaging", "running", "shadow", "swa"}
+AVERAGED |= {"polyak", "gs"}
+PLAIN = {"current", "online", "raw", "live", "training"}
+GENERATOR = {"g", "gs", "gema", "gen", "generator", "generators", "netg", "gnet", "gan"}
+DISCRIMINATOR = {"d", "dis", "disc", "discriminator", "discriminators", "critic", "critics", "netd", "dnet"}
+MEANINGLESS = {"state", "dict", "sd", "model", "models", "param", "params", "parameters", "weight", "weights", "net"}
+MEANINGLESS |= {"nets", "network", "networks", "module", "modules", "checkpoint", "ckpt", "callbacks", "callback"}
+COMMON = AVERAGED | PLAIN | GENERATOR | MEANINGLESS
+# What stands beside a generator in one state dict and is no part of it.
+HELPERS = re.compile(r".*(loss|lpips|vgg|perceptual|inception|fid|metric|criterion|optim|augment).*", re.IGNORECASE)
+# Optimizers keep tensors by the thousand, and none that is looked for.
+NO_NETWORK = re.compile(r".*(optim|sched|scaler).*", re.IGNORECASE)
+# What an average of parameters leaves out: the original's buffers.
+BUFFER = re.compile(
+    r"(.*\.)?(running_mean|running_var|num_batches_tracked|stored_mean|stored_var|weight_u|weight_v|u0|sv0|w_avg|lod"
+    r"|noise\w*|\w*kernel|\w*filter|freqs|phases|transform|magnitude_ema)"
+)
+RATES = ("decay", "num_updates")  # what such an average has beside them
+TENSORFLOW_NAMES = ("G", "D", "Gs")  # in the order in which NVlabs' code pickles them
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A network in a file.
+
+    Attributes:
+        path: The keys that lead to it.
+        network: Its state dict, or the object.
+        beside: The container that holds it.
+        averaged: Whether it is an averaged copy, by more than its name.
+        extract: Whether it is a part of a state dict whose other parts may be parts of the same network.
+    """
+
+    path: tuple[str, ...]
+    network: Network
+    beside: Mapping[Any, Any] = field(default_factory=dict, repr=False)
+    averaged: bool = False
+    extract: bool = False
+
+    @property
+    def name(self) -> str:
+        """The path as one word."""
+        return ".".join(self.path)
+
+    @property
+    def words(self) -> list[str]:
+        """The words of its name, in lower case."""
+        return [word.lower() for part in self.path for word in WORD.findall(part)]
+
+    @property
+    def is_averaged(self) -> bool:
+        return self.averaged or not AVERAGED.isdisjoint(self.words)
+
+    @property
+    def is_discriminator(self) -> bool:
+        return not DISCRIMINATOR.isdisjoint(self.words)
+
+    @property
+    def is_named_generator(self) -> bool:
+        return not GENERATOR.isdisjoint(self.words)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether it may be a network, rather than a few numbers beside one."""
+        if isinstance(self.network, Mapping):
+            return any(not isinstance(tensor, Tensor) or tensor.ndim > 1 for tensor in self.network.values())
+        return not isinstance(self.network, Placeholder) or self.network.is_module
+
+    @property
+    def rank(self) -> int:
+        """Averaged copies first, then what has no mark, then what is said to be the plain one."""
+        return 0 if self.is_averaged else 1 if PLAIN.isdisjoint(self.words) else 2
+
+    @property
+    def identity(self) -> tuple[str, ...]:
+        """What is left of its name: copies of one generator have it in common."""
+        telling: list[str] = []
+        for part in self.path:
+            words = [word.lower() for word in WORD.findall(part)]
+            decays = not AVERAGED.isdisjoint(words)  # As ema_0.999 has it.
+            telling += [word for word in words if word not in COMMON and not (decays and word.isdigit())]
+        return tuple(telling)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The entry that was taken.
+
+    Attributes:
+        entry: The entry.
+        described: Which of which it was, in words; empty if there was only one, without a name.
+    """
+
+    entry: Entry
+    described: str
+
+
+def find_entries(content: Any) -> list[Entry]:
+    """All networks in a file's contents, however dicts, lists and tuples are nested."""
+    found: list[Entry] = []
+    items = 0
+    pending: list[tuple[tuple[str, ...], Any, Mapping[Any, Any]]] = [((), content, {})]
+    while pending and len(found) < MAX_ENTRIES:
+        path, value, beside = pending.pop()
+        items += 1 + (len(value) if isinstance(value, Mapping | list | tuple) else 0)
+        if len(path) > MAX_DEPTH or items > MAX_ITEMS:
+            continue
+        if isinstance(value, PersistedModule | TensorFlowNetwork | Placeholder):
+            found.append(Entry(path, value, beside))
+        elif isinstance(value, Mapping):
+            found += _state_dict(path, value, beside)
+            inner = [
+                ((*path, str(key)[:80]), item, value)
+                for key, item in value.items()
+                if not NO_NETWORK.fullmatch(str(key)[:80]) and not _is_tensor(item)
+            ]
+            pending += reversed(inner)
+        elif isinstance(value, list | tuple):
+            if value and all(isinstance(item, Tensor) for item in value):  # An average that has lost the names.
+                found.append(Entry(path, {str(index): item for index, item in enumerate(value)}, beside))
+            else:
+                names = _names_of(value)
+                pending += reversed([((*path, name), item, beside) for name, item in zip(names, value, strict=True)])
+    return found
+
+
+def _state_dict(path: tuple[str, ...], content: Mapping[Any, Any], beside: Mapping[Any, Any]) -> list[Entry]:
+    tensors = {key: value for key, value in content.items() if isinstance(key, str) and _is_tensor(value)}
+    if not tensors:
+        return []
+    # torch's AveragedModel: a counter, and the module's keys behind `module.`
+    averaged = "n_averaged" in tensors and all(key.startswith("module.") for key in tensors if key != "n_averaged")
+    if averaged:
+        del tensors["n_averaged"]
+    return [Entry(path, tensors, beside if path else content, averaged)] if tensors else []
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor) or (isinstance(value, Placeholder) and value.is_tensor)
+
+
+def _names_of(items: Sequence[Any]) -> list[str]:
+    """What the items of a list are called: TensorFlow's networks have names of their own."""
+    if any(isinstance(item, TensorFlowNetwork) for item in items):
+        names = [str(item.state.get("name")) if isinstance(item, TensorFlowNetwork) else "" for item in items]
+        if all(name.isidentifier() for name in names) and len(set(names)) == len(names):
+            return [name[:80] for name in names]
+        if len(items) == len(TENSORFLOW_NAMES):
+            return list(TENSORFLOW_NAMES)
+    return [str(index) for index in range(len(items))]
+
+
+def choose(
+    entries: Sequence[Entry],
+    fits: Callable[[Network], bool],
+    wanted: str | None = None,
+    *,
+    may_extract: bool = False,
+) -> Choice | None:
+    """Take the generator: of the entries that fit, the averaged copy.
+
+    Args:
+        entries: All networks in the file.
+        fits: Whether a network is of the kind that is looked for.
+        wanted: The entry that the user asks for: its name, or the end of it.
+        may_extract: Whether a part of a state dict may be taken from among parts that may belong to it.
+
+    Returns:
+        The entry; None if none fits.
+
+    Raises:
+        CheckpointError: If several different generators fit, or there is no entry `wanted`.
+    """
+    parts = [part for entry in entries for part in _fitting(entry, fits)]
+    completed = list(_completed([*entries, *(part for entry in entries for part in parts_of(entry))], parts, fits))
+    parts = [part for part in parts if part.path not in {one.path for one in completed}] + completed
+    if wanted is not None:
+        return Choice(_named(entries, parts, wanted), f"{wanted}, as asked for")
+    if not parts:
+        return None
+    candidates = [part for part in parts if not part.is_discriminator] or parts
+    generators = {candidate.identity for candidate in candidates}
+    best = min(candidate.rank for candidate in candidates)
+    copies = [candidate for candidate in candidates if candidate.rank == best]
+    copies = [copy for copy in copies if copy.is_named_generator] or copies
+    if len(generators) > 1 and not _all_equal(candidates):
+        raise CheckpointError(f"several generators, {_list(candidates)}: choose one with --entry, as {_option(copies)}")
+    if not _all_equal(copies):
+        raise CheckpointError(
+            f"several copies of the generator, {_list(copies)}: choose one with --entry, as {_option(copies)}"
+        )
+    if copies[0].extract and not may_extract:
+        raise CheckpointError(
+            f"its state dict has {_list(_parts_beside(entries, copies[0]))} side by side, which may be parts of one "
+            f"generator: read {copies[0].name} alone with {_option(copies)}, or the whole with your own class, "
+            "MODULE:CLASS --weights FILE"
+        )
+    return Choice(copies[0], _describe(copies[0], candidates, entries))
+
+
+def _fitting(entry: Entry, fits: Callable[[Network], bool], depth: int = MAX_PREFIXES) -> Iterator[Entry]:
+    """The entry, or those of its parts that fit."""
+    if fits(entry.network):
+        yield entry
+    elif depth:
+        for part in parts_of(entry):
+            yield from _fitting(part, fits, depth - 1)
+
+
+def parts_of(entry: Entry) -> list[Entry]:
+    """What stands in a state dict under the same first word, as `generator.` and `discriminator.`"""
+    if not isinstance(entry.network, Mapping):
+        return []
+    groups: dict[str, dict[str, Tensor | Placeholder]] = {}
+    loose = False
+    for key, tensor in entry.network.items():
+        prefix, dot, rest = strip_prefix(key).partition(".")
+        if dot:
+            groups.setdefault(prefix, {})[rest] = tensor
+        else:
+            loose |= not (isinstance(tensor, Tensor) and tensor.numel() == 1)  # Counters and rates.
+    if len(groups) == 1 and not loose:
+        ((prefix, group),) = groups.items()
+        return [replace(entry, path=(*entry.path, prefix), network=group)]
+    parts = [Entry((*entry.path, prefix), group, entry.beside, entry.averaged) for prefix, group in groups.items()]
+    foreign = loose or not all(_is_network_name(prefix) for prefix in groups)
+    return [replace(part, extract=entry.extract or foreign) for part in parts]
+
+
+def _is_network_name(prefix: str) -> bool:
+    """Whether what stands under it is a network of its own, not a layer."""
+    words = {word.lower() for word in WORD.findall(prefix)}
+    named = AVERAGED | GENERATOR | DISCRIMINATOR
+    return not words.isdisjoint(named) or words <= PLAIN | MEANINGLESS or HELPERS.fullmatch(prefix) is not None
+
+
+def _parts_beside(entries: Sequence[Entry], part: Entry) -> list[Entry]:
+    whole = next(entry for entry in entries if part.path[: len(entry.path)] == entry.path and parts_of(entry))
+    return [replace(one, path=one.path[len(whole.path) :]) for one in parts_of(whole)]
+
+
+def _completed(entries: Sequence[Entry], fitting: Sequence[Entry], fits: Callable[[Network], bool]) -> Iterator[Entry]:
+    """Averages of parameters alone, each with the buffers of the copy whose parameters were averaged."""
+    plain = [one.network for one in fitting if isinstance(one.network, Mapping) and not one.is_averaged]
+    named = [{strip_prefix(key): value for key, value in network.items()} for network in plain]
+    copies = [(network, [key for key in network if not BUFFER.fullmatch(key)]) for network in named]
+    for entry in entries:
+        if not entry.is_averaged or not isinstance(entry.network, Mapping):
+            continue
+        for network, parameters in copies:
+            if len(parameters) <= len(entry.network) < len(network) + len(RATES):
+                merged = _merge(entry.network, network, parameters)
+                if merged and len(merged) > len(entry.network) and fits(merged):
+                    yield replace(entry, network=merged, averaged=True, extract=False)
+                    break
+
+
+def _merge(average: StateDict, plain: StateDict, parameters: Sequence[str]) -> StateDict | None:
+    """The average's tensors in place of the plain copy's; None unless they are exactly its parameters."""
+    if list(average) == [str(index) for index in range(len(parameters))]:
+        named = dict(zip(parameters, average.values(), strict=True))
+    else:
+        # Where they are buffers of a module themselves, names have lost their dots.
+        undotted = {key.replace(".", ""): key for key in plain}
+        named = {undotted.get(key, strip_prefix(key)): tensor for key, tensor in average.items()}
+        named = {key: tensor for key, tensor in named.items() if key in plain or key not in RATES}
+    if not set(parameters) <= set(named) <= set(plain):
+        return None
+    if any(not isinstance(value, Tensor) or _shape(value) != _shape(plain[key]) for key, value in named.items()):
+        return None
+    return {**plain, **named}
+
+
+def _shape(value: object) -> tuple[int, ...] | None:
+    return tuple(value.shape) if isinstance(value, Tensor) else None
+
+
+def _named(entries: Sequence[Entry], parts: Sequence[Entry], wanted: str) -> Entry:
+    """The entry of a name, or of which this is the end."""
+    for exact in (True, False):
+        for candidates in (parts, [*entries, *(part for entry in entries for part in parts_of(entry))]):
+            matching = [one for one in candidates if one.name == wanted or (not exact and _ends_with(one, wanted))]
+            if len(matching) > 1 and not exact:
+                raise CheckpointError(f"several entries are called {wanted!r}: {_list(matching)}")
+            if matching:
+                return matching[0]
+    raise CheckpointError(f"no entry {wanted!r}; it has {_list(parts or entries)}")
+
+
+def _ends_with(entry: Entry, wanted: str) -> bool:
+    return entry.name.endswith(f".{wanted}")
+
+
+def _all_equal(entries: Sequence[Entry]) -> bool:
+    """Whether all hold the same weights."""
+    return all(_equal(one.network, other.network) for one, other in pairwise(entries))
+
+
+def _equal(one: Network, other: Network) -> bool:
+    if one is other:
+        return True
+    if not isinstance(one, Mapping) or not isinstance(other, Mapping):
+        return False
+    if one.keys() != other.keys():
+        return False
+    pairs = [(value, other[key]) for key, value in one.items()]
+    return all(
+        isinstance(left, Tensor)
+        and isinstance(right, Tensor)
+        and left.dtype == right.dtype
+        and torch.equal(left, right)
+        for left, right in pairs
+    )
+
+
+def _describe(chosen: Entry, candidates: Sequence[Entry], entries: Sequence[Entry]) -> str:
+    if not chosen.path:
+        return ""
+    names = {candidate.name for candidate in candidates}
+    described = chosen.name if names == {chosen.name} else f"{chosen.name}, of {_list(candidates)}"
+    # So that nobody takes the plain copy for the averaged one.
+    left = [one for one in entries if one.is_averaged and not one.is_discriminator and one.is_large]
+    left = [one for one in left if not any(name.startswith(one.name) for name in names)]
+    return described if chosen.is_averaged or not left else f"{described}; {_list(left)} does not fit"
+
+
+def _list(entries: Sequence[Entry]) -> str:
+    names = list(dict.fromkeys(entry.name or "the whole file" for entry in entries))
+    return ", ".join(names[:MAX_NAMED]) + (f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else "")
+
+
+def _option(entries: Sequence[Entry]) -> str:
+    return f"--entry {entries[0].name}"
+
+
+def strip_prefix(key: str) -> str:
+    """Without the prefixes of DataParallel and torch.compile."""
+    return re.sub(r"^(module\.|_orig_mod\.)+", "", key)

@@ -1,0 +1,33 @@
+"""State dicts in `.safetensors` files, which are numbers and names and nothing that runs."""
+
+from pathlib import Path
+
+from torch import Tensor
+
+from sefa.errors import CheckpointError
+
+
+def is_safetensors(head: bytes) -> bool:
+    """Whether a file begins as they do: an eight-byte length, then a JSON object."""
+    return len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100_000_000
+
+
+def read_safetensors(path: Path) -> dict[str, Tensor]:
+    """Read all tensors.
+
+    Raises:
+        CheckpointError: If the file is damaged or a direction bank, or the package safetensors is not installed.
+    """
+    try:
+        from safetensors import SafetensorError, safe_open
+    except ModuleNotFoundError as error:
+        raise CheckpointError("a safetensors file, which needs the package: pip install safetensors") from error
+    from sefa.bank import METADATA_KEY  # It needs the package, too.
+
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            if METADATA_KEY in (file.metadata() or {}):
+                raise CheckpointError("a direction bank, not a generator's weights")
+            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise CheckpointError(f"a truncated or damaged safetensors file ({error})") from error
