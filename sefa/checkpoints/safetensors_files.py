@@ -30,4 +30,4 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
                 raise CheckpointError("a direction bank, not a generator's weights")
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
-        raise CheckpointError(f"a truncated or damaged safetensors file ({error})") from error
+        raise CheckpointError(f"a safetensors file, truncated or damaged ({error})") from error
