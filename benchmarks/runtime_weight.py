@@ -8,6 +8,7 @@ other work only the latter means something.
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -19,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from sefa_runtime.files import write_whole
+from sefa_runtime.importing import DISABLE_TELEMETRY
 from sefa_runtime.machine import describe_machine
 
 ROOT = Path(__file__).parents[1]
@@ -196,7 +198,8 @@ def compare_weights(python: Path, inside: Path, beside: Path, rounds: int) -> di
 def run(python: Path, program: str, model: Path, *arguments: str) -> Any:
     """Run a program in a process of its own and read the JSON that it prints."""
     command = [str(python), "-c", program, str(model), json.dumps(MEMORY), *arguments]
-    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    environment = {DISABLE_TELEMETRY: "1"} | os.environ
+    return json.loads(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
 
 
 def megabytes(size: int) -> float:

@@ -6,6 +6,7 @@ imported anyway, so that a busy machine slows all of them alike.
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 
 from sefa_runtime.files import write_whole
+from sefa_runtime.importing import DISABLE_TELEMETRY
 from sefa_runtime.machine import describe_machine, describe_versions, installed_version
 
 ROUNDS = 21
@@ -39,10 +41,11 @@ def main() -> None:
     output: Path | None = parser.parse_args().output
 
     times_ms: dict[str, list[float]] = {name: [] for name in COMMANDS}
+    environment = {DISABLE_TELEMETRY: "1"} | os.environ
     for _ in range(ROUNDS + 1):
         for name, command in COMMANDS.items():
             started = time.perf_counter_ns()
-            subprocess.run(command, stdout=subprocess.DEVNULL, check=True)
+            subprocess.run(command, stdout=subprocess.DEVNULL, check=True, env=environment)
             times_ms[name].append((time.perf_counter_ns() - started) / 1e6)
     medians = {name: round(statistics.median(values[1:]), 1) for name, values in times_ms.items()}
     runtime_beyond = medians["import numpy, onnxruntime, sefa_runtime.Editor"] - medians["import numpy, onnxruntime"]

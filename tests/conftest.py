@@ -1,6 +1,7 @@
 """Fixtures that several test modules share."""
 
 import itertools
+import os
 import signal
 import subprocess
 import sys
@@ -15,8 +16,12 @@ import pytest
 import sefa_runtime
 from patience import PATIENCE_S
 from sefa.cli import main
+from sefa_runtime.importing import DISABLE_TELEMETRY
 from sefa_runtime.latency.scenarios import Clock
 from sefa_runtime.machine import EXPORT_PACKAGES
+
+# Tests import onnxruntime themselves.
+os.environ.setdefault(DISABLE_TELEMETRY, "1")
 
 GOLDEN = Path(__file__).parent / "golden"
 

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import onnx
-import onnxruntime
 import torch
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto
@@ -30,6 +29,7 @@ from sefa_export.pinned import Pinned
 from sefa_export.precision import PRECISIONS, find_overflow, to_float16
 from sefa_export.tracing import exporting, holds_torchscript, one_line, trace_to_onnx
 from sefa_runtime.files import check_output, replacing
+from sefa_runtime.importing import import_onnxruntime
 from sefa_runtime.model_info import CHECKSUM_KEY, METADATA_KEY, Parity, Payload
 
 # The newest that onnxruntime's CUDA provider covers with kernels for every operator used here.
@@ -186,7 +186,7 @@ def _verify_half(graph: EditGraph, pinned: Pinned, full: ModelProto, path: Path)
 
 def _session(graph: EditGraph, path: Path) -> Any:
     with exporting(graph, "onnxruntime"):
-        return onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        return import_onnxruntime().InferenceSession(str(path), providers=["CPUExecutionProvider"])
 
 
 def _runner(session: Any) -> Callable[[Case], NDArray[Any]]:

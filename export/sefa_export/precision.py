@@ -6,9 +6,10 @@ from typing import Any, TypeVar
 
 import numpy as np
 import onnx
-import onnxruntime
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto
+
+from sefa_runtime.importing import import_onnxruntime
 
 Message = TypeVar("Message", ModelProto, NodeProto, TensorProto, onnx.ValueInfoProto)
 PRECISIONS = ("fp32", "fp16")
@@ -120,7 +121,7 @@ def find_overflow(model: ModelProto, feeds: Mapping[str, NDArray[Any]]) -> Overf
     nodes = [node for node in probe.graph.node if node.name in half]
     for node in nodes:
         probe.graph.output.append(onnx.helper.make_tensor_value_info(node.output[0], TensorProto.FLOAT, None))
-    session = onnxruntime.InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
+    session = import_onnxruntime().InferenceSession(probe.SerializeToString(), providers=["CPUExecutionProvider"])
     values = session.run([node.output[0] for node in nodes], dict(feeds))
     for node, value in zip(nodes, values, strict=True):
         largest = float(np.abs(value).max())

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sefa_runtime.importing import import_onnxruntime
+
 if TYPE_CHECKING:
     import onnxruntime
 
@@ -88,8 +90,7 @@ class _Buffers:
     def __init__(
         self, inference: "onnxruntime.InferenceSession", feeds: Feeds, device: tuple[str, int], graph: int | None
     ) -> None:
-        import onnxruntime
-
+        onnxruntime = import_onnxruntime()
         self.shapes = tuple(array.shape for array in feeds.values())
         self._inference = inference
         self._binding = inference.io_binding()

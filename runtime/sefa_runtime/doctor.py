@@ -9,9 +9,10 @@ import numpy as np
 
 from sefa_runtime.diagnosis import PROBE, conflict, installation
 from sefa_runtime.errors import ProviderError
+from sefa_runtime.importing import import_onnxruntime
 from sefa_runtime.machine import EXPORT_PACKAGES, installed_version, nvidia_gpus, onnxruntime_wheels
 from sefa_runtime.providers import CPU, CUDA, offered
-from sefa_runtime.session import Session, build_session, import_onnxruntime
+from sefa_runtime.session import Session, build_session
 
 PROBE_FEEDS = {"x": np.ones((1, 1, 8, 8), np.float32)}
 # Those that people look for: say why one is not there.

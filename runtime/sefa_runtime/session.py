@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from sefa_runtime.binding import BoundRuns, Feeds, can_bind
 from sefa_runtime.cores import usable_cores
 from sefa_runtime.errors import InputError, ModelFileError, ProviderError, RunError
+from sefa_runtime.importing import import_onnxruntime
 from sefa_runtime.messages import FATAL, one_line, silence
 from sefa_runtime.placement import RECORD_PLACEMENT, Placement, check_convolutions, placement
 from sefa_runtime.providers import (
@@ -140,24 +141,6 @@ def build_session(
         if not allow_cpu_fallback or name == CPU:
             raise
         return _build(ort, _Wanted(model, provider, {}, threads, binding, cuda_graph=False), CPU, error.reason)
-
-
-def import_onnxruntime() -> ModuleType:
-    """Import onnxruntime, or say how to install it.
-
-    Raises:
-        ProviderError: If it is not installed or cannot be imported.
-    """
-    try:
-        import onnxruntime
-    except ImportError as error:
-        from sefa_runtime.diagnosis import installation
-
-        raise ProviderError(
-            f"onnxruntime cannot be imported ({error})",
-            f"{installation(CPU)}, or with an NVIDIA GPU {installation(CUDA)}",
-        ) from error
-    return onnxruntime  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)

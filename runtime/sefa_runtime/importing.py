@@ -1,0 +1,30 @@
+"""The one place where onnxruntime is imported."""
+
+import os
+from types import ModuleType
+
+from sefa_runtime.errors import ProviderError
+from sefa_runtime.providers import CPU, CUDA
+
+# onnxruntime's wheels since 1.29 write an identifier and a database below HOME, and send what machine, model paths and
+# run times there are, unless this is 1 when they are imported.
+DISABLE_TELEMETRY = "ORT_DISABLE_TELEMETRY"
+
+
+def import_onnxruntime() -> ModuleType:
+    """Import onnxruntime with its telemetry off, unless the environment already says otherwise.
+
+    Raises:
+        ProviderError: If it is not installed or cannot be imported.
+    """
+    os.environ.setdefault(DISABLE_TELEMETRY, "1")
+    try:
+        import onnxruntime
+    except ImportError as error:
+        from sefa_runtime.diagnosis import installation
+
+        raise ProviderError(
+            f"onnxruntime cannot be imported ({error})",
+            f"{installation(CPU)}, or with an NVIDIA GPU {installation(CUDA)}",
+        ) from error
+    return onnxruntime  # type: ignore[no-any-return]
