@@ -1,5 +1,7 @@
 """Editing pictures with an exported model: latents, directions and alphas in, uint8 pictures out."""
 
+import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sefa_runtime.errors import InputError, ModelFileError
+from sefa_runtime.errors import InputError, ModelFileError, ProviderError
 from sefa_runtime.exported import check_payload, is_onnx, read_info
 from sefa_runtime.inputs import (
     Feeds,
@@ -20,7 +22,7 @@ from sefa_runtime.inputs import (
     read_numbers,
     split,
 )
-from sefa_runtime.model_info import ModelInfo
+from sefa_runtime.model_info import ModelInfo, Payload
 from sefa_runtime.session import Session, build_session
 
 # Pictures that `edit` and `sweep` compute at once: bounds the memory, whatever is asked for.
@@ -64,31 +66,72 @@ def load(
     if not is_onnx(path):
         raise ModelFileError(f"{path}: an archive that runs in torch; the .onnx export is needed here")
     check_payload(path, info)
-    session = build_session(
-        path,
-        provider,
-        provider_options,
-        threads,
-        allow_cpu_fallback=allow_cpu_fallback,
-        binding=binding,
-        cuda_graph=cuda_graph,
-    )
-    return Editor(path, info, session)
+    arguments = {
+        "provider": provider,
+        "provider_options": provider_options,
+        "threads": threads,
+        "allow_cpu_fallback": allow_cpu_fallback,
+        "binding": binding,
+        "cuda_graph": cuda_graph,
+    }
+    return Editor(path, info, build_session(path, **arguments), arguments)  # type: ignore[arg-type]  # Those above.
 
 
 class Editor:
     """A loaded model. It keeps no state between calls, and may be used from several threads at once.
 
+    Copied or unpickled it is loaded again, from the same file with the same arguments; so it is at its first use in a
+    process that was forked from the one that loaded it, where a session has lost its threads.
+
     Attributes:
         path: The file it was loaded from.
         info: What the file says about itself: resolution, directions, where it came from.
-        session: The onnxruntime session, the provider it really runs on, and load times.
     """
 
-    def __init__(self, path: Path, info: ModelInfo, session: Session) -> None:
+    def __init__(
+        self, path: Path, info: ModelInfo, session: Session, arguments: Mapping[str, Any] | None = None
+    ) -> None:
+        """Take what `load` made.
+
+        Args:
+            path: The file.
+            info: What it says about itself.
+            session: Its session.
+            arguments: Those of `load` after the path, to load it again with.
+        """
         self.path = path
         self.info = info
-        self.session = session
+        self._session = session
+        self._arguments = dict(arguments or {})
+        self._file = path.absolute()  # The working directory may change.
+        self._process = os.getpid()
+        self._loading = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _load_again, (self._file, self.info.payload, self._arguments)
+
+    @property
+    def session(self) -> Session:
+        """The onnxruntime session, the provider it really runs on, and load times.
+
+        Raises:
+            ModelFileError: If this process was forked since the model was loaded, and its file is another one now.
+            ProviderError: If it was, and the provider does not run in a forked process, as CUDA does not.
+        """
+        if self._process != os.getpid():
+            with self._loading:
+                if self._process != os.getpid():  # Another thread may have been first.
+                    self._load_after_fork()
+        return self._session
+
+    def _load_after_fork(self) -> None:
+        fresh = _load_again(self._file, self.info.payload, self._arguments)._session
+        if fresh.provider != self._session.provider:
+            raise ProviderError(
+                f"{self._session.provider}: cannot run in a process that was forked after the model was loaded",
+                "load it in the child, or start the process by spawn or forkserver",
+            )
+        self._session, self._process = fresh, os.getpid()
 
     @property
     def provider(self) -> str:
@@ -316,6 +359,18 @@ class Editor:
             pictures[index * size : index * size + len(image)] = image
             progress(min((index + 1) * size / count, 1.0))
         return pictures
+
+
+def _load_again(path: Path, payload: Payload | None, arguments: Mapping[str, Any]) -> Editor:
+    """Load the same model once more.
+
+    Raises:
+        ModelFileError: Also if another model has been put in its place.
+    """
+    editor = load(path, **arguments)
+    if editor.info.payload != payload:
+        raise ModelFileError(f"{path}: another model than the one that was loaded before: load it by its path")
+    return editor
 
 
 def as_pictures(image: NDArray[Any]) -> NDArray[np.uint8]:

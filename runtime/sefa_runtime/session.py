@@ -5,8 +5,11 @@ the CPU when a provider cannot take them; here both are errors that say what is 
 """
 
 import contextlib
+import ctypes
+import os
 import threading
 import time
+import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,7 +51,7 @@ INPUT_TYPES: dict[str, type[np.generic]] = {"tensor(float)": np.float32, "tensor
 _runs: dict[int, "onnxruntime.RunOptions | None"] = {}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Session:
     """An onnxruntime session and what is known about how it runs."""
 
@@ -81,6 +84,20 @@ class Session:
             if not (isinstance(error, RuntimeError | MemoryError) or type(error).__module__.startswith("onnxruntime")):
                 raise
             raise _run_error(error, self.provider, feeds) from error
+
+
+# Of this process.
+_alive: weakref.WeakSet[Session] = weakref.WeakSet()
+
+
+def _keep_inherited() -> None:
+    """Never destroy the sessions that a forked process inherits: destruction waits for threads that it lacks."""
+    for session in _alive:
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
+
+
+if hasattr(os, "register_at_fork"):  # Not on Windows, which does not fork.
+    os.register_at_fork(after_in_child=_keep_inherited)
 
 
 def build_session(
@@ -190,7 +207,7 @@ def _build(ort: ModuleType, wanted: _Wanted, provider: str, reason: str = "") ->
     where = placement(inference)
     check_convolutions(where, name)
     bound = _bound_runs(inference, provider, options, wanted)
-    return Session(
+    session = Session(
         inference=inference,
         requested=wanted.provider,
         provider=name,
@@ -203,6 +220,8 @@ def _build(ort: ModuleType, wanted: _Wanted, provider: str, reason: str = "") ->
         warm_up_ms=None if provider == CPU else _warm_up(inference, bound, name),
         bound=bound,
     )
+    _alive.add(session)
+    return session
 
 
 def _bound_runs(
