@@ -2,7 +2,13 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
+from sefa_runtime.exported import KEY, METADATA_PROPS, VALUE, read_info
+from sefa_runtime.model_info import CHECKSUM_KEY, METADATA_KEY
+from sefa_runtime.protobuf import bytes_field
 
 
 def replace_description(source: Path, target: Path, old: str, new: str) -> None:
@@ -16,3 +22,24 @@ def replace_description(source: Path, target: Path, old: str, new: str) -> None:
     assert changed != document
     content = content.replace(document.encode(), changed.encode())
     target.write_bytes(content.replace(checksum.encode(), hashlib.sha256(changed.encode()).hexdigest().encode()))
+
+
+def change_description(source: Path, target: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """Write a copy of a model with another description, of any length; the path of the copy."""
+    info = read_info(source)
+    assert info.payload is not None
+    document = json.loads(json.dumps(info.to_dict()))
+    change(document)
+    return write_model(source.read_bytes()[: info.payload.bytes], target, document)
+
+
+def write_model(payload: bytes, target: Path, document: dict[str, Any]) -> Path:
+    """Write graph and description as an export does; the path."""
+    text = json.dumps(document)  # Escaped, so that it can hold what is no text.
+    entries = ((METADATA_KEY, text), (CHECKSUM_KEY, hashlib.sha256(text.encode()).hexdigest()))
+    tail = [
+        bytes_field(METADATA_PROPS, bytes_field(KEY, key.encode()) + bytes_field(VALUE, value.encode()))
+        for key, value in entries
+    ]
+    target.write_bytes(b"".join([payload, *tail]))
+    return target

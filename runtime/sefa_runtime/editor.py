@@ -9,8 +9,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sefa_runtime.errors import InputError, ModelFileError, ProviderError
-from sefa_runtime.exported import check_payload, is_onnx, read_info
+from sefa_runtime.deploy.tensors import image
+from sefa_runtime.errors import InputError, ModelFileError, ProviderError, RunError
+from sefa_runtime.exported import read_model
 from sefa_runtime.inputs import (
     Feeds,
     direction_index,
@@ -24,6 +25,7 @@ from sefa_runtime.inputs import (
 )
 from sefa_runtime.model_info import ModelInfo, Payload
 from sefa_runtime.session import Session, build_session
+from sefa_runtime.signature import signature_problems
 
 # Pictures that `edit` and `sweep` compute at once: bounds the memory, whatever is asked for.
 MAX_BATCH = 16
@@ -62,10 +64,7 @@ def load(
         RunError: If there is no memory for the model.
     """
     path = Path(path)
-    info = read_info(path)
-    if not is_onnx(path):
-        raise ModelFileError(f"{path}: an archive that runs in torch; the .onnx export is needed here")
-    check_payload(path, info)
+    info, contents = read_model(path)
     arguments = {
         "provider": provider,
         "provider_options": provider_options,
@@ -74,7 +73,11 @@ def load(
         "binding": binding,
         "cuda_graph": cuda_graph,
     }
-    return Editor(path, info, build_session(path, **arguments), arguments)  # type: ignore[arg-type]  # Those above.
+    session = build_session(path, **arguments, contents=contents)  # type: ignore[arg-type]  # Those above.
+    problems = signature_problems(info, session.inference)
+    if problems:
+        raise ModelFileError(f"{path}: its graph is not as its description says: {'; '.join(problems)}")
+    return Editor(path, info, session, arguments)
 
 
 class Editor:
@@ -101,6 +104,7 @@ class Editor:
         """
         self.path = path
         self.info = info
+        self._output_shape = image(info).shape
         self._session = session
         self._arguments = dict(arguments or {})
         self._file = path.absolute()  # The working directory may change.
@@ -327,9 +331,16 @@ class Editor:
             InputError: If there are more edits than the model was exported for.
             RunError: As `run`.
         """
+        batch = len(feeds["direction"])
         if self.info.batch is None and self.info.edits is None:
-            return self.session.run(feeds)
-        return self.session.run(pin(self.info, feeds))[: len(feeds["direction"])]
+            image = self.session.run(feeds)
+        else:
+            image = self.session.run(pin(self.info, feeds))[:batch]
+        if image.shape != (batch, *self._output_shape):
+            # onnxruntime only warns of an output unlike its declaration.
+            shape = [batch, *self._output_shape]
+            raise RunError(f"{self.path.name}: its graph gave an array of shape {list(image.shape)}, expected {shape}")
+        return image
 
     def direction_index(self, direction: str | int) -> int:
         """The index of a direction given by name or index.

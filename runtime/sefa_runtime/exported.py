@@ -9,18 +9,32 @@ import hashlib
 import io
 import zipfile
 import zlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
-from sefa_runtime.errors import ModelFileError
+from sefa_runtime.errors import ModelFileError, RunError
 from sefa_runtime.files import input_problem
 from sefa_runtime.model_info import CHECKSUM_KEY, EXTRA_FILE, METADATA_KEY, ModelInfo
-from sefa_runtime.protobuf import BYTES, fields
+from sefa_runtime.protobuf import BYTES, VARINT, Field, fields, read_varint
 
 EXPECTED = "a model made by `sefa export` was expected"
-# onnx.proto, message ModelProto and message StringStringEntryProto.
-GRAPH = 7
-METADATA_PROPS = 14
+# Longer ones are not read: 10,000 directions take 3 MB.
+MAX_DOCUMENT_BYTES = 1 << 24
+# Of a model without its graph, and of all that is looked at in a graph, which has some 20 for each node.
+MAX_MODEL_FIELDS, MAX_GRAPH_FIELDS = 10_000, 500_000
+MAX_DEPTH = 20  # of graphs in the nodes of graphs
+# onnx.proto: ModelProto, StringStringEntryProto, GraphProto, FunctionProto, NodeProto, AttributeProto, TensorProto.
+GRAPH, METADATA_PROPS, FUNCTIONS = 7, 14, 25
 KEY, VALUE = 1, 2
+GRAPH_NODE, INITIALIZER, SPARSE_INITIALIZER = 1, 5, 15
+FUNCTION_NODE = 7
+ATTRIBUTE = 5
+ATTRIBUTE_TENSORS, ATTRIBUTE_GRAPHS, SPARSE_TENSORS = (5, 10), (6, 11), (22, 23)
+TENSOR_DIMS, TENSOR_NAME, TENSOR_EXTERNAL = 1, 8, 13
+# The initializer that has the directions, [K, D].
+BANK = "vectors"
 
 
 def is_onnx(path: Path) -> bool:
@@ -56,20 +70,75 @@ def read_info(path: Path) -> ModelInfo:
     return ModelInfo.from_json(document, str(path))
 
 
+@dataclass(frozen=True)
+class Contents:
+    """What onnxruntime needs of a model, in memory: what becomes of its files from now on is nothing to a session."""
+
+    graph: bytes
+    weights: dict[str, bytes]  # of the file beside the model, by its name
+
+
+def read_model(path: Path) -> tuple[ModelInfo, Contents]:
+    """Read an exported ONNX model whole, and check it.
+
+    What is returned is what was checked, byte for byte, whoever replaces, empties or overwrites the files meanwhile.
+
+    Raises:
+        ModelFileError: If the file is missing, damaged, or not an ONNX model exported by `sefa export`, if graph and
+            weights are not the ones that were exported, or the bank in the graph is not the one described.
+        RunError: If there is no memory for it.
+    """
+    info = read_info(path)
+    if not is_onnx(path):
+        raise ModelFileError(f"{path}: an archive that runs in torch; the .onnx export is needed here")
+    contents: dict[Path, bytes] = {}
+
+    def read(part: Path, size: int) -> str | None:
+        with part.open("rb") as file:
+            contents[part] = file.read(size)
+        return hashlib.sha256(contents[part]).hexdigest() if len(contents[part]) == size else None
+
+    try:
+        check_payload(path, info, read)
+    except MemoryError as error:
+        raise RunError(f"{path}: out of memory while loading") from error
+    graph = contents.pop(path)
+    weights = {part.name: content for part, content in contents.items()}
+    problem = graph_problem(graph, len(info.directions), set(weights))
+    if problem:
+        raise ModelFileError(f"{path}: {problem}")
+    return info, Contents(graph, weights)
+
+
 def weights_path(path: Path, info: ModelInfo) -> Path | None:
     """The file beside the model at `path` that its weights are in; None if they are in the model itself."""
     weights = info.payload and info.payload.weights
     return path.parent / weights.name if weights else None
 
 
-def check_payload(path: Path, info: ModelInfo) -> None:
+def files_of(path: Path) -> tuple[Path, ...]:
+    """A model's own files, the one beside it included; of whatever else `path` is, `path` alone."""
+    try:
+        beside = weights_path(path, read_info(path))
+    except (ModelFileError, OSError):
+        return (path,)
+    return (path, beside) if beside else (path,)
+
+
+def check_payload(path: Path, info: ModelInfo, sha256: Callable[[Path, int], str | None] | None = None) -> None:
     """Check that graph and weights are the very bytes that were exported.
+
+    Args:
+        path: The model.
+        info: Its description.
+        sha256: Gives the sha256 of a file's first bytes, or None if there are fewer; None: by reading them.
 
     Raises:
         ModelFileError: If they are not.
     """
+    sha256 = sha256 or _sha256
     payload = info.payload
-    if payload is None or _sha256(path, payload.bytes) != payload.sha256:
+    if payload is None or sha256(path, payload.bytes) != payload.sha256:
         raise ModelFileError(
             f"{path}: damaged, or changed after the export: its weights are not the ones that were verified; "
             "copy or export it again"
@@ -84,7 +153,7 @@ def check_payload(path: Path, info: ModelInfo) -> None:
         raise ModelFileError(f"{beside}: {problem}; {path.name} has its weights in it")
     if (
         beside.stat().st_size != payload.weights.bytes
-        or _sha256(beside, payload.weights.bytes) != payload.weights.sha256
+        or sha256(beside, payload.weights.bytes) != payload.weights.sha256
     ):
         raise ModelFileError(f"{beside}: damaged, or not the weights that {path.name} was exported with")
 
@@ -120,10 +189,10 @@ def _archive_document(path: Path) -> str | None:
     for name in _archive_names(path):
         if name.endswith(f"/extra/{EXTRA_FILE}"):
             try:
-                with zipfile.ZipFile(path) as archive:
-                    return archive.read(name).decode()
-            except (zipfile.BadZipFile, zlib.error, UnicodeDecodeError, RuntimeError) as error:
-                # The last: zipfile's answer to damaged flags of compression and encryption.
+                with zipfile.ZipFile(path) as archive, archive.open(name) as file:
+                    return _decoded(file.read(MAX_DOCUMENT_BYTES + 1))
+            except (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, EOFError) as error:
+                # RuntimeError: zipfile's answer to damaged flags of compression and encryption.
                 raise ModelFileError(f"{path}: truncated or damaged; {EXPECTED}") from error
     return None
 
@@ -133,31 +202,147 @@ def _onnx_document(path: Path) -> str | None:
     if size == 0:
         raise ModelFileError(f"{path}: empty file; {EXPECTED}")
     metadata: dict[str, str] = {}
-    has_graph = False
+    graphs = 0
     try:
         with path.open("rb") as file:
-            for field in fields(file, size):
+            for field in _bounded(fields(file, size), MAX_MODEL_FIELDS):
                 if field.wire_type != BYTES:
                     continue
-                has_graph |= field.number == GRAPH
+                graphs += field.number == GRAPH
                 if field.number == METADATA_PROPS:
                     file.seek(field.start)
-                    key, value = metadata_entry(file.read(field.length))
+                    key, value = metadata_entry(file.read(min(field.length, MAX_DOCUMENT_BYTES + 1)))
                     metadata[key] = value
     except (EOFError, ValueError) as error:
         what = "truncated or damaged" if is_onnx(path) else "not an ONNX model, or damaged"
         raise ModelFileError(f"{path}: {what}; {EXPECTED}") from error
-    if not has_graph:
+    if not graphs:
         raise ModelFileError(f"{path}: not an ONNX model; {EXPECTED}")
     document = metadata.get(METADATA_KEY)
     if document is not None and metadata.get(CHECKSUM_KEY) != hashlib.sha256(document.encode()).hexdigest():
         raise ModelFileError(f"{path}: its sefa metadata is damaged (checksum); copy or export it again")
+    if document is not None and graphs > 1:  # Protobuf would take them for one.
+        raise ModelFileError(f"{path}: changed after the export: it has {graphs} graphs; copy or export it again")
     return document
+
+
+def _decoded(document: bytes) -> str:
+    if len(document) > MAX_DOCUMENT_BYTES:
+        raise ValueError("a description of more than 16 MiB")
+    return document.decode()
 
 
 def metadata_entry(entry: bytes) -> tuple[str, str]:
     """Key and value of one entry of `metadata_props`."""
     found = {KEY: "", VALUE: ""}
-    for field in fields(io.BytesIO(entry), len(entry)):
-        found[field.number] = entry[field.start : field.start + field.length].decode()
+    for field in _bounded(fields(io.BytesIO(entry), len(entry)), MAX_MODEL_FIELDS):
+        found[field.number] = _decoded(entry[field.start : field.start + field.length])
     return found[KEY], found[VALUE]
+
+
+def graph_problem(model: bytes, directions: int, beside: set[str]) -> str | None:
+    """What is wrong with a graph before onnxruntime sees it: a few words, or None.
+
+    Args:
+        model: A `ModelProto`.
+        directions: How many its description names.
+        beside: Names of the files that may have weights of it.
+    """
+    walk = _Walk(model)
+    try:
+        rows = walk.look()
+    except (EOFError, ValueError):
+        return f"its graph is damaged, or has more parts than are read; {EXPECTED}"
+    if walk.has_sparse:
+        return "its graph has sparse tensors, which may be of any size when onnxruntime expands them; no export has any"
+    other = walk.files - beside
+    if other:
+        return f"its graph has weights in {sorted(other)[0]!r}, of which its description does not tell"
+    if rows != directions:
+        return f"its description names {directions} directions, its graph has {rows}; copy or export it again"
+    return None
+
+
+class _Walk:
+    """A walk through a model: how many directions it has, and what onnxruntime would read or expand as it loads.
+
+    Attributes:
+        has_sparse: Whether there is a sparse tensor.
+        files: Where weights are that are not in the model.
+    """
+
+    def __init__(self, model: bytes) -> None:
+        self._file = io.BytesIO(model)
+        self._size = len(model)
+        self._left = MAX_GRAPH_FIELDS
+        self.has_sparse = False
+        self.files: set[str] = set()
+
+    def look(self) -> int:
+        """Walk; the number of directions, or 0 if there is no bank."""
+        rows = 0
+        for part in self._fields(0, self._size):
+            if part.number == GRAPH:
+                rows = self._graph(part, 0) or rows
+            elif part.number == FUNCTIONS:
+                self._nodes(part, FUNCTION_NODE, 0)
+        return rows
+
+    def _graph(self, graph: Field, depth: int) -> int:
+        if depth > MAX_DEPTH:
+            raise ValueError("graphs in graphs")
+        rows = 0
+        for part in self._inside(graph):
+            if part.number == INITIALIZER:
+                name, size = self._tensor(part)
+                rows = size if name == BANK else rows
+            elif part.number == SPARSE_INITIALIZER:
+                self.has_sparse = True
+        self._nodes(graph, GRAPH_NODE, depth)
+        return rows
+
+    def _nodes(self, parent: Field, number: int, depth: int) -> None:
+        for node in self._inside(parent):
+            for attribute in self._inside(node) if node.number == number else ():
+                for value in self._inside(attribute) if attribute.number == ATTRIBUTE else ():
+                    if value.number in ATTRIBUTE_GRAPHS:
+                        self._graph(value, depth + 1)
+                    elif value.number in ATTRIBUTE_TENSORS:
+                        self._tensor(value)
+                    self.has_sparse |= value.number in SPARSE_TENSORS
+
+    def _tensor(self, tensor: Field) -> tuple[str, int]:
+        """Name and first size of a tensor; 0 if it has none."""
+        name, sizes = "", []
+        for part in self._inside(tensor):
+            if part.number == TENSOR_NAME:
+                name = self._read(part).decode()
+            elif part.number == TENSOR_DIMS and not sizes:
+                # Some writers pack them.
+                sizes.append(part.value if part.wire_type == VARINT else read_varint(io.BytesIO(self._read(part))))
+            elif part.number == TENSOR_EXTERNAL:
+                key, value = metadata_entry(self._read(part))
+                if key == "location":
+                    self.files.add(value)
+        return name, sum(sizes)
+
+    def _read(self, field: Field) -> bytes:
+        self._file.seek(field.start)
+        return self._file.read(field.length)
+
+    def _inside(self, parent: Field) -> Iterator[Field]:
+        return self._fields(parent.start, parent.start + parent.length)
+
+    def _fields(self, start: int, end: int) -> Iterator[Field]:
+        self._file.seek(start)
+        for field in fields(self._file, end):
+            self._left -= 1
+            if self._left < 0:
+                raise ValueError("too many fields")
+            yield field
+
+
+def _bounded(found: Iterator[Field], most: int) -> Iterator[Field]:
+    yield from islice(found, most)
+    if next(found, None) is not None:
+        raise ValueError("too many fields")

@@ -5,10 +5,12 @@ archive as the extra file `EXTRA_FILE`.
 """
 
 import json
+import math
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+from sefa_runtime.direction_names import name_problems
 from sefa_runtime.errors import ModelFileError
 
 METADATA_KEY = "sefa"
@@ -17,6 +19,12 @@ CHECKSUM_KEY = "sefa_sha256"
 EXTRA_FILE = "sefa.json"
 # Raised when a reader of the earlier format would misunderstand a file.
 FORMAT_VERSION = 4
+# Beyond all that a generator has.
+MAX_CODE, MAX_LAYERS, MAX_SIDE, MAX_CHANNELS, MAX_DIRECTIONS = 1 << 20, 4096, 1 << 14, 1024, 1 << 16
+# Of a batch, and of edits, that are fixed at export.
+MAX_FIXED = 4096
+# Of `reference`: the images, and the parts of each, down and across.
+REFERENCE_IMAGES, REFERENCE_GRID = 4, 4
 
 
 @dataclass(frozen=True)
@@ -143,7 +151,7 @@ class ModelInfo:
             where: Name of the file it was found in, for error messages.
 
         Raises:
-            ModelFileError: If the document is damaged or of a newer format.
+            ModelFileError: If the document is damaged, of a newer format, or says what cannot be.
         """
         try:
             document = json.loads(text)
@@ -154,9 +162,66 @@ class ModelInfo:
                     "export it again or install the sefa that wrote it"
                 )
             info: ModelInfo = _read(document, cls)
-            return info
-        except (ValueError, KeyError, TypeError) as error:
+        except RecursionError as error:
+            raise ModelFileError(f"{where}: its sefa metadata is damaged (nested too deeply)") from error
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise ModelFileError(f"{where}: its sefa metadata is damaged ({error})") from error
+        problems = _problems(info)
+        if problems:
+            raise ModelFileError(f"{where}: its sefa metadata is damaged ({problems[0]})")
+        return info
+
+
+def _problems(info: ModelInfo) -> list[str]:
+    """What no export can have said; empty if all of it may be."""
+    height, width = info.resolution
+    problems = [
+        f"{name} is {value}, expected {least} to {most}"
+        for name, value, least, most in (
+            ("z_dim", info.z_dim, 1, MAX_CODE),
+            ("code_dim", info.code_dim, 1, MAX_CODE),
+            ("num_layers", info.num_layers, 1, MAX_LAYERS),
+            ("num_classes", info.num_classes, 0, MAX_CODE),
+            ("batch", 1 if info.batch is None else info.batch, 1, MAX_FIXED),
+            ("edits", 0 if info.edits is None else info.edits, 0, MAX_FIXED),
+            ("height", height, 1, MAX_SIDE),
+            ("width", width, 1, MAX_SIDE),
+            ("channels", info.channels, 1, MAX_CHANNELS),
+            ("number of directions", len(info.directions), 1, MAX_DIRECTIONS),
+        )
+        if not least <= value <= most
+    ]
+    problems += [
+        f"{name} is {value!r}, expected {' or '.join(values)}"
+        for name, value, values in (
+            ("latent", info.latent, ("z", "w", "w+")),
+            ("output", info.output, ("uint8", "float32")),
+            ("precision", info.precision, ("fp32", "fp16")),
+        )
+        if value not in values
+    ]
+    problems += name_problems(info.names)
+    if info.truncation is not None and not math.isfinite(info.truncation):
+        problems.append(f"truncation is {info.truncation}")
+    if info.code_rms is not None and not 0 <= info.code_rms[0] <= info.code_rms[1] < math.inf:
+        problems.append(f"code_rms is {info.code_rms[0]} to {info.code_rms[1]}")
+    for direction in info.directions:
+        low, high = direction.alpha_range
+        if not -math.inf < low < high < math.inf:
+            problems.append(f"alpha_range of {direction.name} is {low} to {high}")
+        if not 0 <= direction.eigenvalue < math.inf:
+            problems.append(f"eigenvalue of {direction.name} is {direction.eigenvalue}")
+        if not all(0 <= layer < info.num_layers for layer in direction.edited_layers + direction.analysed_layers):
+            problems.append(f"layers of {direction.name} are beyond the {info.num_layers} that there are")
+    parity = info.parity
+    if not (0 <= parity.max_abs_error < math.inf and 0 <= parity.changed_fraction <= 1):
+        problems.append("parity is out of range")
+    levels = min(REFERENCE_GRID, height) * min(REFERENCE_GRID, width) * info.channels
+    if len(info.reference) != REFERENCE_IMAGES or any(len(row) != levels for row in info.reference):
+        problems.append(f"reference is not of {REFERENCE_IMAGES} images and {levels} levels")
+    if not all(0 <= level <= 255 for row in info.reference for level in row):
+        problems.append("reference levels are out of range")
+    return problems
 
 
 def _read(value: Any, kind: Any) -> Any:
@@ -173,11 +238,13 @@ def _read(value: Any, kind: Any) -> Any:
         kinds = arguments[:1] * len(value) if arguments[-1] is Ellipsis else arguments
         return tuple(_read(item, item_kind) for item, item_kind in zip(value, kinds, strict=True))
     if get_origin(kind) is dict and isinstance(value, dict):
-        return {str(key): _read(item, arguments[1]) for key, item in value.items()}
+        return {_read(key, str): _read(item, arguments[1]) for key, item in value.items()}
     if get_origin(kind) is UnionType:  # With None.
         return None if value is None else _read(value, arguments[0])
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
         raise ValueError(f"{value!r} where {kind} was expected")
+    if kind is str:
+        value.encode()  # JSON can spell what is no text.
     return value

@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,9 @@ from numpy.typing import NDArray
 from sefa_runtime.binding import BoundRuns, Feeds, can_bind
 from sefa_runtime.cores import usable_cores
 from sefa_runtime.errors import InputError, ModelFileError, ProviderError, RunError
+from sefa_runtime.exported import Contents
 from sefa_runtime.importing import import_onnxruntime
+from sefa_runtime.machine import give_back_memory
 from sefa_runtime.messages import FATAL, one_line, silence
 from sefa_runtime.placement import RECORD_PLACEMENT, Placement, check_convolutions, placement
 from sefa_runtime.providers import (
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     import onnxruntime
 
 MAX_THREADS = 1024
+# A graph of a few bytes could fill all memory while it loads; in exported ones nothing is left to fold.
+DISABLED, FOLDING = "optimization.disable_specified_optimizers", "ConstantFolding"
 # How onnxruntime, its arena and the CUDA libraries say that memory ran out.
 OUT_OF_MEMORY = ("out of memory", "failed to allocate", "bad_alloc", "alloc_failed", "bad allocation")
 # onnxruntime's errors about a model, whatever provider it was for.
@@ -109,6 +113,7 @@ def build_session(
     allow_cpu_fallback: bool = False,
     binding: bool | None = None,
     cuda_graph: bool = False,
+    contents: Contents | None = None,
 ) -> Session:
     """Load `model` on the provider asked for, and prove that it runs there.
 
@@ -126,6 +131,7 @@ def build_session(
         binding: Keep inputs and image in buffers on the device (IO binding); None does so on NVIDIA's providers.
         cuda_graph: Capture a CUDA graph for each shape at its first run; for `cuda`. The runs go one after another. The
             provider's option `enable_cuda_graph` does the same.
+        contents: What is in the file and in the one beside it, if they were read already; None: onnxruntime reads them.
 
     Raises:
         InputError: If the provider is no onnxruntime provider, options come without a named one or do not fit it, or
@@ -139,7 +145,7 @@ def build_session(
         raise InputError(f"threads must be in 1..{MAX_THREADS}, got {threads}")
     options = dict(provider_options or {})
     cuda_graph = cuda_graph or is_on(options, "enable_cuda_graph")
-    wanted = _Wanted(model, provider, options, threads, binding, cuda_graph)
+    wanted = _Wanted(model, contents, provider, options, threads, binding, cuda_graph)
     if provider.lower() == "auto":
         if options:
             raise InputError("options belong to one provider: name it instead of auto")
@@ -157,7 +163,7 @@ def build_session(
     except ProviderError as error:
         if not allow_cpu_fallback or name == CPU:
             raise
-        return _build(ort, _Wanted(model, provider, {}, threads, binding, cuda_graph=False), CPU, error.reason)
+        return _build(ort, replace(wanted, options={}, cuda_graph=False), CPU, error.reason)
 
 
 @dataclass(frozen=True)
@@ -165,6 +171,7 @@ class _Wanted:
     """What the caller of `build_session` asked for."""
 
     model: Path
+    contents: Contents | None
     provider: str
     options: dict[str, object]
     threads: int | None
@@ -188,15 +195,15 @@ def _build(ort: ModuleType, wanted: _Wanted, provider: str, reason: str = "") ->
     session_options = ort.SessionOptions()
     session_options.intra_op_num_threads = threads
     session_options.log_severity_level = FATAL
-    for key, value in (entries | dict([RECORD_PLACEMENT])).items():
+    disabled = {DISABLED: ";".join(filter(None, (entries.get(DISABLED), FOLDING)))}
+    for key, value in (entries | dict([RECORD_PLACEMENT]) | disabled).items():
         session_options.add_session_config_entry(key, value)
     providers = in_order(provider, options)
     try:
         with contextlib.nullcontext() if provider == CPU else silence(ort):
             preload(ort, provider)
             started = time.perf_counter_ns()
-            # With `enable_fallback` it would print a banner and take the CPU.
-            inference = ort.InferenceSession(str(wanted.model), session_options, providers=providers, enable_fallback=0)
+            inference = _load(ort, wanted, session_options, providers)
             load_ms = (time.perf_counter_ns() - started) / 1e6
     except Exception as error:  # onnxruntime's errors have no common base of their own.
         if provider == CPU or type(error).__name__ in FAULTS_OF_THE_FILE:
@@ -222,6 +229,20 @@ def _build(ort: ModuleType, wanted: _Wanted, provider: str, reason: str = "") ->
     )
     _alive.add(session)
     return session
+
+
+def _load(ort: ModuleType, wanted: _Wanted, options: Any, providers: list[Any]) -> "onnxruntime.InferenceSession":
+    # With `enable_fallback` it would print a banner and take the CPU.
+    if wanted.contents is None:
+        return ort.InferenceSession(str(wanted.model), options, providers=providers, enable_fallback=0)
+    graph, weights = wanted.contents.graph, wanted.contents.weights
+    options.add_external_initializers_from_files_in_memory(
+        list(weights), list(weights.values()), list(map(len, weights.values()))
+    )
+    inference = ort.InferenceSession(graph, options, providers=providers, enable_fallback=0)
+    inference._model_bytes = b""  # It would keep the weights a second time.
+    give_back_memory()
+    return inference
 
 
 def _bound_runs(

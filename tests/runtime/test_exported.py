@@ -1,14 +1,19 @@
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
 import sefa_runtime
-from descriptions import replace_description
-from sefa_runtime import ModelFileError
-from sefa_runtime.exported import check_payload, is_onnx, is_torchscript, read_info, weights_path
+from descriptions import change_description, replace_description
+from sefa_runtime import ModelFileError, editor, exported
+from sefa_runtime.exported import check_payload, files_of, is_onnx, is_torchscript, read_info, weights_path
 from sefa_runtime.model_info import ModelInfo, Payload
+from sefa_runtime.protobuf import bytes_field
 
 
 def test_the_description_is_read_without_loading_the_model(golden: Path) -> None:
@@ -173,3 +178,71 @@ def test_weights_are_not_looked_for_in_other_folders(shared: Path, tmp_path: Pat
         ModelFileError, match=r"its weights are said to be in '\.\./style\.safetens', not in a file beside"
     ):
         sefa_runtime.load(other, "cpu")
+
+
+USED = """
+import sys
+from pathlib import Path
+import numpy as np
+import sefa_runtime
+model = Path(sys.argv[1])
+editor = sefa_runtime.load(model, "cpu", {"session.disable_prepacking": 1})
+w = np.linspace(-1, 1, 24, dtype=np.float32)
+before = editor.run(w=w, direction=1, alpha=2.0)
+for file in (model, model.with_name("style.safetensors")):
+    size = file.stat().st_size
+    for content in (b"\\xff" * size, b""):
+        with file.open("r+b") as opened:
+            opened.write(content)
+            opened.truncate(len(content))
+        assert np.array_equal(editor.run(w=w, direction=1, alpha=2.0), before)
+"""
+
+
+def test_what_becomes_of_the_files_is_nothing_to_a_loaded_model(shared: Path) -> None:
+    # A process of its own: one that has mapped a file dies of SIGBUS when that is emptied.
+    subprocess.run([sys.executable, "-c", USED, shared], check=True)
+
+
+def test_files_that_change_between_check_and_use_are_not_used(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = sefa_runtime.load(shared, "cpu").run(w=np.zeros(24))
+    build = editor.build_session
+
+    def build_late(*arguments: Any, **options: Any) -> Any:
+        for file in (shared, shared.with_name("style.safetensors")):
+            file.write_bytes(b"")
+        return build(*arguments, **options)
+
+    monkeypatch.setattr(editor, "build_session", build_late)
+    np.testing.assert_array_equal(sefa_runtime.load(shared, "cpu").run(w=np.zeros(24)), expected)
+
+
+def test_files_of_a_model(shared: Path, golden: Path) -> None:
+    assert files_of(shared) == (shared, shared.with_name("style.safetensors"))
+    assert files_of(golden / "tiny.onnx") == (golden / "tiny.onnx",)
+    assert files_of(golden / "missing") == (golden / "missing",)
+
+
+def test_a_description_beyond_all_size_is_not_read(tmp_path: Path, golden: Path) -> None:
+    path = tmp_path / "model.ts"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        file.writestr("model/constants.pkl", b"")
+        with file.open("model/extra/sefa.json", "w") as document:
+            for _ in range(exported.MAX_DOCUMENT_BYTES >> 20):
+                document.write(b" " * (1 << 20))
+            document.write(b"{}")
+    with pytest.raises(ModelFileError, match=r"model\.ts: truncated or damaged"):
+        read_info(path)
+    model = tmp_path / "long.onnx"
+    change_description(golden / "tiny.onnx", model, lambda document: document.update(family="x" * (1 << 24)))
+    with pytest.raises(ModelFileError, match=r"long\.onnx: truncated or damaged"):
+        read_info(model)
+
+
+def test_a_model_of_countless_fields_is_refused_at_once(tmp_path: Path, golden: Path) -> None:
+    path = tmp_path / "fields.onnx"
+    path.write_bytes((golden / "tiny.onnx").read_bytes() + b"\x08\x08" * (exported.MAX_MODEL_FIELDS + 1))
+    with pytest.raises(ModelFileError, match=r"fields\.onnx: truncated or damaged"):
+        read_info(path)
+    graph = bytes_field(exported.GRAPH, b"\x08\x08" * (exported.MAX_GRAPH_FIELDS + 1))
+    assert "more parts than are read" in (exported.graph_problem(graph, 1, set()) or "")
