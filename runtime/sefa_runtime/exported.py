@@ -119,9 +119,9 @@ def weights_path(path: Path, info: ModelInfo) -> Path | None:
 def files_of(path: Path) -> tuple[Path, ...]:
     """A model's own files, the one beside it included; of whatever else `path` is, `path` alone."""
     try:
-        beside = weights_path(path, read_info(path))
-    except (ModelFileError, OSError):
-        return (path,)
+        beside = weights_path(path, read_info(path)) if is_onnx(path) else None
+    except ModelFileError:
+        beside = None
     return (path, beside) if beside else (path,)
 
 
@@ -136,7 +136,7 @@ def check_payload(path: Path, info: ModelInfo, sha256: Callable[[Path, int], str
     Raises:
         ModelFileError: If they are not.
     """
-    sha256 = sha256 or _sha256
+    sha256 = sha256 or sha256_of_first
     payload = info.payload
     if payload is None or sha256(path, payload.bytes) != payload.sha256:
         raise ModelFileError(
@@ -158,8 +158,8 @@ def check_payload(path: Path, info: ModelInfo, sha256: Callable[[Path, int], str
         raise ModelFileError(f"{beside}: damaged, or not the weights that {path.name} was exported with")
 
 
-def _sha256(path: Path, size: int) -> str | None:
-    """Of the first `size` bytes; None if there are fewer."""
+def sha256_of_first(path: Path, size: int) -> str | None:
+    """sha256 of a file's first `size` bytes, in hex; None if there are fewer."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while size and (chunk := file.read(min(size, 1 << 20))):
@@ -313,7 +313,8 @@ class _Walk:
 
     def _tensor(self, tensor: Field) -> tuple[str, int]:
         """Name and first size of a tensor; 0 if it has none."""
-        name, sizes = "", []
+        name = ""
+        sizes: list[int] = []
         for part in self._inside(tensor):
             if part.number == TENSOR_NAME:
                 name = self._read(part).decode()

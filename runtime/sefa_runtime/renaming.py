@@ -22,8 +22,10 @@ from sefa_runtime.exported import (
     is_torchscript,
     metadata_entry,
     read_info,
+    sha256_of_first,
+    weights_path,
 )
-from sefa_runtime.files import replacing
+from sefa_runtime.files import check_output, replacing
 from sefa_runtime.model_info import CHECKSUM_KEY, METADATA_KEY, ModelInfo, Payload
 from sefa_runtime.protobuf import BYTES, bytes_field, fields
 
@@ -65,11 +67,14 @@ def rename_directions(
     weights = info.payload.weights
     if weights is not None and target.resolve().parent != path.resolve().parent:
         raise InputError(f"{target}: {path.name} has its weights in {weights.name}: the output must be beside it, too")
+    check_output(target, weights_path(path, info))
     check_payload(path, info)
     renamed = _relabelled(info, names, alpha_ranges or {}, path)
-    tail = _tail(path, info.payload, renamed.to_json())
     with replacing(target) as partial:
         shutil.copyfile(path, partial)
+        if sha256_of_first(partial, info.payload.bytes) != info.payload.sha256:
+            raise ModelFileError(f"{path}: was changed while it was read")
+        tail = _tail(partial, info.payload, renamed.to_json())
         with partial.open("r+b") as file:
             file.truncate(info.payload.bytes)
             file.seek(0, 2)

@@ -20,6 +20,7 @@ from sefa.cli.options import (
 )
 from sefa.cli.output import print_facts, print_json, print_table, progress_bar, say
 from sefa_runtime.errors import ProviderError
+from sefa_runtime.exported import files_of
 from sefa_runtime.files import check_output, write_whole
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def bench(
 
     for path in (output, plot):
         if path is not None:
-            check_output(path, model)
+            check_output(path, *files_of(model))
     if plot is not None:
         check_plot(plot)
     batches = None if batch is None else parse_integers(batch)

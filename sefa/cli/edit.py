@@ -23,7 +23,7 @@ from sefa.cli.options import (
 )
 from sefa.cli.output import say, warn, where_it_ran, working
 from sefa_runtime.errors import InputError
-from sefa_runtime.exported import read_info
+from sefa_runtime.exported import files_of, read_info
 from sefa_runtime.files import check_output
 
 
@@ -72,7 +72,7 @@ def edit(
     from sefa_runtime.images import PICTURE_SUFFIXES, check_suffix, enlarge, grid, save_picture
 
     check_suffix(output, PICTURE_SUFFIXES)
-    check_output(output, model, z, codes)
+    check_output(output, *files_of(model), z, codes)
     parsed = [parse_edit(text) for text in edits or []]
     wanted = dict(parsed)
     if len(wanted) < len(parsed):

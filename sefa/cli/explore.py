@@ -37,7 +37,7 @@ from sefa.cli.options import (
 from sefa.cli.output import Cell, format_bytes, print_json, print_table, progress_bar, say, where_it_ran, working
 from sefa.errors import ArgumentError
 from sefa_runtime.errors import InputError
-from sefa_runtime.exported import is_onnx
+from sefa_runtime.exported import files_of, is_onnx
 from sefa_runtime.files import check_output, input_problem
 
 if TYPE_CHECKING:
@@ -196,7 +196,7 @@ def explore(
     )  # fmt: skip
     for output in outputs:
         check_output_name(output)
-        check_output(output, source, z, codes, bank, weights)
+        check_output(output, *files_of(source), z, codes, bank, weights)
     warn_of_truncation(truncation)
     kept = Kept(outputs[0])
     is_model = is_onnx(source)

@@ -8,6 +8,7 @@ import typer
 
 from sefa.cli.options import ModelArgument
 from sefa.cli.output import command_line, say
+from sefa_runtime.exported import files_of
 from sefa_runtime.files import check_output, write_whole
 
 
@@ -82,6 +83,6 @@ def kserve(
         max_replicas=max_replicas,
         concurrency=concurrency,
     )
-    check_output(output, model)
+    check_output(output, *files_of(model))
     write_whole(output, to_yaml(inference_service(model, options, name)).encode())
     say(f"{output}: apply it with {command_line('kubectl', 'apply', '-f', output)}")

@@ -24,7 +24,7 @@ from sefa.cli.options import (
     warn_of_truncation,
 )
 from sefa.cli.output import progress_bar, say, where_it_ran
-from sefa_runtime.exported import read_info
+from sefa_runtime.exported import files_of, read_info
 from sefa_runtime.files import check_output
 
 
@@ -89,7 +89,7 @@ def sweep(
     from sefa_runtime.video import VIDEO_SUFFIXES, find_ffmpeg, save_video
 
     check_suffix(output, (*PICTURE_SUFFIXES, ".gif", *VIDEO_SUFFIXES))
-    check_output(output, model, z, codes)
+    check_output(output, *files_of(model), z, codes)
     check_pace(frames_per_second)
     filmed = output.suffix.lower() in VIDEO_SUFFIXES
     animated = filmed or output.suffix.lower() in ANIMATION_SUFFIXES

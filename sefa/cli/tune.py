@@ -15,6 +15,7 @@ from sefa.cli.options import (
     parse_provider_options,
 )
 from sefa.cli.output import command_line, print_facts, print_json, print_table, progress_bar, say
+from sefa_runtime.exported import files_of
 from sefa_runtime.files import check_output, write_whole
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def tune(
     from sefa_runtime.machine import machine_in_words
 
     if output is not None:
-        check_output(output, model)
+        check_output(output, *files_of(model))
     options = parse_provider_options(provider_options)
     with progress_bar("Measuring") as show:
         tuning = tune_model(model, provider, options, seconds, progress=show)

@@ -10,7 +10,7 @@ import pytest
 
 import sefa_runtime
 from descriptions import change_description, replace_description
-from sefa_runtime import ModelFileError, editor, exported
+from sefa_runtime import ModelFileError, exported, session
 from sefa_runtime.exported import check_payload, files_of, is_onnx, is_torchscript, read_info, weights_path
 from sefa_runtime.model_info import ModelInfo, Payload
 from sefa_runtime.protobuf import bytes_field
@@ -206,14 +206,14 @@ def test_what_becomes_of_the_files_is_nothing_to_a_loaded_model(shared: Path) ->
 
 def test_files_that_change_between_check_and_use_are_not_used(shared: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = sefa_runtime.load(shared, "cpu").run(w=np.zeros(24))
-    build = editor.build_session
+    build = session.build_session
 
     def build_late(*arguments: Any, **options: Any) -> Any:
         for file in (shared, shared.with_name("style.safetensors")):
             file.write_bytes(b"")
         return build(*arguments, **options)
 
-    monkeypatch.setattr(editor, "build_session", build_late)
+    monkeypatch.setattr("sefa_runtime.editor.build_session", build_late)
     np.testing.assert_array_equal(sefa_runtime.load(shared, "cpu").run(w=np.zeros(24)), expected)
 
 

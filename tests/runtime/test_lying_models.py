@@ -2,6 +2,7 @@
 
 import hashlib
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
@@ -190,7 +191,7 @@ try:
 except sefa_runtime.RunError as error:
     print(error)
 """
-    command = [sys.executable, "-c", program, model]
+    command = [sys.executable, "-c", program, str(model)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, preexec_fn=limit_memory)
     peak_kb, refusal = done.stdout.splitlines()
     assert int(peak_kb) < 1 << 20
@@ -256,3 +257,20 @@ def test_a_graph_that_gives_another_shape_than_it_declares_is_an_error(tmp_path:
     editor = sefa_runtime.load(described(payload, tmp_path / "lying.onnx"), "cpu")
     with pytest.raises(RunError, match=r"gave an array of shape \[1, 4, 8, 3\], expected \[1, 8, 4, 3\]"):
         editor.edit(seed=1)
+
+
+def test_the_file_of_a_models_weights_is_not_replaced_by_a_result(
+    sefa_command: Callable[..., Result], tmp_path: Path
+) -> None:
+    for name in ("style_w.onnx", "style.safetensors"):
+        shutil.copy(GOLDEN / name, tmp_path / name)
+    model, weights = tmp_path / "style_w.onnx", tmp_path / "style.safetensors"
+    before = weights.read_bytes()
+    for arguments in (
+        ("bench", model, "-o", weights),
+        ("tune", model, "-o", weights),
+        ("name", model, "0=smile", "-o", weights),
+    ):
+        done = sefa_command(*arguments)
+        assert (done.code, done.err) == (1, f"sefa: {weights}: is an input, the output would replace it\n")
+    assert weights.read_bytes() == before

@@ -81,6 +81,34 @@ def test_what_cannot_be_is_refused_and_changes_nothing(
     assert list(tmp_path.iterdir()) == [model]
 
 
+def test_the_file_of_the_weights_is_not_replaced(golden: Path, tmp_path: Path) -> None:
+    for name in ("style_w.onnx", "style.safetensors"):
+        shutil.copy(golden / name, tmp_path / name)
+    (tmp_path / "link.onnx").symlink_to("style.safetensors")
+    for output in ("style.safetensors", "link.onnx"):
+        with pytest.raises(FileExistsError, match="is an input"):
+            rename_directions(tmp_path / "style_w.onnx", {0: "smile"}, output=tmp_path / output)
+    assert (tmp_path / "style.safetensors").read_bytes() == (golden / "style.safetensors").read_bytes()
+
+
+def test_a_model_that_only_its_owner_may_read_stays_so(model: Path) -> None:
+    model.chmod(0o600)
+    rename_directions(model, {0: "smile"})
+    assert model.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_model_that_changes_while_it_is_copied_is_not_written(
+    golden: Path, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def copy_other(source: Path, target: Path) -> None:
+        target.write_bytes(source.read_bytes()[:4000] + b"x" + source.read_bytes()[4001:])
+
+    monkeypatch.setattr("sefa_runtime.renaming.shutil.copyfile", copy_other)
+    with pytest.raises(ModelFileError, match=r"model\.onnx: was changed while it was read"):
+        rename_directions(model, {0: "smile"})
+    assert model.read_bytes() == (golden / "tiny.onnx").read_bytes()
+
+
 def test_a_damaged_model_is_not_renamed(model: Path) -> None:
     content = bytearray(model.read_bytes())
     content[len(content) // 3] ^= 0x10

@@ -172,6 +172,7 @@ def _write_model(folder: Path, path: Path, info: ModelInfo, config: Message) -> 
     weights = weights_path(path, info)
     if weights is not None:
         shutil.copyfile(weights, version / weights.name)
+    check_payload(version / "model.onnx", info)  # The copies are what will be served.
     labels = [" ".join(name.split()) for name in info.names]
     (folder / CONFIG).write_text(f"{HEADER}\n{to_text(config)}", encoding="utf-8")
     (folder / "labels.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
