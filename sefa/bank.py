@@ -15,12 +15,14 @@ from sefa.errors import BankError
 from sefa.generators import Generator
 from sefa_runtime.direction_names import name_problems
 from sefa_runtime.files import input_problem, write_whole
+from sefa_runtime.json_text import MAX_JSON, parse_json
 
 METADATA_KEY = "sefa_bank"
 # 2: what alpha counts, samples, and the origin of each direction of a merged bank. Files of format 1 are read.
 FORMAT_VERSION = 2
 ALPHA_UNITS = ("distance", "sigma")
 UNIT_TOLERANCE = 1e-3
+MAX_MESSAGE = 1000  # characters
 TENSORS = ("vectors", "eigenvalues", "edited_layers", "analysed_layers", "alpha_range")
 
 
@@ -70,7 +72,7 @@ class DirectionBank:
     def __post_init__(self) -> None:
         problems = self._problems()
         if problems:
-            raise BankError(f"not a valid direction bank: {'; '.join(problems)}")
+            raise BankError(f"not a valid direction bank: {'; '.join(problems)[:MAX_MESSAGE]}")
 
     def __len__(self) -> int:
         return len(self.names)
@@ -133,9 +135,9 @@ class DirectionBank:
             "source": asdict(self.source),
         }
         if self.origins:
-            distinct = list(dict.fromkeys(self.origins))
-            document["origins"] = [asdict(source) for source in distinct]
-            document["origin_of"] = [distinct.index(source) for source in self.origins]
+            places = {source: index for index, source in enumerate(dict.fromkeys(self.origins))}
+            document["origins"] = [asdict(source) for source in places]
+            document["origin_of"] = [places[source] for source in self.origins]
         return json.dumps(document)
 
     @classmethod
@@ -149,16 +151,17 @@ class DirectionBank:
         problem = input_problem(path)
         if problem:
             raise BankError(f"{path}: {problem}")
+        _check_header(path)
         try:
             with safe_open(path, framework="pt", device="cpu") as file:
                 metadata: Mapping[str, str] = file.metadata() or {}
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+                if METADATA_KEY not in metadata:
+                    raise BankError(f"{path}: a safetensors file, but not a direction bank made by `sefa factorize`")
+                tensors = {name: file.get_tensor(name) for name in TENSORS}
         except (SafetensorError, OSError) as error:
             raise BankError(
                 f"{path}: not a direction bank, or damaged; a file made by `sefa factorize` was expected ({error})"
             ) from error
-        if METADATA_KEY not in metadata:
-            raise BankError(f"{path}: a safetensors file, but not a direction bank made by `sefa factorize`")
         try:
             return cls.build(metadata[METADATA_KEY], tensors)
         except BankError as error:
@@ -172,7 +175,7 @@ class DirectionBank:
             BankError: If they are not a bank's.
         """
         try:
-            document = json.loads(description)
+            document = parse_json(description)
             version = document["format_version"]
             if version not in (1, FORMAT_VERSION):
                 raise BankError(f"a bank of format {version}, this sefa reads 1 and {FORMAT_VERSION}")
@@ -183,7 +186,7 @@ class DirectionBank:
                 **tensors,
             )
         except (ValueError, KeyError, TypeError, IndexError) as error:
-            raise BankError(f"damaged direction bank ({error})") from error
+            raise BankError(f"damaged direction bank ({str(error)[:200]})") from error
 
     def _problems(self) -> list[str]:
         count = len(self.names)
@@ -239,6 +242,15 @@ class DirectionBank:
         ):
             problems.append("directions are of different generators")
         return problems
+
+
+def _check_header(path: Path) -> None:
+    """Refuse a safetensors file whose header, which is read at once, is longer than any bank's."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+    # A file of another kind is for the reader to name.
+    if 2 * MAX_JSON < length <= path.stat().st_size:
+        raise BankError(f"{path}: not a direction bank: its header is longer than any bank's")
 
 
 def joint_source(sources: Sequence[DirectionSource]) -> DirectionSource:

@@ -43,11 +43,22 @@ def read_member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
         KeyError: If there is none of this name.
         DAMAGED_ARCHIVE: Any of these, if it is damaged or encrypted.
     """
+    check_member(archive.getinfo(name))
     with archive.open(name) as member:
         content = member.read(most + 1)
     if len(content) > most:
         raise zipfile.BadZipFile(f"{name} is larger than {most} bytes")
     return content
+
+
+def check_member(member: zipfile.ZipInfo) -> None:
+    """Check that a member can be unpacked step by step.
+
+    Raises:
+        zipfile.BadZipFile: If it is encrypted, or compressed by a method of which `zipfile` makes everything at once.
+    """
+    if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise zipfile.BadZipFile(f"{member.filename[:80]!r} is encrypted, or compressed in an unusual way")
 
 
 class _Reader(io.BufferedReader):

@@ -4,23 +4,27 @@ NVlabs' projector saves `projected_w.npz` with `w` [1, L, D]; e4e and pSp save `
 rosinality's projector a `.pt` with a `latent` for each picture.
 """
 
-import tokenize
-import zipfile
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sefa_runtime.errors import InputError
+from sefa_runtime.archives import DAMAGED_ARCHIVE, open_archive
+from sefa_runtime.errors import ContentError, InputError
 from sefa_runtime.files import input_problem
 from sefa_runtime.model_info import ModelInfo
+from sefa_runtime.number_files import NPY_HEAD, SINGLE, ZIP_HEAD, read_number_file
+from sefa_runtime.pickles.arrays import StoredArray
+from sefa_runtime.pickles.torch_archive import PICKLE
 from sefa_runtime.torch_arrays import load_torch_arrays
 
 # What writers call the codes, among other entries.
 NAMES = ("codes", "w", "ws", "w_plus", "latent", "latents", "latent_codes", "projected_w")
 MAX_NAMED = 6
+MAX_NUMBERS = 2**26  # of all codes in a file: 256 MB
 # An inverted photograph's code may be so many times smaller or larger than any w that the mapping makes.
 RMS_MARGIN = 1.2
 
@@ -38,9 +42,13 @@ def load_codes(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
     Raises:
         InputError: If there are no codes in it, or they have another shape.
     """
-    found = [np.asarray(array) for array in _codes_in(_read(path))]
+    found = list(_codes_in(_read(path)))
     if not found:
         raise InputError(f"{path}: no codes in it: an array, or one named {', '.join(NAMES)}, was expected")
+    size = math.prod(shape)
+    # A style code becomes as many as there are layers.
+    if sum(math.ceil(array.size / shape[-1]) * size for array in found) > MAX_NUMBERS:
+        raise InputError(f"{path}: more codes than can be read at once: at most {MAX_NUMBERS // size} of {list(shape)}")
     fitting = [_fit(array, shape) for array in found]
     if any(array is None for array in fitting):
         shapes = ", ".join(str(list(array.shape)) for array in found[:MAX_NAMED])
@@ -66,49 +74,71 @@ def looks_like_latents(codes: NDArray[np.float32], info: ModelInfo) -> bool:
     return bool((normal & ((rms < smallest / RMS_MARGIN) | (rms > largest * RMS_MARGIN))).any())
 
 
+def load_latents(path: Path) -> NDArray[Any]:
+    """Read an array of latents from a `.npy` file.
+
+    Raises:
+        InputError: If it is missing or no array of numbers.
+    """
+    problem = input_problem(path)
+    if problem:
+        raise InputError(f"{path}: {problem}")
+    with path.open("rb") as file:
+        if file.read(len(NPY_HEAD)) != NPY_HEAD:
+            raise InputError(f"{path}: not a .npy file of numbers")
+    try:
+        return read_number_file(path)[SINGLE]
+    except ContentError as error:
+        raise InputError(f"{path}: {error}") from error.__cause__
+
+
 def _read(path: Path) -> Any:
     problem = input_problem(path)
     if problem:
         raise InputError(f"{path}: {problem}")
     with path.open("rb") as file:
-        head = file.read(6)
-        file.seek(0)
-        if head != b"\x93NUMPY" and not head.startswith(b"PK"):
-            raise InputError(f"{path}: not a .npz, .npy or .pt file of codes")
-        if head.startswith(b"PK") and _is_torch(file):
-            return load_torch_arrays(path)
-        try:
-            loaded = np.load(file, allow_pickle=False)
-            return loaded if isinstance(loaded, np.ndarray) else dict(loaded)
-        except (ValueError, EOFError, OSError, MemoryError, OverflowError, KeyError) as error:
-            raise InputError(f"{path}: not a file of numbers, or damaged") from error
-        except (tokenize.TokenError, zipfile.BadZipFile) as error:
-            raise InputError(f"{path}: not a file of numbers, or damaged") from error
-
-
-def _is_torch(file: BinaryIO) -> bool:
+        head = file.read(len(NPY_HEAD))
+    if head != NPY_HEAD and not head.startswith(ZIP_HEAD):
+        raise InputError(f"{path}: not a .npz, .npy or .pt file of codes")
+    if head.startswith(ZIP_HEAD) and _is_torch(path):
+        return load_torch_arrays(path)
     try:
-        with zipfile.ZipFile(file) as archive:
-            return any(name.endswith("/data.pkl") for name in archive.namelist())
-    except zipfile.BadZipFile:
+        arrays = read_number_file(path)
+    except ContentError as error:
+        raise InputError(f"{path}: {error}") from error.__cause__
+    return arrays.get(SINGLE, arrays)
+
+
+def _is_torch(path: Path) -> bool:
+    try:
+        with open_archive(path) as archive:
+            return any(PICKLE.fullmatch(name) for name in archive.namelist())
+    except DAMAGED_ARCHIVE:
         return False
-    finally:
-        file.seek(0)
 
 
 def _codes_in(content: Any) -> Iterator[NDArray[Any]]:
     """The arrays that are codes: the only one there is, or those under a usual name."""
-    if isinstance(content, np.ndarray):
-        yield content
-    elif isinstance(content, list | tuple):
-        for item in content:
-            yield from _codes_in(item)
-    elif isinstance(content, Mapping):
-        named = [content[name] for name in NAMES if name in content]
-        values = named or list(content.values())
-        if named or len(values) == 1 or all(isinstance(value, Mapping) for value in values):
-            for value in values:
-                yield from _codes_in(value)
+    seen: set[int] = set()  # A container may hold itself.
+    pending = [content]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, StoredArray):
+            value = value.array
+        if isinstance(value, np.ndarray):
+            yield value
+        elif isinstance(value, list | tuple | Mapping) and id(value) not in seen:
+            seen.add(id(value))
+            pending += reversed(list(_inner(value)))
+
+
+def _inner(container: list[Any] | tuple[Any, ...] | Mapping[Any, Any]) -> Iterable[Any]:
+    """Where in a container codes are looked for."""
+    if not isinstance(container, Mapping):
+        return container
+    named = [container[name] for name in NAMES if name in container]
+    values = named or list(container.values())
+    return values if named or len(values) == 1 or all(isinstance(value, Mapping) for value in values) else ()
 
 
 def _fit(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32] | None:

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 MAX_LENGTH = 100
+MAX_NAMED = 4  # in one message
 # `pose=2.5`, `pose:-1` and `pose,smile` must be read one way only.
 RESERVED = "=:,"
 
@@ -22,8 +23,13 @@ def is_name(name: object) -> bool:
 
 def name_problems(names: Sequence[object]) -> list[str]:
     """What is wrong with a bank's names; nothing if they are fine."""
-    problems = [f"{name!r} is not a name" for name in names if not is_name(name)]
-    if not problems and len(set(names)) != len(names):
-        twice = next(name for index, name in enumerate(names) if name in names[:index])
-        problems.append(f"two directions have the same name {twice!r}")
-    return problems
+    unfit = [name for name in names if not is_name(name)]
+    if unfit:
+        shown = [f"{name!r:.{MAX_LENGTH}} is not a name" for name in unfit[:MAX_NAMED]]
+        return [*shown, f"nor are {len(unfit) - MAX_NAMED} more"] if len(unfit) > MAX_NAMED else shown
+    seen: set[object] = set()
+    for name in names:
+        if name in seen:
+            return [f"two directions have the same name {name!r}"]
+        seen.add(name)
+    return []

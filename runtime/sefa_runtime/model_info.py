@@ -12,6 +12,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from sefa_runtime.direction_names import name_problems
 from sefa_runtime.errors import ModelFileError
+from sefa_runtime.json_text import parse_json
 
 METADATA_KEY = "sefa"
 # sha256 of that document, in hex: the payload has its own, inside it.
@@ -154,7 +155,7 @@ class ModelInfo:
             ModelFileError: If the document is damaged, of a newer format, or says what cannot be.
         """
         try:
-            document = json.loads(text)
+            document = parse_json(text)
             version = document["format_version"]
             if version != FORMAT_VERSION:
                 raise ModelFileError(

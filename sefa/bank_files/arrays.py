@@ -1,9 +1,6 @@
 """Banks as numpy's `.npz`, and the arrays in any such file."""
 
 import io
-import tokenize
-import zipfile
-import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,16 +11,11 @@ from numpy.typing import NDArray
 
 from sefa.bank import METADATA_KEY, TENSORS, DirectionBank
 from sefa.errors import BankError
+from sefa_runtime.errors import ContentError
 from sefa_runtime.files import write_whole
+from sefa_runtime.number_files import is_number_file, read_number_file
 
 Arrays = Mapping[str, NDArray[Any]]
-
-NPY_HEAD = b"\x93NUMPY"
-ZIP_HEAD = b"PK\x03\x04"
-SINGLE = ""  # The name of a `.npy` file's only array.
-# Far beyond any bank; what claims to be larger is not unpacked.
-MAX_BYTES = 2**31
-DAMAGED = (ValueError, EOFError, KeyError, MemoryError, OverflowError, tokenize.TokenError, zipfile.BadZipFile)
 
 
 def load_arrays(path: Path) -> Arrays | None:
@@ -34,26 +26,12 @@ def load_arrays(path: Path) -> Arrays | None:
     Raises:
         BankError: If it is damaged, too large, or holds objects rather than numbers.
     """
-    with path.open("rb") as file:
-        head = file.read(len(NPY_HEAD))
+    if not is_number_file(path):
+        return None
     try:
-        if head == NPY_HEAD:
-            array: NDArray[Any] = np.load(path, allow_pickle=False)
-            return {SINGLE: array}
-        if not head.startswith(ZIP_HEAD):
-            return None
-        with zipfile.ZipFile(path) as archive:
-            entries = archive.infolist()
-        if not all(entry.filename.endswith(".npy") for entry in entries):
-            return None
-        if sum(entry.file_size for entry in entries) > MAX_BYTES:
-            raise BankError(f"{path}: larger than any direction bank")
-        with np.load(path, allow_pickle=False) as file_of_arrays:
-            return dict(file_of_arrays)
-    except (*DAMAGED, NotImplementedError, RuntimeError, zlib.error) as error:
-        if "allow_pickle" in str(error):
-            raise BankError(f"{path}: it holds pickled objects, which are not opened; numbers were expected") from error
-        raise BankError(f"{path}: not a file of numbers, or damaged") from error
+        return read_number_file(path)
+    except ContentError as error:
+        raise BankError(f"{path}: {error}") from error.__cause__
 
 
 def is_bank(arrays: Arrays) -> bool:
@@ -68,7 +46,7 @@ def read_bank(path: Path, arrays: Arrays) -> DirectionBank:
         BankError: If something is missing or damaged.
     """
     try:
-        tensors = {name: torch.from_numpy(arrays[name]) for name in TENSORS}
+        tensors = {name: torch.tensor(arrays[name]) for name in TENSORS}
         return DirectionBank.build(str(arrays[METADATA_KEY]), tensors)
     except BankError as error:
         raise BankError(f"{path}: {error}") from error.__cause__

@@ -15,13 +15,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sefa.bank import UNIT_TOLERANCE, DirectionBank, DirectionSource
-from sefa.bank_files.arrays import SINGLE, Arrays
+from sefa.bank_files.arrays import Arrays
 from sefa.errors import ArgumentError, BankError
 from sefa.factorization import ALPHA_RANGE
 from sefa.generators import Generator
 from sefa.layers import LayerSpec, parse_layers
 from sefa.spectrum import zero_level
 from sefa_runtime.files import write_whole
+from sefa_runtime.number_files import SINGLE
 from sefa_runtime.version import VERSION
 
 

@@ -1,9 +1,8 @@
 """What checkpoints are kept in: a plain pickle, and torch.save's stream of pickles and numbers or its zip archive."""
 
 import io
-import re
-import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,16 +11,15 @@ from torch import Tensor
 
 from sefa.checkpoints.rebuilding import TABLE, Storage, storage_dtype
 from sefa.errors import CheckpointError
-from sefa_runtime.archives import open_archive
 from sefa_runtime.errors import ContentError
 from sefa_runtime.pickles.limits import Limits
 from sefa_runtime.pickles.machine import RestrictedUnpickler, Source, Table
+from sefa_runtime.pickles.torch_archive import read_torch_archive, storage_reference
 
 STREAM_MAGIC = 0x1950A86A20F9469CFC6C
 STREAM_PROTOCOL = 1001
 # The first pickle of a stream is the magic number.
 STREAM_HEAD = b"\x80\x02\x8a\x0a" + STREAM_MAGIC.to_bytes(10, "little") + b"."
-CHUNK = 2**20  # bytes
 NESTED_COST = 200  # Steps of work for a stream within a pickle, beside those of its own pickles.
 
 
@@ -35,7 +33,8 @@ def read_pickle(source: Source, limits: Limits) -> Any:
     Raises:
         CheckpointError: If it is damaged or wants to run code.
     """
-    return _unpickled(source, TABLE_WITH_STORAGES, limits)
+    with _our_errors():
+        return RestrictedUnpickler(source, TABLE_WITH_STORAGES, limits).load()
 
 
 def read_stream(source: Source, data: memoryview, limits: Limits, table: Table | None = None) -> Any:
@@ -55,7 +54,8 @@ def read_stream(source: Source, data: memoryview, limits: Limits, table: Table |
     lengths: dict[str, int] = {}
 
     def load_storage(reference: object) -> Storage:
-        dtype, key, numel, view = _parsed(reference)
+        found = storage_reference(reference)
+        dtype, key, numel, view = storage_dtype(found.kind), found.key, found.numel, found.view
         if key not in raw:
             limits.spend_bytes(numel * dtype.itemsize)
             raw[key] = torch.empty(numel * dtype.itemsize, dtype=torch.uint8)
@@ -69,7 +69,8 @@ def read_stream(source: Source, data: memoryview, limits: Limits, table: Table |
         return Storage(numbers)
 
     def load(persistent: Callable[[Any], Any] | None = None) -> Any:
-        return _unpickled(source, table, limits, persistent)
+        with _our_errors():
+            return RestrictedUnpickler(source, table, limits, persistent).load()
 
     if load() != STREAM_MAGIC or load() != STREAM_PROTOCOL:
         raise CheckpointError("damaged, or of an unknown version of torch")
@@ -102,76 +103,23 @@ def read_zip(path: Path, limits: Limits) -> Any:
     Raises:
         CheckpointError: If it is damaged or wants to run code.
     """
-    with open_archive(path) as archive:
-        members = _members(archive, path.stat().st_size)
-        pickles = [name for name in members if re.fullmatch(r"([^/]+/)?data\.pkl", name)]
-        if len(pickles) != 1:
-            raise CheckpointError(f"damaged: an archive with {len(pickles)} pickles, one was expected")
-        root = pickles[0].removesuffix("data.pkl")
-        if f"{root}byteorder" in members and archive.read(f"{root}byteorder").strip() != b"little":
-            raise CheckpointError("written by a big-endian machine")
-        raw: dict[str, Tensor] = {}
-
-        def load_storage(reference: object) -> Storage:
-            dtype, key, numel, _ = _parsed(reference)
-            if key not in raw:
-                member = members.get(f"{root}data/{key}")
-                if member is None or member.file_size != numel * dtype.itemsize:
-                    raise CheckpointError(f"damaged: its storage {key[:20]} is missing or of the wrong size")
-                limits.spend_bytes(member.file_size)
-                raw[key] = _bytes_of(archive, member)
-            return Storage(raw[key].view(dtype))
-
-        pickle = io.BytesIO(archive.read(pickles[0]))
-        return _unpickled(pickle, TABLE_WITH_STORAGES, limits, load_storage)
+    with _our_errors():
+        return read_torch_archive(
+            path, limits, TABLE_WITH_STORAGES, lambda kind: storage_dtype(kind).itemsize, _storage
+        )
 
 
-def _unpickled(source: Source, table: Table, limits: Limits, persistent: Callable[[Any], Any] | None = None) -> Any:
+def _storage(kind: object, raw: bytearray) -> Storage:
+    dtype = storage_dtype(kind)
+    return Storage(torch.frombuffer(raw, dtype=dtype) if raw else torch.empty(0, dtype=dtype))
+
+
+@contextmanager
+def _our_errors() -> Iterator[None]:
     try:
-        return RestrictedUnpickler(source, table, limits, persistent).load()
+        yield
     except ContentError as error:
         raise CheckpointError(str(error)) from error.__cause__
-
-
-def _members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
-    """An archive's members by name, if they are such as torch.save writes: all different, and not compressed."""
-    members = {member.filename: member for member in archive.infolist()}
-    if len(members) != len(archive.infolist()):
-        raise CheckpointError("damaged: an archive with two members of one name")
-    for name, member in members.items():
-        if name.startswith("/") or "\\" in name or ".." in name.split("/"):
-            raise CheckpointError("an archive with a member outside its folder, which torch.save never writes: refused")
-        if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
-            raise CheckpointError("a compressed or encrypted archive, which torch.save never writes: unpack it first")
-    if sum(member.file_size for member in members.values()) > size:
-        raise CheckpointError("damaged: an archive whose members are larger than itself")
-    return members
-
-
-def _bytes_of(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Tensor:
-    raw = torch.empty(member.file_size, dtype=torch.uint8)
-    target = raw.numpy().data
-    position = 0
-    with archive.open(member) as file:
-        while chunk := file.read(CHUNK):
-            target[position : position + len(chunk)] = chunk
-            position += len(chunk)
-    if position != member.file_size:
-        raise CheckpointError("truncated: it ends within its weights")
-    return raw
-
-
-def _parsed(reference: object) -> tuple[torch.dtype, str, int, tuple[Any, int, int] | None]:
-    """A persistent id: what the storage holds, its key, its number of elements, and where in that it is."""
-    kind, key, numel, view = None, None, None, None
-    if isinstance(reference, tuple) and len(reference) in (5, 6) and reference[0] == "storage":
-        _, kind, key, _, numel, *rest = reference
-        view = rest[0] if rest else None
-    if not isinstance(key, str | int) or type(numel) is not int or numel < 0:
-        raise CheckpointError("damaged: a reference to something outside the file")
-    if view is not None and (not isinstance(view, tuple) or [type(n) for n in view[1:]] != [int, int]):
-        raise CheckpointError("damaged: a reference to a part of a storage")
-    return storage_dtype(kind), str(key), numel, view
 
 
 def _nested_storage(limits: Limits, data: object, *rest: object) -> Storage:

@@ -1,7 +1,6 @@
 """Options that several commands share, and how their values are read."""
 
 import re
-import tokenize
 from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
@@ -11,11 +10,8 @@ import typer
 
 from sefa.cli.output import warn
 from sefa_runtime.errors import InputError
-from sefa_runtime.files import input_problem
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from sefa_runtime import ModelInfo
 
 Number = TypeVar("Number", int, float)
@@ -246,6 +242,8 @@ def choose_latents(seeds: str | None, z: Path | None, codes: Path | None, info: 
             warn(f"{codes}: these look like latents z, not like codes: z is for a model exported without --latent")
         return {info.latent_name: loaded}
     if z is not None:
+        from sefa_runtime.codes import load_latents
+
         return {"z": load_latents(z)}
     return {"seed": parse_integers("0" if seeds is None else seeds)}
 
@@ -266,27 +264,6 @@ def parse_label(text: str | None) -> int | list[int] | None:
         return None
     labels = parse_integers(text)
     return labels[0] if len(labels) == 1 else labels
-
-
-def load_latents(path: Path) -> "NDArray[Any]":
-    """Read an array of latents from a `.npy` file.
-
-    Raises:
-        InputError: If it is missing or no array of numbers.
-    """
-    import numpy as np
-
-    problem = input_problem(path)
-    if problem:
-        raise InputError(f"{path}: {problem}")
-    with path.open("rb") as file:
-        if file.read(len(np.lib.format.MAGIC_PREFIX)) != np.lib.format.MAGIC_PREFIX:
-            raise InputError(f"{path}: not a .npy file of numbers")
-    try:
-        array: NDArray[Any] = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, MemoryError, OverflowError, tokenize.TokenError) as error:
-        raise InputError(f"{path}: not a .npy file of numbers, or damaged") from error
-    return array
 
 
 def _finite(text: str, whole: str) -> float:

@@ -1,15 +1,15 @@
 """What was measured so far, kept beside the output, so that an interrupted exploration goes on where it was."""
 
-import io
 import json
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sefa_runtime.errors import ContentError
 from sefa_runtime.files import replacing, write_whole
+from sefa_runtime.number_files import read_number_file
 
 SETTINGS = "settings.json"
 SUFFIX = ".measured"
@@ -35,10 +35,8 @@ class Kept:
     def get(self, name: str) -> dict[str, NDArray[Any]] | None:
         """The arrays that were kept under a name; None if there are none, or they are damaged."""
         try:
-            content = io.BytesIO((self.folder / f"{name}.npz").read_bytes())
-            with np.load(content, allow_pickle=False) as arrays:
-                return dict(arrays)
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+            return read_number_file(self.folder / f"{name}.npz")
+        except (OSError, ContentError):
             return None
 
     def put(self, name: str, **arrays: NDArray[Any]) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeGuard
 
 from sefa_runtime.errors import ContentError
 from sefa_runtime.pickles.limits import Limits
-from sefa_runtime.pickles.names import Name, look_up
+from sefa_runtime.pickles.names import Name, look_up, refuse_to_run
 from sefa_runtime.pickles.placeholders import Placeholder, StandIn
 
 # Integers below have hashes of their own: a file cannot fill a dict with keys that all collide.
@@ -54,15 +54,23 @@ class RestrictedUnpickler:
         table: What stands for the names that the pickle calls.
         limits: What reading it may take.
         load_storage: What gives the object for a persistent id, which only torch's containers have.
+        refuse_unknown: Refuse a pickle that calls a name that is not in the table; else it makes a placeholder.
     """
 
     def __init__(
-        self, source: Source, table: Table, limits: Limits, load_storage: Callable[[Any], Any] | None = None
+        self,
+        source: Source,
+        table: Table,
+        limits: Limits,
+        load_storage: Callable[[Any], Any] | None = None,
+        *,
+        refuse_unknown: bool = False,
     ) -> None:
         self._source = source
         self._table = table
         self._limits = limits
         self._load_storage = load_storage
+        self._refuse_unknown = refuse_unknown
         self._stack: list[Any] = []
         self._below: list[list[Any]] = []  # The stacks below the marks.
         self._memo: dict[int, Any] = {}
@@ -192,6 +200,8 @@ class RestrictedUnpickler:
             self.push(Placeholder("what another object made"))
         elif (callee.module, callee.name) in self._table:
             self.push(self._table[callee.module, callee.name](self._limits, *arguments))
+        elif self._refuse_unknown:
+            refuse_to_run(callee)
         else:
             self.push(Placeholder(str(callee)))
 

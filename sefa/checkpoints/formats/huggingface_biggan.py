@@ -4,7 +4,6 @@ pytorch_model.bin, a state dict, and beside it config.json, which tells what no 
 size. Weights are divided by their spectral norm, which the vectors stored beside them give.
 """
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -19,6 +18,7 @@ from sefa.checkpoints.assembly import Source, assemble, combine, shape_of, sourc
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
 from sefa.errors import CheckpointError
 from sefa.generators.biggan_deep import AttentionSizes, BigGANDeep, DeepBlockSizes
+from sefa_runtime.json_text import read_json
 
 MODEL = "pytorch_model.bin"
 CONFIG = "config.json"
@@ -201,7 +201,7 @@ class _Config:
             CheckpointError: If it is missing or no configuration of a BigGAN.
         """
         try:
-            entries = json.loads(path.read_text(encoding="utf-8"))
+            entries = read_json(path)
             layers = [(bool(up), int(taken), int(given)) for up, taken, given in entries["layers"]]
             epsilon = float(entries["eps"])
         except FileNotFoundError:
@@ -210,7 +210,7 @@ class _Config:
             ) from None
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read ({error.strerror})") from error
-        except (ValueError, TypeError, KeyError, RecursionError) as error:
+        except (ValueError, TypeError, KeyError) as error:
             raise CheckpointError(f"{path} is no configuration of a BigGAN: {error!r}") from error
         if not 0 < epsilon < math.inf:
             raise CheckpointError(f"{path}: eps is {epsilon}, a positive number was expected")

@@ -1,6 +1,5 @@
 """Training files of lucidrains' stylegan2-pytorch."""
 
-import json
 import math
 import re
 from collections.abc import Mapping
@@ -16,6 +15,7 @@ from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
 from sefa.errors import CheckpointError
 from sefa.generators.lucidrains_stylegan2 import Block, LucidrainsStyleGAN2
 from sefa.generators.mapping import Mapping as MappingNetwork
+from sefa_runtime.json_text import read_json
 
 NOISE_SEED = 0
 MEAN_NOISE = 0.5  # of the map, which is uniform in [0, 1)
@@ -82,7 +82,7 @@ def _networks(tensors: Mapping[str, object]) -> tuple[str, str] | None:
 def _mapping_lr(checkpoint: Path) -> float:
     """The mapping network's learning-rate multiplier."""
     try:
-        config = json.loads((checkpoint.parent / CONFIG).read_text(encoding="utf-8"))
+        config = read_json(checkpoint.parent / CONFIG)
         return float(config.get("lr_mlp", MAPPING_LR))
     except FileNotFoundError:
         return MAPPING_LR

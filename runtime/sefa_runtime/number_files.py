@@ -1,0 +1,109 @@
+"""Arrays of numbers from numpy's `.npy` and `.npz` files, whatever these claim to hold."""
+
+import math
+import zipfile
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sefa_runtime.archives import DAMAGED_ARCHIVE, check_member, open_archive
+from sefa_runtime.errors import ContentError
+
+NPY_HEAD = b"\x93NUMPY"
+ZIP_HEAD = b"PK"
+SINGLE = ""  # The name of a `.npy` file's only array.
+# Unpacked, all arrays together: far beyond any codes or directions.
+MAX_BYTES = 2**29
+MAX_HEADER = 10_000
+CHUNK = 2**20  # bytes
+# Of a dtype: numbers, and text, which names of directions are.
+KINDS = "fiubU"
+
+
+def is_number_file(path: Path) -> bool:
+    """Whether a file begins like a `.npy` file or is an archive of such."""
+    with path.open("rb") as file:
+        head = file.read(len(NPY_HEAD))
+    if not head.startswith(ZIP_HEAD):
+        return head == NPY_HEAD
+    try:
+        with open_archive(path) as archive:
+            return all(name.endswith(".npy") for name in archive.namelist())
+    except DAMAGED_ARCHIVE:
+        return False
+
+
+def read_number_file(path: Path) -> dict[str, NDArray[Any]]:
+    """Read a `.npz` file's arrays by name, or a `.npy` file's as the only one, called `SINGLE`.
+
+    Nothing in it is unpickled.
+
+    Raises:
+        ContentError: If it is damaged, too large, or holds anything but numbers and text.
+        OSError: If it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            if file.read(len(NPY_HEAD)) == NPY_HEAD:
+                file.seek(0)
+                return {SINGLE: _read_array(file, path.stat().st_size)}
+        with open_archive(path) as archive:
+            return _read_archive(archive)
+    except ContentError:
+        raise
+    except DAMAGED_ARCHIVE as error:
+        raise ContentError("not a file of numbers, or damaged") from error
+
+
+def _read_archive(archive: zipfile.ZipFile) -> dict[str, NDArray[Any]]:
+    members = archive.infolist()
+    if sum(member.file_size for member in members) > MAX_BYTES:
+        raise ContentError(f"larger than any codes or directions: more than {MAX_BYTES >> 20} MB")
+    arrays = {}
+    for member in members:
+        check_member(member)
+        with archive.open(member) as file:
+            arrays[member.filename.removesuffix(".npy")] = _read_array(file, member.file_size)
+    return arrays
+
+
+def _read_array(file: IO[bytes], size: int) -> NDArray[Any]:
+    """Read an array of at most `size` bytes, its header included."""
+    shape, fortran_order, dtype = _read_header(file)
+    if dtype.hasobject:
+        raise ContentError("it holds pickled objects, which are not opened; numbers were expected")
+    if dtype.kind not in KINDS:
+        raise ContentError(f"it holds {str(dtype)[:80]}, numbers were expected")
+    count = math.prod(shape) * dtype.itemsize
+    if count > min(size, MAX_BYTES):
+        raise ContentError(f"truncated or damaged: an array of shape {list(shape)[:8]} in {size} bytes")
+    if not count:
+        return np.empty(shape, dtype)
+    data = bytearray(count)  # Which makes the array one that can be written to.
+    position = 0
+    while position < count and (chunk := file.read(min(count - position, CHUNK))):
+        data[position : position + len(chunk)] = chunk
+        position += len(chunk)
+    if position < count:
+        raise ContentError(f"truncated or damaged: an array of shape {list(shape)[:8]} with {position} bytes")
+    return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran_order else "C")
+
+
+def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    try:
+        version = np.lib.format.read_magic(file)
+        if version == (3, 0):
+            raise ContentError("it holds records, numbers were expected")  # That is what this version is for.
+        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        shape, fortran_order, dtype = read(file, max_header_size=MAX_HEADER)
+    except ContentError:
+        raise
+    except (OSError, zipfile.BadZipFile):
+        raise
+    except Exception as error:  # It is parsed as Python, which fails in many ways.
+        raise ContentError("not a file of numbers, or damaged") from error
+    if not all(type(length) is int and 0 <= length < 2**62 for length in shape):
+        raise ContentError("not a file of numbers, or damaged")
+    return shape, fortran_order, dtype
