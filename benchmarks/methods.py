@@ -133,7 +133,7 @@ def authors_ganspace(generator: sefa.Generator, samples: int) -> np.ndarray[Any,
 def activations(generator: sefa.Generator, z: torch.Tensor) -> np.ndarray[Any, np.dtype[Any]]:
     """What is analysed, [N, features]."""
     if isinstance(generator, DCGAN):
-        output: torch.Tensor = generator.convs[0](z[:, :, None, None])
+        output: torch.Tensor = generator.first(z[:, :, None, None])
         return output.flatten(1).numpy()
     return generator.encode(z)[:, 0].numpy()
 

@@ -8,6 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
+from sefa.checkpoints.assumptions import Assumptions
 from sefa.checkpoints.entries import Entry, strip_prefix
 from sefa.checkpoints.limits import check_uses
 from sefa.checkpoints.objects import PersistedModule, Placeholder, TensorFlowNetwork
@@ -69,11 +70,13 @@ class LoadOptions:
         num_classes: Classes of a generator whose label is one-hot behind z, where no tensor's shape tells.
         noise: `const` is the checkpoint's constant noise; `none` leaves noise out.
         entry: Which of the file's entries to read; None: the averaged generator.
+        assumptions: What else the owner says, and what is assumed.
     """
 
     num_classes: int | None = None
     noise: str = "const"
     entry: str | None = None
+    assumptions: Assumptions = field(default_factory=Assumptions)
 
 
 @dataclass(frozen=True)

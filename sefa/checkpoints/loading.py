@@ -6,6 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from sefa.checkpoints.assumptions import Assumptions
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, clean
 from sefa.checkpoints.entries import Entry, Network, choose, find_entries
 from sefa.checkpoints.formats import FORMATS
@@ -22,7 +23,12 @@ OWN_CLASS = "a generator of your own class is read with MODULE:CLASS --weights F
 
 
 def load(
-    path: str | Path, *, num_classes: int | None = None, noise: str = "const", entry: str | None = None
+    path: str | Path,
+    *,
+    num_classes: int | None = None,
+    noise: str = "const",
+    entry: str | None = None,
+    assume: Mapping[str, object] | None = None,
 ) -> Generator:
     """Load the generator in a checkpoint file.
 
@@ -35,6 +41,8 @@ def load(
             shape tells how much of the input is the label.
         noise: For the StyleGANs: `const` is the checkpoint's constant noise, `none` leaves noise out.
         entry: Which of the file's entries to read, if it has several generators: "netG_ema", "state_dict.generator".
+        assume: What the file does not tell, where it is not what is usually assumed: `{"stride": "1,2,2,1"}`. What can
+            be told of which format stands in docs/formats.md; what was assumed, in the generator's `assumptions`.
 
     Returns:
         The generator, in float32, in inference mode, on the CPU.
@@ -47,7 +55,7 @@ def load(
     if noise not in NOISES:
         raise ArgumentError(f"noise must be const or none, got {noise!r}")
     try:
-        generator = _build(read(path), LoadOptions(num_classes, noise, entry))
+        generator = _build(read(path), LoadOptions(num_classes, noise, entry, Assumptions(assume)))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {_one_line(str(error))}") from error.__cause__
     if num_classes not in (None, generator.num_classes):
@@ -88,6 +96,7 @@ def _build(file: Checkpoint, options: LoadOptions) -> Generator:
         raise CheckpointError(_describe(checkpoint, [entry]))
     try:
         generator = format_.load(checkpoint, options)
+        options.assumptions.check_all_asked()
     except CheckpointError as error:
         raise CheckpointError(f"recognised as {format_.name}, but {error}") from error.__cause__
     except ArgumentError as error:
@@ -95,6 +104,7 @@ def _build(file: Checkpoint, options: LoadOptions) -> Generator:
     except DAMAGED as error:
         raise CheckpointError(f"recognised as {format_.name}, but its contents do not fit together") from error
     generator.checkpoint_format = format_.name
+    generator.assumptions = options.assumptions.words
     generator.source_entry = generator.source_entry or (choice.described if choice else "")
     return generator
 

@@ -17,7 +17,7 @@ import torch
 
 import sefa
 import sefa_runtime
-from sefa.generators import DCGAN
+from sefa.checkpoints.formats.dcgan import build
 from sefa_export import export_onnx
 from sefa_runtime.exported import read_info
 
@@ -31,9 +31,9 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     checkpoint = Path(__file__).parents[1] / "golden" / "checkpoints/dcgan_small_64/netG.pth"
     generator = sefa.load(checkpoint)
     bank = sefa.factorize(generator)
-    other = DCGAN.from_state_dict({"main.0.weight": torch.ones(20, 3, 4, 4)})
+    other = build({"main.0.weight": torch.ones(20, 3, 4, 4)})
     other.source_sha256 = "0" * 64
-    wider = DCGAN.from_state_dict({"main.0.weight": torch.ones(30, 3, 4, 4)})
+    wider = build({"main.0.weight": torch.ones(30, 3, 4, 4)})
     return {
         "checkpoint": checkpoint,
         "bank": bank.save(folder / "bank.safetensors"),

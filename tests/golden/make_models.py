@@ -9,8 +9,8 @@ import torch
 from onnx import TensorProto, helper
 
 import sefa
+from sefa.checkpoints.formats.dcgan import build
 from sefa.factorization import factorize
-from sefa.generators import DCGAN
 from sefa_export import bake, export_onnx
 from sefa_runtime import diagnosis
 
@@ -38,7 +38,7 @@ def tiny_state_dict() -> dict[str, torch.Tensor]:
 
 def make_tiny() -> None:
     """tiny.onnx, tiny_float32.onnx, and tiny.npz with what PyTorch computes."""
-    generator = DCGAN.from_state_dict(tiny_state_dict())
+    generator = build(tiny_state_dict())
     bank = replace(factorize(generator, top=len(NAMES)), names=NAMES)
     for output, name in (("uint8", "tiny.onnx"), ("float32", "tiny_float32.onnx")):
         export_onnx(generator, bank, GOLDEN / name, output)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import sefa
+from sefa.checkpoints.formats.dcgan import build
 from sefa.errors import ArgumentError
 from sefa.factorization import principal_directions
 from sefa.generators import DCGAN
@@ -13,7 +14,7 @@ from sefa.generators import DCGAN
 
 def random_dcgan(z_dim: int = 12, seed: int = 0) -> DCGAN:
     random = torch.Generator().manual_seed(seed)
-    return DCGAN.from_state_dict(
+    return build(
         {
             "main.0.weight": torch.randn(z_dim, 5, 4, 4, generator=random),
             "main.2.weight": torch.randn(5, 3, 4, 4, generator=random),
@@ -55,7 +56,7 @@ def test_an_eigenvalue_is_the_squared_change_of_the_layer_per_unit_of_alpha() ->
     z = torch.randn(1, 12, 1, 1, generator=torch.Generator().manual_seed(1))
     for n, eigenvalue in zip(bank.vectors, bank.eigenvalues, strict=True):
         with torch.no_grad():
-            moved = generator.convs[0](z + n[None, :, None, None]) - generator.convs[0](z)
+            moved = generator.first(z + n[None, :, None, None]) - generator.first(z)
         assert float(moved.double().square().sum()) == pytest.approx(float(eigenvalue), rel=1e-4)
 
 
@@ -86,7 +87,7 @@ def test_rows_can_be_normalized_as_the_authors_code_does() -> None:
 
 def test_a_row_of_zeros_stays_one_when_rows_are_normalized() -> None:
     generator = random_dcgan()
-    generator.get_parameter("convs.0.weight").data[:, 0] = 0
+    generator.get_parameter("layers.0.weight").data[:, 0] = 0
     assert sefa.factorize(generator, normalize="rows").vectors.isfinite().all()
 
 
@@ -97,7 +98,7 @@ def test_by_default_there_are_sixteen_or_as_many_as_the_latent_has() -> None:
 
 def test_the_rank_is_recorded_and_eigenvalues_beyond_it_are_zero() -> None:
     generator = random_dcgan(z_dim=6)
-    weight = generator.get_parameter("convs.0.weight").data
+    weight = generator.get_parameter("layers.0.weight").data
     weight[5] = weight[0] + weight[1]  # The sixth component of z is the sum of two others.
     bank = sefa.factorize(generator)
     assert bank.source.rank == 5

@@ -82,7 +82,7 @@ def test_components_of_a_dcgans_first_layer_are_those_of_scikit_learn(golden: Pa
     generator = sefa.load(golden / "checkpoints/dcgan_small_64/netG.pth")
     assert isinstance(generator, DCGAN)
     bank = sefa.factorize(generator, top=top, method="ganspace", samples=SAMPLES)
-    first = generator.convs[0]
+    first = generator.first
     z, y = outputs_of(generator, first, latents(20), lambda z: first(z[:, :, None, None]))
     directions, pca = regressed(z, y, top)
     vectors = bank.vectors.double().numpy()

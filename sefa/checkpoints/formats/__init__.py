@@ -24,6 +24,7 @@ from sefa.checkpoints.formats import (
 # Asked in this order; the first that recognises a file loads it.
 FORMATS: tuple[Format, ...] = (
     *unsupported.FORMATS,
+    dcgan.DISCRIMINATOR,
     dcgan.FORMAT,
     biggan_pytorch.FORMAT,
     huggingface_biggan.FORMAT,

@@ -1,9 +1,54 @@
-"""DCGAN state dicts, as PyTorch's example and its many descendants write them."""
+"""State dicts of DCGANs: one nn.Sequential, nested or not, as PyTorch's example and its many descendants write them.
 
+Shapes tell kernels, channels and normalisation, and the gaps in the numbering tell where layers without weights stand.
+What those are, and strides and paddings, no tensor tells: it is assumed where a guess is likely right, and said; where
+it is not, the file is refused until its owner says.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from itertools import pairwise
+from typing import NoReturn, TypeVar
+
+from torch import Tensor, nn
+
+from sefa.checkpoints.assumptions import Assumptions, positive
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
-from sefa.errors import CheckpointError
+from sefa.errors import ArgumentError, CheckpointError
 from sefa.generators import DCGAN
-from sefa.generators.dcgan import is_dcgan
+
+T = TypeVar("T")
+
+# `main.3.weight` or `main.1.0.weight`: an nn.Sequential under any name, and the entry's position in it.
+KEY = re.compile(r"(?:(?P<sequence>.{1,500}?)\.)?(?P<path>\d{1,4}(?:\.\d{1,4}){0,5})\.(?P<entry>\w+)")
+Path = tuple[int, ...]
+STATISTICS = {"running_mean", "running_var"}
+IMAGE_CHANNELS = 4  # at most, of what a discriminator reads
+MAX_SIDE = 2**14  # pixels
+EPSILON = 1e-5
+# Kernels that hardly anyone uses with another stride than 2 in a transposed convolution.
+DOUBLING_KERNELS = (2, 4)
+OWN_CLASS = "or read it with its own code, MODULE:CLASS --weights FILE"
+
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "elu": nn.ELU,
+    "selu": nn.SELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "mish": nn.Mish,
+    "softplus": nn.Softplus,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "none": nn.Identity,
+}
+SLOPED: dict[str, Callable[[float], nn.Module]] = {"leaky_relu": nn.LeakyReLU, "elu": nn.ELU}
+# What the last layer is, and what it gives for black and for white.
+OUTPUTS = {"tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0), "none": (-1.0, 1.0)}
+UPSAMPLINGS = ("nearest", "bilinear", "none")
+KINDS = ("transposed", "plain")
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
@@ -16,7 +61,467 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> DCGAN:
     for key, tensor in checkpoint.tensors.items():
         if not tensor.is_floating_point() and not key.endswith("num_batches_tracked"):
             raise CheckpointError(f"{key} is {tensor.dtype}, floating point weights were expected")
-    return DCGAN.from_state_dict(checkpoint.tensors, options.num_classes or 0)
+    return build(checkpoint.tensors, options.num_classes, options.assumptions)
+
+
+def is_dcgan(tensors: Mapping[str, object]) -> bool:
+    """Whether the keys are those of one nn.Sequential that begins with a convolution."""
+    matches = [KEY.fullmatch(key) for key in tensors]
+    if not tensors or not all(matches) or len({match["sequence"] for match in matches if match}) != 1:
+        return False
+    first = min((match for match in matches if match), key=lambda match: _path(match["path"]))
+    weight = tensors.get(first[0].removesuffix(first["entry"]) + "weight")
+    return isinstance(weight, Tensor) and weight.ndim == 4
+
+
+def is_discriminator(checkpoint: Checkpoint) -> bool:
+    """Whether the convolutions read images, and get them from nothing before."""
+    if not is_dcgan(checkpoint.stored):
+        return False
+    weights = [value for key, value in sorted(checkpoint.stored.items(), key=lambda item: _order(item[0]))]
+    shapes = [weight.shape for weight in weights if isinstance(weight, Tensor) and weight.ndim == 4]
+    # A Conv2d's weight is [out, in, kh, kw], a ConvTranspose2d's [in, out, kh, kw].
+    channels = shapes[0][1]
+    opens = all(channels in shape[:2] for shape in shapes[1:2])
+    return not opens and channels <= IMAGE_CHANNELS and all(one[0] == next_[1] for one, next_ in pairwise(shapes))
+
+
+def build(
+    tensors: Mapping[str, Tensor], num_classes: int | None = None, assumptions: Assumptions | None = None
+) -> DCGAN:
+    """Read what shapes and numbering tell, and take the rest from what is assumed.
+
+    Args:
+        tensors: The generator's state dict.
+        num_classes: Classes, if z is followed by a one-hot label: no shape tells.
+        assumptions: What the owner says; what is assumed is noted there.
+
+    Raises:
+        CheckpointError: If the keys are not a DCGAN's, the shapes do not fit together, or too much is left open.
+        ArgumentError: If what was told does not fit the file.
+    """
+    assumptions = assumptions or Assumptions()
+    layers = _layers(tensors)
+    convs = [layer for layer in layers if layer.is_conv]
+    kinds = _kinds(convs, assumptions)
+    steps = _steps(convs, kinds, assumptions)
+    betweens = [_between(layers, convs[index], convs[index + 1], kinds[index + 1]) for index in range(len(convs) - 1)]
+    activations = _activations(len(convs), any(between.has_activation for between in betweens), assumptions)
+    upsampling = _upsampling(convs, betweens, assumptions)
+    epsilon = assumptions.take("bn_eps", EPSILON, positive)
+    if len(convs) < len(layers):
+        assumptions.note(f"batch norms' eps {epsilon:g}", "bn_eps")
+    modules: list[nn.Module] = []
+    size = (1, 1)
+    for index, (conv, kind, step) in enumerate(zip(convs, kinds, steps, strict=True)):
+        if index and betweens[index - 1].has_upsampling and upsampling is not None:
+            modules.append(nn.Upsample(scale_factor=2, mode=upsampling))
+            size = (2 * size[0], 2 * size[1])
+        modules.append(_conv(conv, kind, step))
+        size = _size(conv, kind, step, size)
+        outputs = _channels(conv, kind)[1]
+        last = index == len(convs) - 1
+        norm = _norm(layers, conv) if last else betweens[index].norm
+        pair: list[nn.Module] = [_batch_norm(norm, outputs, epsilon)] if norm else []
+        if not last and betweens[index].has_activation:
+            pair.insert(0 if betweens[index].is_before_norm else len(pair), activations[index]())
+        modules += pair
+    output = assumptions.take("output", "tanh", partial(_one_of, names=OUTPUTS))
+    assumptions.note({"none": "nothing behind the last layer"}.get(output, f"{output} at the end"), "output")
+    modules.append(ACTIVATIONS[output]())
+    inputs = convs[0].weight.shape[0]
+    if not 0 <= (num_classes or 0) < inputs:
+        raise ArgumentError(f"num_classes must be in 0..{inputs - 1}, its input's size less 1, got {num_classes}")
+    assumptions.note(
+        "no label behind z" if not num_classes else f"a one-hot label of {num_classes} classes behind z (as told)"
+    )
+    generator = DCGAN(modules, size, outputs, num_classes or 0, OUTPUTS[output])
+    return generator.eval().requires_grad_(False)
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """A layer with weights: where it stands, and what it has."""
+
+    path: Path
+    entry: Mapping[str, Tensor]
+
+    @property
+    def name(self) -> str:
+        return ".".join(map(str, self.path))
+
+    @property
+    def is_conv(self) -> bool:
+        return "weight" in self.entry and self.weight.ndim == 4
+
+    @property
+    def weight(self) -> Tensor:
+        return self.entry["weight"]
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        return self.weight.shape[2], self.weight.shape[3]
+
+
+@dataclass(frozen=True)
+class _Between:
+    """What stands between two convolutions.
+
+    Attributes:
+        norm: The batch norm, if there is one.
+        has_activation: Whether there is an activation.
+        is_before_norm: Whether it stands before the norm.
+        has_upsampling: Whether the image is enlarged.
+        has_dropout: Whether one more layer stands there, which has no effect.
+    """
+
+    norm: _Layer | None
+    has_activation: bool
+    is_before_norm: bool = False
+    has_upsampling: bool = False
+    has_dropout: bool = False
+
+
+@dataclass(frozen=True)
+class _Step:
+    """How a convolution moves over the image, as torch calls it, by axis."""
+
+    stride: tuple[int, int]
+    padding: tuple[int, int]
+    output_padding: tuple[int, int]
+
+
+def _layers(tensors: Mapping[str, Tensor]) -> list[_Layer]:
+    """The layers with weights, in order."""
+    entries: dict[Path, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        match = KEY.fullmatch(key)
+        if match is None:
+            raise CheckpointError(f"not a DCGAN: unexpected key {key}")
+        if match["entry"] != "num_batches_tracked":
+            entries.setdefault(_path(match["path"]), {})[match["entry"]] = tensor
+    layers = [_Layer(path, entries[path]) for path in sorted(entries)]
+    for layer in layers:
+        names = set(layer.entry)
+        if layer.is_conv and names <= {"weight", "bias"}:
+            continue
+        if STATISTICS <= names <= STATISTICS | {"weight", "bias"}:
+            continue
+        if names <= {"weight", "bias"} and all(tensor.ndim == 1 for tensor in layer.entry.values()):
+            raise CheckpointError(
+                f"layer {layer.name} has {_shapes(layer.entry)}, as a PReLU, an InstanceNorm2d, a GroupNorm, and a "
+                f"BatchNorm2d without statistics have; a BatchNorm2d with statistics was expected; {OWN_CLASS[3:]}"
+            )
+        raise CheckpointError(
+            f"not a DCGAN: layer {layer.name} has {_shapes(layer.entry)}; a convolution or BatchNorm2d was expected; "
+            f"{OWN_CLASS[3:]}"
+        )
+    return layers
+
+
+def _kinds(convs: Sequence[_Layer], assumptions: Assumptions) -> list[str]:
+    """Which convolutions are transposed, and which plain."""
+    settled: list[str | None] = ["transposed"]
+    channels = convs[0].weight.shape[1]
+    for conv in convs[1:]:
+        transposed, plain = conv.weight.shape[0] == channels, conv.weight.shape[1] == channels
+        if not transposed and not plain:
+            _refuse_chain(convs)
+        settled.append(None if transposed and plain else "transposed" if transposed else "plain")
+        channels = conv.weight.shape[0] if plain else conv.weight.shape[1]
+    told = assumptions.take("convs", None, lambda text: _list(text, len(convs), partial(_one_of, names=KINDS)))
+    if told:
+        wrong = [convs[i].name for i, kind in enumerate(settled) if kind not in (None, told[i])]
+        if wrong:
+            raise ArgumentError(f"convs={','.join(told)}: layer {wrong[0]}'s shape is that of the other kind")
+        assumptions.note(f"convolutions {', '.join(told)}", "convs")
+        return told
+    kinds = []
+    guessed = []
+    for conv, kind in zip(convs, settled, strict=True):
+        if kind is None:
+            alike = {other for one, other in zip(convs[1:], settled[1:], strict=True) if one.kernel == conv.kernel}
+            kind = _kind_of_square(conv, alike - {None})
+            guessed.append(f"layer {conv.name} {kind}")
+        kinds.append(kind)
+    if guessed:
+        assumptions.note(f"of convolutions with as many inputs as outputs, {', '.join(guessed)}")
+    return kinds
+
+
+def _kind_of_square(conv: _Layer, alike: set[str | None]) -> str:
+    """The kind of a convolution with as many inputs as outputs, given those of the same kernel."""
+    if len(alike) == 1:
+        return str(alike.pop())
+    if not alike and all(side % 2 == 0 for side in conv.kernel):
+        return "transposed"
+    raise CheckpointError(
+        f"layer {conv.name}, {_kernel(conv)} with as many inputs as outputs, may be a Conv2d or a ConvTranspose2d, and "
+        f"no tensor tells: say so, for each convolution, with --assume convs=transposed,plain,... {OWN_CLASS}"
+    )
+
+
+def _refuse_chain(convs: Sequence[_Layer]) -> NoReturn:
+    shapes = [list(conv.weight.shape) for conv in convs]
+    if all(one[0] == next_[1] for one, next_ in pairwise(shapes)):
+        raise CheckpointError(
+            f"its convolutions are plain from the first on, of {shapes[0][1]} channels: how a latent becomes an image "
+            f"in front of them no tensor tells; {OWN_CLASS[3:]}"
+        )
+    raise CheckpointError(f"its convolutions do not fit together: weights of shapes {shapes}; {OWN_CLASS[3:]}")
+
+
+def _steps(convs: Sequence[_Layer], kinds: Sequence[str], assumptions: Assumptions) -> list[_Step]:
+    """Stride and padding of every convolution: as told, or, where a kernel suggests it, the usual."""
+    count = len(convs)
+    integers = partial(_list, count=count, parse=_integer)
+    strides, paddings, more = (
+        assumptions.take(name, None, integers) for name in ("stride", "padding", "output_padding")
+    )
+    steps = []
+    for index, (conv, kind) in enumerate(zip(convs, kinds, strict=True)):
+        stride = strides[index] if strides else _usual_stride(convs, kinds, index)
+        axes = [_axis(conv, kind, index, stride, axis, paddings, more) for axis in (0, 1)]
+        steps.append(_Step((stride, stride), (axes[0][0], axes[1][0]), (axes[0][1], axes[1][1])))
+    names = ("stride", "padding", "output_padding")
+    is_usual = set(kinds) == {"transposed"} and all(step.stride == (2, 2) for step in steps[1:])
+    if is_usual and not any(map(assumptions.is_told, names)):
+        assumptions.note("stride 2 everywhere" if count > 1 else "z as a 1x1 image")
+        return steps
+    described = [_numbers([getattr(step, name) for step in steps]) for name in names]
+    assumptions.note(f"stride {described[0]}, padding {described[1]}, output padding {described[2]}", *names)
+    return steps
+
+
+def _usual_stride(convs: Sequence[_Layer], kinds: Sequence[str], index: int) -> int:
+    kernel = convs[index].kernel
+    if index == 0 or max(kernel) == 1:
+        return 1
+    if kinds[index] == "plain" and all(side % 2 for side in kernel):
+        return 1
+    if kinds[index] == "transposed" and all(side in DOUBLING_KERNELS for side in kernel):
+        return 2
+    last = len(convs) - 1
+    example = ["1" if place in (0, last) and max(conv.kernel) != 4 else "2" for place, conv in enumerate(convs)]
+    example[0] = "1"
+    raise CheckpointError(
+        f"layer {convs[index].name}'s kernel, {_kernel(convs[index])}, is used with several strides and paddings, and "
+        f"no tensor tells with which: say so, for each convolution, with --assume stride={','.join(example)} (and "
+        f"padding=, output_padding=), {OWN_CLASS}"
+    )
+
+
+def _axis(
+    conv: _Layer,
+    kind: str,
+    index: int,
+    stride: int,
+    axis: int,
+    paddings: Sequence[int] | None,
+    more: Sequence[int] | None,
+) -> tuple[int, int]:
+    """Padding and output padding along an axis: those that multiply the size by the stride, if not told."""
+    kernel = conv.kernel[axis]
+    usual = 0 if index == 0 else -(-(kernel - stride) // 2) if kind == "transposed" else (kernel - 1) // 2
+    padding = max(usual, 0) if paddings is None else paddings[index]
+    if kind == "plain" or index == 0:
+        output_padding = 0
+    elif more is not None:
+        output_padding = more[index]
+    else:
+        output_padding = 2 * padding + stride - kernel if paddings is None else 0
+    if not 0 <= output_padding < max(stride, 1) and output_padding:
+        raise CheckpointError(
+            f"layer {conv.name}'s kernel, {_kernel(conv)}, cannot multiply the size by its stride {stride}: say "
+            f"--assume padding=..., {OWN_CLASS}"
+        )
+    return padding, output_padding
+
+
+def _between(layers: Sequence[_Layer], conv: _Layer, following: _Layer, kind: str) -> _Between:
+    """What the numbering tells of the layers without weights between two convolutions.
+
+    Args:
+        layers: All.
+        conv: The first of the two.
+        following: The second.
+        kind: Of the second.
+    """
+    norm = _norm(layers, conv, following)
+    before_norm, _ = _gap(conv.path, norm.path) if norm else (0, False)
+    known, is_open = _gap((norm or conv).path, following.path)
+    if norm and before_norm == 1 and known == 0:
+        return _Between(norm, True, is_before_norm=True)
+    # Behind an inner nn.Sequential's last weights, what follows does not show.
+    total = known + is_open
+    if before_norm or total > 2:
+        raise CheckpointError(
+            f"{before_norm + total} layers without weights stand between layers {conv.name} and {following.name}, and "
+            f"no tensor tells what they are; {OWN_CLASS[3:]}"
+        )
+    second = total == 2
+    return _Between(norm, total > 0, has_upsampling=second and kind == "plain", has_dropout=second)
+
+
+def _gap(one: Path, other: Path) -> tuple[int, bool]:
+    """How many places lie between two, and whether there may be more, behind the end of an inner sequence."""
+    level = next(index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
+    return other[level] - one[level] - 1 + sum(other[level + 1 :]), len(one) > level + 1
+
+
+def _norm(layers: Sequence[_Layer], conv: _Layer, following: _Layer | None = None) -> _Layer | None:
+    """The batch norm behind a convolution."""
+    found = [layer for layer in layers if conv.path < layer.path and (following is None or layer.path < following.path)]
+    if len(found) > 1:
+        raise CheckpointError(
+            f"not a DCGAN: layers {', '.join(layer.name for layer in found)} all follow convolution {conv.name}"
+        )
+    if found and following is None and _gap(conv.path, found[0].path) != (0, False):
+        raise CheckpointError(
+            f"something without weights stands before layer {found[0].name}, and no tensor tells what"
+        )
+    return found[0] if found else None
+
+
+def _activations(count: int, has_any: bool, assumptions: Assumptions) -> list[Callable[[], nn.Module]]:
+    """What makes the activation behind each convolution but the last."""
+
+    def parse(text: str) -> list[str]:
+        names = _list(text, max(count - 1, 1), str)
+        for name in names:
+            _activation(name)
+        return names
+
+    names = assumptions.take("activation", ["relu"] * max(count - 1, 1), parse)
+    if has_any:
+        named = dict.fromkeys(names)
+        words = {"relu": "ReLU"}
+        assumptions.note(f"{', '.join(words.get(name, name) for name in named)} between", "activation")
+    return [partial(_activation, name) for name in names]
+
+
+def _activation(text: str) -> nn.Module:
+    """The module that `relu` or `leaky_relu:0.2` names."""
+    name, colon, number = text.strip().partition(":")
+    if colon and name in SLOPED:
+        return SLOPED[name](float(number))
+    if colon or name not in ACTIVATIONS:
+        raise ValueError(f"one of {', '.join(ACTIVATIONS)}, leaky_relu:SLOPE was expected")
+    return ACTIVATIONS[name]()
+
+
+def _upsampling(convs: Sequence[_Layer], betweens: Sequence[_Between], assumptions: Assumptions) -> str | None:
+    """How images are enlarged before plain convolutions; None if they are not."""
+    mode = assumptions.take("upsample", "nearest", partial(_one_of, names=UPSAMPLINGS))
+    before = [conv.name for conv, between in zip(convs[1:], betweens, strict=True) if between.has_upsampling]
+    if before:
+        words = "no upsampling" if mode == "none" else f"{mode} upsampling x2"
+        assumptions.note(f"{words} before layers {', '.join(before)}", "upsample")
+    idle = [
+        conv.name
+        for conv, between in zip(convs[1:], betweens, strict=True)
+        if between.has_dropout and not between.has_upsampling
+    ]
+    if idle:
+        assumptions.note(f"dropout, which has no effect, before layers {', '.join(idle)}")
+    return None if mode == "none" else mode
+
+
+def _channels(conv: _Layer, kind: str) -> tuple[int, int]:
+    """How many a convolution takes and gives."""
+    one, other = conv.weight.shape[:2]
+    return (one, other) if kind == "transposed" else (other, one)
+
+
+def _conv(conv: _Layer, kind: str, step: _Step) -> nn.Module:
+    inputs, outputs = _channels(conv, kind)
+    bias = conv.entry.get("bias")
+    if bias is not None and bias.shape != (outputs,):
+        raise CheckpointError(f"a convolution of {outputs} channels has a bias of shape {list(bias.shape)}")
+    module: nn.Conv2d | nn.ConvTranspose2d
+    if kind == "plain":
+        module = nn.Conv2d(inputs, outputs, conv.kernel, step.stride, step.padding, bias=bias is not None)
+    else:
+        module = nn.ConvTranspose2d(
+            inputs, outputs, conv.kernel, step.stride, step.padding, step.output_padding, bias=bias is not None
+        )
+    module.load_state_dict(dict(conv.entry))
+    return module
+
+
+def _size(conv: _Layer, kind: str, step: _Step, size: tuple[int, int]) -> tuple[int, int]:
+    """Height and width of what a convolution gives of an image of this size."""
+    sides = []
+    for side, kernel, stride, padding, more in zip(
+        size, conv.kernel, step.stride, step.padding, step.output_padding, strict=True
+    ):
+        if kind == "plain":
+            sides.append((side + 2 * padding - kernel) // stride + 1)
+        else:
+            sides.append((side - 1) * stride - 2 * padding + kernel + more)
+    if not 1 <= min(sides) <= max(sides) <= MAX_SIDE:
+        raise CheckpointError(f"layer {conv.name} would give images of {sides[1]}x{sides[0]} pixels")
+    return sides[0], sides[1]
+
+
+def _batch_norm(layer: _Layer, channels: int, epsilon: float) -> nn.BatchNorm2d:
+    if any(tensor.shape != (channels,) for tensor in layer.entry.values()) or ("weight" in layer.entry) != (
+        "bias" in layer.entry
+    ):
+        raise CheckpointError(
+            f"layer {layer.name} has {_shapes(layer.entry)}; a BatchNorm2d of {channels} channels was expected"
+        )
+    if layer.entry["running_var"].min() < 0:
+        raise CheckpointError(f"layer {layer.name} has a negative running_var, which no training gives")
+    norm = nn.BatchNorm2d(channels, eps=epsilon, affine="weight" in layer.entry)
+    norm.load_state_dict(dict(layer.entry), strict=False)  # num_batches_tracked plays no part in inference.
+    return norm
+
+
+def _path(text: str) -> Path:
+    return tuple(map(int, text.split(".")))
+
+
+def _order(key: str) -> Path:
+    match = KEY.fullmatch(key)
+    return _path(match["path"]) if match else ()
+
+
+def _list(text: str, count: int, parse: Callable[[str], T]) -> list[T]:
+    """One value for all, or one for each."""
+    values = [parse(part.strip()) for part in text.split(",")]
+    if len(values) not in (1, count):
+        raise ValueError(f"one value for all, or {count} were expected")
+    return values * count if len(values) == 1 else values
+
+
+def _integer(text: str) -> int:
+    if not re.fullmatch(r"\d{1,3}", text):
+        raise ValueError("small integers were expected")
+    return int(text)
+
+
+def _one_of(text: str, names: Sequence[str] | Mapping[str, object]) -> str:
+    if text not in names:
+        raise ValueError(f"one of {', '.join(names)} was expected")
+    return text
+
+
+def _numbers(pairs: Sequence[tuple[int, int]]) -> str:
+    return ",".join(str(a) if a == b else f"{a}x{b}" for a, b in pairs)
+
+
+def _kernel(conv: _Layer) -> str:
+    return "x".join(map(str, conv.kernel))
+
+
+def _shapes(entry: Mapping[str, Tensor]) -> str:
+    return ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in entry.items())
+
+
+def _refuse_discriminator(checkpoint: Checkpoint, options: LoadOptions) -> NoReturn:
+    raise CheckpointError("the generator's checkpoint is needed")
 
 
 FORMAT = Format("DCGAN", recognises, load)
+DISCRIMINATOR = Format("a discriminator", is_discriminator, _refuse_discriminator, is_supported=False)

@@ -1,0 +1,77 @@
+"""What a file does not tell: as its owner says, or as it usually is; and the words for it, which travel with it."""
+
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from sefa.errors import ArgumentError
+
+T = TypeVar("T")
+
+
+class Assumptions:
+    """The facts that one format needs beyond the file's.
+
+    Args:
+        told: What the owner says, by the fact's name.
+    """
+
+    def __init__(self, told: Mapping[str, object] | None = None) -> None:
+        self._told = {name: _text(value) for name, value in (told or {}).items()}
+        self._asked: list[str] = []
+        self._words: list[str] = []
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """All that was assumed, a few words each."""
+        return tuple(self._words)
+
+    def take(self, name: str, usual: T, parse: Callable[[str], T]) -> T:
+        """A fact: what was told, or the usual.
+
+        Args:
+            name: Of the fact.
+            usual: What it is if nothing was told.
+            parse: Read what was told; a ValueError's message says what is wanted.
+
+        Raises:
+            ArgumentError: If what was told cannot be read.
+        """
+        if name not in self._asked:
+            self._asked.append(name)
+        if name not in self._told:
+            return usual
+        try:
+            return parse(self._told[name])
+        except ValueError as error:
+            raise ArgumentError(f"{name}={self._told[name]}: {error}") from None
+
+    def is_told(self, name: str) -> bool:
+        """Whether the owner said so."""
+        return name in self._told
+
+    def note(self, words: str, *names: str) -> None:
+        """Say what is assumed, by the facts of these names."""
+        self._words.append(f"{words} (as told)" if any(map(self.is_told, names)) else words)
+
+    def check_all_asked(self) -> None:
+        """Refuse what was told and has no meaning for the format.
+
+        Raises:
+            ArgumentError: If there is such a fact.
+        """
+        strange = [name for name in self._told if name not in self._asked]
+        if strange:
+            has = f"what can be told is {', '.join(self._asked)}" if self._asked else "nothing can be told"
+            raise ArgumentError(f"no fact {strange[0]!r} is assumed of it: {has}")
+
+
+def positive(text: str) -> float:
+    """Read a positive number."""
+    number = float(text)
+    if not 0 < number < float("inf"):
+        raise ValueError("a positive number was expected")
+    return number
+
+
+def _text(value: object) -> str:
+    return ",".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
