@@ -4,6 +4,7 @@ The same JSON document lives in an ONNX file's `metadata_props` under `METADATA_
 archive as the extra file `EXTRA_FILE`.
 """
 
+import hashlib
 import json
 import math
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
@@ -70,6 +71,13 @@ class Payload:
     bytes: int
     sha256: str
     weights: WeightsFile | None = None
+
+    @property
+    def content_sha256(self) -> str:
+        """Return one checksum of graph and weights: the same whatever the directions are called."""
+        if self.weights is None:
+            return self.sha256
+        return hashlib.sha256(f"{self.sha256} {self.weights.sha256}".encode()).hexdigest()
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,7 @@ def compare_records(a: Record, b: Record, across_machines: bool = False, across_
         machines = list(_differences(_machine(a), _machine(b)))
         if machines and not across_machines:
             raise InputError(f"measured on different machines ({_words(machines)}): --across-machines compares them")
-        models = list(_differences(_model(a), _model(b)))
+        models = list(_different_models(a["model"], b["model"]))
         if models and not across_models:
             raise InputError(f"measured with different models ({_words(models)}): --across-models compares them")
         if a["scenario"] != b["scenario"]:
@@ -99,8 +99,12 @@ def _machine(record: Record) -> Record:
     return {**{name: machine[name] for name in MACHINE}, "gpus": [gpu["name"] for gpu in machine["gpus"]]}
 
 
-def _model(record: Record) -> Record:
-    return {"sha256": record["model"]["sha256"]}
+def _different_models(a: Record, b: Record) -> Iterator[Difference]:
+    """Compare graph and weights, not the files with their names; of records of before, which tell no more, the files."""
+    if a["sha256"] != b["sha256"]:
+        what = "content_sha256" if a.get("content_sha256") and b.get("content_sha256") else "sha256"
+        if a[what] != b[what]:
+            yield Difference(what, a[what], b[what])
 
 
 def _conditions(record: Record) -> Record:

@@ -92,6 +92,7 @@ def measure(
             "file": editor.path.name,
             "bytes": editor.path.stat().st_size,
             "sha256": sha256_of(editor.path),
+            "content_sha256": None if info.payload is None else info.payload.content_sha256,
             "family": info.family,
             "latent": info.latent,
             "resolution": list(info.resolution),

@@ -1,12 +1,17 @@
 import copy
 import json
+import shutil
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+import sefa_runtime
 from sefa_runtime import InputError
-from sefa_runtime.latency import LatencyRecord, compare_records
+from sefa_runtime.latency import LatencyRecord, compare_records, measure
+from sefa_runtime.model_info import Payload, WeightsFile
+from sefa_runtime.renaming import rename_directions
 
 Quick = Callable[..., LatencyRecord]
 
@@ -88,9 +93,35 @@ def test_a_busier_day_or_a_new_driver_is_the_same_machine(record: dict[str, Any]
     assert (difference.what, difference.a, difference.b) == ("drivers", ["570.1"], ["580.2"])
 
 
+def test_a_direction_may_be_called_otherwise(golden: Path, tmp_path: Path, steady_clock: None) -> None:
+    renamed = Path(shutil.copy(golden / "tiny.onnx", tmp_path))
+    before = measure(sefa_runtime.load(renamed, "cpu"), seconds=0.05).to_dict()
+    rename_directions(renamed, {0: "smile"})
+    after = measure(sefa_runtime.load(renamed, "cpu"), seconds=0.05).to_dict()
+    assert before["model"]["sha256"] != after["model"]["sha256"]
+    assert compare_records(before, after).differences == ()
+    other = measure(sefa_runtime.load(golden / "tiny_float32.onnx", "cpu"), seconds=0.05).to_dict()
+    with pytest.raises(InputError, match="different models"):
+        compare_records(before, other)
+
+
+def test_weights_beside_the_file_are_of_the_model() -> None:
+    one, other = (Payload(9, "a" * 64, WeightsFile("w.bin", 4, digit * 64)) for digit in "12")
+    assert len({one.content_sha256, other.content_sha256, Payload(9, "a" * 64).content_sha256}) == 3
+
+
+def test_of_records_of_before_the_files_are_compared(record: dict[str, Any]) -> None:
+    old = copy.deepcopy(record)
+    del old["model"]["content_sha256"]
+    assert compare_records(old, record).differences == ()
+    old["model"]["sha256"] = "0" * 64
+    with pytest.raises(InputError, match="different models"):
+        compare_records(old, record)
+
+
 def test_different_models_are_refused_unless_told(record: dict[str, Any]) -> None:
     other = copy.deepcopy(record)
-    other["model"]["sha256"] = "0" * 64
+    other["model"] |= {"sha256": "0" * 64, "content_sha256": "1" * 64}
     with pytest.raises(InputError, match="different models"):
         compare_records(record, other, across_machines=True)
     assert compare_records(record, other, across_models=True).ratios
