@@ -2,8 +2,7 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from inspect import cleandoc
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -34,25 +33,18 @@ from sefa.cli.output import say
 from sefa.cli.signals import watched_signals
 from sefa.errors import SefaError
 from sefa_runtime.errors import SefaRuntimeError
-from sefa_runtime.printable import printable
 from sefa_runtime.version import VERSION
 
 # Of click, or of the copy of it that newer versions of typer bring.
 UsageError: Any = typer.BadParameter.__base__
 
 
-class TwoWordCommands(TyperGroup):
-    """A command may have two words, as `bench compare` beside `bench MODEL`."""
+class Commands(TyperGroup):
+    """Besides what typer does: `bench compare` beside `bench MODEL`, and `help`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Escape what cannot be printed in the words that were not understood."""
-        with _printable_usage():
-            return super().parse_args(ctx, args)
-
-    def invoke(self, ctx: Any) -> Any:
-        """The same for the commands."""
-        with _printable_usage():
-            return super().invoke(ctx)
+        """Take `help COMMAND` for `COMMAND --help`."""
+        return super().parse_args(ctx, [*args[1:], "--help"] if args[:1] == ["help"] else args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Take the first two arguments for one if a command is called so."""
@@ -60,24 +52,20 @@ class TwoWordCommands(TyperGroup):
         return super().resolve_command(ctx, [two_words, *args[2:]] if two_words in self.commands else args)
 
 
-@contextmanager
-def _printable_usage() -> Iterator[None]:
-    try:
-        yield
-    except UsageError as error:
-        error.message = printable(error.message)
-        raise
+def _group(**options: Any) -> typer.Typer:
+    return typer.Typer(
+        cls=Commands,
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        rich_markup_mode="rich",
+        context_settings={"help_option_names": ["-h", "--help"]},
+        **options,
+    )
 
 
-app = typer.Typer(
-    name="sefa",
-    cls=TwoWordCommands,
-    add_completion=False,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
+app = _group(name="sefa")
+banks = _group(name="bank", help="Work on direction banks: show, merge, subset, compare, import, export.")
 
 
 def _reflow(docstring: str | None) -> str:
@@ -91,30 +79,19 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     "Work on directions": (
         explore.explore,
         name.name,
-        bank.show,
-        bank.merge,
-        bank.subset,
-        bank.compare,
-        bank.import_,
-        bank.export,
         compare_methods.compare_methods,
     ),
     "Use a model (needs no torch)": (edit.edit, sweep.sweep, serve.serve, bench.bench, bench.compare, tune.tune),
     "Serve a model with other servers": (triton.triton, kserve.kserve),
     "Look": (inspect.inspect, verify.verify, doctor.doctor),
 }
-NAMES: dict[Callable[..., None], str] = {
-    bench.compare: "bench compare",
-    bank.show: "bank show",
-    bank.merge: "bank merge",
-    bank.subset: "bank subset",
-    bank.compare: "bank compare",
-    bank.import_: "bank import",
-    bank.export: "bank export",
-}
+NAMES: dict[Callable[..., None], str] = {bench.compare: "bench compare", bank.import_: "import"}
 for panel, commands in COMMANDS.items():
     for command in commands:
         app.command(NAMES.get(command), help=_reflow(command.__doc__), rich_help_panel=panel)(command)
+for command in (bank.show, bank.merge, bank.subset, bank.compare, bank.import_, bank.export):
+    banks.command(NAMES.get(command), help=_reflow(command.__doc__))(command)
+app.add_typer(banks, rich_help_panel="Work on directions")
 
 
 def _print_version(wanted: bool) -> None:

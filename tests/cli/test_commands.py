@@ -133,11 +133,43 @@ def test_the_version_is_told(sefa_command: Command) -> None:
     assert sefa_command("--version").out == f"sefa {sefa.__version__}\n"
 
 
-@pytest.mark.parametrize("command", get_command(app).commands)  # type: ignore[attr-defined]
-def test_every_command_has_a_help_text(sefa_command: Command, command: str) -> None:
-    result = sefa_command(*command.split(), "--help")
-    assert result.code == 0
-    assert f"Usage: sefa {command}" in result.out
+def names_of_commands(group: Any = None) -> list[str]:
+    """Every command, those of groups with the group's name before theirs."""
+    names = []
+    for name, command in (get_command(app) if group is None else group).commands.items():
+        inner = names_of_commands(command) if hasattr(command, "commands") else []
+        names += [name, *(f"{name} {other}" for other in inner)]
+    return names
+
+
+@pytest.mark.parametrize("ask", ["{} --help", "{} -h", "help {}"])
+def test_every_command_has_a_help_text(sefa_command: Command, ask: str) -> None:
+    commands = names_of_commands()
+    assert {"edit", "bank", "bank show", "bank merge", "bench", "bench compare"} <= set(commands)
+    for command in commands:
+        result = sefa_command(*ask.format(command).split())
+        assert result.code == 0
+        assert f"Usage: sefa {command} [OPTIONS]" in result.out
+
+
+@pytest.mark.parametrize("arguments", [("bank",), ("bank", "-h"), ("bank", "help"), ("help", "bank")])
+def test_a_group_shows_its_commands(sefa_command: Command, arguments: tuple[str, ...]) -> None:
+    result = sefa_command(*arguments)
+    for name in ("show", "merge", "subset", "compare", "import", "export"):
+        assert re.search(rf"^\W+{name} ", result.out + result.err, re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "meant"), [(("bnak",), "bank"), (("bank", "shw"), "show"), (("exprot",), "export"), (("foo",), None)]
+)
+def test_what_is_no_command_is_refused_with_what_was_meant(
+    sefa_command: Command, arguments: tuple[str, ...], meant: str | None
+) -> None:
+    result = sefa_command(*arguments)
+    assert result.code == 2
+    assert f"No such command '{arguments[-1]}'" in result.err
+    assert ("Did you mean" in result.err) == (meant is not None)
+    assert meant is None or f"Did you mean '{meant}'" in result.err
 
 
 def test_the_demo_leaves_what_it_says(sefa_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -100,7 +100,7 @@ def _machine(record: Record) -> Record:
 
 
 def _different_models(a: Record, b: Record) -> Iterator[Difference]:
-    """Compare graph and weights, not the files with their names; of records of before, which tell no more, the files."""
+    """Compare graph and weights, not names; of records of before, which do not tell these apart, the files."""
     if a["sha256"] != b["sha256"]:
         what = "content_sha256" if a.get("content_sha256") and b.get("content_sha256") else "sha256"
         if a[what] != b[what]:
