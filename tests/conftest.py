@@ -15,7 +15,7 @@ import pytest
 
 import sefa_runtime
 from patience import PATIENCE_S
-from sefa.cli import main
+from sefa.cli import main, output
 from sefa_runtime.importing import DISABLE_TELEMETRY
 from sefa_runtime.latency.scenarios import Clock
 from sefa_runtime.machine import EXPORT_PACKAGES
@@ -43,6 +43,12 @@ class Result:
     code: int
     out: str
     err: str
+
+
+@pytest.fixture(autouse=True)
+def no_word_of_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Commands that are run in this process say nothing of their progress, however slow the machine is."""
+    monkeypatch.setattr(output, "PATIENCE_S", PATIENCE_S)
 
 
 @pytest.fixture
@@ -88,7 +94,13 @@ def sefa_command(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
 @pytest.fixture
 def without_torch() -> Callable[..., Result]:
     """Run the `sefa` command in a process in which torch, onnx and the rest of `[export]` cannot be imported."""
-    program = f"import sys; sys.modules.update(dict.fromkeys({EXPORT_PACKAGES!r})); from sefa.cli import main; main()"
+    program = f"""
+import sys
+sys.modules.update(dict.fromkeys({EXPORT_PACKAGES!r}))
+from sefa.cli import main, output
+output.PATIENCE_S = {PATIENCE_S}
+main()
+"""
 
     def run(*arguments: str | Path) -> Result:
         command = [sys.executable, "-W", "error", "-c", program, *map(str, arguments)]

@@ -34,7 +34,17 @@ from sefa.cli.options import (
     parse_provider_options,
     warn_of_truncation,
 )
-from sefa.cli.output import Cell, format_bytes, print_json, print_table, progress_bar, say, where_it_ran, working
+from sefa.cli.output import (
+    Cell,
+    format_bytes,
+    print_json,
+    print_table,
+    progress_bar,
+    say,
+    say_how_long,
+    where_it_ran,
+    working,
+)
 from sefa.errors import ArgumentError
 from sefa_runtime.errors import InputError
 from sefa_runtime.exported import files_of, is_onnx
@@ -96,11 +106,27 @@ def explore(
     samples: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="Pictures to measure: those of seeds 0, 1, 2, ...", show_default="200, or all codes"
+            metavar="N",
+            help="Images to measure: those of seeds 0, 1, 2, ...; ranges are looked for on at most 16 of them.",
+            show_default="200, or all codes; 2 with --quick",
         ),
     ] = None,
+    quick: Annotated[
+        bool,
+        typer.Option(
+            "--quick",
+            help="A first look: measure only the images that are shown, and settle for ranges that are roughly right.",
+        ),
+    ] = False,
     seeds: Annotated[
-        str | None, typer.Option("--seeds", "--seed", metavar="SEEDS", help="Pictures to show.", show_default="0-3")
+        str | None,
+        typer.Option(
+            "--seeds",
+            "--seed",
+            metavar="SEEDS",
+            help="Pictures to show.",
+            show_default="0-3; those measured with --quick",
+        ),
     ] = None,
     z: LatentFileOption = None,
     codes: CodesOption = None,
@@ -215,7 +241,7 @@ def explore(
         editor = load(model, provider, runtime_options, threads, allow_cpu_fallback=allow_cpu_fallback)
         exploration = _explore(
             editor, kept, model=source.name, samples=samples, label=label, truncation=truncation,
-            alpha_range=wanted_range, **_choose_pictures(editor, seeds, z, codes),
+            alpha_range=wanted_range, quick=quick, **_choose_pictures(editor, seeds, z, codes),
         )  # fmt: skip
         for output in outputs:
             save_exploration(exploration, output)
@@ -322,7 +348,7 @@ def _explore(editor: "Editor", kept: "Kept", **arguments: Any) -> "Exploration":
 
     try:
         with progress_bar("Measuring") as show:
-            return explore(editor, **arguments, kept=kept, progress=show)
+            return explore(editor, **arguments, kept=kept, progress=show, estimate=say_how_long)
     except (KeyboardInterrupt, SystemExit):
         if kept.folder.is_dir():
             say(f"sefa: stopped; the same command goes on from what {kept.folder} has", err=True)

@@ -5,6 +5,8 @@ All that is printed goes through here: text from files, names and messages reach
 
 import json
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from sefa_runtime.session import Session
 
 Cell = str | int | float
+# Seconds that somebody waits without a word.
+PATIENCE_S = 10.0
 
 
 def say(*lines: str, err: bool = False, bold: bool = False) -> None:
@@ -71,19 +75,54 @@ def origin_facts(about: "ModelInfo | Generator") -> list[tuple[str, str]]:
     return [(name, value) for name, value in facts if value]
 
 
+def say_how_long(seconds: float) -> None:
+    """Say how long something is going to take, if that is worth saying."""
+    if seconds >= PATIENCE_S:
+        say(f"sefa: this takes about {duration(seconds)}", err=True)
+
+
+def duration(seconds: float) -> str:
+    """75 -> 1 min 15 s; two units at most."""
+    whole = max(1, round(seconds))
+    for unit, size, less, part in (("h", 3600, "min", 60), ("min", 60, "s", 1)):
+        if whole >= size:
+            rest = whole % size // part
+            return f"{whole // size} {unit}" + (f" {rest} {less}" if rest else "")
+    return f"{whole} s"
+
+
+def _pause(seconds: float) -> float:
+    """Seconds between two lines in a log, after so many: so that a log of hours has not thousands."""
+    return max(PATIENCE_S, seconds / 10)
+
+
 @contextmanager
 def working(description: str) -> Iterator[None]:
-    """Show that something without a known length is going on."""
-    with Console(stderr=True).status(Text(printable(description))):
+    """Show that something without a known length is going on; in a log, now and then how long it has taken."""
+    console = Console(stderr=True)
+    if console.is_terminal:
+        with console.status(Text(printable(description))):
+            yield
+        return
+    started, ended = time.monotonic(), threading.Event()
+
+    def tell() -> None:
+        while not ended.wait(_pause(time.monotonic() - started)):
+            say(f"{description}: {duration(time.monotonic() - started)} so far", err=True)
+
+    threading.Thread(target=tell, daemon=True).start()
+    try:
         yield
+    finally:
+        ended.set()
 
 
 @contextmanager
 def progress_bar(description: str) -> Iterator[Callable[[float], None]]:
-    """Show a bar; call what this gives with the share that is done, 0 to 1."""
+    """Show a bar, in a log a line now and then; call what this gives with the share that is done, 0 to 1."""
     console = Console(stderr=True)
-    if not console.is_terminal:  # rich would leave an empty line in a log.
-        yield lambda share: None
+    if not console.is_terminal:
+        yield _Lines(description).show
         return
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
     # No thread of its own that draws while something is measured: only when it is told to.
@@ -91,6 +130,27 @@ def progress_bar(description: str) -> Iterator[Callable[[float], None]]:
         task = progress.add_task(printable(description), total=1.0)
         progress.refresh()
         yield lambda share: progress.update(task, completed=share, refresh=True)
+
+
+class _Lines:
+    """Progress in a log: a line when it has gone on for a while, and then one every while."""
+
+    def __init__(self, description: str) -> None:
+        self._description = description
+        self._started = self._last = time.monotonic()
+        self._first_share: float | None = None  # What an interrupted run had done takes no time now.
+
+    def show(self, share: float) -> None:
+        """Say how far it is and how long it takes, unless that was said just now."""
+        now = time.monotonic()
+        if self._first_share is None:
+            self._first_share = share
+        if now - self._last < _pause(now - self._started) or share >= 1:
+            return
+        self._last = now
+        done = share - self._first_share
+        left = f", about {duration((now - self._started) / done * (1 - share))} left" if done > 0 else ""
+        say(f"{self._description}: {share:.0%}{left}", err=True)
 
 
 def command_line(*words: object) -> str:

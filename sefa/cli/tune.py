@@ -14,7 +14,7 @@ from sefa.cli.options import (
     ProviderOptionsOption,
     parse_provider_options,
 )
-from sefa.cli.output import command_line, print_facts, print_json, print_table, progress_bar, say
+from sefa.cli.output import command_line, print_facts, print_json, print_table, progress_bar, say, say_how_long
 from sefa_runtime.exported import files_of
 from sefa_runtime.files import check_output, write_whole
 
@@ -47,7 +47,7 @@ def tune(
         check_output(output, *files_of(model))
     options = parse_provider_options(provider_options)
     with progress_bar("Measuring") as show:
-        tuning = tune_model(model, provider, options, seconds, progress=show)
+        tuning = tune_model(model, provider, options, seconds, show, say_how_long)
     if output is not None:
         write_whole(output, (json_format.dumps(asdict(tuning), indent=2) + "\n").encode())
     if json:

@@ -1,6 +1,5 @@
 """What one direction does, in numbers, on many pictures."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,7 +63,6 @@ def measure(
     direction: int,
     alpha_range: tuple[float, float],
     ends: tuple[str, str] = ("given", "given"),
-    progress: Callable[[float], None] = lambda share: None,
 ) -> Measurement:
     """Measure one direction over a range.
 
@@ -73,7 +71,6 @@ def measure(
         direction: Its index.
         alpha_range: Least and greatest alpha, on either side of 0.
         ends: Why the range ends there.
-        progress: Called with the share that is done, 0 to 1.
     """
     low, high = alpha_range
     sides = np.arange(1, STEPS + 1) / STEPS
@@ -91,7 +88,6 @@ def measure(
             if step == STEPS - 1:
                 change_map += changes.mean(3).sum(0) / 2
         signatures.append(reduce_to(moved[-1] - moved[STEPS - 1], SIGNATURE_SIDE).astype(np.float16))
-        progress(rows.stop / samples.count)
     change_map /= samples.count
     near, far = distances[:, :, 1].mean(0), distances[:, :, STEPS].mean(0)  # [2] each: below and above 0
     effect = Effect(

@@ -1,8 +1,10 @@
 """Exploring a model: every direction's range, effect, and pictures to look at."""
 
 import json
+import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from hashlib import sha256
 from typing import Any
 
@@ -14,8 +16,8 @@ from sefa_runtime.editor import Editor
 from sefa_runtime.errors import InputError
 from sefa_runtime.explore.effects import STEPS, Effect, measure, reference_change
 from sefa_runtime.explore.kept import Kept
-from sefa_runtime.explore.ranges import TARGET, limit_of, suggest_range
-from sefa_runtime.explore.samples import EditorSamples
+from sefa_runtime.explore.ranges import SEARCHED, START, TARGET, limit_of, suggest_range
+from sefa_runtime.explore.samples import EditorSamples, Rendered
 from sefa_runtime.explore.similarity import looks_like, similarity
 from sefa_runtime.images import Pictures, to_pillow
 from sefa_runtime.inputs import read_conditions
@@ -23,12 +25,14 @@ from sefa_runtime.latents import latents_from_seeds
 from sefa_runtime.model_info import DirectionInfo, ModelInfo
 from sefa_runtime.version import VERSION
 
-DEFAULT_SAMPLES = 200
+DEFAULT_SAMPLES, QUICK_SAMPLES = 200, 2
 DEFAULT_SEEDS = (0, 1, 2, 3)
 # Of each picture that is shown; larger ones are reduced.
 THUMBNAIL_SIDE = 128
-# Steps over the range that are shown, both ends included; the middle one of a symmetric range is 0.
-FRAMES = 9
+# Steps over the range that are shown, both ends and 0 in the middle included. In a quick look those that are measured.
+FRAMES, QUICK_FRAMES = 9, 2 * STEPS + 1
+# Alphas that the search for one end of a range looks at, about: for saying how long it takes.
+LOOKS, QUICK_LOOKS = 5, 2
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,7 +51,7 @@ class Exploration:
         titles: What the pictures that are shown are called: "seed 7"; P of them.
         mean_picture: Of the unedited samples, uint8 [h, w, C], at most `THUMBNAIL_SIDE` pixels a side.
         change_maps: Where each direction acts, grey levels, float32 [K, h, w].
-        frames: The pictures that are shown, uint8 [K, P, FRAMES, h, w, C].
+        frames: The pictures that are shown, uint8 [K, P, F, h, w, C]: F alphas from one end of the range to the other.
     """
 
     model: str
@@ -65,7 +69,12 @@ class Exploration:
 
     def alphas(self, direction: int) -> list[float]:
         """The alphas of a direction's frames."""
-        return frame_alphas(self.effects[direction].alpha_range)
+        return frame_alphas(self.effects[direction].alpha_range, self.frames.shape[2])
+
+    @property
+    def is_quick(self) -> bool:
+        """Whether it was a first look only."""
+        return self.frames.shape[2] == QUICK_FRAMES
 
     def groups(self) -> dict[tuple[int, ...], list[int]]:
         """Directions by the layers that they were found in."""
@@ -81,6 +90,7 @@ class Exploration:
             "family": self.info.family,
             "source_sha256": self.info.source_sha256,
             "samples": self.samples,
+            "quick": self.is_quick,
             "label": self.label,
             "truncation": self.truncation if self.info.truncation is None else self.info.truncation,
             "reference": round(self.reference, 3),
@@ -102,22 +112,28 @@ def explore(
     label: int | None = None,
     truncation: float | None = None,
     alpha_range: tuple[float, float] | None = None,
+    quick: bool = False,
     kept: Kept | None = None,
     progress: Callable[[float], None] = lambda share: None,
+    estimate: Callable[[float], None] = lambda seconds: None,
 ) -> Exploration:
     """Measure what each direction of a model does, and draw it.
 
     Args:
         editor: The loaded model.
         model: What to call it; None: its file's name.
-        samples: How many pictures to measure, those of seeds 0, 1, 2, ...; None: 200, or all of `latents`.
+        samples: How many pictures to measure, those of seeds 0, 1, 2, ...; None: 200, or all of `latents`. Ranges are
+            looked for on at most 16 of them.
         seeds: The pictures to show; None: those of seeds 0 to 3.
         latents: Instead of seeds: what the model takes, float32 [N, ...]. The first are shown.
         label: The class of all pictures, for a class-conditional model.
         truncation: Truncation psi, for a model that has it as an input.
         alpha_range: The range to measure and show of every direction; None: each one's suggested range.
+        quick: A first look: the pictures that are shown are those that are measured, 2 unless `samples` or `seeds` say
+            otherwise, and an end of a range is an alpha where the change is within 15 % of what is wanted.
         kept: Where what is measured is kept, and looked for first.
         progress: Called with the share that is done, 0 to 1.
+        estimate: Called once, before the first direction, with the seconds that all of them are likely to take.
 
     Raises:
         InputError: If an argument does not fit, or the pictures do not differ.
@@ -126,28 +142,34 @@ def explore(
     """
     if alpha_range is not None and not alpha_range[0] < 0 < alpha_range[1]:
         raise InputError(f"the range must lie around 0, got {alpha_range[0]:g} to {alpha_range[1]:g}")
-    measured, shown, titles = _choose(editor, samples, seeds, latents, label, truncation)
+    measured, shown, titles = _choose(editor, samples, seeds, latents, label, truncation, quick)
+    frames = QUICK_FRAMES if quick else FRAMES
     if kept is not None:
-        kept.open(_settings(measured, shown, alpha_range))
+        kept.open(_settings(measured, shown, alpha_range, frames))
+    count = len(editor.info.directions)
+    left = [direction for direction in range(count) if kept is None or not kept.has(f"direction-{direction}")]
+    expected = _expected_images(measured, shown, frames, alpha_range)
     unedited = None if kept is None else kept.get("unedited")
     if unedited is None:
-        reference, mean = reference_change(measured)
+        started = time.perf_counter()
+        compared = _compared(measured) if quick else measured
+        reference, mean = reference_change(compared)
+        estimate((time.perf_counter() - started) / compared.count * expected * len(left))
         unedited = {"reference": np.array(reference), "mean": _thumbnails(mean)}
         if kept is not None:
             kept.put("unedited", **unedited)
     reference = float(unedited["reference"])
     if reference == 0:
         raise InputError("the pictures of different latents are all the same: there is nothing to compare with")
-    count = len(editor.info.directions)
-    found = []
+    found: list[dict[str, NDArray[Any]]] = []
     for direction in range(count):
         arrays = None if kept is None else kept.get(f"direction-{direction}")
         if arrays is None:
-
-            def show(share: float, direction: int = direction) -> None:
-                progress((direction + share) / count)
-
-            arrays = _explore_direction(measured, shown, direction, reference, alpha_range, show)
+            before = measured.rendered.count
+            measured.rendered.progress = partial(_show, progress, before, expected, direction, count)
+            guess = _guess(found) if quick else None
+            arrays = _explore_direction(measured, shown, direction, reference, alpha_range, frames, guess)
+            expected = max(1, measured.rendered.count - before)  # The next is likely to take as many.
             if kept is not None:
                 kept.put(f"direction-{direction}", **arrays)
         found.append(arrays)
@@ -168,11 +190,18 @@ def explore(
     )
 
 
-def frame_alphas(alpha_range: tuple[float, float]) -> list[float]:
+def _show(
+    progress: Callable[[float], None], before: float, expected: float, direction: int, count: int, rendered: float
+) -> None:
+    """Pass on the share that is done, when so many images are `rendered`, `before` of them before this direction."""
+    progress((direction + min((rendered - before) / expected, 1)) / count)
+
+
+def frame_alphas(alpha_range: tuple[float, float], frames: int = FRAMES) -> list[float]:
     """The alphas that are shown of a range: half of the steps on either side of 0."""
     low, high = alpha_range
-    half = FRAMES // 2
-    return [*np.linspace(low, 0, half + 1).tolist(), *np.linspace(0, high, half + 1)[1:].tolist()]
+    sides = np.arange(1, frames // 2 + 1) / (frames // 2)  # As `measure` goes: what it rendered is shown.
+    return [*(low * sides)[::-1].tolist(), 0.0, *(high * sides).tolist()]
 
 
 def _choose(
@@ -182,28 +211,66 @@ def _choose(
     latents: NDArray[np.float32] | None,
     label: int | None,
     truncation: float | None,
+    quick: bool,
 ) -> tuple[EditorSamples, EditorSamples, tuple[str, ...]]:
     """The pictures to measure, those to show, and what these are called."""
     info = editor.info
     if latents is None:
         if info.latent != "z":
             raise InputError(f"the model takes {info.latent}: codes are needed, [N, {_sizes(info.latent_shape)}]")
-        seeds = DEFAULT_SEEDS if seeds is None else seeds
-        count = DEFAULT_SAMPLES if samples is None else samples
-        _check_count(count, "samples must be at least 2")
-        many, few = latents_from_seeds(range(count), info.z_dim), latents_from_seeds(seeds, info.z_dim)
+        usual = QUICK_SAMPLES if quick else DEFAULT_SAMPLES
+        measured: Sequence[int] = range(usual if samples is None else samples)
+        _check_count(len(measured), "samples must be at least 2")
+        if quick and samples is None and seeds is not None:
+            measured = seeds
+        if seeds is None:
+            seeds = measured[: len(DEFAULT_SEEDS)] if quick else DEFAULT_SEEDS
+        many, few = latents_from_seeds(measured, info.z_dim), latents_from_seeds(seeds, info.z_dim)
         titles = tuple(f"seed {seed}" for seed in seeds)
     else:
         if seeds is not None:
             raise InputError("give seeds or latents, not both")
         if latents.shape[1:] != info.latent_shape:
             raise InputError(f"latents must be [N, {_sizes(info.latent_shape)}], got {list(latents.shape)}")
-        many = latents if samples is None else latents[: max(samples, 0)]
+        usual = min(QUICK_SAMPLES, len(latents)) if quick else len(latents)
+        many = latents[: usual if samples is None else max(samples, 0)]
         _check_count(len(many), "at least 2 latents are needed, since effects are compared with how pictures differ")
         few = many[: len(DEFAULT_SEEDS)]
         titles = tuple(f"latent {index}" for index in range(len(few)))
     read_conditions(info, label, truncation, len(many))
-    return EditorSamples(editor, many, label, truncation), EditorSamples(editor, few, label, truncation), titles
+    rendered = Rendered()
+    return (
+        EditorSamples(editor, many, label, truncation, rendered),
+        EditorSamples(editor, few, label, truncation, rendered),
+        titles,
+    )
+
+
+def _compared(measured: EditorSamples) -> EditorSamples:
+    """What a quick look compares changes with: unedited images cost little, and few of them tell little."""
+    info = measured.editor.info
+    if info.latent != "z" or measured.count >= SEARCHED:
+        return measured
+    others = latents_from_seeds(range(SEARCHED), info.z_dim)
+    others = others[[not (measured.latents == latent).all(axis=1).any() for latent in others]]
+    return replace(measured, latents=np.concatenate([measured.latents, others])[:SEARCHED])
+
+
+def _expected_images(
+    measured: EditorSamples, shown: EditorSamples, frames: int, alpha_range: tuple[float, float] | None
+) -> float:
+    """About how many images of each direction are to be rendered."""
+    quick = frames == QUICK_FRAMES
+    looks = 0 if alpha_range else 2 * (QUICK_LOOKS if quick else LOOKS) * min(measured.count, SEARCHED)
+    return looks + 2 * STEPS * measured.count + (0 if quick else (frames - 1) * shown.count)
+
+
+def _guess(found: Sequence[dict[str, NDArray[Any]]]) -> float:
+    """Where a quick look begins to search for a range: where that of the direction before ended."""
+    if not found:
+        return START
+    before = _effect_from(found[-1]["effect"])
+    return before.alpha_range[1] if before.ends[1] == "change" else START
 
 
 def _check_count(count: int, wanted: str) -> None:
@@ -215,7 +282,9 @@ def _sizes(shape: tuple[int, ...]) -> str:
     return ", ".join(map(str, shape))
 
 
-def _settings(measured: EditorSamples, shown: EditorSamples, alpha_range: tuple[float, float] | None) -> dict[str, Any]:
+def _settings(
+    measured: EditorSamples, shown: EditorSamples, alpha_range: tuple[float, float] | None, frames: int
+) -> dict[str, Any]:
     """Everything that what is measured depends on."""
     payload = measured.editor.info.payload
     return {
@@ -226,7 +295,7 @@ def _settings(measured: EditorSamples, shown: EditorSamples, alpha_range: tuple[
         "label": measured.label,
         "truncation": measured.truncation,
         "alpha_range": alpha_range,
-        "steps": [STEPS, FRAMES, THUMBNAIL_SIDE, TARGET],
+        "steps": [STEPS, frames, THUMBNAIL_SIDE, TARGET],
     }
 
 
@@ -236,15 +305,16 @@ def _explore_direction(
     direction: int,
     reference: float,
     alpha_range: tuple[float, float] | None,
-    progress: Callable[[float], None],
+    frames: int,
+    guess: float | None,
 ) -> dict[str, NDArray[Any]]:
     """Find the range, measure over it, draw; as arrays that can be kept."""
     ends = ("given", "given")
     if alpha_range is None:
-        below, above = suggest_range(measured, direction, reference, limit_of(measured.editor.info))
+        below, above = suggest_range(measured, direction, reference, limit_of(measured.editor.info), guess)
         alpha_range, ends = (-below.alpha, above.alpha), (below.reason, above.reason)
-    measurement = measure(measured, direction, alpha_range, ends, progress)
-    alphas = frame_alphas(alpha_range)
+    measurement = measure(measured, direction, alpha_range, ends)
+    alphas = frame_alphas(alpha_range, frames)
     rows = [shown.sweep(direction, alphas, slice(index, index + 1))[0] for index in range(shown.count)]
     return {
         "effect": np.array(json.dumps(asdict(measurement.effect))),

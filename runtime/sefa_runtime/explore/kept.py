@@ -32,6 +32,10 @@ class Kept:
         if self.folder.is_dir() and self._found_settings() != self._settings:
             self.remove()
 
+    def has(self, name: str) -> bool:
+        """Whether something was kept under a name, damaged or not."""
+        return (self.folder / f"{name}.npz").is_file()
+
     def get(self, name: str) -> dict[str, NDArray[Any]] | None:
         """The arrays that were kept under a name; None if there are none, or they are damaged."""
         try:

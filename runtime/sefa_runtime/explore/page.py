@@ -17,7 +17,7 @@ from sefa_runtime.explore.drawing import (
     strip,
 )
 from sefa_runtime.explore.effects import Effect
-from sefa_runtime.explore.exploration import FRAMES, Exploration
+from sefa_runtime.explore.exploration import Exploration
 from sefa_runtime.explore.similarity import ALIKE, looks_like
 from sefa_runtime.images import to_pillow
 from sefa_runtime.model_info import DirectionInfo
@@ -36,7 +36,7 @@ def render(exploration: Exploration) -> str:
     height, width = mean.shape[:2]
     return Template(_resource("page.html")).substitute(
         title=escape(f"What the directions of {exploration.model} do"),
-        shape=f"--frames:{FRAMES};--ratio:{width}/{height};--wide:{width / height:.4g}",
+        shape=f"--frames:{exploration.frames.shape[2]};--ratio:{width}/{height};--wide:{width / height:.4g}",
         style=_resource("page.css"),
         script=_resource("page.js"),
         facts=escape(_facts(exploration)),
@@ -56,7 +56,7 @@ def render(exploration: Exploration) -> str:
         groups="".join(
             _group(exploration, layers, indices, number) for number, (layers, indices) in enumerate(groups.items())
         ),
-        last=FRAMES - 1,
+        last=exploration.frames.shape[2] - 1,
         footer=f'Mean picture of the samples: <img alt="" height="32" src="{data_uri(to_pillow(mean))}"> '
         f"Made by sefa {VERSION}.",
     )
@@ -86,7 +86,7 @@ def _facts(exploration: Exploration) -> str:
         f"{len(info.directions)} directions ({info.method}"
         + ("" if info.normalize == "none" else f", rows of A normalized: {info.normalize}")
         + ")",
-        f"measured on {exploration.samples} pictures",
+        f"measured on {exploration.samples} pictures" + (", a quick look" if exploration.is_quick else ""),
     ]
     if exploration.label is not None:
         facts.append(f"class {exploration.label}")
@@ -137,7 +137,7 @@ def _direction(exploration: Exploration, index: int) -> str:
         for place, title in enumerate(exploration.titles)
     )
     axis = "".join(
-        f"<span>{number_in_words(float(f'{alphas[place]:.2g}')) if place % 2 == 0 else ''}</span>"
+        f"<span>{number_in_words(float(f'{alphas[place]:.2g}')) if place % 2 == 0 or len(alphas) < 9 else ''}</span>"
         for place in range(len(alphas))
     )
     attributes = " ".join(f'data-{key}="{value}"' for key, value in keys.items())

@@ -22,6 +22,9 @@ LEAST_GROWTH = 0.05
 SEARCHED = 16
 START = 1.0
 SMALLEST = 1e-6
+# A quick search ends at an alpha that was looked at if the change there is as near to the target as this.
+NEAR = 0.15
+MOST_STEP = 4.0
 # Mean change, in grey levels, that nobody can see and rounding to uint8 does not explain.
 NOTHING = 0.01
 # In standard deviations, where alpha moves z itself: one in two million latents lies beyond.
@@ -49,14 +52,17 @@ def limit_of(info: ModelInfo) -> float:
     return LIMIT_OF_Z if moves_z else LIMIT_OF_STYLE
 
 
-def suggest_range(samples: Samples, direction: int, reference: float, limit: float) -> tuple[End, End]:
+def suggest_range(
+    samples: Samples, direction: int, reference: float, limit: float, guess: float | None = None
+) -> tuple[End, End]:
     """Look for a range of alpha on a few of the samples.
 
     Args:
-        samples: Where to look.
+        samples: Where to look: on the first `SEARCHED` of them.
         direction: Index of the direction.
         reference: Mean absolute difference between different pictures, in grey levels.
         limit: The largest alpha to suggest.
+        guess: Be quick: begin here, and take an alpha that was looked at where the change is `NEAR` what is wanted.
 
     Returns:
         The ends below and above 0.
@@ -70,39 +76,72 @@ def suggest_range(samples: Samples, direction: int, reference: float, limit: flo
         changes = [np.abs(after - before).mean((1, 2, 3, 4)) for before, after in zip(still, moved, strict=True)]
         return float(np.concatenate(changes).mean())
 
-    return (
-        find_end(lambda alpha: change(-alpha), TARGET * reference, limit),
-        find_end(change, TARGET * reference, limit),
-    )
+    def change_below(alpha: float) -> float:
+        return change(-alpha)
+
+    target = TARGET * reference
+    if guess is None:
+        return find_end(change_below, target, limit), find_end(change, target, limit)
+    above = find_end(change, target, limit, guess, NEAR)
+    return find_end(change_below, target, limit, above.alpha, NEAR), above
 
 
-def find_end(change: Callable[[float], float], target: float, limit: float) -> End:
+def find_end(
+    change: Callable[[float], float], target: float, limit: float, start: float = START, near: float = 0.0
+) -> End:
     """Where `change(alpha)` reaches `target`, stops growing, or alpha the limit.
 
     Doubling or halving brackets the place, false position finds it.
+
+    Args:
+        change: Of the pictures, at an alpha.
+        target: Of `change`.
+        limit: The largest alpha.
+        start: The first alpha to look at.
+        near: End at an alpha that was looked at if the change is within this share of `target`; steps are in proportion
+            then. 0: go on.
     """
+
+    def is_near(reached: float) -> bool:
+        return abs(reached - target) < near * target
+
+    def next_alpha(alpha: float, reached: float, usual: float) -> float:
+        if not near:
+            return alpha * usual
+        factor = target / max(reached, target / MOST_STEP)
+        return round_to_two_digits(alpha * max(factor, 1 / MOST_STEP))
+
     below = (0.0, 0.0)
-    alpha = min(START, limit)
+    alpha = min(start, limit)
     reached = change(alpha)
     if reached >= target:
         while reached >= target and alpha > SMALLEST:
-            above, alpha = (alpha, reached), alpha / 2
+            if is_near(reached):
+                return End(alpha, "change")
+            above, alpha = (alpha, reached), next_alpha(alpha, reached, 0.5)
             reached = change(alpha)
         below = (alpha, reached) if reached < target else below  # A jump at 0.
     else:
         while reached < target:
+            if is_near(reached):
+                return End(alpha, "change")
             before, below = below, (alpha, reached)
             # A doubling adds at least LEAST_GROWTH; a shorter step, in proportion.
             growth = LEAST_GROWTH * (alpha / before[0] - 1) if before[0] else 0.0
             if before[1] > NOTHING and reached < before[1] * (1 + growth):
+                if before[0] == start > START:  # It may have been so long before.
+                    return find_end(change, target, limit, START, near)
                 return End(round_to_two_digits(before[0]), "flat")
             if alpha >= limit:
                 return End(round_to_two_digits(limit), "limit" if reached > NOTHING else "nothing")
-            alpha = min(2 * alpha, limit)
+            alpha = min(next_alpha(alpha, reached, 2), limit)
             reached = change(alpha)
         above = (alpha, reached)
     for _ in range(2):
+        if is_near(reached):
+            return End(alpha, "change")
         alpha = _between(below, above, target)
+        alpha = round_to_two_digits(alpha) if near else alpha
         reached = change(alpha)
         if reached < target:
             below = (alpha, reached)

@@ -1,7 +1,7 @@
 """The pictures that effects are measured on: an Editor, and the latents it starts from."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import numpy as np
@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 from sefa_runtime.editor import MAX_BATCH, Editor
 from sefa_runtime.images import Pictures
 
-# Of pictures that are held at once.
+# Of pictures that are held at once, and of those that are kept so as not to render them twice.
 MAX_BYTES = 64 << 20
+MAX_KEPT_BYTES = 128 << 20
 
 
 class Samples(Protocol):
@@ -29,6 +30,49 @@ class Samples(Protocol):
         """Some of the pictures at some alphas: uint8 [n, A, H, W, C]."""
 
 
+@dataclass
+class Rendered:
+    """Images that were rendered, as far as there is room: unedited ones, and those of the direction at hand.
+
+    Attributes:
+        progress: Called after each run of the model with how many images were rendered, in all.
+        count: As that.
+    """
+
+    progress: Callable[[float], None] = lambda count: None
+    count: float = 0
+    _direction: int | None = None
+    _room: int = MAX_KEPT_BYTES
+    _unedited: dict[bytes, Pictures] = field(default_factory=dict)  # by latent
+    _edited: dict[tuple[bytes, float], Pictures] = field(default_factory=dict)  # by latent and alpha
+
+    def turn_to(self, direction: int) -> None:
+        """Forget the images of other directions."""
+        if direction != self._direction:
+            self._room += sum(image.nbytes for image in self._edited.values())
+            self._edited.clear()
+            self._direction = direction
+
+    def get(self, latent: bytes, alpha: float) -> Pictures | None:
+        """Return an image, if it is there."""
+        return self._edited.get((latent, alpha)) if alpha else self._unedited.get(latent)
+
+    def keep(self, latent: bytes, alpha: float, image: Pictures) -> None:
+        """Keep an image, if there is room."""
+        if image.nbytes > self._room or self.get(latent, alpha) is not None:
+            return
+        self._room -= image.nbytes
+        if alpha:
+            self._edited[latent, alpha] = image.copy()  # Not all that were rendered with it.
+        else:
+            self._unedited[latent] = image.copy()
+
+    def report(self, count: float) -> None:
+        """Say how many images were rendered."""
+        self.count = count
+        self.progress(count)
+
+
 @dataclass(frozen=True)
 class EditorSamples:
     """The pictures of an Editor from some latents.
@@ -38,12 +82,14 @@ class EditorSamples:
         latents: What the model takes, `z`, `w` or `codes`, float32 [N, ...].
         label: The class of all pictures, for a class-conditional model.
         truncation: Truncation psi, for a model that has it as an input.
+        rendered: What need not be rendered again; shared by samples of one model, label and truncation.
     """
 
     editor: Editor
     latents: NDArray[np.float32]
     label: int | None = None
     truncation: float | None = None
+    rendered: Rendered = field(default_factory=Rendered)
 
     @property
     def count(self) -> int:
@@ -57,10 +103,28 @@ class EditorSamples:
 
     def sweep(self, direction: int, alphas: Sequence[float], rows: slice) -> Pictures:
         """Some of the pictures at some alphas: uint8 [n, A, H, W, C]."""
-        latents: dict[str, Any] = {self.editor.info.latent_name: self.latents[rows]}
+        latents = self.latents[rows]
+        keys = [latent.tobytes() for latent in latents]
+        self.rendered.turn_to(direction)
+        missing = [alpha for alpha in alphas if any(self.rendered.get(key, alpha) is None for key in keys)]
+        fresh = dict(zip(missing, self._render(direction, missing, latents).swapaxes(0, 1), strict=True))
+        images = np.empty((len(keys), len(alphas), *self.image_shape), np.uint8)
+        for row, key in enumerate(keys):
+            for step, alpha in enumerate(alphas):
+                kept = self.rendered.get(key, alpha)
+                images[row, step] = fresh[alpha][row] if kept is None else kept
+                self.rendered.keep(key, alpha, images[row, step])
+        return images
+
+    def _render(self, direction: int, alphas: Sequence[float], latents: NDArray[np.float32]) -> Pictures:
+        if not alphas:
+            return np.empty((len(latents), 0, *self.image_shape), np.uint8)
+        before, more = self.rendered.count, len(latents) * len(alphas)
+        chosen: dict[str, Any] = {self.editor.info.latent_name: latents}
         return self.editor.sweep(
-            **latents, direction=direction, alphas=alphas, label=self.label, truncation=self.truncation
-        )
+            **chosen, direction=direction, alphas=alphas, label=self.label, truncation=self.truncation,
+            progress=lambda share: self.rendered.report(before + share * more),
+        )  # fmt: skip
 
 
 def in_parts(samples: Samples, steps: int, count: int | None = None) -> Iterator[slice]:

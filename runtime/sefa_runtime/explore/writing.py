@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from sefa_runtime.explore.exploration import FRAMES, Exploration
+from sefa_runtime.explore.exploration import Exploration
 from sefa_runtime.explore.page import layers_in_words, render
 from sefa_runtime.explore.similarity import looks_like
 from sefa_runtime.files import write_whole
@@ -46,8 +46,10 @@ def save_exploration(exploration: Exploration, path: str | Path) -> None:
 
 def sheet(exploration: Exploration) -> Pictures:
     """Directions down, their ranges across, one block per picture that is shown: RGB, uint8 [H', W', 3]."""
-    shown = slice(None, None, 2)  # Every second frame: both ends and 0 among them.
-    columns = ["low", *[""] * (FRAMES // 4 - 1), "0", *[""] * (FRAMES // 4 - 1), "high"]
+    half = exploration.frames.shape[2] // 2
+    step = 1 if half % 2 else 2  # Every second frame, if both ends and 0 are among them.
+    shown = slice(None, None, step)
+    columns = ["low", *[""] * (half // step - 1), "0", *[""] * (half // step - 1), "high"]
     return contact_sheet(
         exploration.frames[:, :, shown].swapaxes(0, 1),  # [people, directions, alphas, h, w, C]
         titles=exploration.titles,

@@ -3,7 +3,7 @@
 import statistics
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
@@ -77,6 +77,7 @@ def tune(
     provider_options: Mapping[str, object] | None = None,
     seconds: float = 1.0,
     progress: Progress = lambda share: None,
+    estimate: Callable[[float], None] = lambda seconds: None,
 ) -> Tuning:
     """Measure a model with different threads, instances, options and batches.
 
@@ -86,6 +87,7 @@ def tune(
         provider_options: As `load`.
         seconds: For each setting and batch, over all rounds; one run takes as long as it takes.
         progress: Called with the share that is done, 0 to 1.
+        estimate: Called once, before the first trial, with the seconds that all of them are likely to take.
 
     Raises:
         InputError: If `seconds` is out of range.
@@ -96,10 +98,13 @@ def tune(
     machine = describe_machine()
     (editor,) = load_instances(path, 1, provider, provider_options)
     used, inputs = editor.provider, partial(_inputs, editor.info)
-    batches = _batches(editor)
+    batches, single_s = _batches(editor)
+    load_s = editor.session.load_ms / 1000
     del editor
     given = dict(provider_options or {})
     settings = [setting for setting in candidates(used, usable_cores()) if not set(setting.options) & set(given)]
+
+    estimate(sum(_trial_s(setting, batches, single_s, load_s, seconds) for setting in settings))
 
     def try_out(setting: Setting) -> Iterator[tuple[int, Times]]:
         options = given | dict(setting.options) or None
@@ -207,12 +212,19 @@ def _inputs(info: ModelInfo, batch: int) -> dict[str, Any]:
     return example_inputs(info, batch, edits=1 if info.edits is None else info.edits)
 
 
-def _batches(editor: Editor) -> list[int]:
-    """Those of `BATCHES` that take a bearable time."""
+def _batches(editor: Editor) -> tuple[list[int], float]:
+    """Those of `BATCHES` that take a bearable time, and the seconds that one image takes."""
+    batch = editor.info.batch or 1
+    single = run_together([partial(editor.run, **_inputs(editor.info, batch))], 0.0).elapsed / batch
     if editor.info.batch is not None:
-        return [editor.info.batch]
-    single = run_together([partial(editor.run, **_inputs(editor.info, 1))], 0.0).elapsed
-    return [batch for batch in BATCHES if batch == 1 or batch * single <= LONGEST_RUN_S]
+        return [batch], single
+    return [batch for batch in BATCHES if batch == 1 or batch * single <= LONGEST_RUN_S], single
+
+
+def _trial_s(setting: Setting, batches: Sequence[int], single_s: float, load_s: float, seconds: float) -> float:
+    """About how long a setting takes in all rounds: loading, in each batch a run before those that count, and these."""
+    runs = [setting.instances * batch * single_s for batch in batches]
+    return ROUNDS * (setting.instances * load_s + sum(run + max(seconds / ROUNDS, run) for run in runs))
 
 
 def _trial(setting: Setting, batch: int, rounds: Sequence[Times]) -> Trial:

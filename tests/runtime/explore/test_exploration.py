@@ -1,4 +1,6 @@
 import json
+from collections import Counter
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,9 @@ from sefa_runtime import Editor, InputError
 from sefa_runtime.explore import Exploration, exploration, explore, save_exploration
 from sefa_runtime.explore.effects import measure
 from sefa_runtime.explore.kept import Kept
+from sefa_runtime.explore.samples import Rendered
 from sefa_runtime.images import to_pillow
+from sefa_runtime.inputs import Feeds
 
 
 @pytest.fixture
@@ -42,6 +46,81 @@ def test_the_numbers_are_those_of_the_pictures(tiny: Editor, explored: Explorati
     # At the ends of its range it has changed half as much as pictures differ; the alphas have two digits.
     assert effect.ends == ("change", "change")
     assert effect.change == pytest.approx(reference / 2, rel=0.05)
+
+
+class Counted:
+    """How often each image was rendered: by latent, direction and alpha; direction -1 is unedited."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.images: Counter[tuple[bytes, int, float]] = Counter()
+        infer = Editor.infer
+
+        def counted(editor: Editor, feeds: Feeds) -> Any:
+            for z, direction, alpha in zip(feeds["z"], feeds["direction"], feeds["alpha"], strict=True):
+                unedited = alpha[0] == 0
+                self.images[z.tobytes(), -1 if unedited else int(direction[0]), float(alpha[0])] += 1
+            return infer(editor, feeds)
+
+        monkeypatch.setattr(Editor, "infer", counted)
+
+
+@pytest.mark.parametrize("quick", [False, True])
+def test_no_image_is_rendered_twice(tiny: Editor, monkeypatch: pytest.MonkeyPatch, quick: bool) -> None:
+    counted = Counted(monkeypatch)
+    explore(tiny, samples=5, quick=quick)
+    assert set(counted.images.values()) == {1}
+    assert sum(direction == -1 for _, direction, _ in counted.images) == (16 if quick else 5)
+
+
+def test_without_room_images_are_rendered_again_and_the_same(tiny: Editor, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = explore(tiny, samples=5)
+    monkeypatch.setattr(exploration, "Rendered", partial(Rendered, _room=300))
+    cramped = explore(tiny, samples=5)
+    assert cramped.to_dict() == whole.to_dict()
+    np.testing.assert_array_equal(cramped.frames, whole.frames)
+
+
+def test_a_quick_look_renders_little_and_finds_about_the_same(tiny: Editor, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = explore(tiny, samples=16)
+    counted = Counted(monkeypatch)
+    look = explore(tiny, quick=True)
+    assert look.is_quick
+    assert not whole.is_quick
+    assert (look.samples, look.titles) == (2, ("seed 0", "seed 1"))
+    assert look.reference == pytest.approx(whole.reference)  # Of 16 unedited images.
+    # On two images each: six alphas to measure and to show, and a few to find the range.
+    assert len(counted.images) - 16 <= 4 * 2 * (6 + 6)
+    for direction, (quick, full) in enumerate(zip(look.effects, whole.effects, strict=True)):
+        # Its own images change by what is wanted, within what a quick look is content with.
+        assert quick.ends == full.ends == ("change", "change")
+        assert quick.change == pytest.approx(look.reference / 2, rel=0.15)
+        np.testing.assert_allclose(quick.alpha_range, full.alpha_range, rtol=0.4)
+        alphas = look.alphas(direction)
+        assert len(alphas) == 7
+        expected = tiny.sweep(seed=[0, 1], direction=direction, alphas=alphas)
+        np.testing.assert_array_equal(look.frames[direction], expected)
+
+
+def test_a_quick_look_measures_the_images_that_are_asked_for(tiny: Editor, golden: Path) -> None:
+    assert explore(tiny, quick=True, seeds=[7, 8, 9]).titles == ("seed 7", "seed 8", "seed 9")
+    assert explore(tiny, quick=True, seeds=[7, 8, 9]).samples == 3
+    look = explore(tiny, quick=True, samples=6)
+    assert (look.samples, len(look.titles)) == (6, 4)
+    codes = np.random.RandomState(0).randn(6, 8, 24).astype(np.float32)
+    editor = sefa_runtime.load(golden / "style_w+.onnx", provider="cpu")
+    assert explore(editor, quick=True, latents=codes).titles == ("latent 0", "latent 1")
+
+
+def test_it_is_said_how_long_it_takes_and_how_far_it_is(tiny: Editor, tmp_path: Path) -> None:
+    estimates: list[float] = []
+    shares: list[float] = []
+    kept = Kept(tmp_path / "a")
+    explore(tiny, samples=40, kept=kept, progress=shares.append, estimate=estimates.append)
+    (seconds,) = estimates
+    assert seconds > 0
+    assert shares == sorted(shares)
+    assert len(set(shares)) > 4 * 3  # Also within a direction.
+    assert (min(shares) > 0, max(shares)) == (True, 1)
 
 
 def test_a_range_can_be_given(tiny: Editor) -> None:

@@ -1,7 +1,9 @@
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from made_pictures import BRIGHTNESS, NOTHING, OPPOSITE, PATCH_ONLY, PERIODIC, SATURATING, MadePictures
 from sefa_runtime import Editor
@@ -53,3 +55,37 @@ def test_the_limit_is_that_of_the_space_that_alpha_moves(tiny: Editor) -> None:
     info = tiny.info  # of z
     assert limit_of(info) == 5
     assert limit_of(replace(info, family="stylegan2")) == limit_of(replace(info, latent="w+")) == 50
+
+
+@pytest.mark.parametrize("guess", [0.03, 1.0, 2.5, 40.0])
+@pytest.mark.parametrize("direction", [BRIGHTNESS, PATCH_ONLY, OPPOSITE, SATURATING, NOTHING])
+def test_a_quick_search_ends_nearby_wherever_it_begins(direction: int, guess: float) -> None:
+    looked: list[float] = []
+
+    class Watched(MadePictures):
+        def sweep(self, direction: int, alphas: Sequence[float], rows: slice) -> NDArray[np.uint8]:
+            looked.extend(alphas)
+            return super().sweep(direction, alphas, rows)
+
+    ends = suggest_range(Watched(), direction, REFERENCE, 50.0, guess)
+    exact = suggest_range(MadePictures(), direction, REFERENCE, 50.0)
+    for end, wanted, sign in zip(ends, exact, (-1, 1), strict=True):
+        assert end.reason == wanted.reason
+        if end.reason == "flat":  # It no longer grows from 1.5 on.
+            assert 1.5 <= end.alpha < 3
+        else:
+            assert end.alpha == pytest.approx(wanted.alpha, rel=0.15)
+        if end.reason == "change":
+            assert sign * end.alpha in looked  # What was looked at need not be rendered again.
+
+
+def test_a_quick_search_takes_few_looks_from_a_good_guess() -> None:
+    looked: list[float] = []
+
+    def change(alpha: float) -> float:
+        looked.append(alpha)
+        return 3 * alpha**0.8
+
+    end = find_end(change, 12.0, 50.0, start=4.0, near=0.15)
+    assert end.alpha == pytest.approx(4 ** (1 / 0.8), rel=0.2)
+    assert len(looked) == 2
