@@ -133,10 +133,10 @@ def test_the_version_is_told(sefa_command: Command) -> None:
     assert sefa_command("--version").out == f"sefa {sefa.__version__}\n"
 
 
-def names_of_commands(group: Any = None) -> list[str]:
+def names_of_commands(group: Any) -> list[str]:
     """Every command, those of groups with the group's name before theirs."""
     names = []
-    for name, command in (get_command(app) if group is None else group).commands.items():
+    for name, command in group.commands.items():
         inner = names_of_commands(command) if hasattr(command, "commands") else []
         names += [name, *(f"{name} {other}" for other in inner)]
     return names
@@ -144,7 +144,7 @@ def names_of_commands(group: Any = None) -> list[str]:
 
 @pytest.mark.parametrize("ask", ["{} --help", "{} -h", "help {}"])
 def test_every_command_has_a_help_text(sefa_command: Command, ask: str) -> None:
-    commands = names_of_commands()
+    commands = names_of_commands(get_command(app))
     assert {"edit", "bank", "bank show", "bank merge", "bench", "bench compare"} <= set(commands)
     for command in commands:
         result = sefa_command(*ask.format(command).split())

@@ -50,6 +50,18 @@ def test_the_measures_are_printed_as_json(sefa_command: Command, model: Path, tm
     assert json.loads(result.out) == json.loads((tmp_path / "a.json").read_text())
 
 
+def test_a_quick_look(sefa_command: Command, model: Path, tmp_path: Path) -> None:
+    outputs = [argument for name in ("a.json", "a.html", "a.png") for argument in ("-o", tmp_path / name)]
+    result = sefa_command("explore", model, *outputs, "--quick")
+    assert result.code == 0, result.err
+    assert "measured on 2 pictures" in result.out
+    document = json.loads((tmp_path / "a.json").read_text())
+    assert (document["quick"], document["samples"]) == (True, 2)
+    page = (tmp_path / "a.html").read_text()
+    assert "measured on 2 pictures, a quick look" in page
+    assert "--frames:7;" in page
+
+
 def test_suggested_ranges_go_into_the_model(sefa_command: Command, golden: Path, model: Path, tmp_path: Path) -> None:
     assert sefa_command("explore", model, "-o", tmp_path / "a.json", "--samples", 5).code == 0
     assert model.read_bytes() == (golden / "tiny.onnx").read_bytes()

@@ -74,7 +74,7 @@ class Exploration:
     @property
     def is_quick(self) -> bool:
         """Whether it was a first look only."""
-        return self.frames.shape[2] == QUICK_FRAMES
+        return bool(self.frames.shape[2] == QUICK_FRAMES)
 
     def groups(self) -> dict[tuple[int, ...], list[int]]:
         """Directions by the layers that they were found in."""

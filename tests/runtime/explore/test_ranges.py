@@ -84,7 +84,7 @@ def test_a_quick_search_takes_few_looks_from_a_good_guess() -> None:
 
     def change(alpha: float) -> float:
         looked.append(alpha)
-        return 3 * alpha**0.8
+        return float(3 * alpha**0.8)
 
     end = find_end(change, 12.0, 50.0, start=4.0, near=0.15)
     assert end.alpha == pytest.approx(4 ** (1 / 0.8), rel=0.2)
