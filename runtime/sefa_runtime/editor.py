@@ -287,7 +287,7 @@ class Editor:
             InputError: As `edit`.
         """
         latent = read_latent(self.info, {"seed": seed, "z": z, "w": w, "codes": codes})
-        direction, alpha = read_edits_by_name(self.info, edits or {}, len(latent))
+        direction, alpha = read_edits_by_name(self.info, {} if edits is None else edits, len(latent))
         return self._feeds(latent, direction, alpha, label, truncation)
 
     def read_sweep(

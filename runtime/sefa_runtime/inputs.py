@@ -1,6 +1,8 @@
 """What callers pass, brought to the arrays that a graph takes, or refused with what was wanted and what came."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import contextlib
+import operator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -31,8 +33,7 @@ def read_latent(info: ModelInfo, given: Mapping[str, ArrayLike | None]) -> NDArr
         raise InputError(f"give {'either ' if len(ways) > 1 else ''}{' or '.join(ways)}{got}")
     value = given[used[0]]
     if used[0] == "seed":
-        seeds = list(value) if isinstance(value, Iterable) and np.ndim(value) else [value]
-        return latents_from_seeds(seeds, info.z_dim)  # type: ignore[arg-type]  # Checked there.
+        return latents_from_seeds(_listed(value), info.z_dim)
     latents = read_numbers(value, name, np.float32)
     given_shape, shape = latents.shape, info.latent_shape
     if latents.ndim == len(shape):
@@ -82,6 +83,8 @@ def read_edits_by_name(
     Raises:
         InputError: If a direction is unknown or given twice, or an alpha is not one number, or one for each image.
     """
+    if not isinstance(edits, Mapping):
+        raise InputError(f"edits must map directions to alphas, as {{'pose': 2.0}}, got {type(edits).__name__}")
     indices = [direction_index(info, key) for key in edits]
     if len(set(indices)) != len(indices):
         raise InputError(f"a direction is given twice: {', '.join(map(str, edits))}")
@@ -104,11 +107,14 @@ def direction_index(info: ModelInfo, direction: str | int) -> int:
         InputError: If there is no such direction.
     """
     names = info.names
-    if isinstance(direction, str) and direction in names:
-        return names.index(direction)
-    is_integer = isinstance(direction, int | np.integer) and not isinstance(direction, bool)
-    if is_integer and 0 <= int(direction) < len(names):
-        return int(direction)
+    if isinstance(direction, str):
+        if direction in names:
+            return names.index(direction)
+    elif not isinstance(direction, bool):
+        with contextlib.suppress(TypeError):  # It is no integer.
+            index = operator.index(direction)
+            if 0 <= index < len(names):
+                return index
     raise InputError(f"direction must be in 0..{len(names) - 1} or a name ({_some(names)}), got {direction!r}")
 
 
@@ -168,23 +174,72 @@ def split(feeds: Feeds, size: int) -> Iterator[Feeds]:
 def read_numbers(values: ArrayLike | None, name: str, dtype: type[np.generic]) -> NDArray[Any]:
     """An array of finite numbers of the kind that `dtype` is.
 
+    Args:
+        values: Numbers, lists of them, arrays, or tensors of torch and others: on any device, with or without a
+            gradient, also of types that numpy has not, as bfloat16.
+        name: What the caller calls them.
+        dtype: float32 or int64.
+
     Raises:
         InputError: If it is none.
     """
-    try:
-        array = np.asarray(values)
-    except ValueError as error:
-        raise InputError(f"{name} must be an array of numbers, got rows of unequal length") from error
+    array = values if type(values) is np.ndarray else _as_array(values, name)
+    if array.dtype.kind == "V" and "float" in array.dtype.name:
+        array = array.astype(np.float32)  # What ml_dtypes adds to numpy, as jax's bfloat16, has no kind of its own.
     integers = dtype is np.int64
     # An empty list is an array of floats to numpy.
     if array.dtype.kind not in ("iu" if integers and array.size else "iuf"):
         raise InputError(f"{name} must be {'integers' if integers else 'numbers'}, got {array.dtype}")
     if array.dtype != dtype:
+        if integers and array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
+            raise InputError(f"{name} must be integers below 2**63, got {array.max()}")
         with np.errstate(over="ignore"):
             array = array.astype(dtype)
     if not (integers or np.isfinite(array).all()):
         raise InputError(f"{name} must be finite, got NaN or infinity")
     return array
+
+
+def _as_array(values: Any, name: str) -> NDArray[Any]:
+    """Whatever holds numbers, as numpy sees it.
+
+    Raises:
+        InputError: If it cannot be seen so.
+    """
+    try:
+        array = np.asarray(_plain(values) if _holds_tensors(values) else values)
+    except Exception as error:  # Whatever a foreign array raises when it cannot become one of numpy's.
+        ragged = isinstance(values, list | tuple) and isinstance(error, ValueError)
+        why = "rows of unequal length" if ragged else f"{type(values).__name__}: {' '.join(str(error).split())[:200]}"
+        raise InputError(f"{name} must be an array of numbers, got {why}") from error
+    if np.ma.is_masked(values):
+        raise InputError(f"{name} must be finite, got masked values")
+    return array
+
+
+def _holds_tensors(values: Any) -> bool:
+    """Whether these are tensors, by the first of them: lists of numbers may be long."""
+    while isinstance(values, list | tuple) and values:
+        values = values[0]
+    return hasattr(values, "detach")
+
+
+def _plain(values: Any) -> Any:
+    """Values without tensors that numpy does not take as they are: with a gradient, on a device, of bfloat16."""
+    if isinstance(values, list | tuple):
+        return [_plain(value) for value in values]
+    if not hasattr(values, "detach"):
+        return values
+    tensor = values.detach().cpu()
+    return tensor.float() if tensor.is_floating_point() and tensor.element_size() < 4 else tensor
+
+
+def _listed(seeds: Any) -> list[Any]:
+    """One seed or several as a list; what they are is not looked at yet."""
+    if isinstance(seeds, list | tuple | range):
+        return list(seeds)
+    array = _as_array(seeds, "seed")
+    return [seeds] if array.dtype == object else np.atleast_1d(array).tolist()
 
 
 def _one_each(values: NDArray[Any], name: str, batch: int) -> NDArray[Any]:
