@@ -14,7 +14,7 @@ from torch import Tensor
 from sefa.errors import BankError
 from sefa.generators import Generator
 from sefa_runtime.direction_names import name_problems
-from sefa_runtime.files import input_problem, write_whole
+from sefa_runtime.files import check_utf8_output, input_problem, utf8_problem, write_whole
 from sefa_runtime.json_text import MAX_JSON, parse_json
 
 METADATA_KEY = "sefa_bank"
@@ -119,6 +119,7 @@ class DirectionBank:
             OSError: If the file cannot be written.
         """
         path = Path(path)
+        check_utf8_output(path)
         tensors = {name: tensor.contiguous() for name, tensor in self.tensors().items()}
         write_whole(path, serialize(tensors, {METADATA_KEY: self.description()}))
         return path
@@ -148,7 +149,7 @@ class DirectionBank:
             BankError: If the file is missing, damaged, or holds something else.
         """
         path = Path(path)
-        problem = input_problem(path)
+        problem = input_problem(path) or utf8_problem(path)
         if problem:
             raise BankError(f"{path}: {problem}")
         _check_header(path)

@@ -28,7 +28,7 @@ from sefa_export.parity import Case, make_cases, make_half_cases, verify, verify
 from sefa_export.pinned import Pinned
 from sefa_export.precision import PRECISIONS, find_overflow, to_float16
 from sefa_export.tracing import exporting, holds_torchscript, one_line, trace_to_onnx
-from sefa_runtime.files import check_output, replacing
+from sefa_runtime.files import check_utf8_output, replacing
 from sefa_runtime.importing import import_onnxruntime
 from sefa_runtime.model_info import CHECKSUM_KEY, METADATA_KEY, Parity, Payload
 
@@ -85,7 +85,7 @@ def export_onnx(
         OSError: If the file cannot be written.
     """
     path = Path(path)
-    check_output(path)
+    check_utf8_output(path)
     if precision not in PRECISIONS:
         raise ArgumentError(f"precision must be fp32 or fp16, got {precision!r}")
     pinned = Pinned(batch, edits)

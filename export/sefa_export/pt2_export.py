@@ -18,7 +18,7 @@ from sefa_export.errors import ExportError
 from sefa_export.parity import make_cases
 from sefa_export.pinned import Pinned
 from sefa_export.tracing import exporting, holds_torchscript
-from sefa_runtime.files import check_output, replacing
+from sefa_runtime.files import check_utf8_output, replacing
 from sefa_runtime.model_info import EXTRA_FILE
 
 
@@ -62,7 +62,7 @@ def export_pt2(
         OSError: If the file cannot be written.
     """
     path = Path(path)
-    check_output(path)
+    check_utf8_output(path)
     pinned = Pinned(batch, edits)
     graph = copy.deepcopy(bake(generator, bank, output, latent=latent, truncation=truncation)).cpu()
     with replacing(path, suffix=".pt2") as archive:  # AOTInductor loads no other.

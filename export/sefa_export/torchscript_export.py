@@ -13,7 +13,7 @@ from sefa_export.describe import describe
 from sefa_export.parity import make_cases
 from sefa_export.pinned import DYNAMIC
 from sefa_export.tracing import exporting, trace
-from sefa_runtime.files import check_output, replacing
+from sefa_runtime.files import check_utf8_output, replacing
 from sefa_runtime.model_info import EXTRA_FILE
 
 
@@ -50,7 +50,7 @@ def export_torchscript(
         OSError: If the file cannot be written.
     """
     path = Path(path)
-    check_output(path)
+    check_utf8_output(path)
     graph = copy.deepcopy(bake(generator, bank, output, latent=latent, truncation=truncation)).cpu()
     traced = trace(graph, DYNAMIC)
     with replacing(path) as partial:

@@ -1,5 +1,6 @@
 """Input files that are what they should be, output files that appear whole or not at all."""
 
+import errno
 import hashlib
 import os
 import platform
@@ -38,10 +39,31 @@ def input_problem(path: Path) -> str | None:
     return "is not a regular file" if path.exists() else "no such file"
 
 
+def utf8_problem(path: Path) -> str | None:
+    """What keeps libraries that take names in UTF-8 alone from `path`: a few words, or None."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:  # A name on a disk may be any bytes.
+        return "its name, or its folder's, is not UTF-8, which is needed here: rename it"
+    return None
+
+
 def sha256_of(path: Path) -> str:
     """sha256 of a file's contents, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_utf8_output(path: Path, *inputs: Path | None) -> None:
+    """As `check_output`, for a file that a library without names of other encodings writes or reads.
+
+    Raises:
+        OSError: Also if the name is not UTF-8.
+    """
+    check_output(path, *inputs)
+    problem = utf8_problem(path)
+    if problem:
+        raise OSError(errno.EILSEQ, problem, str(path))
 
 
 def check_output(path: Path, *inputs: Path | None) -> None:

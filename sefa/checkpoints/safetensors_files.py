@@ -5,6 +5,7 @@ from pathlib import Path
 from torch import Tensor
 
 from sefa.errors import CheckpointError
+from sefa_runtime.files import utf8_problem
 
 
 def is_safetensors(head: bytes) -> bool:
@@ -24,6 +25,9 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         raise CheckpointError("a safetensors file, which needs the package: pip install safetensors") from error
     from sefa.bank import METADATA_KEY  # It needs the package, too.
 
+    problem = utf8_problem(path)
+    if problem:
+        raise CheckpointError(f"a safetensors file, and {problem}")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             if METADATA_KEY in (file.metadata() or {}):

@@ -1,5 +1,6 @@
 """The commands joined, and errors turned into one line."""
 
+import io
 import os
 import sys
 from collections.abc import Callable
@@ -132,6 +133,10 @@ def main() -> None:
     # Started without a stdout, as under some service managers.
     sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            # An escape for what its encoding lacks, as ASCII lacks the help's frames and file names' letters.
+            stream.reconfigure(errors="backslashreplace")
     try:
         with watched_signals():
             app(prog_name="sefa")

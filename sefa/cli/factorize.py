@@ -31,7 +31,7 @@ from sefa.cli.options import (
 )
 from sefa.cli.output import Cell, origin_facts, print_json, print_table, progress_bar, say, warn, working
 from sefa.errors import ArgumentError
-from sefa_runtime.files import check_output, input_problem
+from sefa_runtime.files import check_utf8_output, input_problem
 
 if TYPE_CHECKING:
     from sefa.bank import DirectionBank
@@ -113,7 +113,7 @@ def factorize(
     meets. No data and no training: this takes well under a second. Look at what they do with [b]sefa export[/b] and
     [b]sefa sweep[/b]; give them names with [b]sefa name[/b]. [b]--method ganspace[/b] draws samples instead.
     """
-    check_output(output, checkpoint, weights)
+    check_utf8_output(output, checkpoint, weights)
     custom = CustomOptions(weights, kwargs, latent_dim, label_input, image_range)
     with working("Loading the checkpoint"):
         generator, layers = load_any(checkpoint, device, layers, custom, num_classes=num_classes)

@@ -47,7 +47,9 @@ def warn(message: str) -> None:
 
 def print_json(document: object) -> None:
     """Print one JSON document."""
-    typer.echo(printable_json(json.dumps(document, indent=2, ensure_ascii=False)))
+    # Else what stdout cannot write would get escapes that JSON does not know.
+    ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
+    typer.echo(printable_json(json.dumps(document, indent=2, ensure_ascii=ascii_only)))
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
