@@ -4,7 +4,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -215,7 +215,7 @@ class Editor:
         self,
         seed: int | Sequence[int] | None = None,
         z: ArrayLike | None = None,
-        direction: str | int = 0,
+        direction: str | SupportsIndex = 0,
         alphas: Sequence[float] | None = None,
         label: ArrayLike | None = None,
         truncation: ArrayLike | None = None,
@@ -294,7 +294,7 @@ class Editor:
         self,
         seed: int | Sequence[int] | None = None,
         z: ArrayLike | None = None,
-        direction: str | int = 0,
+        direction: str | SupportsIndex = 0,
         alphas: Sequence[float] = (0.0,),
         label: ArrayLike | None = None,
         truncation: ArrayLike | None = None,
@@ -342,7 +342,7 @@ class Editor:
             raise RunError(f"{self.path.name}: its graph gave an array of shape {list(image.shape)}, expected {shape}")
         return image
 
-    def direction_index(self, direction: str | int) -> int:
+    def direction_index(self, direction: str | SupportsIndex) -> int:
         """The index of a direction given by name or index.
 
         Raises:

@@ -3,7 +3,7 @@
 import contextlib
 import operator
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -100,7 +100,7 @@ def read_edits_by_name(
     return np.tile(np.asarray(indices, np.int64), (batch, 1)), alpha
 
 
-def direction_index(info: ModelInfo, direction: str | int) -> int:
+def direction_index(info: ModelInfo, direction: str | SupportsIndex) -> int:
     """The index of a direction given by name or index.
 
     Raises:

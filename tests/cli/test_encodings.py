@@ -68,7 +68,8 @@ HELP = """
 import sys
 from sefa.cli import main
 from sefa.cli.app import app
-for command in [*(command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands), ""]:
+names = [command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands]
+for command in [*names, ""]:
     sys.argv = ["sefa", *command.split(), "--help"]
     try:
         main()
