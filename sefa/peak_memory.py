@@ -1,12 +1,13 @@
 """How much memory something takes at its peak."""
 
-import ctypes
 import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import torch
+
+from sefa_runtime.machine import give_back_memory
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 RESET_PEAK = "5"  # Source: Linux, Documentation/filesystems/proc.rst.
@@ -36,7 +37,8 @@ def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
         yield peak
         peak.bytes = torch.cuda.max_memory_allocated(device) - before
         return
-    _give_back()
+    gc.collect()
+    give_back_memory()
     try:
         CLEAR.write_text(RESET_PEAK)
         resident = _status("VmRSS")
@@ -45,13 +47,6 @@ def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
         return
     yield peak
     peak.bytes = max(0, _status("VmHWM") - resident)
-
-
-def _give_back() -> None:
-    gc.collect()
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # Of the GNU C library.
-    if trim is not None:
-        trim(0)
 
 
 def _status(name: str) -> int:

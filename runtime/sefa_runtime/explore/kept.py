@@ -64,6 +64,6 @@ class Kept:
 
     def _found_settings(self) -> str:
         try:
-            return (self.folder / SETTINGS).read_text()
-        except OSError:
+            return (self.folder / SETTINGS).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
             return ""

@@ -71,7 +71,7 @@ class Server(uvicorn.Server):
                 app,
                 host=settings.host,
                 port=settings.port,
-                loop="uvloop",
+                loop="auto",
                 http=BoundedHttp,
                 ws="none",
                 lifespan="off",
