@@ -106,5 +106,5 @@ for name in OF_SIGNAL:
 for name in ("replace", "rename", "unlink", "remove"):
     setattr(os, name, unless_open(getattr(os, name)))
 shutil._use_fd_functions = False  # type: ignore[attr-defined]  # How it removes folders where they can be opened.
-os.fsync = sync
+os.fsync = sync  # type: ignore[assignment]
 os.open = open_file
