@@ -1,6 +1,6 @@
 """Any module that draws images of latents: a generator of the user's own."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -8,9 +8,12 @@ from torch import Tensor, nn
 
 from sefa.errors import ArgumentError
 from sefa.generators.labels import OneHotGenerator, one_hot
-from sefa.generators.latent_layers import affine_weight
+from sefa.generators.latent_layers import Probe, affine_weight
 
 CHECK_SEED = 0
+# Of the latents at which a layer is looked at, in terms of usual ones. What normalises z, clips it or bends it shows.
+PROBE_LENGTHS = (1.0, 1.0, 0.5, 2.0, 4.0, 1.0, 1.0, 0.25)
+PROBE_SAME_CLASS = 5  # of them, from the first
 
 
 @dataclass(frozen=True)
@@ -18,14 +21,29 @@ class CallForm:
     """How a module wants its arguments.
 
     Attributes:
-        z_as_image: z as [N, z_dim, 1, 1] rather than [N, z_dim].
+        z_axes: The latents' axes: `flat` [N, z_dim], `image` [N, z_dim, 1, 1], `sequence` [N, 1, z_dim].
         one_hot: The label as float one-hot rows rather than int64 indices.
         label_as_image: One-hot labels as [N, num_classes, 1, 1].
+        none: None as a second argument, where there are no classes.
     """
 
-    z_as_image: bool = False
+    z_axes: str = "flat"
     one_hot: bool = False
     label_as_image: bool = False
+    none: bool = False
+
+
+@dataclass(frozen=True)
+class ImageForm:
+    """Where the image is in what a module gives.
+
+    Attributes:
+        path: Keys, attributes and indices that lead to it; none if it is all that the module gives.
+        channels_last: Images as [N, H, W, C] rather than [N, C, H, W].
+    """
+
+    path: tuple[str, ...] = ()
+    channels_last: bool = False
 
 
 class CustomGenerator(OneHotGenerator):
@@ -45,11 +63,12 @@ class CustomGenerator(OneHotGenerator):
         latent_dim: int,
         num_classes: int,
         form: CallForm,
+        image_form: ImageForm,
         image_range: tuple[float, float],
         resolution: tuple[int, int],
         channels: int,
     ) -> None:
-        """Wrap a module; `sefa.wrap` finds out `form`, `resolution` and `channels`.
+        """Wrap a module; `sefa.wrap` finds out the forms, `resolution` and `channels`.
 
         Args:
             module: In inference mode.
@@ -57,6 +76,7 @@ class CustomGenerator(OneHotGenerator):
             latent_dim: Length of z.
             num_classes: Classes, or 0.
             form: How the module wants its arguments.
+            image_form: Where its image is in what it gives.
             image_range: What the module gives for black and for white.
             resolution: Height and width of the image.
             channels: Channels of the image.
@@ -68,12 +88,13 @@ class CustomGenerator(OneHotGenerator):
         self.num_classes = num_classes
         self.code_dim = latent_dim + num_classes
         self.form = form
+        self.image_form = image_form
         self.image_range = image_range
         self.resolution = resolution
         self.channels = channels
 
     def decode(self, codes: Tensor) -> Tensor:
-        image = image_of(self.call(codes.squeeze(1)))  # [N, C, H, W]
+        image = image_of(self.call(codes.squeeze(1)), self.image_form)  # [N, C, H, W]
         low, high = self.image_range
         return image if (low, high) == (-1, 1) else (image - low) * (2 / (high - low)) - 1
 
@@ -85,27 +106,51 @@ class CustomGenerator(OneHotGenerator):
         if not self.layers:
             raise ArgumentError("no layers were named that read the latent first: no directions can be found")
         device = next(self.parameters()).device
-        codes = random_codes(2, self.z_dim, self.num_classes).to(device)
-        found = [affine_weight(self.module, name, self.call, codes, self.z_dim) for name in self.layers]
+        probe = _probe(self.z_dim, self.num_classes, device)
+        found = [affine_weight(self.module, name, self.call, probe) for name in self.layers]
         A = torch.cat(found)  # [out, z_dim]
         return [torch.cat([A, A.new_zeros(len(A), self.num_classes)], dim=1)]  # The class is not looked at.
 
 
 def call(module: nn.Module, code: Tensor, z_dim: int, form: CallForm) -> object:
     """Call a module with the latents and classes in codes [N, z_dim + num_classes]."""
-    z = code[:, :z_dim]
-    arguments = [z[:, :, None, None] if form.z_as_image else z]
+    z = code[:, :z_dim].clone()  # Some modules work in place on what they are given.
+    arguments: list[Tensor | None] = [{"flat": z, "image": z[:, :, None, None], "sequence": z[:, None]}[form.z_axes]]
     if code.shape[1] > z_dim:
-        label = code[:, z_dim:] if form.one_hot else code[:, z_dim:].argmax(dim=1)
+        label = code[:, z_dim:].clone() if form.one_hot else code[:, z_dim:].argmax(dim=1)
         arguments.append(label[:, :, None, None] if form.label_as_image else label)
+    elif form.none:
+        arguments.append(None)
     return module(*arguments)
 
 
-def image_of(result: object) -> Tensor:
-    """The image in what a module gives: the result itself, or the first of several."""
-    if isinstance(result, tuple | list) and result:
-        result = result[0]
-    assert isinstance(result, Tensor)
+def image_of(result: object, form: ImageForm) -> Tensor:
+    """The image in what a module gives, float32 [N, C, H, W].
+
+    Raises:
+        LookupError: If nothing stands at the form's path.
+    """
+    image = entry_of(result, form.path)
+    assert isinstance(image, Tensor)
+    return (image.permute(0, 3, 1, 2) if form.channels_last else image).float()
+
+
+def entry_of(result: object, path: Sequence[str]) -> object:
+    """What stands at a path of keys, attributes and indices.
+
+    Raises:
+        LookupError: If nothing does.
+    """
+    for part in path:
+        if isinstance(result, Mapping):
+            result = result[part]
+        elif isinstance(result, list | tuple) and part.isdecimal():
+            result = result[int(part)]
+        else:
+            try:
+                result = getattr(result, part)
+            except AttributeError:
+                raise LookupError(part) from None
     return result
 
 
@@ -117,3 +162,13 @@ def random_codes(count: int, z_dim: int, num_classes: int, seed: int = CHECK_SEE
         return z
     label = torch.randint(num_classes, (count,), generator=random)
     return torch.cat([z, one_hot(label, num_classes)], dim=1)
+
+
+def _probe(z_dim: int, num_classes: int, device: torch.device) -> Probe:
+    """Latents of several lengths: five of one class, three of others."""
+    codes = random_codes(len(PROBE_LENGTHS), z_dim, num_classes)
+    codes[:, :z_dim] *= torch.tensor(PROBE_LENGTHS)[:, None]
+    if num_classes:
+        label = (torch.arange(len(codes)) - PROBE_SAME_CLASS + 1).clamp_min(0) % num_classes
+        codes[:, z_dim:] = one_hot(label, num_classes)
+    return Probe(codes.to(device), PROBE_SAME_CLASS, z_dim)

@@ -1,0 +1,236 @@
+"""How a module of the user's is called, and where the image is in what it gives: found out by calling it."""
+
+import inspect
+from collections.abc import Iterator, Mapping
+from dataclasses import fields, is_dataclass
+
+import torch
+from torch import Tensor, nn
+
+from sefa.errors import ArgumentError
+from sefa.generators.custom import CallForm, ImageForm, call, entry_of, random_codes
+
+LAYOUTS = ("nchw", "nhwc")
+USUAL_CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
+MAX_DEPTH = 3  # of outputs in outputs
+MAX_NAMED = 8  # of them in one message
+LATENTS = 3  # in the run that finds out
+
+
+def find_form(
+    module: nn.Module,
+    latent_dim: int,
+    num_classes: int,
+    label: str,
+    output_key: str | int | None,
+    layout: str | None,
+) -> tuple[CallForm, ImageForm]:
+    """Try the ways of calling until one gives images.
+
+    Raises:
+        ArgumentError: If none does, or it is not clear which output is the image or which of its axes the channels are.
+    """
+    code = random_codes(LATENTS, latent_dim, num_classes)
+    one_hot = bool(num_classes) and label == "onehot"
+    forms = [
+        CallForm(z_axes, one_hot, label_as_image, none=_wants_second(module) and not num_classes)
+        for label_as_image in ((False, True) if one_hot else (False,))
+        for z_axes in ("flat", "image", "sequence")
+    ]
+    refused, results = [], []
+    for form in forms:
+        try:
+            result = call(module, code, latent_dim, form)
+        except Exception as error:  # Whatever a class of the user's raises.
+            refused.append((_describe(form, latent_dim, num_classes), error))
+            continue
+        image_form = _find_image(result, output_key, layout, kind(module))
+        if image_form is not None:
+            return form, image_form
+        results.append(_describe_result(result))
+    if results:
+        raise ArgumentError(f"{kind(module)} gives {results[0]}")
+    raise ArgumentError(_refusal(module, num_classes, refused))
+
+
+def assumptions(form: CallForm, image_form: ImageForm, output_key: object, layout: str | None) -> Iterator[str]:
+    """What was found out by calling and was not said by the user."""
+    if form.none:
+        yield "None as its second argument"
+    if image_form.path and output_key is None:
+        yield f"the image is its output {'.'.join(image_form.path)}"
+    if image_form.channels_last and layout is None:
+        yield "images [N, H, W, C]"
+
+
+def _find_image(result: object, output_key: str | int | None, layout: str | None, who: str) -> ImageForm | None:
+    """Where the image is; None if there is none.
+
+    Raises:
+        ArgumentError: If that is not clear.
+    """
+    if output_key is not None:
+        path = tuple(str(output_key).split("."))
+        try:
+            found = entry_of(result, path)
+        except LookupError:
+            raise ArgumentError(f"{who} gives no output {output_key!r}, but {_outputs_in_words(result)}") from None
+        if not isinstance(found, Tensor) or not _is_image(found):
+            raise ArgumentError(
+                f"{who}'s output {output_key!r} is {_describe_tensor(found)}, no images; it gives "
+                f"{_outputs_in_words(result)}"
+            )
+    else:
+        candidates = [path for path, tensor in _outputs(result) if _is_image(tensor)]
+        if not candidates:
+            return None
+        if len(candidates) > 1:
+            raise ArgumentError(
+                f"{who} gives several outputs that may be the image: {_outputs_in_words(result)}; say which it is: "
+                f"--output-key {'.'.join(candidates[0])}"
+            )
+        path = candidates[0]
+    image = entry_of(result, path)
+    assert isinstance(image, Tensor)
+    channels_last = _is_channels_last(image.shape[1:]) if layout is None else layout == "nhwc"
+    if channels_last is None:
+        raise ArgumentError(
+            f"{who} gives images {list(image.shape)} for {LATENTS} latents: whether channels come first or last does "
+            "not show; say it: --image-layout nchw or nhwc"
+        )
+    return ImageForm(path, channels_last)
+
+
+def _is_channels_last(shape: torch.Size) -> bool | None:
+    """Whether an image of three axes is [H, W, C] rather than [C, H, W]; None if it may be either."""
+    first, second, third = shape
+    is_first = (first in USUAL_CHANNELS) + (second == third)
+    is_last = (third in USUAL_CHANNELS) + (first == second)  # Of [3, 4, 4] one thing speaks for it, two against it.
+    return None if is_first == is_last else is_last > is_first
+
+
+def _is_image(value: object) -> bool:
+    return (
+        isinstance(value, Tensor)
+        and (value.is_floating_point() or value.dtype == torch.uint8)
+        and value.ndim == 4
+        and len(value) == LATENTS
+        and value.numel() > 0
+    )
+
+
+def _outputs(result: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Tensor]]:
+    """All tensors in what a module gives: in tuples, dicts, dataclasses and other objects."""
+    if isinstance(result, Tensor):
+        yield path, result
+        return
+    if len(path) == MAX_DEPTH:
+        return
+    for name, value in _entries(result):
+        yield from _outputs(value, (*path, name))
+
+
+def _entries(result: object) -> Iterator[tuple[str, object]]:
+    if isinstance(result, Mapping):
+        yield from ((key, value) for key, value in result.items() if isinstance(key, str))
+    elif isinstance(result, tuple | list):
+        yield from ((str(index), value) for index, value in enumerate(result))
+    elif is_dataclass(result):
+        yield from ((field.name, getattr(result, field.name)) for field in fields(result))
+    elif not isinstance(result, nn.Module):
+        yield from getattr(result, "__dict__", {}).items()
+
+
+def _outputs_in_words(result: object) -> str:
+    found = [f"{'.'.join(path)} {_describe_tensor(tensor)}" for path, tensor in _outputs(result)]
+    more = f" and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else ""
+    return (", ".join(found[:MAX_NAMED]) + more).strip() or f"a {type(result).__name__} without tensors"
+
+
+def _describe_result(result: object) -> str:
+    found = list(_outputs(result))
+    tensor = found[0][1] if found else None
+    expected = "images [N, C, H, W] were expected"
+    if tensor is None:
+        return f"{_outputs_in_words(result)}; {expected}"
+    described = f"{_outputs_in_words(result)} for {LATENTS} latents; {expected}"
+    if tensor.is_complex():
+        return f"{described}: end its forward with their real part"
+    if tensor.ndim == 4 and len(tensor) != LATENTS:
+        return f"{described}, one for each latent"
+    if tensor.ndim == 4:
+        return f"{described}, of floating point or uint8: end its forward with .float()"
+    return f"{described}: end its forward with a reshape, as x.reshape(len(z), 3, 64, 64)"
+
+
+def _describe_tensor(value: object) -> str:
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__}"
+    return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
+
+
+def _describe(form: CallForm, latent_dim: int, num_classes: int) -> str:
+    axes = {"flat": f"{latent_dim}", "image": f"{latent_dim}, 1, 1", "sequence": f"1, {latent_dim}"}[form.z_axes]
+    z = f"z [{LATENTS}, {axes}]"
+    if not num_classes:
+        return f"{z} and None" if form.none else z
+    one_hot = f"one-hot label [{LATENTS}, {num_classes}{', 1, 1' if form.label_as_image else ''}]"
+    return f"{z} and {one_hot if form.one_hot else f'int64 label [{LATENTS}]'}"
+
+
+def _refusal(module: nn.Module, num_classes: int, refused: list[tuple[str, Exception]]) -> str:
+    """Why a module cannot be called, and what may be done."""
+    required = _required(module)
+    text = f"{kind(module)} cannot be called " + "; ".join(
+        f"for {form}: {first_line(error)}" for form, error in refused
+    )
+    errors = " ".join(str(error) for _, error in refused)
+    wanted = 2 if num_classes else 1
+    if required is not None and len(required) > wanted and (num_classes or len(required) > 2):
+        return (
+            f"{kind(module)}.forward({', '.join(required)}) wants {len(required)} arguments, where it is called with "
+            f"{'z and a label' if num_classes else 'z alone'}: give the others defaults, or wrap it in a module that "
+            "fills them in"
+        )
+    if required is not None and len(required) > wanted:
+        return (
+            f"{text}; its forward({', '.join(required)}) wants {required[1]} besides the latent: with --num-classes N "
+            f"it is given class indices (one-hot rows with --label-input onehot)"
+        )
+    if any(word in errors for word in ("CUDA", "cuda", "NVIDIA")):
+        return f"{text}; it is run on the CPU: let its forward take the device of z instead of naming one"
+    if any(word in errors for word in ("Double", "double", "Half", "BFloat16")):
+        return f"{text}; it is run in float32: let its forward keep the dtype of z"
+    hint = "" if num_classes else "; a class-conditional one needs the number of classes (--num-classes N)"
+    return text + hint
+
+
+def _wants_second(module: nn.Module) -> bool:
+    """Whether forward has a second argument that must be given."""
+    return len(_required(module) or ()) == 2
+
+
+def _required(module: nn.Module) -> list[str] | None:
+    """Names of the arguments that forward must be given; None if they cannot be known."""
+    if isinstance(module, torch.jit.ScriptModule):
+        schema = module.forward.schema  # type: ignore[union-attr]
+        return [argument.name for argument in schema.arguments[1:] if not argument.has_default_value()]
+    try:
+        parameters = inspect.signature(module.forward).parameters.values()
+    except (TypeError, ValueError):
+        return None
+    usual = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    return [one.name for one in parameters if one.kind in usual and one.default is inspect.Parameter.empty]
+
+
+def kind(module: nn.Module) -> str:
+    """The class's name, for messages."""
+    return str(getattr(module, "original_name", type(module).__name__))
+
+
+def first_line(error: BaseException) -> str:
+    """An error's class and the line of its text that says most."""
+    lines = str(error).strip().splitlines()
+    # TorchScript's interpreter puts the reason last.
+    text = lines[-1] if isinstance(error, torch.jit.Error) else lines[0] if lines else ""
+    return f"{type(error).__name__}: {text[:200]}"

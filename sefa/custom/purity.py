@@ -1,0 +1,202 @@
+"""Are a module's images a function of latent and class alone? No random numbers, no memory, no batch-mates."""
+
+import random
+import sys
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sefa.custom.calling import kind
+from sefa.errors import ArgumentError
+
+# How far float32 sums in another order may move a value, as a share of the image's largest; convolution algorithms
+# differ between batch sizes.
+SAME = 1e-3
+# Where only the batch-mates differ or the order, every image takes the same way.
+SAME_WAY = 1e-5
+OURS = (Path(torch.__file__).parent, Path(__file__).parents[1])  # where no code of the user's is
+
+Draw = Callable[[Tensor], Tensor]  # codes [N, D] to images [N, C, H, W]
+
+
+def check_pure(module: nn.Module, draw: Draw, codes: Tensor, others: Tensor) -> None:
+    """Refuse a module whose images are not a function of latent and class alone.
+
+    Args:
+        module: In inference mode.
+        draw: Draws images with it.
+        codes: Three codes, [3, D].
+        others: Three other ones.
+
+    Raises:
+        ArgumentError: If it draws random numbers, changes itself, or its images are not finite or depend on the batch.
+    """
+    who = kind(module)
+    before = State(module)
+    image = _draw_watched(module, draw, codes)
+    if not image.isfinite().all():
+        raise ArgumentError(f"{who} gives images with NaN or infinite values")
+    changed = before.changed(module)
+    if changed:
+        raise ArgumentError(
+            f"{who} keeps a state: drawing images changes its {changed[0]}"
+            + (f" and {len(changed) - 1} more" if len(changed) > 1 else "")
+            + "; let its forward leave parameters and buffers as they are in inference mode"
+        )
+    for seed in (1, 2):
+        with _seeded(seed):
+            draw(others)  # So that a module that remembers its last call gives something else.
+            again = draw(codes)
+        if not torch.equal(again, image):
+            apart = float((again - image).abs().max())
+            raise ArgumentError(
+                f"{who} draws another image at every call, up to {apart:.1g} apart, without an "
+                "operator of torch's that draws random numbers: by numpy, Python's random, the time or a state that "
+                "it keeps; make it constant"
+            )
+    _check_batch(who, draw, codes, others, image)
+
+
+def _check_batch(who: str, draw: Draw, codes: Tensor, others: Tensor, image: Tensor) -> None:
+    largest = image.abs().max()
+    mates = draw(torch.cat([codes[:1], others[1:]]))[:1]
+    order = torch.tensor([2, 0, 1])
+    turned = draw(codes[order])
+    alone = draw(codes[:1])
+    if (
+        (mates - image[:1]).abs().max() > SAME_WAY * largest
+        or (turned - image[order]).abs().max() > SAME_WAY * largest
+        or alone.shape != image[:1].shape
+        or (alone - image[:1]).abs().max() > SAME * largest
+    ):
+        raise ArgumentError(
+            f"{who}'s images depend on what else is in the batch, as behind a BatchNorm without running statistics or "
+            "in training mode"
+        )
+
+
+class State:
+    """What a module's parameters and buffers were."""
+
+    def __init__(self, module: nn.Module) -> None:
+        """Keep copies of all of them."""
+        self._kept = {name: tensor.detach().clone() for name, tensor in _tensors(module)}
+
+    def changed(self, module: nn.Module) -> list[str]:
+        """Names of those that are others now."""
+        now = dict(_tensors(module))
+        return [
+            name
+            for name, tensor in self._kept.items()
+            if name not in now or tensor.shape != now[name].shape or not _same_bits(tensor, now[name])
+        ]
+
+    def restore(self, module: nn.Module) -> None:
+        """Give those that are still there their values back."""
+        for name, tensor in _tensors(module):
+            if name in self._kept and tensor.shape == self._kept[name].shape:
+                tensor.data.copy_(self._kept[name])
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()
+
+
+def _same_bits(a: Tensor, b: Tensor) -> bool:
+    return torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
+
+
+def _draw_watched(module: nn.Module, draw: Draw, codes: Tensor) -> Tensor:
+    """Draw, and refuse a module that asks torch for random numbers on the way."""
+    watch = _RandomWatch()
+    with watch:
+        image = draw(codes)
+    operator, where = watch.found or _random_node(module) or ("", "")
+    if operator:
+        training = [name for name, layer in module.named_modules() if layer.training]
+        raise ArgumentError(
+            f"{kind(module)} draws random numbers: {operator}{f' at {where}' if where else ''}; "
+            + (f"{training[0] or 'it'} stays in training mode; " if training else "")
+            + "make them constant, as a buffer or an argument, or leave them out in inference mode"
+        )
+    return image
+
+
+class _RandomWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Notes the first operator that draws random numbers, and the user's line that called it."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found: tuple[str, str] | None = None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if self.found is None and _is_random(func):
+            self.found = f"torch's {func.overloadpacket.__name__.strip('_')}", _users_line(sys._getframe(1))
+        return func(*args, **(kwargs or {}))
+
+
+def _is_random(func: Any) -> bool:
+    return torch.Tag.nondeterministic_seeded in func.tags or any(
+        argument.name == "generator" for argument in func._schema.arguments
+    )
+
+
+def _users_line(frame: FrameType | None) -> str:
+    """File and line of the innermost call from code that is neither torch's nor ours; empty if there is none."""
+    while frame is not None:
+        file = Path(frame.f_code.co_filename)
+        if not any(file.is_relative_to(folder) for folder in OURS) and file.is_file():
+            return f"{file.name}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""
+
+
+def _random_node(module: nn.Module) -> tuple[str, str] | None:
+    """An operator that draws random numbers in TorchScript's graph, on ways that this run did not take, too."""
+    if not isinstance(module, torch.jit.ScriptModule):
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch advises torch.compile.
+            graph = torch.jit.freeze(module).graph  # Without what only training does.
+    except RuntimeError:  # It changes attributes of its own, which are looked at elsewhere.
+        return None
+    for node in _nodes(graph):
+        space, _, name = node.kind().partition("::")
+        if space != "aten" or "dropout" in name:  # The run says whether dropout is on.
+            continue
+        packet = getattr(torch.ops.aten, name, None)
+        if packet is not None and any(_is_random(getattr(packet, overload)) for overload in packet.overloads()):
+            return f"torch's {name.strip('_')}", ""
+    return None
+
+
+def _nodes(block: Any) -> Iterator[Any]:
+    for node in block.nodes():
+        yield node
+        for inner in node.blocks():
+            yield from _nodes(inner)
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed torch's, numpy's and Python's global random numbers, and put them back."""
+    kept, numpy_kept = random.getstate(), np.random.get_state()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        np.random.seed(seed)
+        random.seed(seed)
+        try:
+            yield
+        finally:
+            random.setstate(kept)
+            np.random.set_state(numpy_kept)

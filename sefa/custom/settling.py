@@ -1,0 +1,119 @@
+"""A copy of a user's module in inference mode, in which every weight is a plain parameter."""
+
+import copy
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
+from torch.nn.utils.spectral_norm import SpectralNorm
+from torch.nn.utils.weight_norm import WeightNorm
+
+from sefa.custom.calling import first_line, kind
+from sefa.errors import ArgumentError
+
+# What spectral norms of one's own call the weight as it is trained, and the two vectors that they go on improving.
+RAW = ("_bar", "_orig")
+VECTORS = ("_u", "_v")
+
+
+def settle(module: nn.Module) -> nn.Module:
+    """A copy in inference mode, float32, on the CPU, in which every weight is a plain parameter."""
+    if isinstance(module, nn.DataParallel):
+        module = module.module
+    module = getattr(module, "_orig_mod", module)  # What torch.compile wrapped.
+    with torch.no_grad():
+        for layer in module.modules():  # A weight that training left attached to its graph cannot be copied.
+            for hook in _norms(layer):
+                if isinstance(hook, WeightNorm):
+                    setattr(layer, hook.name, hook.compute_weight(layer))
+                else:
+                    setattr(layer, hook.name, hook.compute_weight(layer, do_power_iteration=False))
+        try:
+            module = copy.deepcopy(module, _computed(module)).cpu().float().eval()
+        except Exception as error:  # Whatever a class of the user's raises.
+            raise ArgumentError(f"{kind(module)} cannot be copied: {first_line(error)}") from error
+        for layer in list(module.modules()):
+            for hook in _norms(layer):
+                (remove_weight_norm if isinstance(hook, WeightNorm) else remove_spectral_norm)(layer, hook.name)
+            if parametrize.is_parametrized(layer) and not isinstance(layer, torch.jit.ScriptModule):
+                _leave_parametrized(layer)
+    return module
+
+
+def _leave_parametrized(layer: nn.Module) -> None:
+    """Make parametrized weights plain ones.
+
+    torch's `remove_parametrizations` would do it to the module that was copied, too: they share a class.
+    """
+    names = list(layer.parametrizations)  # type: ignore[arg-type]
+    weights = {name: getattr(layer, name).detach().clone() for name in names}
+    layer.__class__ = type(layer).__bases__[0]
+    del layer.parametrizations
+    for name, weight in weights.items():
+        layer.register_parameter(name, nn.Parameter(weight))
+
+
+def _norms(layer: nn.Module) -> list[SpectralNorm | WeightNorm]:
+    """The hooks by which torch.nn.utils.spectral_norm and weight_norm compute a weight at each call."""
+    hooks = () if isinstance(layer, torch.jit.ScriptModule) else layer._forward_pre_hooks.values()
+    return [hook for hook in hooks if isinstance(hook, SpectralNorm | WeightNorm)]
+
+
+def _computed(module: nn.Module) -> dict[int, Tensor]:
+    """Tensors that layers keep of a training step, as copies by identity: deepcopy takes none that has a graph."""
+    kept = [value for layer in module.modules() for value in vars(layer).values() if isinstance(value, Tensor)]
+    return {id(tensor): tensor.detach().clone() for tensor in kept if not tensor.is_leaf}
+
+
+def fold_norms(module: nn.Module, changed: list[str]) -> nn.Module:
+    """Make the weights plain that spectral norms of the user's own computed in the last run, and take the norms away.
+
+    Those norms improve their vectors at every call, in inference mode, too.
+
+    Args:
+        module: The module, which has just drawn an image.
+        changed: Names of the parameters and buffers that this changed.
+
+    Returns:
+        The module, or what stands for it.
+    """
+    owners = {name.rpartition(".")[0]: name.rpartition(".")[2] for name in changed}
+    for path, name in owners.items():
+        base = next((name.removesuffix(suffix) for suffix in VECTORS if name.endswith(suffix)), "")
+        layer = module.get_submodule(path)
+        raw = next((base + suffix for suffix in RAW if base and base + suffix in dict(layer.named_parameters())), None)
+        weight = getattr(layer, base, None) if raw else None
+        if raw is None or not isinstance(weight, Tensor) or weight.shape != getattr(layer, raw).shape:
+            continue
+        for gone in (base, raw, *(base + suffix for suffix in VECTORS)):
+            if hasattr(layer, gone):
+                delattr(layer, gone)
+        layer.register_parameter(base, nn.Parameter(weight.detach().clone()))
+        layer._forward_pre_hooks.clear()  # Those that computed it.
+        module = _without_wrapper(module, path)
+    return module
+
+
+def _without_wrapper(module: nn.Module, path: str) -> nn.Module:
+    """Replace the module that holds nothing but the layer at `path` by one that only calls it."""
+    outer, _, name = path.rpartition(".")
+    wrapper = module.get_submodule(outer)
+    if isinstance(wrapper, nn.Sequential) or [name for name, _ in wrapper.named_children()] != [name]:
+        return module
+    passing = _Passing(name, wrapper.get_submodule(name)).eval()
+    if not outer:
+        return passing
+    module.set_submodule(outer, passing)
+    return module
+
+
+class _Passing(nn.Module):
+    """Calls its only layer, which keeps its name."""
+
+    def __init__(self, name: str, layer: nn.Module) -> None:
+        super().__init__()
+        self.name = name
+        self.add_module(name, layer)
+
+    def forward(self, x: Tensor) -> object:
+        return self.get_submodule(self.name)(x)
