@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from sefa.generators.custom import CustomGenerator
 
+# A share of values beyond black and white that is worth a word: most generators without a tanh have a few.
+MAX_BEYOND = 0.05
 PANEL = "A generator of your own: MODULE:CLASS, or a TorchScript archive"
 
 
@@ -30,6 +32,13 @@ class LabelInput(StrEnum):
 
     INDEX = "index"
     ONEHOT = "onehot"
+
+
+class ImageLayout(StrEnum):
+    """Which axis of a module's images the channels are."""
+
+    NCHW = "nchw"
+    NHWC = "nhwc"
 
 
 WeightsOption = Annotated[
@@ -49,6 +58,33 @@ LabelInputOption = Annotated[
         "--label-input",
         help="With [b]--num-classes[/b]: whether it takes class indices or one-hot rows.",
         show_default="index",
+        rich_help_panel=PANEL,
+    ),
+]
+ImageLayoutOption = Annotated[
+    ImageLayout | None,
+    typer.Option(
+        "--image-layout",
+        help="Whether its images are \\[N, C, H, W] or \\[N, H, W, C].",
+        show_default="as their shape shows",
+        rich_help_panel=PANEL,
+    ),
+]
+OutputKeyOption = Annotated[
+    str | None,
+    typer.Option(
+        "--output-key",
+        metavar="KEY",
+        help="Which of its outputs is the image: a key, an attribute or an index.",
+        show_default="the only one that can be",
+        rich_help_panel=PANEL,
+    ),
+]
+RunCodeOption = Annotated[
+    bool,
+    typer.Option(
+        "--run-code",
+        help="Load a TorchScript archive although it is a program, which may do what you may: only if you trust it.",
         rich_help_panel=PANEL,
     ),
 ]
@@ -73,11 +109,14 @@ class CustomOptions:
     latent_dim: int | None = None
     label_input: LabelInput | None = None
     image_range: str | None = None
+    image_layout: ImageLayout | None = None
+    output_key: str | None = None
+    run_code: bool = False
 
     @property
     def given(self) -> list[str]:
         """Names of the options that were given."""
-        return [f"--{name.replace('_', '-')}" for name, value in vars(self).items() if value is not None]
+        return [f"--{name.replace('_', '-')}" for name, value in vars(self).items() if value not in (None, False)]
 
 
 def is_module_reference(argument: Path) -> bool:
@@ -117,11 +156,17 @@ def load_custom(
         need_layers: Whether directions will be looked for.
 
     Raises:
-        ArgumentError: If an option is missing or does not fit, or the user's code raises.
+        ArgumentError: If an option is missing or does not fit, the user's code raises, or a TorchScript archive may not
+            be run.
         CheckpointError: If the weights or the archive cannot be read, or do not fit.
     """
     from sefa.custom import wrap
 
+    if is_torchscript_generator(argument) and not options.run_code:
+        raise ArgumentError(
+            f"{argument}: TorchScript is code: to load it is to run it, and it may do whatever you may; if you trust "
+            "where it comes from, --run-code runs it"
+        )
     names = [] if layers == "all" else [name for part in layers.split(",") if (name := part.strip())]
     if options.latent_dim is None or (is_torchscript_generator(argument) and need_layers and not names):
         raise ArgumentError(
@@ -130,7 +175,7 @@ def load_custom(
         )
     if options.label_input is not None and not num_classes:
         raise ArgumentError("--label-input needs --num-classes")
-    image_range = _parse_range(options.image_range)
+    image_range = None if options.image_range is None else _parse_range(options.image_range)
     with contextlib.redirect_stdout(sys.stderr):  # Whatever the user's code prints is no result of ours.
         module = _build(argument, options)
         if need_layers and not names:
@@ -148,11 +193,12 @@ def load_custom(
                 num_classes=num_classes or 0,
                 label=(options.label_input or LabelInput.INDEX).value,
                 image_range=image_range,
+                image_layout=options.image_layout and options.image_layout.value,
+                output_key=options.output_key,
             )
         except ArgumentError as error:
             raise ArgumentError(f"{argument}: {error}") from error.__cause__
-        if options.image_range is None:
-            _warn_of_range(generator)
+        _warn_of_range(generator, options.image_range is not None)
     generator.checkpoint_format = str(argument) if is_module_reference(argument) else "TorchScript"
     source = options.weights if is_module_reference(argument) else argument
     generator.source_sha256 = "" if source is None else sha256_of(source)
@@ -168,7 +214,9 @@ def _build(argument: Path, options: CustomOptions) -> "nn.Module":
         inapt = [name for name in options.given if name in ("--weights", "--kwargs")]
         if inapt:
             raise ArgumentError(f"{argument}: a TorchScript archive brings its own weights: leave out {inapt[0]}")
-        return load_torchscript(argument)
+        return load_torchscript(argument, run_code=options.run_code)
+    if options.run_code:
+        raise ArgumentError(f"{argument}: code that is named by its class runs anyway: leave out --run-code")
     if options.weights is None:
         warn(f"no --weights: {argument} stays as its constructor makes it")
     torch.manual_seed(0)  # So that two commands without --weights see the same generator.
@@ -188,17 +236,21 @@ def _parse_kwargs(text: str | None) -> dict[str, Any]:
     return arguments
 
 
-def _parse_range(text: str | None) -> tuple[float, float]:
+def _parse_range(text: str) -> tuple[float, float]:
     try:
-        low, high = map(float, ("-1,1" if text is None else text).split(","))
+        low, high = map(float, text.split(","))
     except ValueError:
         raise ArgumentError(f"--image-range looks like 0,1, got {text!r}") from None
     return low, high
 
 
-def _warn_of_range(generator: "CustomGenerator") -> None:
+def _warn_of_range(generator: "CustomGenerator", given: bool) -> None:
     from sefa.generators.custom import random_codes
 
     images = generator.decode(random_codes(4, generator.z_dim, generator.num_classes)[:, None])
-    if float(images.min()) >= 0 and float(images.max()) <= 1:
+    if not given and float(images.min()) >= 0 and float(images.max()) <= 1:
         warn("its images lie between 0 and 1: --image-range 0,1 would show them as they are meant")
+    beyond = float((images.abs() > 1).float().mean())
+    if beyond > MAX_BEYOND:
+        low, high = generator.image_range
+        warn(f"{beyond:.0%} of its values lie beyond {low:g} to {high:g} and will be cut off: see --image-range")

@@ -9,10 +9,13 @@ import typer
 
 from sefa.cli.custom import (
     CustomOptions,
+    ImageLayoutOption,
     ImageRangeOption,
     KwargsOption,
     LabelInputOption,
     LatentDimOption,
+    OutputKeyOption,
+    RunCodeOption,
     WeightsOption,
     is_custom,
 )
@@ -77,6 +80,9 @@ class CheckpointOptions:
     latent_dim: int | None = None
     label_input: Any = None
     image_range: str | None = None
+    image_layout: Any = None
+    output_key: str | None = None
+    run_code: bool | None = None
     save_bank: Path | None = None
 
     def given(self, *names: str) -> list[str]:
@@ -198,6 +204,9 @@ def explore(
     latent_dim: LatentDimOption = None,
     label_input: LabelInputOption = None,
     image_range: ImageRangeOption = None,
+    image_layout: ImageLayoutOption = None,
+    output_key: OutputKeyOption = None,
+    run_code: RunCodeOption = False,
     provider: ProviderOption = "auto",
     provider_options: ProviderOptionsOption = None,
     allow_cpu_fallback: CpuFallbackOption = False,
@@ -218,7 +227,7 @@ def explore(
 
     options = CheckpointOptions(
         bank, tuple(layers or ()), edit_layers, top, method, normalize, num_classes,
-        weights, kwargs, latent_dim, label_input, image_range, save_bank,
+        weights, kwargs, latent_dim, label_input, image_range, image_layout, output_key, run_code or None, save_bank,
     )  # fmt: skip
     for output in outputs:
         check_output_name(output)
@@ -306,7 +315,14 @@ def _export(
     from sefa_export import export_onnx
 
     custom = CustomOptions(
-        options.weights, options.kwargs, options.latent_dim, options.label_input, options.image_range
+        options.weights,
+        options.kwargs,
+        options.latent_dim,
+        options.label_input,
+        options.image_range,
+        options.image_layout,
+        options.output_key,
+        bool(options.run_code),
     )
     groups = options.layers or ("all",)
     with working("Loading the checkpoint"):

@@ -10,10 +10,13 @@ import typer
 
 from sefa.cli.custom import (
     CustomOptions,
+    ImageLayoutOption,
     ImageRangeOption,
     KwargsOption,
     LabelInputOption,
     LatentDimOption,
+    OutputKeyOption,
+    RunCodeOption,
     WeightsOption,
 )
 from sefa.cli.factorize import (
@@ -104,6 +107,9 @@ def export(
     latent_dim: LatentDimOption = None,
     label_input: LabelInputOption = None,
     image_range: ImageRangeOption = None,
+    image_layout: ImageLayoutOption = None,
+    output_key: OutputKeyOption = None,
+    run_code: RunCodeOption = False,
     latent: Annotated[
         Latent,
         typer.Option(
@@ -181,7 +187,7 @@ def export(
     if external_data is not None and file_format != Format.ONNX:
         raise ArgumentError(f"--external-data is for ONNX files, not for {file_format.value}")
     warn_of_truncation(truncation)
-    custom = CustomOptions(weights, kwargs, latent_dim, label_input, image_range)
+    custom = CustomOptions(weights, kwargs, latent_dim, label_input, image_range, image_layout, output_key, run_code)
     with working("Loading the checkpoint"):
         generator, layers = load_any(
             checkpoint, device, layers, custom, num_classes=num_classes, noise=noise.value, need_layers=bank is None

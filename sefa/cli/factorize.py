@@ -9,10 +9,13 @@ import typer
 
 from sefa.cli.custom import (
     CustomOptions,
+    ImageLayoutOption,
     ImageRangeOption,
     KwargsOption,
     LabelInputOption,
     LatentDimOption,
+    OutputKeyOption,
+    RunCodeOption,
     WeightsOption,
     is_custom,
     load_custom,
@@ -104,6 +107,9 @@ def factorize(
     latent_dim: LatentDimOption = None,
     label_input: LabelInputOption = None,
     image_range: ImageRangeOption = None,
+    image_layout: ImageLayoutOption = None,
+    output_key: OutputKeyOption = None,
+    run_code: RunCodeOption = False,
     device: DeviceOption = Device.AUTO,
     json: JsonOption = False,
 ) -> None:
@@ -114,7 +120,7 @@ def factorize(
     [b]sefa sweep[/b]; give them names with [b]sefa name[/b]. [b]--method ganspace[/b] draws samples instead.
     """
     check_utf8_output(output, checkpoint, weights)
-    custom = CustomOptions(weights, kwargs, latent_dim, label_input, image_range)
+    custom = CustomOptions(weights, kwargs, latent_dim, label_input, image_range, image_layout, output_key, run_code)
     with working("Loading the checkpoint"):
         generator, layers = load_any(checkpoint, device, layers, custom, num_classes=num_classes)
     finding = Finding(layers, edit_layers, top, method, normalize, samples, seed, label)

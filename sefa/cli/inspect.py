@@ -1,5 +1,6 @@
 """sefa inspect: what is in a file?"""
 
+import zipfile
 from pathlib import Path
 from typing import Annotated
 
@@ -7,12 +8,16 @@ import typer
 
 from sefa.cli.custom import (
     CustomOptions,
+    ImageLayoutOption,
     ImageRangeOption,
     KwargsOption,
     LabelInputOption,
     LatentDimOption,
+    OutputKeyOption,
+    RunCodeOption,
     WeightsOption,
     is_custom,
+    is_torchscript_generator,
 )
 from sefa.cli.export import describe_parity
 from sefa.cli.factorize import load_any
@@ -20,8 +25,10 @@ from sefa.cli.options import Device, JsonOption, LayersOption, NumClassesOption
 from sefa.cli.output import format_bytes, origin_facts, print_facts, print_json, print_table, say
 from sefa_runtime.errors import InputError
 from sefa_runtime.exported import check_payload, is_onnx, is_pt2, is_torchscript, read_info, weights_path
-from sefa_runtime.files import input_problem
+from sefa_runtime.files import input_problem, sha256_of
 from sefa_runtime.model_info import ModelInfo
+
+MAX_SHOWN = 8  # of an archive's files of code
 
 
 def inspect(
@@ -33,17 +40,22 @@ def inspect(
     latent_dim: LatentDimOption = None,
     label_input: LabelInputOption = None,
     image_range: ImageRangeOption = None,
+    image_layout: ImageLayoutOption = None,
+    output_key: OutputKeyOption = None,
+    run_code: RunCodeOption = False,
     json: JsonOption = False,
 ) -> None:
     """Tell what a file is: checkpoint, direction bank or exported model.
 
     The kind is detected from the contents, not from the name. An exported model needs no torch to be inspected.
     """
-    custom = CustomOptions(weights, kwargs, latent_dim, label_input, image_range)
+    custom = CustomOptions(weights, kwargs, latent_dim, label_input, image_range, image_layout, output_key, run_code)
     problem = None if is_custom(file) else input_problem(file)
     if problem:
         raise InputError(f"{file}: {problem}")
-    if is_custom(file):
+    if is_torchscript_generator(file) and not custom.given and layers == "all":
+        _inspect_torchscript(file, json)
+    elif is_custom(file):
         _inspect_generator(file, layers, custom, num_classes, json)
     elif is_onnx(file) or is_pt2(file) or is_torchscript(file):
         _inspect_model(file, json)
@@ -181,6 +193,39 @@ def _inspect_generator(path: Path, layers: str, custom: CustomOptions, num_class
             *origin_facts(generator),
         ]
     )
+
+
+def _inspect_torchscript(path: Path, json: bool) -> None:
+    """What an archive's directory tells; nothing of it is loaded."""
+    with zipfile.ZipFile(path) as archive:
+        entries = archive.infolist()
+    root = entries[0].filename.partition("/")[0]
+    inside = {entry.filename.removeprefix(f"{root}/"): entry.file_size for entry in entries}
+    code = {name: size for name, size in inside.items() if name.startswith("code/") and name.endswith(".py")}
+    tensors = [size for name, size in inside.items() if name.startswith(("data/", "constants/"))]
+    if json:
+        print_json(
+            {
+                "kind": "TorchScript",
+                "bytes": path.stat().st_size,
+                "code": code,
+                "tensors": len(tensors),
+                "tensor_bytes": sum(tensors),
+                "sha256": sha256_of(path),
+            }
+        )
+        return
+    shown = [f"{name} ({format_bytes(size)})" for name, size in code.items()][:MAX_SHOWN]
+    more = f" and {len(code) - len(shown)} more" if len(code) > len(shown) else ""
+    print_facts(
+        [
+            ("file", f"{path}, TorchScript archive, {format_bytes(path.stat().st_size)}"),
+            ("code", f"{', '.join(shown) or 'none'}{more}: not run"),
+            ("tensors", f"{len(tensors)}, {format_bytes(sum(tensors))}"),
+            ("sha256", sha256_of(path)),
+        ]
+    )
+    say("", "TorchScript is code: --run-code loads it, with --latent-dim and --layers, and tells what generator it is")
 
 
 def _checkpoint(path: Path, checkpoint_format: str) -> str:

@@ -3,6 +3,7 @@
 import inspect
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -213,8 +214,8 @@ def _wants_second(module: nn.Module) -> bool:
 def _required(module: nn.Module) -> list[str] | None:
     """Names of the arguments that forward must be given; None if they cannot be known."""
     if isinstance(module, torch.jit.ScriptModule):
-        schema = module.forward.schema  # type: ignore[union-attr]
-        return [argument.name for argument in schema.arguments[1:] if not argument.has_default_value()]
+        forward: Any = module.forward
+        return [argument.name for argument in forward.schema.arguments[1:] if not argument.has_default_value()]
     try:
         parameters = inspect.signature(module.forward).parameters.values()
     except (TypeError, ValueError):

@@ -49,7 +49,11 @@ def check_pure(module: nn.Module, draw: Draw, codes: Tensor, others: Tensor) -> 
         raise ArgumentError(
             f"{who} keeps a state: drawing images changes its {changed[0]}"
             + (f" and {len(changed) - 1} more" if len(changed) > 1 else "")
-            + "; let its forward leave parameters and buffers as they are in inference mode"
+            + (
+                "; script or trace it after module.eval()"
+                if isinstance(module, torch.jit.ScriptModule)
+                else "; let its forward leave parameters and buffers as they are in inference mode"
+            )
         )
     for seed in (1, 2):
         with _seeded(seed):

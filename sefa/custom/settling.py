@@ -78,6 +78,8 @@ def fold_norms(module: nn.Module, changed: list[str]) -> nn.Module:
         The module, or what stands for it.
     """
     owners = {name.rpartition(".")[0]: name.rpartition(".")[2] for name in changed}
+    if isinstance(module, torch.jit.ScriptModule):
+        return module
     for path, name in owners.items():
         base = next((name.removesuffix(suffix) for suffix in VECTORS if name.endswith(suffix)), "")
         layer = module.get_submodule(path)

@@ -7,19 +7,32 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from sefa.errors import CheckpointError
+from sefa.errors import ArgumentError, CheckpointError
 
 
-def load_torchscript(path: Path) -> nn.Module:
-    """Load a TorchScript archive, whose operators then run as TorchScript's do: no Python in it, but a program.
+def load_torchscript(path: str | Path, *, run_code: bool = False) -> nn.Module:
+    """Load a TorchScript archive, which is to run it.
+
+    It holds no Python, but a program all the same: some of it runs when it is loaded, its operators can read and write
+    any file that this user can, and nothing says that it ends.
+
+    Args:
+        path: The archive.
+        run_code: Whether it may run; only an archive from a source that is trusted should.
 
     Raises:
+        ArgumentError: If it may not.
         CheckpointError: If it is damaged.
     """
+    if not run_code:
+        raise ArgumentError(
+            f"{path}: TorchScript is code: to load it is to run it, and it may do whatever you may; if you trust where "
+            "it comes from, run_code=True runs it"
+        )
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch advises torch.export instead.
-            module = torch.jit.load(path, map_location="cpu")  # type: ignore[no-untyped-call]
+            module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError, OSError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path}: a TorchScript archive, but truncated or damaged") from error
     assert isinstance(module, nn.Module)

@@ -3,6 +3,7 @@
 import json
 import sys
 import warnings
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -89,6 +90,7 @@ def trained(module: nn.Module) -> nn.Module:
 
 
 REFERENCE = "their_package.models:Generator"
+RUN = ["--run-code"]
 OWN = ["--latent-dim", "10", "--layers", "main.0", "--image-range", "0,1"]
 
 
@@ -148,13 +150,13 @@ def archive(module: nn.Module) -> None:
 def test_from_torchscript_to_onnx(sefa_command: Command, package: Path, model: Any) -> None:
     module = trained(model())
     archive(module)
-    result = sefa_command("export", "g.ts", *OWN, "-o", "g.onnx", "--output-type", "float32")
+    result = sefa_command("export", "g.ts", *OWN, *RUN, "-o", "g.onnx", "--output-type", "float32")
     assert result.code == 0, result.err
     z = np.random.default_rng(0).standard_normal((3, 10), np.float32)
     with torch.no_grad():
         expected = 2 * module(torch.from_numpy(z)) - 1
     np.testing.assert_allclose(sefa_runtime.load(Path("g.onnx"), "cpu").run(z, 0, 0.0), expected, atol=1e-4)
-    assert "TorchScript" in sefa_command("inspect", "g.ts", *OWN).out
+    assert "TorchScript" in sefa_command("inspect", "g.ts", *OWN, *RUN).out
 
 
 @pytest.mark.parametrize(
@@ -181,10 +183,14 @@ def test_from_torchscript_to_onnx(sefa_command: Command, package: Path, model: A
         (REFERENCE, ["--latent-dim", "11", *OWN[2:]], "Generator cannot be called for z [3, 11]: RuntimeError: "),
         (REFERENCE, [*OWN[:4], "--image-range", "0"], "--image-range looks like 0,1, got '0'"),
         (REFERENCE, [*OWN, "--label-input", "onehot"], "--label-input needs --num-classes"),
-        ("g.ts", [], "g.ts: a generator of your own needs --latent-dim and --layers"),
-        ("g.ts", OWN[:2], "g.ts: a generator of your own needs --latent-dim and --layers"),
-        ("g.ts", [*OWN, "--weights", "other.pth"], "a TorchScript archive brings its own weights: leave out --weights"),
-        ("g.ts", [*OWN[:2], "--layers", "main.9"], "no layer 'main.9'; those with a weight are main.0, main.2"),
+        ("g.ts", RUN, "g.ts: a generator of your own needs --latent-dim and --layers"),
+        ("g.ts", [*OWN[:2], *RUN], "g.ts: a generator of your own needs --latent-dim and --layers"),
+        ("g.ts", OWN, "g.ts: TorchScript is code: to load it is to run it, and it may do whatever you may"),
+        (REFERENCE, [*OWN, *RUN], "code that is named by its class runs anyway: leave out --run-code"),
+        ("other.pth", RUN, "--run-code is for a generator of your own"),
+        (REFERENCE, [*OWN, "--output-key", "rgb"], "Generator gives no output 'rgb', but float32 [3, 3, 4, 8]"),
+        ("g.ts", [*OWN, *RUN, "--weights", "other.pth"], "archive brings its own weights: leave out --weights"),
+        ("g.ts", [*OWN[:2], *RUN, "--layers", "main.9"], "no layer 'main.9'; those with a weight are main.0, main.2"),
         ("cut.ts", OWN, "cut.ts: neither MODULE:CLASS nor a whole TorchScript archive"),
         ("other.pth", OWN[:2], "--latent-dim is for a generator of your own"),
         ("missing.ts", OWN, "missing.ts: no such file"),
@@ -196,7 +202,7 @@ def test_mistakes(
     sefa_command: Command, package: Path, model: Any, command: str, reference: str, options: list[str], message: str
 ) -> None:
     torch.save({"main.1.weight": torch.ones(3, 3)}, "other.pth")
-    archive(model())
+    archive(model().eval())
     content = Path("g.ts").read_bytes()
     Path("cut.ts").write_bytes(content[: len(content) // 2])
     names = {path.name for path in package.iterdir()}
@@ -214,3 +220,122 @@ def test_a_file_of_that_name_is_read_and_nothing_is_imported(sefa_command: Comma
     Path("their_package.models:Generator").write_text("hello")
     assert "not a checkpoint file" in sefa_command("inspect", REFERENCE, *OWN[2:4]).err
     assert "their_package.models" not in sys.modules
+
+
+class Loading(nn.Module):
+    """Writes a file when it is loaded."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state = torch.zeros(1)
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return z
+
+    @torch.jit.export
+    def __getstate__(self):  # type: ignore[no-untyped-def]
+        return self.state, self.training
+
+    @torch.jit.export
+    def __setstate__(self, state: tuple[torch.Tensor, bool]) -> None:
+        self.state, self.training = state
+        torch.save(state[0], "loaded")
+
+
+class Writing(nn.Module):
+    """Writes a file when it runs, too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.loading, self.first = Loading(), nn.Linear(10, 3 * 16)
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        torch.save(z, "run")
+        return torch.tanh(self.first(self.loading(z))).view(-1, 3, 4, 4)
+
+
+@pytest.fixture
+def writing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An archive that writes files, alone in a folder where the user stands."""
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.script(Writing()).save("evil.ts")  # type: ignore[no-untyped-call]
+    return tmp_path
+
+
+OPTIONS = ["--latent-dim", "10", "--layers", "first"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["inspect", "evil.ts", *OPTIONS],
+        ["factorize", "evil.ts", *OPTIONS, "-o", "bank.safetensors"],
+        ["export", "evil.ts", *OPTIONS, "-o", "model.onnx"],
+        ["explore", "evil.ts", *OPTIONS, "-o", "sheet.html"],
+    ],
+)
+def test_torchscript_runs_only_when_it_is_said(sefa_command: Command, writing: Path, arguments: list[str]) -> None:
+    result = sefa_command(*arguments)
+    assert result.code == 1
+    assert "evil.ts: TorchScript is code: " in result.err
+    assert "--run-code" in result.err
+    assert [path.name for path in writing.iterdir()] == ["evil.ts"]
+    sefa_command(*arguments, "--run-code")
+    assert {"loaded", "run"} <= {path.name for path in writing.iterdir()}  # The test would have seen it run.
+
+
+def test_torchscript_is_described_without_running(sefa_command: Command, writing: Path) -> None:
+    result = sefa_command("inspect", "evil.ts")
+    assert result.code == 0
+    assert "evil.ts, TorchScript archive, " in result.out
+    assert "code/__torch__/" in result.out
+    assert ": not run" in result.out
+    assert "--run-code loads it" in result.out
+    document = json.loads(sefa_command("inspect", "evil.ts", "--json").out)
+    assert document["kind"] == "TorchScript"
+    assert document["sha256"] == sefa_runtime.files.sha256_of(Path("evil.ts"))
+    assert [path.name for path in writing.iterdir()] == ["evil.ts"]
+
+
+@pytest.mark.parametrize("command", ["compare-methods", "verify", "bench", "edit", "name", "serve", "sweep", "tune"])
+def test_no_other_command_runs_torchscript(sefa_command: Command, writing: Path, command: str) -> None:
+    options = {"edit": ["--seed", "1", "-o", "a.png"], "sweep": ["--direction", "0", "-o", "a.png"], "name": ["0=a"]}
+    assert sefa_command(command, "evil.ts", *options.get(command, [])).code != 0
+    assert [path.name for path in writing.iterdir()] == ["evil.ts"]
+
+
+def test_an_archive_that_calls_itself_exported_is_not_run(sefa_command: Command, writing: Path) -> None:
+    with zipfile.ZipFile("evil.ts", "a") as archive:
+        root = archive.namelist()[0].partition("/")[0]
+        archive.writestr(f"{root}/extra/sefa.json", "{}")
+    for arguments in (["inspect", "evil.ts"], ["export", "evil.ts", *OPTIONS, "--run-code", "-o", "model.onnx"]):
+        assert sefa_command(*arguments).code == 1
+    assert [path.name for path in writing.iterdir()] == ["evil.ts"]
+
+
+def test_from_python_it_must_be_said_too(writing: Path) -> None:
+    from sefa.custom import load_torchscript
+
+    with pytest.raises(sefa.ArgumentError, match=r"evil\.ts: TorchScript is code: .* run_code=True"):
+        load_torchscript("evil.ts")
+    assert [path.name for path in writing.iterdir()] == ["evil.ts"]
+    assert isinstance(load_torchscript("evil.ts", run_code=True), nn.Module)
+
+
+def test_what_was_found_out_is_said(sefa_command: Command, package: Path, tmp_path: Path) -> None:
+    with (package / "their_package" / "models.py").open("a") as file:
+        file.write(
+            "\nclass Last(Generator):\n    def forward(self, z):\n"
+            "        return {'latent': z, 'rgb': super().forward(z).permute(0, 2, 3, 1)}\n"
+        )
+    reference = "their_package.models:Last"
+    result = sefa_command("export", reference, *OWN, "-o", "g.onnx")
+    assert "say it: --image-layout nchw or nhwc" in result.err  # 4x8 of RGB, or 8x3 of four channels.
+    result = sefa_command("export", reference, *OWN, "--image-layout", "nhwc", "-o", "g.onnx")
+    assert "assumed: the image is its output rgb" in result.out
+    assert sefa_runtime.load(Path("g.onnx"), "cpu").info.assumptions == ("the image is its output rgb",)
+    result = sefa_command("inspect", reference, *OWN, "--output-key", "rgb", "--image-layout", "nhwc", "--json")
+    assert json.loads(result.out)["assumptions"] == []
+    assert json.loads(result.out)["resolution"] == [4, 8]

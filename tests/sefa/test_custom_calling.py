@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import sefa
 from sefa import ArgumentError
+from sefa.generators.custom import CustomGenerator
 
 D = 10
 Named = namedtuple("Named", "features image")
@@ -34,7 +35,7 @@ class Net(nn.Module):
         return self.give(torch.tanh(self.first(z)).view(-1, *self.size))
 
 
-def wrapped(module: nn.Module, **options: Any) -> sefa.Generator:
+def wrapped(module: nn.Module, **options: Any) -> CustomGenerator:
     options = {"image_range": (-1, 1)} | options
     return sefa.wrap(module, latent_dim=D, layers=["first"], **options)
 
@@ -233,14 +234,14 @@ class Image(Net):
 def test_z_is_given_in_the_shape_that_it_takes(build: type[Net], axes: str) -> None:
     module = build()
     generator = wrapped(module)
-    assert generator.form.z_axes == axes  # type: ignore[attr-defined]
+    assert generator.form.z_axes == axes
     check(module, generator)
 
 
 class WithClass(Net):
     """NVlabs' generators are called with None where there are no classes."""
 
-    def forward(self, z: Tensor, c: Tensor | None, psi: float = 1.0) -> Any:
+    def forward(self, z: Tensor, c: Tensor | None, psi: float = 1.0) -> Any:  # type: ignore[override]
         return super().forward(z) if c is None else super().forward(z) * 0.5
 
 
@@ -249,12 +250,12 @@ class NeedsClass(Net):
         super().__init__()
         self.embed = nn.Embedding(4, D)
 
-    def forward(self, z: Tensor, c: Tensor) -> Any:
+    def forward(self, z: Tensor, c: Tensor) -> Any:  # type: ignore[override]
         return super().forward(z + self.embed(c))
 
 
 class NeedsMore(Net):
-    def forward(self, z: Tensor, noise: Tensor, step: int) -> Any:
+    def forward(self, z: Tensor, noise: Tensor, step: int) -> Any:  # type: ignore[override]
         return super().forward(z)
 
 

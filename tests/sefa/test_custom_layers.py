@@ -79,7 +79,7 @@ def test_a_batch_norm_of_z_scales_the_columns() -> None:
     norm = nn.BatchNorm1d(D)
     norm.running_mean, norm.running_var = torch.randn(D), torch.rand(D) + 0.5
     module = Net(lambda z: z, norm=norm).eval()
-    module.before = module.norm
+    module.before = norm
     scale = (norm.running_var + norm.eps).rsqrt()
     assert isinstance(module.first, nn.Linear)
     torch.testing.assert_close(wrapped(module), module.first.weight.detach() * scale, atol=1e-4, rtol=0)
@@ -203,7 +203,7 @@ class PastHooks(nn.Module):
 @pytest.mark.parametrize("improve", [False, True])
 def test_a_layer_that_is_called_past_its_hooks_is_seen(improve: bool) -> None:
     module = Net(lambda z: z).eval()
-    module.first = PastHooks(nn.Linear(D, 16), improve)
+    module.set_submodule("first", PastHooks(nn.Linear(D, 16), improve))
     z = torch.randn(2, D)
     used = copy.deepcopy(module)
     with torch.no_grad():

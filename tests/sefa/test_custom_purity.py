@@ -21,6 +21,8 @@ D = 10
 class Net(nn.Module):
     """A network whose image `change` works on."""
 
+    count: Tensor
+
     def __init__(self, change: Callable[["Net", Tensor], Tensor] = lambda net, image: image) -> None:
         super().__init__()
         self.first, self.change = nn.Linear(D, 48), change
@@ -51,7 +53,7 @@ def seed() -> None:
         (lambda net, x: x[:, torch.randperm(3)], "randperm"),
         (lambda net, x: x + torch.randn(1, generator=torch.Generator().manual_seed(1)), "randn"),
         (lambda net, x: F.rrelu(x, training=True), "rrelu_with_noise"),
-        (lambda net, x: x + torch.distributions.Normal(0.0, 1e-3).sample(x.shape), "normal"),
+        (lambda net, x: x + torch.distributions.Normal(0.0, 1e-3).rsample(x.shape), "normal"),
     ],
 )
 def test_an_operator_that_draws_random_numbers_is_named_with_its_line(
@@ -81,7 +83,7 @@ def test_a_random_operator_is_found_in_torchscript_also_where_no_run_goes(taken:
             self.drop = nn.Dropout(0.5)
 
         def forward(self, z: Tensor) -> Tensor:
-            x = self.drop(torch.tanh(self.first(z)))
+            x: Tensor = self.drop(torch.tanh(self.first(z)))
             if bool(x.abs().max() > self.limit):
                 x = x + torch.rand_like(x)
             return x.view(-1, 3, 4, 4)
@@ -113,10 +115,21 @@ def test_what_changes_itself_is_refused(change: Callable[[Net, Tensor], Tensor],
         wrapped(Net(change))
 
 
+def test_torchscript_that_was_traced_while_training_says_so() -> None:
+    module = Net()
+    module.first = nn.utils.parametrizations.spectral_norm(nn.Linear(D, 48))  # type: ignore[assignment]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch advises torch.export.
+        traced: Any = torch.jit.trace(module, torch.randn(3, D), check_trace=False)  # type: ignore[no-untyped-call]
+    with pytest.raises(ArgumentError, match=r"keeps a state: .* script or trace it after module\.eval\(\)"):
+        wrapped(traced)
+
+
 def remembering(net: Net, x: Tensor) -> Tensor:
     before: Any = net.__dict__.get("before", 0)
     net.__dict__["before"] = x.mean()
-    return x + 1e-4 * before
+    result: Tensor = x + 1e-4 * before
+    return result
 
 
 @pytest.mark.parametrize(
@@ -136,7 +149,7 @@ def test_random_numbers_from_outside_torch_show(change: Callable[[Net, Tensor], 
 
 def test_random_states_are_left_alone() -> None:
     module = Net()
-    kept = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()  # type: ignore[index,union-attr]
+    kept = random.getstate(), np.random.get_state()[1].copy(), torch.get_rng_state()  # type: ignore[index]
     wrapped(module)
     assert random.getstate() == kept[0]
     assert (np.random.get_state()[1] == kept[1]).all()  # type: ignore[index]
