@@ -16,12 +16,11 @@ from pathlib import Path
 
 from sefa_runtime.errors import ModelFileError, RunError
 from sefa_runtime.files import input_problem
+from sefa_runtime.json_text import MAX_JSON
 from sefa_runtime.model_info import CHECKSUM_KEY, EXTRA_FILE, METADATA_KEY, ModelInfo
 from sefa_runtime.protobuf import BYTES, VARINT, Field, fields, read_varint
 
 EXPECTED = "a model made by `sefa export` was expected"
-# Longer ones are not read: 10,000 directions take 3 MB.
-MAX_DOCUMENT_BYTES = 1 << 24
 # Of a model without its graph, and of all that is looked at in a graph, which has some 20 for each node.
 MAX_MODEL_FIELDS, MAX_GRAPH_FIELDS = 10_000, 500_000
 MAX_DEPTH = 20  # of graphs in the nodes of graphs
@@ -190,7 +189,7 @@ def _archive_document(path: Path) -> str | None:
         if name.endswith(f"/extra/{EXTRA_FILE}"):
             try:
                 with zipfile.ZipFile(path) as archive, archive.open(name) as file:
-                    return _decoded(file.read(MAX_DOCUMENT_BYTES + 1))
+                    return _decoded(file.read(MAX_JSON + 1))
             except (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, EOFError) as error:
                 # RuntimeError: zipfile's answer to damaged flags of compression and encryption.
                 raise ModelFileError(f"{path}: truncated or damaged; {EXPECTED}") from error
@@ -211,7 +210,7 @@ def _onnx_document(path: Path) -> str | None:
                 graphs += field.number == GRAPH
                 if field.number == METADATA_PROPS:
                     file.seek(field.start)
-                    key, value = metadata_entry(file.read(min(field.length, MAX_DOCUMENT_BYTES + 1)))
+                    key, value = metadata_entry(file.read(min(field.length, MAX_JSON + 1)))
                     metadata[key] = value
     except (EOFError, ValueError) as error:
         what = "truncated or damaged" if is_onnx(path) else "not an ONNX model, or damaged"
@@ -227,8 +226,8 @@ def _onnx_document(path: Path) -> str | None:
 
 
 def _decoded(document: bytes) -> str:
-    if len(document) > MAX_DOCUMENT_BYTES:
-        raise ValueError("a description of more than 16 MiB")
+    if len(document) > MAX_JSON:
+        raise ValueError("a description that is too long")
     return document.decode()
 
 

@@ -7,6 +7,7 @@ archive as the extra file `EXTRA_FILE`.
 import hashlib
 import json
 import math
+from reprlib import repr as short
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -171,8 +172,6 @@ class ModelInfo:
                     "export it again or install the sefa that wrote it"
                 )
             info: ModelInfo = _read(document, cls)
-        except RecursionError as error:
-            raise ModelFileError(f"{where}: its sefa metadata is damaged (nested too deeply)") from error
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise ModelFileError(f"{where}: its sefa metadata is damaged ({error})") from error
         problems = _problems(info)
@@ -239,7 +238,9 @@ def _read(value: Any, kind: Any) -> Any:
         types = get_type_hints(kind)
         required = {field.name for field in fields(kind) if field.default is MISSING}
         if not isinstance(value, dict) or not required <= set(value) <= set(types):
-            raise ValueError(f"unexpected or missing fields {sorted(set(value) - set(types) | required - set(value))}")
+            raise ValueError(
+                f"unexpected or missing fields {short(sorted(set(value) - set(types) | required - set(value)))}"
+            )
         build: Any = kind
         return build(**{name: _read(value[name], types[name]) for name in types if name in value})
     arguments = get_args(kind)
@@ -253,7 +254,7 @@ def _read(value: Any, kind: Any) -> Any:
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
-        raise ValueError(f"{value!r} where {kind} was expected")
+        raise ValueError(f"{short(value)} where {kind} was expected")
     if kind is str:
         value.encode()  # JSON can spell what is no text.
     return value

@@ -12,6 +12,7 @@ import sefa_runtime
 from descriptions import change_description, replace_description
 from sefa_runtime import ModelFileError, exported, session
 from sefa_runtime.exported import check_payload, files_of, is_onnx, is_torchscript, read_info, weights_path
+from sefa_runtime.json_text import MAX_JSON
 from sefa_runtime.model_info import ModelInfo, Payload
 from sefa_runtime.protobuf import bytes_field
 
@@ -228,13 +229,13 @@ def test_a_description_beyond_all_size_is_not_read(tmp_path: Path, golden: Path)
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
         file.writestr("model/constants.pkl", b"")
         with file.open("model/extra/sefa.json", "w") as document:
-            for _ in range(exported.MAX_DOCUMENT_BYTES >> 20):
+            for _ in range(MAX_JSON >> 20):
                 document.write(b" " * (1 << 20))
             document.write(b"{}")
     with pytest.raises(ModelFileError, match=r"model\.ts: truncated or damaged"):
         read_info(path)
     model = tmp_path / "long.onnx"
-    change_description(golden / "tiny.onnx", model, lambda document: document.update(family="x" * (1 << 24)))
+    change_description(golden / "tiny.onnx", model, lambda document: document.update(family="x" * MAX_JSON))
     with pytest.raises(ModelFileError, match=r"long\.onnx: truncated or damaged"):
         read_info(model)
 

@@ -82,7 +82,7 @@ def test_a_description_that_is_nested_without_end_is_refused(tmp_path: Path) -> 
     model = tmp_path / "deep.onnx"
     change_description(GOLDEN / "tiny.onnx", model, set_to(versions={}))
     document = read_info(model).to_json().replace('"versions":{}', '"versions":' + "[" * 100_000 + "]" * 100_000)
-    with pytest.raises(ModelFileError, match="nested too deeply"):
+    with pytest.raises(ModelFileError, match="nested too deep"):
         sefa_runtime.ModelInfo.from_json(document, "deep.onnx")
 
 
