@@ -7,8 +7,8 @@ archive as the extra file `EXTRA_FILE`.
 import hashlib
 import json
 import math
-from reprlib import repr as short
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from reprlib import repr as short
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
