@@ -19,8 +19,9 @@ import numpy as np
 from patience import PATIENCE_S
 from patience import wait_until as wait_until
 from sefa_runtime.machine import EXPORT_PACKAGES
+from sefa_runtime.server.addresses import listen
 from sefa_runtime.server.models import HostedModel, Models, parse_model
-from sefa_runtime.server.run import Server, listen
+from sefa_runtime.server.run import Server
 from sefa_runtime.server.settings import Settings
 
 
@@ -66,9 +67,9 @@ def starting() -> Iterator[Start]:
         hosted = Models([HostedModel(*parse_model(str(model)), chosen) for model in models])
         reports: list[str] = []
         server = Server(hosted, chosen, reports.append)
-        listener = listen("127.0.0.1", 0)
-        port = listener.getsockname()[1]
-        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+        listeners = listen(chosen.host, 0)
+        port = listeners[0].getsockname()[1]
+        thread = threading.Thread(target=server.run, args=(listeners,), daemon=True)
         thread.start()
         client = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=PATIENCE_S)
         running = Running(server, hosted, client, port, reports)

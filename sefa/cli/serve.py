@@ -20,7 +20,7 @@ from sefa_runtime.errors import InputError
 from sefa_runtime.files import input_problem
 
 TOKEN_VARIABLE = "SEFA_TOKEN"
-LIMITS, ACCESS = "Limits", "Who may ask"
+LIMITS, ACCESS, PROXY = "Limits", "Who may ask", "Behind a reverse proxy"
 
 
 def serve(
@@ -32,7 +32,11 @@ def serve(
         ),
     ],
     host: Annotated[
-        str, typer.Option(metavar="ADDRESS", help="Where to listen; [b]0.0.0.0[/b] is every network.")
+        str,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Where to listen; [b]0.0.0.0[/b] and [b]::[/b] are both every network, of IPv4 and IPv6.",
+        ),
     ] = "127.0.0.1",
     port: Annotated[int, typer.Option(metavar="N", help="0 takes a free one.")] = 8000,
     grpc_port: Annotated[
@@ -95,6 +99,24 @@ def serve(
             rich_help_panel=ACCESS,
         ),
     ] = None,
+    root_path: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH",
+            help="The prefix under which the proxy shows the server, as [b]/faces[/b], whether it takes it out of "
+            "requests or not.",
+            rich_help_panel=PROXY,
+        ),
+    ] = "",
+    forwarded_allow_ips: Annotated[
+        str,
+        typer.Option(
+            metavar="LIST",
+            help="Proxies to believe what X-Forwarded-For, -Proto and -Prefix say: addresses and networks with "
+            "commas, as [b]127.0.0.1,10.0.0.0/8[/b], or [b]*[/b].",
+            rich_help_panel=PROXY,
+        ),
+    ] = "",
 ) -> None:
     """Serve models over HTTP: pictures for people, the Open Inference Protocol v2 for inference clients.
 
@@ -133,6 +155,8 @@ def serve(
         max_body_mb=max_body_mb,
         token=_read_token(token_file),
         cors=tuple(cors or ()),
+        root_path=root_path.rstrip("/"),
+        forwarded_allow_ips=forwarded_allow_ips,
     )
     run_server(models, settings, report=_report)
 

@@ -5,20 +5,22 @@ from functools import partial
 
 from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
-from starlette.responses import Response
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sefa_runtime.cores import usable_cores
 from sefa_runtime.errors import InputError, RunError
 from sefa_runtime.server import documents, openapi, pictures, v2
 from sefa_runtime.server.errors import ClientGoneError, RefusedError
-from sefa_runtime.server.http import error_response, refuse
+from sefa_runtime.server.http import error_response, refuse, route_path
 from sefa_runtime.server.metrics import Metrics
 from sefa_runtime.server.middleware import Body, RequestLog, Token
 from sefa_runtime.server.models import Models
+from sefa_runtime.server.proxy import Proxied
 from sefa_runtime.server.settings import Settings
 from sefa_runtime.version import VERSION
 
@@ -56,6 +58,7 @@ def create_app(models: Models, settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        servers=[{"url": "."}],  # Beside this description, whatever the prefix.
     )
     app.state.models = models
     app.state.encoders = asyncio.Semaphore(usable_cores())
@@ -75,19 +78,44 @@ def create_app(models: Models, settings: Settings) -> FastAPI:
     app.add_exception_handler(HTTPException, _refuse_http)
     app.add_exception_handler(RequestValidationError, _refuse_fields)
 
-    front: ASGIApp = Body(v2.InferenceLane(partial(FastAPI.__call__, app)), settings)
+    front: ASGIApp = Body(v2.InferenceLane(_slash_added(partial(FastAPI.__call__, app))), settings)
     if settings.token is not None:
-        front = Token(front, settings.token, [route.path for route in page])
+        front = Token(front, settings.token, ["", *(route.path for route in page)])
     if settings.cors:
-        front = CORSMiddleware(
+        front = Cors(
             front,
             allow_origins=settings.cors,
-            allow_methods=("GET", "POST"),
-            allow_headers=("authorization", "content-type", "x-request-id", v2.HEADER_LENGTH),
-            expose_headers=("x-request-id", "retry-after", v2.HEADER_LENGTH),
+            allow_methods=("GET", "HEAD", "POST"),
+            allow_headers=("authorization", "content-type", "if-none-match", "x-request-id", v2.HEADER_LENGTH),
+            expose_headers=("etag", "x-request-id", "retry-after", v2.HEADER_LENGTH),
         )
-    app.front = RequestLog(front, metrics)
+    app.front = Proxied(RequestLog(front, metrics), settings)
     return app
+
+
+class Cors(CORSMiddleware):
+    """Starlette's, but what it refuses is refused as everywhere here."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        """Answer what a browser asks before it asks."""
+        answer = super().preflight_response(request_headers)
+        if answer.status_code < 400:
+            return answer
+        refused = error_response(answer.status_code, bytes(answer.body).decode())
+        refused.headers.update({name: text for name, text in answer.headers.items() if name not in refused.headers})
+        return refused
+
+
+def _slash_added(app: ASGIApp) -> ASGIApp:
+    """Send who asks for the prefix itself to the page below it, whose links are relative."""
+
+    async def pass_on(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and not route_path(scope):
+            await RedirectResponse(f"./{scope['path'].rpartition('/')[2]}/")(scope, receive, send)
+            return
+        await app(scope, receive, send)
+
+    return pass_on
 
 
 async def _let_go(request: Request, error: Exception) -> Response:

@@ -1,5 +1,9 @@
-"""What is the same for every request: /docs without anything from elsewhere, the page at /; and /metrics."""
+"""What is the same for every request: /docs without anything from elsewhere, the page at /; and /metrics.
 
+All links are relative: a proxy may show the server under any prefix, of which it need not know.
+"""
+
+import hashlib
 import importlib.util
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -9,6 +13,7 @@ from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from sefa_runtime.server.http import is_known
 from sefa_runtime.server.metrics import Metrics
 
 PAGE_FOLDER = Path(__file__).parent / "page"
@@ -72,31 +77,35 @@ def metrics_route(metrics: Metrics) -> Route:
 
 async def _swagger(request: Request) -> Response:
     return get_swagger_ui_html(
-        openapi_url="/openapi.json",
+        openapi_url="openapi.json",
         title="sefa",
-        swagger_js_url="/docs/swagger-ui-bundle.js",
-        swagger_css_url="/docs/swagger-ui.css",
-        swagger_favicon_url="/docs/favicon.png",
+        swagger_js_url="docs/swagger-ui-bundle.js",
+        swagger_css_url="docs/swagger-ui.css",
+        swagger_favicon_url="docs/favicon.png",
     )
 
 
 async def _no_swagger(request: Request) -> Response:
     return HTMLResponse(
-        "<!doctype html><title>sefa</title><p>The endpoints are described in <a href=/openapi.json>/openapi.json</a>. "
+        "<!doctype html><title>sefa</title><p>The endpoints are described in <a href=openapi.json>openapi.json</a>. "
         "<code>pip install fastapi-offline</code> makes this a page to try them from."
     )
 
 
 async def _to_docs(request: Request) -> Response:
-    return RedirectResponse("/docs")
+    return RedirectResponse("docs")
 
 
 def _constant(
     content: bytes, media_type: str, headers: Mapping[str, str] | None = None
 ) -> Callable[[Request], Awaitable[Response]]:
+    tag = f'"{hashlib.sha256(content).hexdigest()}"'
+    # They change with the version: a browser keeps them, and asks each time whether they still hold.
+    kept = {"x-content-type-options": "nosniff", "etag": tag, "cache-control": "no-cache", **(headers or {})}
+
     async def answer(request: Request) -> Response:
-        return Response(
-            content, media_type=media_type, headers={"x-content-type-options": "nosniff", **(headers or {})}
-        )
+        if is_known(request, tag):
+            return Response(status_code=304, headers=kept)
+        return Response(content, media_type=media_type, headers=kept)
 
     return answer

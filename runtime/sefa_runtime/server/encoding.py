@@ -2,10 +2,15 @@
 
 import io
 from enum import StrEnum
+from functools import cache
 from typing import Any
+
+import PIL
+from PIL import features
 
 from sefa_runtime.errors import InputError
 from sefa_runtime.images import Pictures, enlarge, forth_and_back, grid, mosaic, to_pillow
+from sefa_runtime.version import VERSION
 
 # Pixels of one answer, all frames together: bounds memory and time, whatever is asked for.
 MAX_PIXELS = 32_000_000
@@ -32,6 +37,12 @@ SAVE_OPTIONS: dict[Format, dict[str, Any]] = {
     Format.JPEG: {"quality": 95},
     Format.GIF: {},
 }
+
+
+@cache
+def encoder_version() -> tuple[str | None, ...]:
+    """Return the versions of all that decides which bytes stand for an image."""
+    return VERSION, PIL.__version__, *map(features.version, ("webp", "zlib", "jpg"))
 
 
 def check_pixels(count: int, height: int, width: int, scale: int) -> None:

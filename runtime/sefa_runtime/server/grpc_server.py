@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 
 from sefa_runtime.errors import InputError, RunError, SefaRuntimeError
 from sefa_runtime.server.access_log import write_line
+from sefa_runtime.server.addresses import at_port, resolve
 from sefa_runtime.server.errors import (
     DeadlineError,
     QueueFullError,
@@ -63,8 +64,7 @@ class GrpcServer:
     @property
     def address(self) -> str:
         """Where it listens, as clients want it."""
-        host = self.settings.host
-        return f"[{host}]:{self.port}" if ":" in host else f"{host}:{self.port}"
+        return at_port(self.settings.host, self.port)
 
     async def start(self) -> None:
         """Answer from now on, in the running loop.
@@ -77,6 +77,9 @@ class GrpcServer:
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),  # Two servers at one port would each get some of the requests.
             ("grpc.compression_enabled_algorithms_bitset", 1),  # None: what is unpacked has no limit.
+            # Clients that ping, to learn whether we are still there, may: by itself gRPC cuts them off at the third.
+            ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.http2.max_ping_strikes", 0),
         )
         server = grpc.aio.server(options=options)
         handlers: dict[str, dict[str, grpc.RpcMethodHandler]] = {}
@@ -86,7 +89,8 @@ class GrpcServer:
         for service, calls in handlers.items():
             server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, calls),))
         try:
-            self.port = server.add_insecure_port(self.address)
+            for address in resolve(self.settings.host):
+                self.port = server.add_insecure_port(at_port(address, self.port))
         except RuntimeError as error:
             raise InputError(f"cannot listen at {self.address} for gRPC: the address is taken or not ours") from error
         await server.start()

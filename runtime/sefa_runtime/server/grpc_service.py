@@ -1,7 +1,7 @@
 """The Open Inference Protocol v2 over gRPC: from messages to messages."""
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from sefa_runtime.server import inference
 from sefa_runtime.server.errors import UnknownModelError
 from sefa_runtime.server.grpc_messages import HEALTH, INFERENCE, Messages
 from sefa_runtime.server.models import VERSION, HostedModel, Models
-from sefa_runtime.server.tensors import DTYPES, MAX_DIMENSION, MAX_DIMENSIONS, MAX_ID, Tensor
+from sefa_runtime.server.tensors import DTYPES, MAX_DIMENSION, MAX_DIMENSIONS, MAX_ID, Tensor, check_datatype
 
 SERVICE = "inference.GRPCInferenceService"
 HEALTH_SERVICE = "grpc.health.v1.Health"
@@ -64,7 +64,7 @@ class Service:
             raise InputError(f"id must be a string of at most {MAX_ID} characters")
         settings = model.settings
         largest = settings.max_batch * max(settings.max_edits, math.prod(model.info.latent_shape))
-        inputs, outputs = read_inputs(request, largest), read_outputs(request)
+        inputs, outputs = read_inputs(request, largest, inference.datatypes(model.info)), read_outputs(request)
         answer = await inference.infer(model, inputs, outputs)
         facts |= {
             "images": len(answer.image),
@@ -127,12 +127,13 @@ class Service:
         return model
 
 
-def read_inputs(request: Any, largest: int) -> dict[str, Tensor]:
+def read_inputs(request: Any, largest: int, datatypes: Mapping[str, str]) -> dict[str, Tensor]:
     """The tensors of a `ModelInferRequest`: all as raw bytes, or all as numbers.
 
     Args:
         request: The message.
         largest: How many numbers a tensor may have; raw bytes cost nothing to read, and are not counted here.
+        datatypes: Of the model's inputs, by their names.
 
     Raises:
         InputError: If they are not as the protocol has it.
@@ -144,11 +145,10 @@ def read_inputs(request: Any, largest: int) -> dict[str, Tensor]:
         raise InputError(f"raw_input_contents must be as many as inputs: {len(request.inputs)}, got {len(raw)}")
     inputs: dict[str, Tensor] = {}
     for index, entry in enumerate(request.inputs):
-        name, datatype, shape = entry.name[:128], entry.datatype, tuple(entry.shape[: MAX_DIMENSIONS + 1])
+        name, shape = entry.name[:128], tuple(entry.shape[: MAX_DIMENSIONS + 1])
         if name in inputs:
             raise InputError(f"input {name!r} is given twice")
-        if datatype not in CONTENTS:
-            raise InputError(f"input {name!r}: datatype must be one of {', '.join(CONTENTS)}, got {datatype[:32]!r}")
+        datatype = check_datatype(name, entry.datatype, datatypes)
         if len(shape) > MAX_DIMENSIONS or not all(0 <= size <= MAX_DIMENSION for size in shape):
             raise InputError(
                 f"input {name!r}: shape must be at most {MAX_DIMENSIONS} sizes, got {str(list(shape))[:80]}"

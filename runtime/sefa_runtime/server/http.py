@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+import re
 from collections.abc import Awaitable
 from typing import Any, TypeVar
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
 from sefa_runtime.errors import InputError, RunError
 from sefa_runtime.server.errors import (
@@ -23,6 +24,9 @@ from sefa_runtime.server.errors import (
 from sefa_runtime.server.models import Models
 
 Result = TypeVar("Result")
+
+# In If-None-Match, where it does not matter whether it is a weak one.
+ENTITY_TAG = re.compile(r'"[^"]*"')
 
 STATUS: dict[type[Exception], int] = {
     InputError: 400,
@@ -94,6 +98,19 @@ async def while_connected(receive: Receive, answer: Awaitable[Result]) -> Result
         raise
     finally:
         watching.cancel()
+
+
+def route_path(scope: Scope) -> str:
+    """Return a request's path without the prefix under which the application is served; empty if it is the prefix."""
+    path: str = scope["path"]
+    prefix: str = scope.get("root_path", "").rstrip("/")
+    return path[len(prefix) :] if path == prefix or path.startswith(prefix + "/") else path
+
+
+def is_known(request: Request, tag: str) -> bool:
+    """Whether the client says that it has what the ETag stands for already."""
+    given = ",".join(request.headers.getlist("if-none-match"))
+    return given.strip() == "*" or tag in ENTITY_TAG.findall(given)
 
 
 def models_of(request: Request) -> Models:

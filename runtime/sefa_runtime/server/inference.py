@@ -52,6 +52,11 @@ def input_names(info: ModelInfo) -> tuple[str, ...]:
     return names
 
 
+def datatypes(info: ModelInfo) -> dict[str, str]:
+    """Return the types of a model's inputs by their names."""
+    return {name: DATATYPES[name] for name in input_names(info)}
+
+
 def output_spec(info: ModelInfo) -> TensorSpec:
     """The output of a model."""
     if info.output == "uint8":
@@ -64,8 +69,8 @@ async def infer(model: HostedModel, inputs: Mapping[str, Tensor], outputs: Seque
 
     Args:
         model: The model.
-        inputs: By name. `direction` and `alpha` may be left out, both or neither, and be [batch] instead of
-            [batch, edits]; `truncation` may be left out.
+        inputs: By name, of the types in `datatypes`. `direction` and `alpha` may be left out, both or neither, and be
+            [batch] instead of [batch, edits]; `truncation` may be left out.
         outputs: Names of the outputs that are wanted; empty is all.
 
     Raises:
@@ -96,12 +101,6 @@ def read_inputs(model: HostedModel, inputs: Mapping[str, Tensor]) -> Feeds:
         UnavailableError: If the model is not ready.
     """
     info, settings = model.info, model.settings
-    names = input_names(info)
-    for name, tensor in inputs.items():
-        if name not in names:
-            raise InputError(f"no input {name[:128]!r}: the inputs are {', '.join(names)}")
-        if tensor.datatype != DATATYPES[name]:
-            raise InputError(f"input {name!r} is {DATATYPES[name]}, got {tensor.datatype}")
     if info.latent_name not in inputs:
         raise InputError(f"input {info.latent_name!r} is missing")
     if ("direction" in inputs) != ("alpha" in inputs):

@@ -20,7 +20,7 @@ from sefa_runtime.server.errors import (
     RefusedError,
     TokenError,
 )
-from sefa_runtime.server.http import error_response, status_of
+from sefa_runtime.server.http import error_response, route_path, status_of
 from sefa_runtime.server.metrics import Metrics
 from sefa_runtime.server.settings import Settings
 
@@ -28,8 +28,8 @@ REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")
 JSON_TYPE = b"application/json"
 BINARY_TYPE = b"application/octet-stream"
 # What may be asked without the token: whether the server lives, and pages that hold nothing of the models.
-OPEN_PREFIXES = ("/v2/health/", "/docs")
-OPEN_PATHS = ("/openapi.json",)
+OPEN_PREFIXES = ("/v2/health/", "/docs/")
+OPEN_PATHS = ("/openapi.json", "/docs")
 
 faults = logging.getLogger("sefa.error")
 
@@ -75,7 +75,7 @@ class RequestLog:
         seconds = (time.perf_counter_ns() - started) / 1e9
         self.metrics.count_request(facts.get("model", ""), _route_name(scope), status, seconds)
         client = scope.get("client")
-        write_line(client[0] if client else "", scope["method"], scope["path"], status, seconds, sent, facts)
+        write_line(client[0][:64] if client else "", scope["method"], scope["path"], status, seconds, sent, facts)
 
 
 class Token:
@@ -88,7 +88,7 @@ class Token:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, or answer 401."""
-        if scope["type"] == "http" and not self._is_open(scope["path"]):
+        if scope["type"] == "http" and not self._is_open(route_path(scope)):
             given = [value for name, value in scope["headers"] if name == b"authorization"]
             scheme, _, token = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
             if not hmac.compare_digest(token.strip(), self.wanted) or scheme.lower() != b"bearer":
@@ -118,7 +118,7 @@ class Body:
             await self.app(scope, receive, send)
             return
         try:
-            _check_type(scope["path"], headers)
+            _check_type(scope, headers)
             body = await self._read(headers, receive)
         except ClientGoneError:
             raise
@@ -159,7 +159,10 @@ class Body:
             raise BodyTimeoutError(f"the body did not arrive within {self.settings.timeout_s:g} s") from None
 
 
-def _check_type(path: str, headers: dict[bytes, bytes]) -> None:
+def _check_type(scope: Scope, headers: dict[bytes, bytes]) -> None:
+    path = route_path(scope)
+    if scope["method"] != "POST" or not path.endswith(("/infer", "/edit")):
+        return  # Nothing there reads a body. Whether there is anything, and for which method, is for the router to say.
     if headers.get(b"content-length") == b"0" and b"content-type" not in headers:
         return
     encoding = headers.get(b"content-encoding", b"identity").lower()

@@ -19,6 +19,7 @@ from sefa_runtime.editor import Editor
 from sefa_runtime.errors import InputError, RunError, SefaRuntimeError
 from sefa_runtime.inputs import Feeds, split
 from sefa_runtime.instances import load_instances, warm_up
+from sefa_runtime.machine import onnxruntime_wheels
 from sefa_runtime.model_info import ModelInfo
 from sefa_runtime.server.batching import Answer, Batcher, RunRecord
 from sefa_runtime.server.errors import DeadlineError, UnavailableError, UnknownModelError
@@ -72,6 +73,7 @@ class HostedModel:
         name: What requests call it.
         statistics: What it has done.
         active: How many calls of `infer` are under way.
+        fingerprint: What decides, beside the inputs, which image the graph gives; once it is loaded.
         observers: Called after each run of the graph, in the event loop.
     """
 
@@ -83,6 +85,7 @@ class HostedModel:
         self._failure = ""
         self.statistics = Statistics()
         self.active = 0
+        self.fingerprint: tuple[object, ...] = ()
         self.observers: list[Callable[[RunRecord], None]] = []
         self._loading: threading.Thread | None = None
         self._editor: Editor | None = None
@@ -173,6 +176,7 @@ class HostedModel:
             self._state, self._failure = State.FAILED, "a fault of the server; its log has more"
             return
         self._editor = editors[0]
+        self.fingerprint = self._editor.info.payload, self._editor.provider, onnxruntime_wheels()
         self._batcher = Batcher(
             [editor.infer for editor in editors],
             max_batch=self.run_batch,

@@ -1,6 +1,7 @@
 """Endpoints for people and web pages: what models there are, and pictures as PNG, WebP, JPEG or GIF."""
 
 import asyncio
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any, Literal
 
@@ -15,8 +16,8 @@ from sefa_runtime.errors import InputError
 from sefa_runtime.images import Pictures, eased
 from sefa_runtime.inputs import Feeds
 from sefa_runtime.latents import MAX_SEED
-from sefa_runtime.server.encoding import Format, check_pixels, encode_animation, encode_sheet
-from sefa_runtime.server.http import models_of, note, while_connected
+from sefa_runtime.server.encoding import Format, check_pixels, encode_animation, encode_sheet, encoder_version
+from sefa_runtime.server.http import is_known, models_of, note, while_connected
 from sefa_runtime.server.models import HostedModel
 from sefa_runtime.server.tensors import check_numbers
 
@@ -141,13 +142,17 @@ PICTURE: dict[int | str, dict[str, Any]] = {
     }
 }
 
+IMAGE = PICTURE | {304: {"description": "The image is the one that `If-None-Match` names; nothing was run."}}
 
+
+@router.head("/models", include_in_schema=False)
 @router.get("/models")
 async def list_models(request: Request) -> ModelList:
     """Which models there are, and whether they answer."""
     return ModelList(models=[_summary(model) for model in models_of(request)])
 
 
+@router.head("/models/{model}", include_in_schema=False)
 @router.get("/models/{model}")
 async def describe_model(request: Request, model: ModelName) -> ModelDescription:
     """What a model takes and draws: size, latents, directions with their suggested ranges."""
@@ -175,7 +180,8 @@ async def describe_model(request: Request, model: ModelName) -> ModelDescription
     )
 
 
-@router.get("/models/{model}/image", response_class=Response, responses=PICTURE)
+@router.head("/models/{model}/image", include_in_schema=False)
+@router.get("/models/{model}/image", response_class=Response, responses=IMAGE)
 async def image(
     request: Request,
     model: ModelName,
@@ -205,10 +211,15 @@ async def image(
         check_pixels(1, *hosted.info.resolution, scale)
         edits = _by_direction([_parse_edit(text) for text in edit or ()], hosted)
         feeds = hosted.editor.read_edit(seed, edits=edits, label=label, truncation=truncation)
-        pictures = await while_connected(request.receive, _draw(hosted, feeds))
         kind = Format(format)
+        tag = _entity_tag(hosted, feeds, scale, kind)
+        # Another model may get the name: whoever keeps an image asks each time whether it still holds.
+        kept = {"etag": tag, "cache-control": "no-cache" if hosted.settings.token is None else "private, no-cache"}
+        if is_known(request, tag):
+            return Response(status_code=304, headers=kept)
+        pictures = await while_connected(request.receive, _draw(hosted, feeds))
         encoded = await _encode(request, encode_sheet, pictures[None], scale, kind)
-    return Response(encoded, media_type=kind.media_type)
+    return Response(encoded, media_type=kind.media_type, headers=kept)
 
 
 @router.post("/models/{model}/edit", response_class=Response, responses=PICTURE)
@@ -294,6 +305,15 @@ async def _encode(request: Request, encode: Callable[..., bytes], *arguments: An
     """Encode in another thread; no more at once than there are cores, since each may take hundreds of megabytes."""
     async with request.app.state.encoders:
         return await asyncio.to_thread(encode, *arguments)
+
+
+def _entity_tag(model: HostedModel, feeds: Feeds, scale: int, kind: Format) -> str:
+    """The ETag of an image: of the graph, its inputs, and all that has a hand in its bytes on the way out."""
+    digest = hashlib.sha256(repr((model.fingerprint, encoder_version(), scale, kind)).encode())
+    for name, array in sorted(feeds.items()):
+        digest.update(repr((name, array.dtype.str, array.shape)).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    return f'"{digest.hexdigest()}"'
 
 
 def _summary(model: HostedModel) -> ModelSummary:

@@ -1,6 +1,7 @@
 """HTTP with bounds on the head of a request, which uvicorn's fast parser leaves without any."""
 
 import asyncio
+import json
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -32,9 +33,8 @@ class BoundedHttp(HttpToolsProtocol):
             if self._timer is None:
                 self._timer = self.loop.call_later(MAX_HEAD_S, self._give_up)
         super().data_received(data)
-        if self._head_bytes is not None and self._head_bytes > MAX_HEAD_BYTES and not self.transport.is_closing():
-            self.transport.write(STATUS_LINE[431] + b"content-length: 0\r\nconnection: close\r\n\r\n")
-            self.transport.close()
+        if self._head_bytes is not None and self._head_bytes > MAX_HEAD_BYTES:
+            self._refuse(431, f"the address and headers must be at most {MAX_HEAD_BYTES} bytes")
 
     def on_headers_complete(self) -> None:
         """The head is complete."""
@@ -49,8 +49,22 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         self._timer = None
-        if not self.transport.is_closing():
+        if self._head_bytes:
+            self._refuse(408, f"the headers did not arrive within {MAX_HEAD_S:g} s")
+        elif not self.transport.is_closing():  # Nothing was asked.
             self.transport.close()
+
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no request, in uvicorn's stead."""
+        self._refuse(400, "this is not a request of HTTP/1.1 as it should be")
+
+    def _refuse(self, status: int, message: str) -> None:
+        if self.transport.is_closing():
+            return
+        body = json.dumps({"error": message}).encode()
+        head = f"content-type: application/json\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n"
+        self.transport.write(STATUS_LINE[status] + head.encode() + body)
+        self.transport.close()
 
     def _stop_timer(self) -> None:
         if self._timer is not None:

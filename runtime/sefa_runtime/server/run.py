@@ -3,7 +3,6 @@
 import asyncio
 import atexit
 import contextlib
-import ipaddress
 import logging
 import os
 import socket
@@ -14,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 
 import uvicorn
 
-from sefa_runtime.errors import InputError, ModelFileError
+from sefa_runtime.errors import ModelFileError
 from sefa_runtime.printable import printable
+from sefa_runtime.server.addresses import EVERY_NETWORK, at_port, close, is_loopback, listen, resolve
 from sefa_runtime.server.app import create_app
 from sefa_runtime.server.metrics import Metrics
 from sefa_runtime.server.models import HostedModel, Models, parse_model
@@ -48,12 +48,15 @@ def serve(models: Sequence[str], settings: Settings, report: Report = print) -> 
     """
     hosted = Models([HostedModel(*parse_model(text), settings) for text in models])
     write_logs()
-    if settings.token is None and not is_loopback(settings.host):
-        report(f"anyone who reaches {settings.host} may ask: a token would prevent that")
-    server = Server(hosted, settings, report)
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
-    with listen(settings.host, settings.port) as listener:
-        server.run([listener])
+    listeners = listen(settings.host, settings.port)
+    try:
+        if settings.token is None and not all(map(is_loopback, resolve(settings.host))):
+            report(f"anyone who reaches {settings.host} may ask: a token would prevent that")
+        server = Server(hosted, settings, report)
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        server.run(listeners)
+    finally:
+        close(listeners)
     failed = not server.stopped and not any(model.loaded for model in hosted)
     if any(model.at_work for model in hosted):
         atexit.register(_end, int(failed))
@@ -84,6 +87,7 @@ class Server(uvicorn.Server):
             )
         )
         self.models = models
+        self.settings = settings
         self.report = report
         self.grpc = _grpc_server(models, settings, app.state.metrics)
         self.stopped = False  # by a signal
@@ -93,7 +97,7 @@ class Server(uvicorn.Server):
     def address(self) -> str:
         """Where it listens, once it does."""
         host, port = self.servers[0].sockets[0].getsockname()[:2]
-        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+        return f"http://{at_port(self.settings.host if host == EVERY_NETWORK else host, port)}"
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         """Run until the end."""
@@ -108,6 +112,8 @@ class Server(uvicorn.Server):
         self.report(f"sefa serves at {self.address}")
         if self.grpc is not None:
             self.report(f"and over gRPC at {self.grpc.address}")
+        if EVERY_NETWORK in resolve(self.settings.host):
+            self.report(f"{self.settings.host} is every network of this machine, IPv4 and IPv6")
         self._begin(self._load())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -163,30 +169,6 @@ def _grpc_server(models: Models, settings: Settings, metrics: Metrics) -> "GrpcS
     from sefa_runtime.server.grpc_server import GrpcServer  # Needs an extra of its own.
 
     return GrpcServer(models, settings, metrics)
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """A socket at an address.
-
-    Raises:
-        InputError: If it cannot be had.
-    """
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address[:2], family=family, backlog=2048)
-    except (OSError, UnicodeError) as error:
-        # `create_server` puts the address into the system's words, `getaddrinfo` has numbers of its own.
-        number = None if isinstance(error, socket.gaierror) else getattr(error, "errno", None)
-        reason = str(error) if number is None else os.strerror(number)
-        raise InputError(f"cannot listen at {host} port {port}: {reason}") from error
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 class _PrintableFormatter(logging.Formatter):

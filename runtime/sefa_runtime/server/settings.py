@@ -1,9 +1,16 @@
 """How a server was told to run."""
 
+import ipaddress
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sefa_runtime.errors import InputError
+
+# A path before all of ours, as it stands in addresses.
+PREFIX = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)+")
+# How our own paths begin: a prefix that is one of them could not be told from it.
+OWN_PATHS = ("v2", "models", "docs", "metrics", "openapi.json")
 
 
 @dataclass(frozen=True)
@@ -30,6 +37,8 @@ class Settings:
     max_body_mb: float = 8.0  # of a request, in 10^6 bytes
     token: str | None = field(default=None, repr=False)  # what clients must send; None: nothing
     cors: tuple[str, ...] = ()  # origins whose pages may call the server
+    root_path: str = ""  # the prefix of all paths, as a reverse proxy's clients see them; empty: none
+    forwarded_allow_ips: str = ""  # proxies whose X-Forwarded-... hold: addresses, networks, or *, with commas
 
     def __post_init__(self) -> None:
         for name, value, least, most in (
@@ -47,8 +56,28 @@ class Settings:
                 raise InputError(f"{name} must be in {least:g}..{most:g}, got {value:g}")
         if self.token is not None and not (self.token and self.token.isascii() and self.token.isprintable()):
             raise InputError("a token must be printable ASCII and not empty")
+        if self.port and self.port == self.grpc_port:
+            raise InputError(f"port and grpc-port must differ, got {self.port} for both")
+        if self.root_path and not PREFIX.fullmatch(self.root_path):
+            raise InputError(
+                f"root-path must look like /faces, without a slash at its end, got {self.root_path[:80]!r}"
+            )
+        if self.root_path and self.root_path.split("/")[1] in OWN_PATHS:
+            raise InputError(f"root-path must not begin like the server's own paths: {', '.join(OWN_PATHS)}")
+        if self.forwarded_allow_ips and self.forwarded_allow_ips != "*":
+            for proxy in self.forwarded_allow_ips.split(","):
+                _check_network(proxy.strip())
 
     @property
     def max_body_bytes(self) -> int:
         """`max_body_mb` in bytes."""
         return round(self.max_body_mb * 1e6)
+
+
+def _check_network(text: str) -> None:
+    try:
+        ipaddress.ip_network(text)
+    except ValueError as error:
+        raise InputError(
+            f"forwarded-allow-ips must be addresses or networks with commas, as 127.0.0.1,10.0.0.0/8, or *: {error}"
+        ) from error

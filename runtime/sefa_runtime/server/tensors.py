@@ -44,12 +44,13 @@ class InferRequest:
     binary: bool  # whether the image is to come as raw bytes
 
 
-def decode_request(body: bytes, json_length: int | None) -> InferRequest:
+def decode_request(body: bytes, json_length: int | None, datatypes: Mapping[str, str]) -> InferRequest:
     """Read the body of an inference request.
 
     Args:
         body: JSON, and raw tensors after it.
         json_length: Bytes of the JSON; None if it is all of the body.
+        datatypes: Of the model's inputs, by their names.
 
     Raises:
         InputError: If it is not such a request.
@@ -63,7 +64,7 @@ def decode_request(body: bytes, json_length: int | None) -> InferRequest:
         name = _string(entry.get("name"), "an input's name")
         if name in inputs:
             raise InputError(f"input {name!r} is given twice")
-        inputs[name] = _decode_tensor(name, entry, raw)
+        inputs[name] = _decode_tensor(name, entry, raw, datatypes)
     raw.check_end()
     binary = _flag(_parameters(document), "binary_data_output")
     outputs = []
@@ -167,10 +168,21 @@ class _Raw:
             raise InputError(f"{len(self._body) - self._at} bytes after the last tensor")
 
 
-def _decode_tensor(name: str, entry: dict[str, Any], raw: _Raw) -> Tensor:
-    datatype = entry.get("datatype")
-    if not isinstance(datatype, str) or datatype not in DTYPES:
-        raise InputError(f"input {name!r}: datatype must be one of {', '.join(DTYPES)}, got {str(datatype)[:32]!r}")
+def check_datatype(name: str, datatype: Any, datatypes: Mapping[str, str]) -> str:
+    """Return the type of an input, which must be the one that the model wants.
+
+    Raises:
+        InputError: If it is another, or the model has no such input.
+    """
+    if name not in datatypes:
+        raise InputError(f"no input {name[:128]!r}: the inputs are {', '.join(datatypes)}")
+    if datatype != datatypes[name]:
+        raise InputError(f"input {name!r} is {datatypes[name]}, got {str(datatype)[:32]}")
+    return datatypes[name]
+
+
+def _decode_tensor(name: str, entry: dict[str, Any], raw: _Raw, datatypes: Mapping[str, str]) -> Tensor:
+    datatype = check_datatype(name, entry.get("datatype"), datatypes)
     shape = entry.get("shape")
     if not (
         isinstance(shape, list)

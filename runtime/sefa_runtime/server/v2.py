@@ -12,7 +12,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from sefa_runtime.errors import InputError, RunError
 from sefa_runtime.server import inference
 from sefa_runtime.server.errors import ClientGoneError, RefusedError
-from sefa_runtime.server.http import JsonResponse, models_of, note, refuse, while_connected
+from sefa_runtime.server.http import JsonResponse, models_of, note, refuse, route_path, while_connected
 from sefa_runtime.server.models import VERSION, HostedModel, State
 from sefa_runtime.server.tensors import decode_request, encode_response
 
@@ -49,7 +49,7 @@ async def infer(request: Request) -> Response:
     """POST /v2/models/M/infer"""
     model = _model(request)
     note(request, model=model.name)
-    wanted = decode_request(await request.body(), _header_length(request))
+    wanted = decode_request(await request.body(), _header_length(request), inference.datatypes(model.info))
     answer = await while_connected(request.receive, inference.infer(model, wanted.inputs, wanted.outputs))
     note(
         request,
@@ -81,7 +81,7 @@ class InferenceLane:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer, or pass the request on."""
         is_post = scope["type"] == "http" and scope["method"] == "POST"
-        match = INFER.fullmatch(scope["path"]) if is_post else None
+        match = INFER.fullmatch(route_path(scope)) if is_post else None
         if match is None:
             await self.app(scope, receive, send)
             return

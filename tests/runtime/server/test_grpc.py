@@ -205,7 +205,7 @@ EDIT = {"direction": np.array([[0]]), "alpha": np.ones((1, 1), np.float32)}
         (protocol.ModelInferRequest(model_name="tiny"), "input 'z' is missing"),
         (typed_request({"z": Z, "q": Z}), "no input 'q': the inputs are z, direction, alpha"),
         (typed_request({f"z{k}": Z for k in range(17)}), "at most 16 inputs in a request, got 17"),
-        (z_request(datatype="FP64"), "datatype must be one of FP32, INT64, got 'FP64'"),
+        (z_request(datatype="FP64"), "input 'z' is FP32, got FP64"),
         (typed_request({"z": np.zeros((1, 6), np.int64)}), "input 'z' is FP32, got INT64"),
         (z_request(shape=[1, 5]), "6 FP32 do not fill the shape [1, 5]"),
         (z_request(shape=[6, 1]), "z must have shape [batch, 6], got [6, 1]"),

@@ -23,7 +23,6 @@ from sefa_runtime.inputs import Feeds
 from sefa_runtime.instances import load_instances
 from sefa_runtime.server import models
 from sefa_runtime.server.models import State, parse_model
-from sefa_runtime.server.run import is_loopback
 from serving import Door, Start, image_in, infer_body, serve, wait_until
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -201,7 +200,7 @@ def test_a_bad_model_does_not_take_the_good_one_down(start: Start, tmp_path: Pat
         ([f"stats={TINY}"], "a model's name has letters, digits"),
         ([TINY, "--max-batch", "0"], "max-batch must be in 1..4096, got 0"),
         ([TINY, "--timeout-s", "nan"], "timeout-s must be in"),
-        ([TINY, "--host", "256.0.0.1"], "cannot listen at 256.0.0.1 port"),
+        ([TINY, "--host", "256.0.0.1"], "cannot listen at 256.0.0.1: "),
         ([TINY, "--token-file", GOLDEN / "gone"], "gone: "),
         ([TINY, "--provider", "nonsense"], "provider must be auto or one of"),
     ],
@@ -264,11 +263,6 @@ def test_drawing_in_parts_is_finished_before_the_end(start_once: Start, door: Do
     door.open()
     thread.join(PATIENCE_S)
     assert statuses == [200]
-
-
-def test_open_to_everyone_is_said() -> None:
-    assert [is_loopback(host) for host in ("127.0.0.1", "127.1.2.3", "::1", "localhost")] == [True] * 4
-    assert [is_loopback(host) for host in ("0.0.0.0", "::", "10.0.0.1", "example.org")] == [False] * 4
 
 
 def test_names_of_models() -> None:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from sefa_runtime.errors import InputError
+from sefa_runtime.server.inference import DATATYPES
 from sefa_runtime.server.tensors import decode_request, encode_response, numbers_as_json
 
 HEAD = {"model_name": "m", "model_version": "1", "id": "7"}
@@ -49,7 +50,7 @@ def test_raw_tensors_may_begin_anywhere(padding: int) -> None:
         for name, datatype, array in (("z", "FP32", z), ("direction", "INT64", direction))
     ]
     text = json.dumps({"inputs": inputs}).encode() + b" " * padding
-    request = decode_request(text + z.tobytes() + direction.tobytes(), len(text))
+    request = decode_request(text + z.tobytes() + direction.tobytes(), len(text), DATATYPES)
     assert all(tensor.array.flags.aligned for tensor in request.inputs.values())
     np.testing.assert_array_equal(request.inputs["z"].array, z)
     np.testing.assert_array_equal(request.inputs["direction"].array, direction)
@@ -68,4 +69,4 @@ def test_lengths_that_do_not_fit(extra: bytes, length: int | None, message: str)
     entry = {"name": "z", "datatype": "FP32", "shape": [size // 4], "parameters": {"binary_data_size": size}}
     text = json.dumps({"inputs": [entry]}).encode()
     with pytest.raises(InputError, match=message):
-        decode_request(text + extra, len(text) if length is None else length)
+        decode_request(text + extra, len(text) if length is None else length, DATATYPES)
