@@ -42,7 +42,7 @@ def reached(address: str, port: int) -> bool:
 
 @needs_ipv6
 @pytest.mark.parametrize(
-    "host", ["127.0.0.1", "::1", "[::1]", "::", "[::]", "0.0.0.0", "::ffff:127.0.0.1", "localhost"]
+    "host", [*LOCAL, "[::1]", "::", "[::]", "0.0.0.0", "::ffff:127.0.0.1", "localhost"]
 )
 def test_both_transports_listen_at_the_same_addresses(start_once: Start, host: str) -> None:
     server = start_once(TINY, host=host, grpc_port=0)
