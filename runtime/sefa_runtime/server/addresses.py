@@ -80,4 +80,4 @@ def close(sockets: Sequence[socket.socket]) -> None:
 def _listen(address: str, port: int) -> socket.socket:
     family, _, _, _, sockaddr = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM)[0]
     every = address == EVERY_NETWORK
-    return socket.create_server(sockaddr, family=family, backlog=2048, dualstack_ipv6=every)  # type: ignore[arg-type]
+    return socket.create_server(sockaddr, family=family, backlog=2048, dualstack_ipv6=every)

@@ -29,6 +29,7 @@ from sefa_runtime.server.http import status_of
 from sefa_runtime.server.metrics import Metrics
 from sefa_runtime.server.middleware import REQUEST_ID
 from sefa_runtime.server.models import Models
+from sefa_runtime.server.proxy import client_behind
 from sefa_runtime.server.settings import Settings
 
 # The first that fits.
@@ -109,6 +110,7 @@ class GrpcServer:
             metadata = context.invocation_metadata() or ()
             facts: Facts = {"request_id": _request_id(metadata)}
             context.set_trailing_metadata((("x-request-id", facts["request_id"]),))
+            client = await client_behind(self.settings, _peer(context), _values(metadata, "x-forwarded-for"))
             status, sent = 500, 0
             try:
                 if not method.is_open:
@@ -132,14 +134,14 @@ class GrpcServer:
             finally:
                 seconds = (time.perf_counter_ns() - started) / 1e9
                 self.metrics.count_request(facts.get("model", ""), method.name, status, seconds)
-                write_line(_client(context), "gRPC", path, status, seconds, sent, facts)
+                write_line(client[:64], "gRPC", path, status, seconds, sent, facts)
 
         return handle
 
     def _check_token(self, metadata: Any) -> None:
         if self.settings.token is None:
             return
-        given = [value for name, value in metadata if name == "authorization"]
+        given = _values(metadata, "authorization")
         scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
         if not hmac.compare_digest(token.strip().encode(), self.settings.token.encode()) or scheme.lower() != "bearer":
             raise TokenError("the metadata `authorization: Bearer TOKEN` is missing or wrong")
@@ -168,7 +170,11 @@ def _request_id(metadata: Any) -> str:
     return uuid.uuid4().hex
 
 
-def _client(context: Context) -> str:
+def _values(metadata: Any, wanted: str) -> list[str]:
+    return [value for name, value in metadata if name == wanted]
+
+
+def _peer(context: Context) -> str:
     """The address in `ipv4:127.0.0.1:4242` or `ipv6:%5B::1%5D:4242`."""
     host = context.peer().partition(":")[2].rpartition(":")[0]
     return unquote(host).strip("[]")

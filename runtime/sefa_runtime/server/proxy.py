@@ -1,11 +1,32 @@
 """Behind a reverse proxy: who really asks, and under which prefix of its paths the server stands."""
 
 import re
+from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from sefa_runtime.server.settings import OWN_PATHS, PREFIX, Settings
+
+
+async def client_behind(settings: Settings, peer: str, forwarded_for: Sequence[str]) -> str:
+    """Return who asks, by the rule that holds for HTTP: what a trusted proxy says, else whose connection it is.
+
+    Args:
+        settings: Which proxies are trusted.
+        peer: Whose connection it is.
+        forwarded_for: The values of X-Forwarded-For.
+    """
+    if not (settings.forwarded_allow_ips and forwarded_for):
+        return peer
+
+    async def nothing(*arguments: object) -> None:
+        pass
+
+    headers = [(b"x-forwarded-for", value.encode()) for value in forwarded_for]
+    scope: Scope = {"type": "http", "client": (peer, 0), "headers": headers}
+    await ProxyHeadersMiddleware(nothing, settings.forwarded_allow_ips)(scope, nothing, nothing)  # type: ignore[arg-type]
+    return str(scope["client"][0])
 
 
 class Proxied:

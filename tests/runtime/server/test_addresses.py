@@ -41,9 +41,7 @@ def reached(address: str, port: int) -> bool:
 
 
 @needs_ipv6
-@pytest.mark.parametrize(
-    "host", [*LOCAL, "[::1]", "::", "[::]", "0.0.0.0", "::ffff:127.0.0.1", "localhost"]
-)
+@pytest.mark.parametrize("host", [*LOCAL, "[::1]", "::", "[::]", "0.0.0.0", "::ffff:127.0.0.1", "localhost"])
 def test_both_transports_listen_at_the_same_addresses(start_once: Start, host: str) -> None:
     server = start_once(TINY, host=host, grpc_port=0)
     assert server.server.grpc is not None
@@ -116,7 +114,8 @@ def test_an_address_with_a_zone() -> None:
     close(sockets)
 
 
-@pytest.mark.parametrize("host", ["::1", "[::1]", "localhost", "::ffff:127.0.0.1"])
+@needs_ipv6
+@pytest.mark.parametrize("host", ["[::1]", "localhost"])
 def test_nobody_else_reaches_a_loopback_address(host: str) -> None:
     assert "anyone" not in said_at_start(host)
 

@@ -2,8 +2,11 @@
 
 import json
 import signal
+import socket
+import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -428,6 +431,53 @@ def test_a_run_that_fails_is_unavailable_and_a_fault_of_ours_internal(
         assert stub.ServerReady(protocol.ServerReadyRequest()).ready
 
 
+def frame(kind: int, flags: int, payload: bytes = b"") -> bytes:
+    """A frame of HTTP/2 on stream 0."""
+    return struct.pack(">I", len(payload))[1:] + bytes([kind, flags, 0, 0, 0, 0]) + payload
+
+
+def test_pings_are_answered_however_many_there_are(server: Running) -> None:
+    settings, ping, goaway, acknowledged = 4, 6, 7, 1
+    pings = [number.to_bytes(8, "big") for number in range(20)]
+    host, _, port = address(server).rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=PATIENCE_S) as connection:
+        stream = connection.makefile("rb")
+        connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + frame(settings, 0))
+        for payload in pings:
+            connection.sendall(frame(ping, 0, payload))
+            kind = None
+            while kind != ping:
+                head = stream.read(9)
+                kind, flags = head[3], head[4]
+                content = stream.read(int.from_bytes(head[:3], "big"))
+                assert kind != goaway, content
+            assert (flags, content) == (acknowledged, payload)
+        stream.close()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("waits_for_an_answer", [True, False])
+def test_a_client_that_pings_is_not_cut_off(start_once: Start, door: Door, waits_for_an_answer: bool) -> None:
+    server = start_once(TINY, grpc_port=0)
+    pinging = (
+        ("grpc.keepalive_time_ms", 1000),  # The least that a client takes.
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.max_pings_without_data", 0),
+    )
+    states: list[grpc.ChannelConnectivity] = []
+    with grpc.insecure_channel(address(server), options=pinging) as channel:
+        channel.subscribe(states.append)
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        assert stub.ModelInfer(z_request()).model_name == "tiny"
+        door.close()
+        asked = stub.ModelInfer.future(z_request()) if waits_for_an_answer else None
+        time.sleep(6)  # gRPC's own servers end the connection at the third or fourth ping.
+        door.open()
+        answer = stub.ModelInfer(z_request()) if asked is None else asked.result(PATIENCE_S)
+        assert answer.model_name == "tiny"
+    assert grpc.ChannelConnectivity.IDLE not in states[states.index(grpc.ChannelConnectivity.READY) :]
+
+
 def test_clients_of_both_protocols_share_runs_and_get_their_own_images(start_once: Start, door: Door) -> None:
     server = start_once(TINY, grpc_port=0, timeout_s=2 * PATIENCE_S)
     model = server.models.get("tiny")
@@ -472,6 +522,29 @@ def test_a_request_is_a_line_in_the_log(stub: Any, caplog: pytest.LogCaptureFixt
     assert (good["method"], good["path"], good["status"], good["client"]) == ("gRPC", INFER, 200, "127.0.0.1")
     assert (good["request_id"], good["model"], good["images"]) == ("mine", "tiny", 1)
     assert bad["status"] == 400
+
+
+@pytest.mark.parametrize(
+    ("trusted", "forwarded", "client"),
+    [
+        ("", ["203.0.113.7"], "127.0.0.1"),
+        ("10.0.0.1", ["203.0.113.7"], "127.0.0.1"),
+        ("127.0.0.1", [], "127.0.0.1"),
+        ("127.0.0.1", ["203.0.113.7"], "203.0.113.7"),
+        ("127.0.0.1, 10.0.0.0/8", ["6.6.6.6, 203.0.113.7, 10.1.1.1"], "203.0.113.7"),
+    ],
+)
+def test_who_asked_is_what_a_trusted_proxy_says(
+    start_once: Start, caplog: pytest.LogCaptureFixture, trusted: str, forwarded: list[str], client: str
+) -> None:
+    server = start_once(TINY, grpc_port=0, forwarded_allow_ips=trusted)
+    caplog.set_level("INFO", "sefa.access")
+    with grpc.insecure_channel(address(server)) as channel:
+        stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
+        metadata = tuple(("x-forwarded-for", value) for value in forwarded)
+        stub.ServerLive(protocol.ServerLiveRequest(), metadata=metadata)
+    wait_until(lambda: caplog.records)
+    assert json.loads(caplog.records[0].message)["client"] == client
 
 
 def test_our_messages_are_those_of_the_protocol() -> None:

@@ -103,15 +103,15 @@ def mounted() -> Iterator[str]:
 WAYS = ("stripped", "stripped and not told", "stripped and told by the proxy", "left in", "mounted")
 
 
-@pytest.fixture(params=WAYS)
-def base(request: pytest.FixtureRequest, start_once: Start) -> Iterator[str]:
+@pytest.fixture(scope="module", params=WAYS)
+def base(request: pytest.FixtureRequest, start: Start) -> Iterator[str]:
     """The address, with its prefix, of a server that wants a token."""
     if request.param == "mounted":
         with mounted() as address:
             yield address
         return
     knows = request.param in ("stripped", "left in")
-    server = start_once(
+    server = start(
         TINY,
         token="secret",
         root_path="/team/faces" if knows else "",
