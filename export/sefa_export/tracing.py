@@ -6,9 +6,10 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 
+import numpy as np
 import onnx
 import torch
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from torch import nn
 from torch.jit._trace import TracerWarning
 from torch.onnx import OnnxExporterError
@@ -17,6 +18,7 @@ from sefa_export.bake import EditGraph
 from sefa_export.determinism import check_trace
 from sefa_export.errors import ExporterError
 from sefa_export.pinned import Pinned
+from sefa_runtime.exported import BANK
 
 
 def holds_torchscript(module: nn.Module) -> bool:
@@ -68,6 +70,7 @@ def trace_to_onnx(graph: EditGraph, pinned: Pinned, opset: int) -> ModelProto:
         )
     model = onnx.load_from_string(buffer.getvalue())
     _lift_constants(model)
+    _name_bank(model, graph)
     _declare_image(model, graph, batch)
     return model
 
@@ -130,6 +133,17 @@ def _lift_constants(model: ModelProto) -> None:
     copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
     model.graph.ClearField("node")
     model.graph.node.extend(copies)
+
+
+def _name_bank(model: ModelProto, graph: EditGraph) -> None:
+    """Call the initializer that has the directions as torch.export does, by the name of the module's buffer."""
+    vectors = graph.vectors.numpy()
+    for tensor in model.graph.initializer:
+        if list(tensor.dims) == list(vectors.shape) and np.array_equal(numpy_helper.to_array(tensor), vectors):
+            old, tensor.name = tensor.name, BANK
+            for node in model.graph.node:
+                node.input[:] = [BANK if name == old else name for name in node.input]
+            return
 
 
 def _declare_image(model: ModelProto, graph: EditGraph, batch: int | str) -> None:

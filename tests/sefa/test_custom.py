@@ -16,6 +16,7 @@ from torch.nn import functional as F
 
 import sefa
 import sefa_export
+import sefa_runtime
 from sefa import ArgumentError, CheckpointError
 from sefa.custom import load_weights
 
@@ -408,7 +409,10 @@ def test_conditional_modules_are_exported(tmp_path: Path, label: str) -> None:
 def test_python_that_depends_on_values_is_exported_by_tracing(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    check(*exported(Scripted(), "first", tmp_path))
+    generator, path = exported(Scripted(), "first", tmp_path)
+    check(generator, path)
+    assert len(sefa_runtime.load(path, "cpu").info.directions) == D
+    assert "vectors" in {tensor.name for tensor in onnx.load(path).graph.initializer}
     assert capfd.readouterr() == ("", "")
 
 
