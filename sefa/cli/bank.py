@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sefa.cli.factorize import load_on, print_directions
-from sefa.cli.options import Device, EditLayersOption, JsonOption, LayersOption, NumClassesOption
+from sefa.cli.options import (
+    AssumeOption,
+    Device,
+    EditLayersOption,
+    EntryOption,
+    JsonOption,
+    LayersOption,
+    NumClassesOption,
+)
 from sefa.cli.output import print_facts, print_json, print_table, say, working
 from sefa.errors import ArgumentError
 from sefa.naming import find_all
@@ -169,6 +177,8 @@ def import_(
     layers: LayersOption = "all",
     edit_layers: EditLayersOption = None,
     num_classes: NumClassesOption = None,
+    entry: EntryOption = None,
+    assume: AssumeOption = None,
 ) -> None:
     """Make a bank of directions that another tool found.
 
@@ -183,7 +193,7 @@ def import_(
     generator = None
     if checkpoint is not None:
         with working("Loading the checkpoint"):
-            generator = load_on(checkpoint, Device.CPU, num_classes=num_classes)
+            generator = load_on(checkpoint, Device.CPU, num_classes=num_classes, entry=entry, assume=assume)
     bank = import_bank(file, generator, layers, edit_layers)
     bank.save(output)
     print_directions(bank)

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sefa.cli.factorize import load_on
-from sefa.cli.options import CheckpointArgument, Device, DeviceOption, JsonOption, LayersOption, NumClassesOption
+from sefa.cli.options import (
+    AssumeOption,
+    CheckpointArgument,
+    Device,
+    DeviceOption,
+    EntryOption,
+    JsonOption,
+    LayersOption,
+    NumClassesOption,
+)
 from sefa.cli.output import format_bytes, print_facts, print_json, print_table, progress_bar, say, working
 from sefa.errors import ArgumentError
 from sefa_runtime.files import check_output, write_whole
@@ -42,6 +51,8 @@ def compare_methods(
         int, typer.Option(metavar="N", help="Latents for which the edits are drawn, twice for each direction.")
     ] = 4,
     num_classes: NumClassesOption = None,
+    entry: EntryOption = None,
+    assume: AssumeOption = None,
     device: DeviceOption = Device.AUTO,
     json: JsonOption = False,
 ) -> None:
@@ -63,7 +74,7 @@ def compare_methods(
         if output.suffix.lower() == ".png":
             check_plot(output)
     with working("Loading the checkpoint"):
-        generator = load_on(checkpoint, device, num_classes=num_classes)
+        generator = load_on(checkpoint, device, num_classes=num_classes, entry=entry, assume=assume)
     with progress_bar("Comparing") as show:
         drawn = DEFAULT_SAMPLES if samples is None else samples
         comparison = compare(generator, layers, top, drawn, seed, images, show)

@@ -144,7 +144,13 @@ def is_custom(argument: Path) -> bool:
 
 
 def load_custom(
-    argument: Path, layers: str, options: CustomOptions, num_classes: int | None, *, need_layers: bool = True
+    argument: Path,
+    layers: str,
+    options: CustomOptions,
+    num_classes: int | None,
+    *,
+    need_layers: bool = True,
+    entry: str | None = None,
 ) -> "CustomGenerator":
     """Load a generator of the user's own, on the CPU.
 
@@ -154,6 +160,7 @@ def load_custom(
         options: The options that were given.
         num_classes: As `sefa.wrap`.
         need_layers: Whether directions will be looked for.
+        entry: Which of the entries of the file of weights to read, if it has several generators.
 
     Raises:
         ArgumentError: If an option is missing or does not fit, the user's code raises, or a TorchScript archive may not
@@ -177,7 +184,7 @@ def load_custom(
         raise ArgumentError("--label-input needs --num-classes")
     image_range = None if options.image_range is None else _parse_range(options.image_range)
     with contextlib.redirect_stdout(sys.stderr):  # Whatever the user's code prints is no result of ours.
-        module = _build(argument, options)
+        module, source_entry = _build(argument, options, entry)
         if need_layers and not names:
             from sefa.generators.latent_layers import name_usable_layers
 
@@ -200,12 +207,14 @@ def load_custom(
             raise ArgumentError(f"{argument}: {error}") from error.__cause__
         _warn_of_range(generator, options.image_range is not None)
     generator.checkpoint_format = str(argument) if is_module_reference(argument) else "TorchScript"
+    generator.source_entry = source_entry
     source = options.weights if is_module_reference(argument) else argument
     generator.source_sha256 = "" if source is None else sha256_of(source)
     return generator
 
 
-def _build(argument: Path, options: CustomOptions) -> "nn.Module":
+def _build(argument: Path, options: CustomOptions, entry: str | None) -> tuple["nn.Module", str]:
+    """The module, and which entry of the file of weights went into it."""
     import torch
 
     from sefa.custom import build_module, load_torchscript, load_weights
@@ -214,7 +223,7 @@ def _build(argument: Path, options: CustomOptions) -> "nn.Module":
         inapt = [name for name in options.given if name in ("--weights", "--kwargs")]
         if inapt:
             raise ArgumentError(f"{argument}: a TorchScript archive brings its own weights: leave out {inapt[0]}")
-        return load_torchscript(argument, run_code=options.run_code)
+        return load_torchscript(argument, run_code=options.run_code), ""
     if options.run_code:
         raise ArgumentError(f"{argument}: code that is named by its class runs anyway: leave out --run-code")
     if options.weights is None:
@@ -222,8 +231,8 @@ def _build(argument: Path, options: CustomOptions) -> "nn.Module":
     torch.manual_seed(0)  # So that two commands without --weights see the same generator.
     module = build_module(str(argument), _parse_kwargs(options.kwargs))
     if options.weights is not None:
-        load_weights(module, options.weights)
-    return module
+        return module, load_weights(module, options.weights, entry)
+    return module, ""
 
 
 def _parse_kwargs(text: str | None) -> dict[str, Any]:

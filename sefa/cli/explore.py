@@ -21,10 +21,12 @@ from sefa.cli.custom import (
 )
 from sefa.cli.factorize import Finding, Method, find_directions, load_any
 from sefa.cli.options import (
+    AssumeOption,
     CodesOption,
     CpuFallbackOption,
     Device,
     DeviceOption,
+    EntryOption,
     JsonOption,
     LatentFileOption,
     Normalize,
@@ -75,6 +77,8 @@ class CheckpointOptions:
     method: Method | None = None
     normalize: Normalize | None = None
     num_classes: int | None = None
+    entry: str | None = None
+    assume: tuple[str, ...] = ()
     weights: Path | None = None
     kwargs: str | None = None
     latent_dim: int | None = None
@@ -199,6 +203,8 @@ def explore(
     ] = None,
     device: DeviceOption = Device.AUTO,
     num_classes: NumClassesOption = None,
+    entry: EntryOption = None,
+    assume: AssumeOption = None,
     weights: WeightsOption = None,
     kwargs: KwargsOption = None,
     latent_dim: LatentDimOption = None,
@@ -227,6 +233,7 @@ def explore(
 
     options = CheckpointOptions(
         bank, tuple(layers or ()), edit_layers, top, method, normalize, num_classes,
+        entry, tuple(assume or ()),
         weights, kwargs, latent_dim, label_input, image_range, image_layout, output_key, run_code or None, save_bank,
     )  # fmt: skip
     for output in outputs:
@@ -327,7 +334,14 @@ def _export(
     groups = options.layers or ("all",)
     with working("Loading the checkpoint"):
         generator, first = load_any(
-            source, device, groups[0], custom, num_classes=options.num_classes, need_layers=options.bank is None
+            source,
+            device,
+            groups[0],
+            custom,
+            num_classes=options.num_classes,
+            entry=options.entry,
+            assume=list(options.assume),
+            need_layers=options.bank is None,
         )
     if options.bank is not None:
         directions = DirectionBank.load(options.bank)

@@ -30,10 +30,12 @@ from sefa.cli.factorize import (
     load_any,
 )
 from sefa.cli.options import (
+    AssumeOption,
     CheckpointArgument,
     Device,
     DeviceOption,
     EditLayersOption,
+    EntryOption,
     JsonOption,
     LayersOption,
     Normalize,
@@ -102,6 +104,8 @@ def export(
     seed: SampleSeedOption = None,
     label: SampleLabelOption = None,
     num_classes: NumClassesOption = None,
+    entry: EntryOption = None,
+    assume: AssumeOption = None,
     weights: WeightsOption = None,
     kwargs: KwargsOption = None,
     latent_dim: LatentDimOption = None,
@@ -190,7 +194,15 @@ def export(
     custom = CustomOptions(weights, kwargs, latent_dim, label_input, image_range, image_layout, output_key, run_code)
     with working("Loading the checkpoint"):
         generator, layers = load_any(
-            checkpoint, device, layers, custom, num_classes=num_classes, noise=noise.value, need_layers=bank is None
+            checkpoint,
+            device,
+            layers,
+            custom,
+            num_classes=num_classes,
+            noise=noise.value,
+            entry=entry,
+            assume=assume,
+            need_layers=bank is None,
         )
     if bank is None:
         directions = find_directions(generator, replace(finding, layers=layers))

@@ -21,16 +21,19 @@ from sefa.cli.custom import (
     load_custom,
 )
 from sefa.cli.options import (
+    AssumeOption,
     CheckpointArgument,
     Device,
     DeviceOption,
     EditLayersOption,
+    EntryOption,
     JsonOption,
     LayersOption,
     Normalize,
     NormalizeOption,
     NumClassesOption,
     TopOption,
+    parse_assumptions,
 )
 from sefa.cli.output import Cell, origin_facts, print_json, print_table, progress_bar, say, warn, working
 from sefa.errors import ArgumentError
@@ -102,6 +105,8 @@ def factorize(
     seed: SampleSeedOption = None,
     label: SampleLabelOption = None,
     num_classes: NumClassesOption = None,
+    entry: EntryOption = None,
+    assume: AssumeOption = None,
     weights: WeightsOption = None,
     kwargs: KwargsOption = None,
     latent_dim: LatentDimOption = None,
@@ -122,7 +127,9 @@ def factorize(
     check_utf8_output(output, checkpoint, weights)
     custom = CustomOptions(weights, kwargs, latent_dim, label_input, image_range, image_layout, output_key, run_code)
     with working("Loading the checkpoint"):
-        generator, layers = load_any(checkpoint, device, layers, custom, num_classes=num_classes)
+        generator, layers = load_any(
+            checkpoint, device, layers, custom, num_classes=num_classes, entry=entry, assume=assume
+        )
     finding = Finding(layers, edit_layers, top, method, normalize, samples, seed, label)
     bank = find_directions(generator, finding)
     bank.save(output)
@@ -151,6 +158,8 @@ def load_any(
     *,
     num_classes: int | None = None,
     noise: str = "const",
+    entry: str | None = None,
+    assume: list[str] | None = None,
     need_layers: bool = True,
 ) -> tuple["Generator", str]:
     """Load a checkpoint or a generator of the user's own; and the layers to analyse, which for the latter are all.
@@ -161,18 +170,31 @@ def load_any(
     """
     if is_custom(argument):
         where = _choose_device(device)
-        return load_custom(argument, layers, custom, num_classes, need_layers=need_layers).to(where), "all"
+        if assume:
+            raise ArgumentError(
+                f"{argument}: --assume is for checkpoints: a generator of your own is what its code says"
+            )
+        generator = load_custom(argument, layers, custom, num_classes, need_layers=need_layers, entry=entry)
+        return generator.to(where), "all"
     if custom.given:
         raise ArgumentError(
             f"{argument}: "
             + (input_problem(argument) or "neither MODULE:CLASS nor a whole TorchScript archive")
             + f"; {custom.given[0]} is for a generator of your own"
         )
-    return load_on(argument, device, num_classes=num_classes, noise=noise), layers
+    return load_on(argument, device, num_classes=num_classes, noise=noise, entry=entry, assume=assume), layers
 
 
-def load_on(checkpoint: Path, device: Device, *, num_classes: int | None = None, noise: str = "const") -> "Generator":
-    """Load a generator onto the device asked for; options as `sefa.load`.
+def load_on(
+    checkpoint: Path,
+    device: Device,
+    *,
+    num_classes: int | None = None,
+    noise: str = "const",
+    entry: str | None = None,
+    assume: list[str] | None = None,
+) -> "Generator":
+    """Load a generator onto the device asked for; options as `sefa.load`, but `assume`, which is as it was typed.
 
     Raises:
         ArgumentError: If it is `cuda` and torch cannot use one.
@@ -181,7 +203,8 @@ def load_on(checkpoint: Path, device: Device, *, num_classes: int | None = None,
     from sefa.checkpoints import load
 
     where = _choose_device(device)
-    return load(checkpoint, num_classes=num_classes, noise=noise).to(where)
+    facts = parse_assumptions(assume)
+    return load(checkpoint, num_classes=num_classes, noise=noise, entry=entry, assume=facts).to(where)
 
 
 def _choose_device(device: Device) -> str:

@@ -21,7 +21,7 @@ from sefa.cli.custom import (
 )
 from sefa.cli.export import describe_parity
 from sefa.cli.factorize import load_any
-from sefa.cli.options import Device, JsonOption, LayersOption, NumClassesOption
+from sefa.cli.options import AssumeOption, Device, EntryOption, JsonOption, LayersOption, NumClassesOption
 from sefa.cli.output import format_bytes, origin_facts, print_facts, print_json, print_table, say
 from sefa_runtime.errors import InputError
 from sefa_runtime.exported import check_payload, is_onnx, is_pt2, is_torchscript, read_info, weights_path
@@ -34,6 +34,8 @@ MAX_SHOWN = 8  # of an archive's files of code
 def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint, a direction bank, or an exported model.")],
     num_classes: NumClassesOption = None,
+    entry: EntryOption = None,
+    assume: AssumeOption = None,
     layers: LayersOption = "all",
     weights: WeightsOption = None,
     kwargs: KwargsOption = None,
@@ -56,13 +58,13 @@ def inspect(
     if is_torchscript_generator(file) and not custom.given and layers == "all":
         _inspect_torchscript(file, json)
     elif is_custom(file):
-        _inspect_generator(file, layers, custom, num_classes, json)
+        _inspect_generator(file, layers, custom, num_classes, entry, assume, json)
     elif is_onnx(file) or is_pt2(file) or is_torchscript(file):
         _inspect_model(file, json)
     elif _is_bank(file):
         _inspect_bank(file, json)
     else:
-        _inspect_generator(file, layers, custom, num_classes, json)
+        _inspect_generator(file, layers, custom, num_classes, entry, assume, json)
 
 
 def _inspect_model(path: Path, json: bool) -> None:
@@ -153,8 +155,16 @@ def _inspect_bank(path: Path, json: bool) -> None:
     print_directions(bank)
 
 
-def _inspect_generator(path: Path, layers: str, custom: CustomOptions, num_classes: int | None, json: bool) -> None:
-    generator, _ = load_any(path, Device.CPU, layers, custom, num_classes=num_classes)
+def _inspect_generator(
+    path: Path,
+    layers: str,
+    custom: CustomOptions,
+    num_classes: int | None,
+    entry: str | None,
+    assume: list[str] | None,
+    json: bool,
+) -> None:
+    generator, _ = load_any(path, Device.CPU, layers, custom, num_classes=num_classes, entry=entry, assume=assume)
     shapes = [list(affine.shape) for affine in generator.affines()]
     parameters = sum(parameter.numel() for parameter in generator.parameters())
     if json:

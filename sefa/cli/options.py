@@ -120,6 +120,25 @@ NumClassesOption = Annotated[
     ),
 ]
 
+EntryOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="NAME",
+        help="Which of the file's entries to read, if it has several generators: [b]netG_ema[/b], "
+        "[b]state_dict.generator[/b].",
+        show_default="the averaged generator",
+    ),
+]
+AssumeOption = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="FACT=VALUE",
+        help="What the file does not tell, where it is not what [b]sefa inspect[/b] says is assumed: "
+        "[b]stride=1,2,2,1[/b], [b]activation=leaky_relu:0.2[/b], [b]output=sigmoid[/b]; may be repeated. What can be "
+        "told of which format stands in docs/formats.md.",
+    ),
+]
+
 
 CodesOption = Annotated[
     Path | None,
@@ -165,6 +184,23 @@ def parse_provider_options(texts: list[str] | None) -> dict[str, str]:
             raise InputError(f"the provider option {key} is given twice")
         options[key] = value
     return options
+
+
+def parse_assumptions(texts: list[str] | None) -> dict[str, str]:
+    """Read `stride=1,2,2,1` and the like.
+
+    Raises:
+        InputError: If one is not of that form or a fact is told twice.
+    """
+    facts: dict[str, str] = {}
+    for text in texts or []:
+        fact, equals, value = (part.strip() for part in text.partition("="))
+        if not (fact and equals and value):
+            raise InputError(f"--assume takes a fact like stride=1,2,2,1 or output=sigmoid, got {text!r}")
+        if fact in facts:
+            raise InputError(f"--assume tells {fact} twice")
+        facts[fact] = value
+    return facts
 
 
 def parse_direction(text: str) -> str | int:
