@@ -8,6 +8,8 @@ from torch.nn import functional as F
 from sefa.bank import DirectionBank
 from sefa.errors import BankError
 
+MAX_PAIRS = 4_000_000
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -48,14 +50,23 @@ def compare_banks(a: DirectionBank, b: DirectionBank) -> BankComparison:
             f"the banks cannot be compared: one is for {sizes[0][0]} layers and codes of {sizes[0][1]}, the other for "
             f"{sizes[1][0]} and {sizes[1][1]}"
         )
+    if len(a) * len(b) > MAX_PAIRS:
+        raise BankError(
+            f"{len(a)} x {len(b)} directions are more than can be compared at once: take some of them with "
+            "sefa bank subset"
+        )
     # An edit is mask ⊗ vector: the cosine of two of them is the product of their parts' cosines.
     directions = F.normalize(a.vectors.double(), dim=1) @ F.normalize(b.vectors.double(), dim=1).T
     layers = F.normalize(a.edited_layers.double(), dim=1) @ F.normalize(b.edited_layers.double(), dim=1).T
     cosines = directions * layers
-    pairs = []
-    left = cosines.abs().clone()
-    for _ in range(min(left.shape)):
-        row, column = divmod(int(left.argmax()), left.shape[1])
+    pairs: list[Pair] = []
+    free_rows, free_columns = set(range(len(a))), set(range(len(b)))
+    for place in cosines.abs().flatten().argsort(descending=True, stable=True).tolist():
+        row, column = divmod(place, len(b))
+        if row not in free_rows or column not in free_columns:
+            continue
+        free_rows.remove(row)
+        free_columns.remove(column)
         pairs.append(
             Pair(
                 row,
@@ -65,5 +76,6 @@ def compare_banks(a: DirectionBank, b: DirectionBank) -> BankComparison:
                 float(layers[row, column]),
             )
         )
-        left[row], left[:, column] = -1, -1
+        if len(pairs) == min(len(a), len(b)):
+            break
     return BankComparison(cosines, tuple(pairs))

@@ -14,12 +14,13 @@ from sefa.errors import ArgumentError
 from sefa.ganspace import DEFAULT_SAMPLES, principal_components
 from sefa.generators import Generator
 from sefa.layers import LayerSpec, parse_layers
-from sefa.spectrum import eigenpairs, zero_level
+from sefa.spectrum import right_singular_vectors, zero_level
 from sefa_runtime.version import VERSION
 
 METHODS = ("sefa", "ganspace")
 NORMALIZATIONS = ("none", "rows")
 DEFAULT_TOP = 16
+MAX_NUMBERS = 2**26  # of a bank: 256 MB
 # Three standard deviations of a latent's component: beyond it the generator has seen next to no sample in training.
 ALPHA_RANGE = (-3.0, 3.0)
 
@@ -81,18 +82,23 @@ def factorize(
         top = min(DEFAULT_TOP, available)
     if not 1 <= top <= available:
         raise ArgumentError(f"top must be in 1..{available}, the latent's size, got {top}")
+    most = MAX_NUMBERS // (generator.code_dim + generator.num_layers)
+    if top > most:
+        raise ArgumentError(f"top must be at most {most} for codes of {generator.code_dim}, got {top}")
     found: Sequence[tuple[Tensor, Tensor]]
     if method == "sefa":
         affines = [affine[:, : generator.latent_dim] for affine in generator.affines()]
-        found = [_factorize_block(torch.cat([affines[layer] for layer in block]), normalize) for block in blocks]
+        kept = min(top, generator.latent_dim)  # Of each block: no more can be among the strongest of all.
+        found = [_factorize_block(torch.cat([affines[layer] for layer in block]), normalize, kept) for block in blocks]
         samples = 0
     else:
         samples, seed = DEFAULT_SAMPLES if samples is None else samples, 0 if seed is None else seed
         found = principal_components(generator, blocks, samples, seed, label, progress)
     eigenvalues, order = torch.cat([values for _, values in found]).sort(descending=True, stable=True)
-    vectors = torch.cat([vectors for vectors, _ in found])[order[:top]]
+    chosen = [divmod(index, generator.latent_dim) for index in order[:top].tolist()]
+    vectors = torch.stack([found[block][0][rank] for block, rank in chosen])
     vectors = F.pad(vectors, (0, generator.code_dim - generator.latent_dim))  # No direction changes the class.
-    own = [blocks[index // generator.latent_dim] for index in order[:top].tolist()]
+    own = [blocks[block] for block, _ in chosen]
     return DirectionBank(
         vectors=vectors.float().cpu(),
         eigenvalues=eigenvalues[:top].cpu(),
@@ -129,12 +135,12 @@ def _check_options(method: str, normalize: str, samples: int | None, seed: int |
         raise ArgumentError(f"{inapt[0]} is an option of ganspace: sefa draws no samples")
 
 
-def _factorize_block(A: Tensor, normalize: str) -> tuple[Tensor, Tensor]:
-    """All directions of [out, latent] weights, and their eigenvalues."""
+def _factorize_block(A: Tensor, normalize: str, k: int) -> tuple[Tensor, Tensor]:
+    """The `k` strongest directions of [out, latent] weights, and the eigenvalues of all."""
     A = A.double()
     if normalize == "rows":
         A = A / A.norm(dim=1, keepdim=True).clamp_min(torch.finfo(A.dtype).tiny)  # A row of zeros stays one.
-    return principal_directions(A, A.shape[1])
+    return _directions(A, k)
 
 
 def principal_directions(weight: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -155,6 +161,12 @@ def principal_directions(weight: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Raises:
         ArgumentError: If `weight` is not 2-D or not finite, or `k` is out of range.
     """
+    directions, eigenvalues = _directions(weight, k)
+    return directions, eigenvalues[:k]
+
+
+def _directions(weight: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """The same, with the eigenvalues of all."""
     if weight.ndim != 2:
         raise ArgumentError(f"the affine weight must have shape [out, latent], got {list(weight.shape)}")
     if not 1 <= k <= weight.shape[1]:
@@ -162,8 +174,7 @@ def principal_directions(weight: Tensor, k: int) -> tuple[Tensor, Tensor]:
     A = weight.double()
     if not A.isfinite().all():
         raise ArgumentError("the affine weight has NaN or infinite values")
-    directions, eigenvalues = eigenpairs(A.T @ A)
-    return directions[:k], eigenvalues[:k]
+    return right_singular_vectors(A, k)
 
 
 def _mask(layers: list[tuple[int, ...]], num_layers: int) -> Tensor:

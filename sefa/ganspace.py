@@ -15,9 +15,10 @@ from torch.nn import functional as F
 from sefa.errors import ArgumentError
 from sefa.generators import PGGAN, Generator
 from sefa.generators.mapping import StyleBasedGenerator, pixel_norm
-from sefa.spectrum import eigenpairs, fix_signs, zero_level
+from sefa.spectrum import MAX_SIDE, eigenpairs, fix_signs, zero_level
 
 DEFAULT_SAMPLES = 50_000
+MAX_SAMPLES = 100_000_000
 # Fixed, so that the samples of a seed are the same on every machine.
 CHUNK = 1000
 
@@ -174,6 +175,12 @@ def _check(generator: Generator, samples: int, seed: int, label: int | None) -> 
         raise ArgumentError(
             f"samples must be more than {generator.latent_dim}, the latent's size, and better a hundred times as many; "
             f"got {samples}"
+        )
+    if samples > MAX_SAMPLES:
+        raise ArgumentError(f"samples must be at most {MAX_SAMPLES}, got {samples}")
+    if generator.latent_dim > MAX_SIDE:
+        raise ArgumentError(
+            f"ganspace is for latents of at most {MAX_SIDE} values, this one has {generator.latent_dim}: use sefa"
         )
     if not 0 <= seed < 2**63:
         raise ArgumentError(f"seed must be in 0..{2**63 - 1}, got {seed}")

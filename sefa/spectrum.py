@@ -3,6 +3,11 @@
 import torch
 from torch import Tensor
 
+from sefa.errors import ArgumentError
+
+# Of a matrix that is decomposed: 800 MB.
+MAX_SIDE = 10_000
+
 
 def eigenpairs(symmetric: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvectors of a symmetric matrix without negative eigenvalues, strongest first.
@@ -17,6 +22,45 @@ def eigenpairs(symmetric: Tensor) -> tuple[Tensor, Tensor]:
     eigenvalues, eigenvectors = torch.linalg.eigh(symmetric)  # ascending; eigenvectors in columns
     eigenvalues = eigenvalues.flip(0).clamp_min(0.0)  # Rounding can leave a zero slightly negative.
     return fix_signs(eigenvectors.flip(1).T), eigenvalues
+
+
+def right_singular_vectors(A: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    """Eigenvectors of AᵀA, strongest first, in the memory of A's smaller side.
+
+    Where A has more columns than rows they are A's right singular vectors, and AᵀA is never formed. What is beyond its
+    rows completes them to an orthonormal set.
+
+    Args:
+        A: Shape [M, D], float64.
+        k: How many eigenvectors, 1 to D.
+
+    Returns:
+        directions: Shape [k, D], unit rows, with signs as `fix_signs` gives them.
+        eigenvalues: Shape [D], descending, none negative: the squared singular values, and zeros.
+
+    Raises:
+        ArgumentError: If both sides are longer than `MAX_SIDE`.
+    """
+    rows, columns = A.shape
+    if min(rows, columns) > MAX_SIDE:
+        raise ArgumentError(f"an affine weight of [{rows}, {columns}] is too large: {MAX_SIDE} is the most of one side")
+    if rows >= columns:
+        directions, eigenvalues = eigenpairs(A.T @ A)
+        return directions[:k], eigenvalues
+    _, singular_values, directions = torch.linalg.svd(A, full_matrices=False)
+    eigenvalues = torch.cat([singular_values.square(), A.new_zeros(columns - rows)])
+    if k > rows:
+        directions = torch.cat([directions, _complement(directions, k - rows)])
+    return fix_signs(directions[:k]), eigenvalues
+
+
+def _complement(rows: Tensor, count: int) -> Tensor:
+    """`count` orthonormal rows that are orthogonal to orthonormal `rows` [M, D]."""
+    # Of a space of M + count dimensions, `count` at least are orthogonal to the rows: there the projection changes
+    # nothing, so that its first singular values are 1.
+    space = torch.eye(min(len(rows) + count, rows.shape[1]), rows.shape[1], dtype=rows.dtype, device=rows.device)
+    _, _, directions = torch.linalg.svd(space - space @ rows.T @ rows, full_matrices=False)
+    return directions[:count]
 
 
 def fix_signs(directions: Tensor) -> Tensor:

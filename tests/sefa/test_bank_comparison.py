@@ -73,3 +73,21 @@ def test_the_matrix_is_drawn_with_its_values_as_colours(bank: DirectionBank, tmp
     yellow, purple = ((np.abs(pixels - colour).sum(axis=1) < 12).sum() for colour in ([253, 231, 37], [68, 1, 84]))
     assert yellow > 0
     assert 3 < purple / yellow < 7
+
+
+def test_the_most_alike_are_matched_first_each_once(bank: DirectionBank) -> None:
+    other = sefa.factorize(GoldenCheckpoint("sefa_stylegan2_64").generator, layers="2-7", top=4)
+    comparison = compare_banks(bank, other)
+    left = np.abs(comparison.cosines.numpy())
+    expected = []
+    while (left >= 0).any():
+        row, column = np.unravel_index(left.argmax(), left.shape)
+        expected.append((int(row), int(column)))
+        left[row], left[:, column] = -1, -1
+    assert [(pair.a, pair.b) for pair in comparison.pairs] == expected
+
+
+def test_more_pairs_than_memory_are_refused(bank: DirectionBank, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sefa.bank_comparison.MAX_PAIRS", 35)
+    with pytest.raises(BankError, match="6 x 6 directions are more than can be compared at once"):
+        compare_banks(bank, bank)

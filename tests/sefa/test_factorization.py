@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import sefa
+from measuring import readings
 from sefa.checkpoints.formats.dcgan import build
 from sefa.errors import ArgumentError
 from sefa.factorization import principal_directions
@@ -128,3 +129,62 @@ def test_other_mistakes_are_refused() -> None:
         principal_directions(torch.full((3, 2), torch.nan), 1)
     with pytest.raises(ArgumentError, match="shape"):
         principal_directions(torch.zeros(3), 1)
+
+
+def random_rows(rows: int, columns: int, rank: int | None = None, seed: int = 0) -> torch.Tensor:
+    random = torch.Generator().manual_seed(seed)
+    A = torch.randn(rows, columns, generator=random, dtype=torch.float64)
+    if rank is not None:
+        A = torch.randn(rows, rank, generator=random, dtype=torch.float64) @ A[:rank]
+    return A
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "rank", "k"),
+    [(7, 300, 7, 7), (7, 300, 7, 3), (7, 300, 7, 30), (7, 20, 7, 20), (9, 40, 4, 12), (1, 50, 1, 5), (12, 13, 12, 13)],
+)
+def test_weights_of_fewer_rows_than_columns_have_the_same_directions(
+    rows: int, columns: int, rank: int, k: int
+) -> None:
+    A = random_rows(rows, columns, rank)
+    vectors, eigenvalues = principal_directions(A, k)
+    _, singular_values, V = np.linalg.svd(A.numpy(), full_matrices=False)
+    known = min(k, rank)
+    np.testing.assert_allclose(np.abs((vectors[:known].numpy() * V[:known]).sum(axis=1)), 1, atol=1e-6)
+    expected = np.zeros(k)
+    expected[:known] = singular_values[:known] ** 2
+    np.testing.assert_allclose(eigenvalues.numpy(), expected, rtol=1e-6, atol=1e-6 * expected[0])
+    np.testing.assert_allclose((vectors @ vectors.T).numpy(), np.eye(k), atol=1e-9)
+    np.testing.assert_allclose((A @ vectors[known:].T).numpy(), 0, atol=1e-9 * singular_values[0])
+    assert (vectors.gather(1, vectors.abs().argmax(dim=1, keepdim=True)) > 0).all()
+    # And the same as by the eigenvectors of AᵀA, signs included.
+    padded, _ = principal_directions(torch.cat([A, A.new_zeros(columns, columns)]), known)
+    torch.testing.assert_close(vectors[:known], padded, atol=1e-6, rtol=0)
+
+
+def test_the_memory_is_that_of_the_smaller_side(tmp_path: Path) -> None:
+    call = "principal_directions(torch.randn(32, 20_000, generator=torch.Generator().manual_seed(0)), 40)"
+    imports = "import torch; from sefa.factorization import principal_directions; torch.linalg.svd(torch.eye(3))"
+    (reading,) = readings(imports, call, [tmp_path])
+    assert (reading.error, reading.message) == ("", "")
+    assert reading.peak_mb < 300  # A is 5 MB in float64, AᵀA would be 3200.
+
+
+def test_weights_too_large_on_both_sides_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sefa.spectrum.MAX_SIDE", 8)
+    assert principal_directions(random_rows(8, 20), 2)[0].shape == (2, 20)
+    assert principal_directions(random_rows(20, 8), 2)[0].shape == (2, 8)
+    with pytest.raises(ArgumentError, match=r"an affine weight of \[9, 9\] is too large"):
+        principal_directions(random_rows(9, 9), 2)
+
+
+def test_more_directions_than_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sefa.factorization.MAX_NUMBERS", 100)
+    assert len(sefa.factorize(random_dcgan(), top=7)) == 7
+    with pytest.raises(ArgumentError, match="top must be at most 7 for codes of 12, got 8"):
+        sefa.factorize(random_dcgan(), top=8)
+
+
+def test_samples_without_end_are_refused() -> None:
+    with pytest.raises(ArgumentError, match="samples must be at most 100000000, got 1000000000000"):
+        sefa.factorize(random_dcgan(), method="ganspace", samples=10**12)
