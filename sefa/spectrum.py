@@ -59,7 +59,7 @@ def _complement(rows: Tensor, count: int) -> Tensor:
     # Of a space of M + count dimensions, `count` at least are orthogonal to the rows: there the projection changes
     # nothing, so that its first singular values are 1.
     space = torch.eye(min(len(rows) + count, rows.shape[1]), rows.shape[1], dtype=rows.dtype, device=rows.device)
-    _, _, directions = torch.linalg.svd(space - space @ rows.T @ rows, full_matrices=False)
+    directions: Tensor = torch.linalg.svd(space - space @ rows.T @ rows, full_matrices=False).Vh
     return directions[:count]
 
 

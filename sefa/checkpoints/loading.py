@@ -13,6 +13,7 @@ from sefa.checkpoints.formats import FORMATS
 from sefa.checkpoints.names import Name
 from sefa.checkpoints.objects import PersistedModule, Placeholder, TensorFlowNetwork
 from sefa.checkpoints.reading import DAMAGED, EXPECTED, read
+from sefa.checkpoints.sizes import check_sizes
 from sefa.errors import ArgumentError, CheckpointError
 from sefa.generators import Generator
 from sefa_runtime.files import sha256_of
@@ -97,6 +98,7 @@ def _build(file: Checkpoint, options: LoadOptions) -> Generator:
     try:
         generator = format_.load(checkpoint, options)
         options.assumptions.check_all_asked()
+        check_sizes(generator)
     except CheckpointError as error:
         raise CheckpointError(f"recognised as {format_.name}, but {error}") from error.__cause__
     except ArgumentError as error:

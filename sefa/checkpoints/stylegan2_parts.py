@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sefa.checkpoints.assembly import Source, Weights, assemble, combine, source
+from sefa.checkpoints.sizes import MAX_NOISE
 from sefa.errors import CheckpointError
 from sefa.generators.fir import separate
 from sefa.generators.mapping import LabelNorm
@@ -187,7 +188,16 @@ def kernel(taps: Tensor | None, tensor: Source, gain: float) -> Kernel:
 
 
 def seeded_noise(index: int, size: tuple[int, int]) -> Tensor:
-    """Noise for layer `index` of a file that stores none, [1, 1, H, W], the same every time."""
+    """Noise for layer `index` of a file that stores none, [1, 1, H, W], the same every time.
+
+    Raises:
+        CheckpointError: If that were beyond any real generator's.
+    """
+    height, width = size
+    if height * width > MAX_NOISE:
+        raise CheckpointError(
+            f"it would have images of {width}x{height} pixels, which is beyond any real one: damaged?"
+        )
     return torch.randn(1, 1, *size, generator=torch.Generator().manual_seed(NOISE_SEED + index))
 
 

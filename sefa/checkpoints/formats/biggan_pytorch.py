@@ -17,6 +17,7 @@ from torch.nn import functional as F
 
 from sefa.checkpoints.assembly import Plan, Source, assemble, combine, shape_of, source
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
+from sefa.checkpoints.sizes import one_hot_codes
 from sefa.errors import CheckpointError
 from sefa.generators.biggan import BigGAN, ConditionalNorm, Norm
 from sefa.generators.biggan_deep import AttentionSizes, BigGANDeep, DeepBlockSizes
@@ -195,7 +196,7 @@ def _load(file: _File) -> BigGAN:
         embedding = source("shared.weight")
     else:
         num_classes = embed_dim = condition_dim = gain[0]
-        embedding = source("blocks.0.0.bn1.gain.weight", convert=lambda rows: torch.eye(len(rows)))
+        embedding = source("blocks.0.0.bn1.gain.weight", convert=lambda rows: one_hot_codes(len(rows)))
     if condition_dim not in (embed_dim, embed_dim + latent_dim):
         raise CheckpointError(
             f"blocks.0.0.bn1 reads {condition_dim} numbers, {embed_dim} of the class were expected, "

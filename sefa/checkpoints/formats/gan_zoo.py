@@ -14,6 +14,7 @@ from sefa.checkpoints.assembly import Weights, check_keys, shape_of, source
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
 from sefa.checkpoints.growing import SQRT2, Growth, equalized, highest, up_kernel
 from sefa.checkpoints.placeholders import Placeholder
+from sefa.checkpoints.sizes import check_class_codes
 from sefa.errors import CheckpointError
 from sefa.generators.pggan import PGGAN
 
@@ -137,6 +138,7 @@ def _class_codes(config: Mapping[str, Any], inputs: int) -> Tensor | None:
         raise CheckpointError(
             f"its {len(sizes)} attributes have {math.prod(sizes)} combinations; up to {MAX_CLASSES} can be numbered"
         )
+    check_class_codes(math.prod(sizes), length)
     rows = [F.one_hot(torch.arange(size), size).float() for size in sizes]
     return torch.stack([torch.cat(row) for row in product(*rows)])  # [num_classes, length]
 

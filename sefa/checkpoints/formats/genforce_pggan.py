@@ -2,13 +2,13 @@
 
 from functools import partial
 
-import torch
 from torch import Tensor
 
 from sefa.checkpoints import pggan_parts
 from sefa.checkpoints.assembly import Weights, check_keys, shape_of, source
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
 from sefa.checkpoints.growing import Growth, channels_of, equalized, highest, split_latent, up_kernel
+from sefa.checkpoints.sizes import one_hot_codes
 from sefa.generators.pggan import PGGAN
 
 
@@ -59,7 +59,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:
         channels=channels_of(tensors, ["output0.bias"])[0],
         growth=Growth.at(tensors["lod"], levels),
         z_dim=split_latent(inputs, options.num_classes),
-        class_codes=torch.eye(options.num_classes) if options.num_classes else None,
+        class_codes=one_hot_codes(options.num_classes) if options.num_classes else None,
         base=(height, width),
         normalize_z=True,
         unused=keys,

@@ -1,12 +1,12 @@
 """PGGAN as the original TensorFlow code pickles it."""
 
-import torch
 from torch import Tensor
 
 from sefa.checkpoints import pggan_parts
 from sefa.checkpoints.assembly import Source, Weights, check_keys, shape_of, source
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, clean
 from sefa.checkpoints.growing import SQRT2, Growth, channels_of, equalized, highest, split_latent, up_kernel
+from sefa.checkpoints.sizes import one_hot_codes
 from sefa.checkpoints.tensorflow_parts import check_kwargs, integer, levels_of
 from sefa.errors import CheckpointError
 from sefa.generators.pggan import PGGAN
@@ -68,7 +68,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:
         channels=channels_of(tensors, ["ToRGB_lod0/bias"])[0],
         growth=Growth.at(tensors["lod"], levels),
         z_dim=split_latent(inputs, num_classes),
-        class_codes=torch.eye(num_classes) if num_classes else None,
+        class_codes=one_hot_codes(num_classes) if num_classes else None,
         unused=keys,
     )
 

@@ -120,6 +120,7 @@ REFUSED: dict[str, Callable[[], bytes]] = {
     "the same text encoded again": lambda: pickle_of(
         memo(text("0" * MILLION), 0) + b"(" + call("_codecs", "encode", get(0)) * 50_000 + b"t"
     ),
+    "a dict inside itself": dict_inside_itself,
     "dicts inside dicts": lambda: nested_dicts(30),
     "keys that collide": lambda: pickle_of(
         b"}(" + b"".join(number(index * (2**61 - 1)) + b"N" for index in range(-30_000, 30_000)) + b"u"
