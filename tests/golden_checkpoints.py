@@ -12,7 +12,6 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
-from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
 
@@ -24,22 +23,15 @@ from torch import Tensor
 
 import sefa
 import sefa_export
-from sefa.demo import find_faces
 from sefa.generators.stylegan3 import StyleGAN3
+from trained import trained_eyes, trained_faces
 
 FOLDER = Path(__file__).parent / "golden" / "checkpoints"
 MANIFEST: dict[str, Any] = json.loads((FOLDER / "MANIFEST.json").read_text())
-# In the PyPI package omniart-eye-generator 0.1: latents of 100 and 8 classes, 128x128.
-EYES = "omniart_eye_generator/generator_model_state.pth"
 # Relative distance of neighbouring eigenvalues below which their float32 eigenvectors may mix.
 SEPARATED = 1e-5
 PSI = re.compile(r"(?P<what>ws|img|imgcrop)_psi(?P<psi>0\d+)(?:_cut(?P<cut>\d+))?")
 EDIT = re.compile(r"(?P<what>img|imgcrop)_edit(?P<everywhere>_all_ws|_all_layers)?__(?P<set>\w+)")
-
-
-def find_eyes() -> Path:
-    """Where a trained class-conditional generator lies: `make test` installs the package, nothing imports it."""
-    return Path(str(distribution("omniart-eye-generator").locate_file(EYES)))
 
 
 @dataclass
@@ -71,9 +63,9 @@ class GoldenCheckpoint:
     def path(self) -> Path:
         """The checkpoint file."""
         if self.name == "dcgan_real_face_64":
-            return find_faces()
+            return trained_faces()
         if self.name == "dcgan_real_eye_cond_128":
-            return find_eyes()
+            return trained_eyes()
         return FOLDER / self.name / str(self.facts["checkpoint"])
 
     @property

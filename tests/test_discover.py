@@ -11,13 +11,13 @@ import pytest
 
 import sefa
 import sefa_runtime
-from sefa.demo import find_faces
+from trained import trained_faces
 
 TEXT = (Path(__file__).parents[1] / "docs" / "discover.md").read_text()
 
 
 def test_command_examples(sefa_command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    shutil.copy(find_faces(), tmp_path / "netG.pth")
+    shutil.copy(trained_faces(), tmp_path / "netG.pth")
     monkeypatch.chdir(tmp_path)
     blocks = re.findall(r"^```bash\n(.*?)^```", TEXT, re.MULTILINE | re.DOTALL)
     commands = [shlex.split(line, comments=True) for line in "".join(blocks).splitlines()]

@@ -15,10 +15,11 @@ from PIL import Image
 import sefa
 import sefa_runtime
 from sefa.bank_editing import change
-from sefa.demo import NAMES, find_faces
+from sefa.demo import NAMES
 from sefa.naming import parse_change, resolve
 from sefa_export import export_onnx
 from serving import Running, starting
+from trained import trained_faces
 
 README = (Path(__file__).parents[1] / "README.md").read_text()
 
@@ -30,7 +31,7 @@ def blocks(language: str) -> list[str]:
 @pytest.fixture(scope="module")
 def faces(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The demo's model."""
-    generator = sefa.load(find_faces())
+    generator = sefa.load(trained_faces())
     bank = sefa.factorize(generator)
     bank = change(bank, resolve(bank.names, [parse_change(text) for text in NAMES]))
     return export_onnx(generator, bank, tmp_path_factory.mktemp("faces") / "faces.onnx")
@@ -41,7 +42,7 @@ def folder(faces: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path
     """Where a reader stands after `make demo`, with a checkpoint of their own."""
     (tmp_path / "demo").mkdir()
     shutil.copy(faces, tmp_path / "demo" / "faces.onnx")
-    shutil.copy(find_faces(), tmp_path / "netG.pth")
+    shutil.copy(trained_faces(), tmp_path / "netG.pth")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

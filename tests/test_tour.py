@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from notebooks import Outputs, code_cells, execute
+from trained import trained_faces
 
 NOTEBOOK = Path(__file__).parents[1] / "docs" / "tour.ipynb"
 DOCUMENT = json.loads(NOTEBOOK.read_text())
@@ -28,6 +29,7 @@ def pictures(outputs: Outputs) -> list[NDArray[np.uint8]]:
 
 
 def test_every_cell_runs_and_gives_what_the_notebook_shows(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    trained_faces()
     (tmp_path / "temporary").mkdir()
     monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
     now = execute(NOTEBOOK, tmp_path)

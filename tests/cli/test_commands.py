@@ -14,8 +14,8 @@ from typer.main import get_command
 import sefa
 import sefa_runtime
 from sefa.cli.app import app
-from sefa.demo import find_faces
 from sefa_runtime.images import enlarge
+from trained import trained_faces
 from videos import decode
 
 Command = Callable[..., Any]
@@ -173,6 +173,7 @@ def test_what_is_no_command_is_refused_with_what_was_meant(
 
 
 def test_the_demo_leaves_what_it_says(sefa_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    faces = trained_faces()
     monkeypatch.setattr("sefa.cli.demo.BENCH_SECONDS", 0.1)
     folder = tmp_path / "demo"
     result = sefa_command("demo", "-o", folder)
@@ -200,7 +201,7 @@ def test_the_demo_leaves_what_it_says(sefa_command: Command, tmp_path: Path, mon
     commands = [line for line in result.out.splitlines() if re.match(r"\$ sefa (factorize|name|sweep) ", line)]
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     for command in commands:
-        assert sefa_command(*shlex.split(command.replace("$FACES", str(find_faces())))[2:]).code == 0
+        assert sefa_command(*shlex.split(command.replace("$FACES", str(faces)))[2:]).code == 0
     assert len(commands) == 3
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 

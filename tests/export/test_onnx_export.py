@@ -14,7 +14,6 @@ from torch import Tensor
 
 import sefa
 import sefa_runtime
-from sefa.demo import find_faces
 from sefa.generators import DCGAN
 from sefa_export import (
     ExportError,
@@ -26,13 +25,14 @@ from sefa_export import (
     onnx_export,
 )
 from sefa_runtime import latents_from_seeds
+from trained import trained_faces
 
 BATCHES, EDITS = (1, 2, 7, 16), (0, 1, 3)
 
 
 @pytest.fixture(scope="module")
 def faces() -> sefa.Generator:
-    return sefa.load(find_faces())
+    return sefa.load(trained_faces())
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import sefa
 from sefa import CheckpointError
-from sefa.demo import find_faces
+from trained import trained_faces
 
 
 @pytest.fixture
@@ -45,7 +45,7 @@ def test_the_architecture_is_read_from_the_tensors(golden: Path) -> None:
 
 
 def test_the_trained_faces_are_read() -> None:
-    generator = sefa.load(find_faces())
+    generator = sefa.load(trained_faces())
     assert (generator.z_dim, generator.resolution, generator.channels) == (100, (64, 64), 3)
 
 
