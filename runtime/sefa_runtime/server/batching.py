@@ -8,6 +8,7 @@ run held, since the same clients are about to come back. A client alone never wa
 
 import asyncio
 import math
+import os
 import threading
 import time
 from collections import deque
@@ -109,6 +110,7 @@ class Batcher:
         self._wake_at = 1  # waiting images at which that thread wants to be woken
         self._idle = len(instances)  # threads that do not run
         self._closed = False
+        self._process = os.getpid()
         self._running = threading.Lock()  # of what follows
         self._runs: dict[int, int] = {}  # since when each thread is in a run, by its identifier; perf_counter_ns
         self._threads = [
@@ -122,6 +124,11 @@ class Batcher:
     def waiting_images(self) -> int:
         """How many images wait for a run."""
         return self._waiting_images
+
+    @property
+    def left_behind(self) -> bool:
+        """Whether this process was forked from the one that has the threads."""
+        return os.getpid() != self._process
 
     @property
     def at_work(self) -> bool:

@@ -94,8 +94,11 @@ class HostedModel:
     @property
     def state(self) -> State:
         """Whether it can answer."""
-        if self._state is State.READY and self._batcher and self._batcher.hanging:
-            return State.HANGING
+        if self._state is State.READY and self._batcher:
+            if self._batcher.left_behind:
+                return State.FAILED
+            if self._batcher.hanging:
+                return State.HANGING
         return self._state
 
     @property
@@ -103,6 +106,8 @@ class HostedModel:
         """Why it failed or hangs; else empty."""
         if self.state is State.HANGING:
             return f"a run has not ended within {self.settings.timeout_s:g} s"
+        if self._batcher and self._batcher.left_behind:
+            return "it was loaded before this process was forked: load it in each process"
         return self._failure
 
     @property

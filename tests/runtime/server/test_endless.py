@@ -260,3 +260,35 @@ def test_requests_of_a_stopped_run_are_not_run_again(start_once: Start, model: P
         thread.join(PATIENCE_S)
     assert set(statuses) <= {503, 504}  # 503: who came late, to a model that hung already.
     wait_until(lambda: answers(server, "endless"))
+
+
+FORK = """
+import asyncio, os, sys
+from pathlib import Path
+from sefa_runtime.server.models import HostedModel, Models
+from sefa_runtime.server.settings import Settings
+models = Models([HostedModel("tiny", Path(sys.argv[1]), Settings(provider="cpu", threads=1))])
+asyncio.run(models.load())
+if os.fork() == 0:
+    (model,) = models
+    print(model.state, models.ready, model.reason, flush=True)
+    try:
+        asyncio.run(model.infer(model.editor.read([[0] * 6])))
+    except Exception as error:
+        print(type(error).__name__, error, flush=True)
+    os._exit(0)
+os.wait()
+print(models.ready)
+"""
+
+
+def test_a_model_that_was_loaded_before_a_fork_says_so() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", FORK, str(TINY)], capture_output=True, text=True, timeout=PATIENCE_S, check=False
+    )
+    reason = "it was loaded before this process was forked: load it in each process"
+    assert done.stdout.splitlines() == [
+        f"failed False {reason}",
+        f"UnavailableError model tiny failed to load: {reason}",
+        "True",
+    ], done.stderr

@@ -27,7 +27,8 @@ with socket.socket() as loopback:  # Bring it up.
     fcntl.ioctl(loopback, 0x8914, struct.pack("16sH14s", b"lo", 1, b""))
 head = ["start", "--head", "--num-cpus=2", "--include-dashboard=false", "--node-ip-address=127.0.0.1", "--port=6379"]
 subprocess.run([f"{programs}/ray", *head, f"--temp-dir={folder}"], check=True, stdout=sys.stderr)
-arguments = [f"model={model}", "num_replicas=2", "num_cpus=0.5", "max_batch=4"]
+prefix = "/team/faces"
+arguments = [f"--route-prefix={prefix}", f"model={model}", "num_replicas=2", "num_cpus=0.5", "max_batch=4"]
 subprocess.Popen([f"{programs}/serve", "run", "--address=127.0.0.1:6379", "sefa_runtime.ray_app:app", *arguments],
                  stdout=sys.stderr)
 ray.init(address="127.0.0.1:6379", log_to_driver=False)
@@ -35,8 +36,9 @@ ray.init(address="127.0.0.1:6379", log_to_driver=False)
 def ask(path, document=None, token="secret"):
     data = None if document is None else json.dumps(document).encode()
     headers = {"Content-Type": "application/json", "Authorization": f"Bearer {token}"}
+    request = urllib.request.Request(f"http://127.0.0.1:8000{prefix}{path}", data, headers)
     try:
-        with urllib.request.urlopen(urllib.request.Request(f"http://127.0.0.1:8000{path}", data, headers)) as answer:
+        with urllib.request.urlopen(request) as answer:
             return answer.status, answer.read()
     except urllib.error.HTTPError as error:
         return error.code, error.read()
@@ -71,6 +73,8 @@ facts["statuses"] = {path: ask(path)[0] for path in
                      ("/v2", "/models", "/models/tiny/image?seed=7", "/docs", "/metrics", "/v2/models/other")}
 facts["statuses"]["too many"] = infer(5)[0]
 facts["statuses"]["token"] = ask("/models", token="other")[0]
+facts["open"] = {path: ask(path, token="other")[0] for path in
+                 ("/", "/page.js", "/docs", "/docs/swagger-ui.css", "/openapi.json", "/v2/health/live")}
 
 stop = threading.Event()
 asking = {
@@ -82,7 +86,7 @@ statuses = {way: collections.Counter() for way in asking}
 
 def load(way):
     document = {"inputs": [{"name": "z", "datatype": "FP32", "shape": [1, 6], "data": [0] * 6}]}
-    url, headers = "http://127.0.0.1:8000/v2/models/tiny/infer", {"Authorization": "Bearer secret"}
+    url, headers = f"http://127.0.0.1:8000{prefix}/v2/models/tiny/infer", {"Authorization": "Bearer secret"}
     while not stop.is_set():
         answer = asking[way].request("POST", url, json=document, headers=headers)
         statuses[way][answer.status] += 1
@@ -139,6 +143,7 @@ def test_who_asks_again_loses_no_request_when_a_replica_is_killed(tmp_path: Path
         "too many": 400,
         "token": 401,
     }
+    assert set(facts["open"].values()) == {200}, facts["open"]
     # Ray answers 500 to what the killed replica was about to answer: at most one request of each client.
     assert facts["once"]["200"] > 100
     assert set(facts["once"]) <= {"200", "500"}
