@@ -143,7 +143,7 @@ def _inner(container: list[Any] | tuple[Any, ...] | Mapping[Any, Any]) -> Iterab
 
 def _fit(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32] | None:
     """[N, *shape], from that, from one code without its first axis, or from style codes that all layers share."""
-    if array.dtype.kind not in "fiu":
+    if array.dtype.kind not in "fiu" or not array.ndim:
         return None
     array = array.astype(np.float32)
     if array.shape == shape:

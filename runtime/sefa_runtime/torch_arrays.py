@@ -71,8 +71,17 @@ def _storage(kind: object, raw: bytearray) -> Storage:
 
 
 def _rebuild_tensor(
-    limits: Limits, storage: object, offset: object, size: object, stride: object, *rest: object
+    limits: Limits,
+    storage: object,
+    offset: object,
+    size: object,
+    stride: object,
+    requires_grad: object = False,
+    hooks: object = None,
+    metadata: object = None,
 ) -> NDArray[Any]:
+    if metadata:
+        raise ContentError("a tensor that is lazily negated or conjugated: save a copy of it")
     if not isinstance(storage, Storage) or type(offset) is not int or not is_shape(size) or not is_shape(stride):
         raise ContentError("damaged: a tensor without its storage")
     numbers, count = storage.numbers, math.prod(size)

@@ -6,6 +6,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from sefa.checkpoints.assumptions import Assumptions
@@ -14,6 +15,20 @@ from sefa.checkpoints.limits import check_uses
 from sefa.checkpoints.objects import PersistedModule, Placeholder, TensorFlowNetwork
 from sefa.errors import CheckpointError
 from sefa.generators import Generator
+
+# Numbers that torch can sum and turn into float32; what is new or packed has names of its own.
+ORDINARY = {
+    torch.float32,
+    torch.float64,
+    torch.float16,
+    torch.bfloat16,
+    torch.bool,
+    torch.uint8,
+    torch.int8,
+    torch.int16,
+}
+ORDINARY |= {torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64}
+ORDINARY |= {torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz}
 
 
 @dataclass(frozen=True)
@@ -110,7 +125,7 @@ def clean(state_dict: Mapping[str, Tensor | Placeholder]) -> dict[str, Tensor]:
             raise CheckpointError("the same weight stands there twice, with and without a module. prefix")
         if isinstance(tensor, Placeholder):
             raise CheckpointError(f"{key} is not an ordinary tensor of weights: {tensor.class_name}")
-        if tensor.is_complex() or not tensor.numel():
+        if tensor.dtype not in ORDINARY or not tensor.numel():
             raise CheckpointError(f"{key} is not an ordinary tensor of weights: {tensor.dtype}, {list(tensor.shape)}")
         tensors[key] = tensor
     check_uses(tensors)

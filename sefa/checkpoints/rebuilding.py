@@ -61,9 +61,22 @@ def storage_dtype(kind: object) -> torch.dtype:
 
 
 def _rebuild_tensor(
-    limits: Limits, storage: object, offset: object, size: object, stride: object, *rest: object
-) -> Tensor:
-    return _view(limits, storage, offset, size, stride)
+    limits: Limits,
+    storage: object,
+    offset: object,
+    size: object,
+    stride: object,
+    requires_grad: object = False,
+    hooks: object = None,
+    metadata: object = None,
+    *rest: object,
+) -> Tensor | Placeholder:
+    return _negated() if metadata else _view(limits, storage, offset, size, stride)
+
+
+def _negated() -> Placeholder:
+    # Tensors that are to be read with another sign than stands in their storage.
+    return Placeholder("torch._utils._rebuild_tensor_v2, lazily negated or conjugated")
 
 
 def _rebuild_tensor_v3(
@@ -75,8 +88,11 @@ def _rebuild_tensor_v3(
     requires_grad: object,
     hooks: object,
     dtype: object,
+    metadata: object = None,
     *rest: object,
-) -> Tensor:
+) -> Tensor | Placeholder:
+    if metadata:
+        return _negated()
     # Of the types that came without a storage of their own: float8, unsigned integers.
     kind = getattr(torch, dtype.name, None) if isinstance(dtype, Name) and dtype.module == "torch" else None
     if not isinstance(kind, torch.dtype) or not isinstance(storage, Storage):
@@ -108,7 +124,7 @@ def _rebuild_from_type(limits: Limits, function: object, kind: object, arguments
     rebuild = TABLE.get((function.module, function.name))
     if rebuild in (_rebuild_tensor, _rebuild_tensor_v3, _rebuild_parameter):
         return rebuild(limits, *arguments)
-    return Placeholder(str(function))
+    return Placeholder(f"torch._tensor._rebuild_from_type_v2 of {function}")
 
 
 def _rebuild_from_array(limits: Limits, array: object, *rest: object) -> Tensor:
