@@ -3,7 +3,6 @@
 import contextlib
 import json
 import sys
-import zipfile
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 
 from sefa.cli.output import warn
 from sefa.errors import ArgumentError
+from sefa_runtime.archives import open_archive
 from sefa_runtime.exported import is_torchscript
 from sefa_runtime.files import sha256_of
 from sefa_runtime.model_info import EXTRA_FILE
@@ -134,7 +134,7 @@ def is_torchscript_generator(argument: Path) -> bool:
     """Whether the argument is a TorchScript archive that `sefa export` did not make."""
     if not is_torchscript(argument):
         return False
-    with zipfile.ZipFile(argument) as archive:
+    with open_archive(argument) as archive:
         return not any(name.endswith(f"/{EXTRA_FILE}") for name in archive.namelist())
 
 

@@ -1,6 +1,5 @@
 """sefa inspect: what is in a file?"""
 
-import zipfile
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +22,7 @@ from sefa.cli.export import describe_parity
 from sefa.cli.factorize import load_any
 from sefa.cli.options import AssumeOption, Device, EntryOption, JsonOption, LayersOption, NumClassesOption
 from sefa.cli.output import format_bytes, origin_facts, print_facts, print_json, print_table, say
+from sefa_runtime.archives import open_archive
 from sefa_runtime.errors import InputError
 from sefa_runtime.exported import check_payload, is_onnx, is_pt2, is_torchscript, read_info, weights_path
 from sefa_runtime.files import input_problem, sha256_of
@@ -207,7 +207,7 @@ def _inspect_generator(
 
 def _inspect_torchscript(path: Path, json: bool) -> None:
     """What an archive's directory tells; nothing of it is loaded."""
-    with zipfile.ZipFile(path) as archive:
+    with open_archive(path) as archive:
         entries = archive.infolist()
     root = entries[0].filename.partition("/")[0]
     inside = {entry.filename.removeprefix(f"{root}/"): entry.file_size for entry in entries}
