@@ -91,8 +91,8 @@ def test_sefa_commands_start(folder: Path) -> None:
             [sys.executable, "-m", "sefa.cli", *given, "--port", "0"], stderr=subprocess.PIPE, text=True
         )
         assert process.stderr is not None
-        lines = iter(process.stderr.readline, "")
-        assert any(line == "model faces is ready on cpu\n" for line in lines), given
+        said = iter(process.stderr.readline, "")
+        assert any(line == "model faces is ready on cpu\n" for line in said), given
         process.terminate()
         process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0

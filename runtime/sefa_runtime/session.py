@@ -12,6 +12,7 @@ import time
 import weakref
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -276,7 +277,7 @@ def _warm_up(inference: "onnxruntime.InferenceSession", bound: BoundRuns | None,
 
 def _run(inference: "onnxruntime.InferenceSession", bound: BoundRuns | None, feeds: Feeds) -> NDArray[Any]:
     thread = threading.get_ident()
-    options = _runs[thread] = None if bound else import_onnxruntime().RunOptions()
+    options = _runs[thread] = None if bound else _run_options()()
     try:
         if bound is not None:
             return bound.run(feeds)
@@ -284,6 +285,11 @@ def _run(inference: "onnxruntime.InferenceSession", bound: BoundRuns | None, fee
     finally:
         del _runs[thread]
     return image  # type: ignore[no-any-return]
+
+
+@cache
+def _run_options() -> "type[onnxruntime.RunOptions]":
+    return import_onnxruntime().RunOptions  # type: ignore[no-any-return]
 
 
 def stop_run(thread: int) -> None:

@@ -50,7 +50,7 @@ class Proxied:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        prefix = self._told(scope) or self.root_path
+        prefix = self.root_path or self._told(scope)
         if prefix and not scope.get("root_path"):  # Else we are mounted, and whoever did that has set it.
             path = scope["path"]
             scope["root_path"] = prefix

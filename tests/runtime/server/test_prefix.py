@@ -215,6 +215,12 @@ def test_who_is_not_trusted_sets_no_prefix(start_once: Start, trusted: str) -> N
     assert answer.json()["servers"] == [{"url": "."}]
 
 
+def test_what_the_server_was_told_goes_before_what_a_header_says(start_once: Start) -> None:
+    server = start_once(TINY, root_path="/faces", forwarded_allow_ips="127.0.0.1")
+    answer = server.http.get("/openapi.json", headers={"X-Forwarded-Prefix": "/invented"})
+    assert answer.json()["servers"][0] == {"url": "/faces"}
+
+
 @pytest.mark.parametrize("prefix", ["//evil.example", "/a b", "evil", "/x?y", "/docs", "/v2", "/", "", "/é"])
 def test_no_prefix_opens_what_is_closed(start_once: Start, prefix: str) -> None:
     server = start_once(TINY, token="secret", forwarded_allow_ips="127.0.0.1")
