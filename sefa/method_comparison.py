@@ -4,6 +4,7 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,10 +19,11 @@ from sefa.generators import Generator
 from sefa.layers import LayerSpec, parse_layers
 from sefa.peak_memory import peak_memory
 from sefa.subspaces import moves, principal_angles
-from sefa_runtime.machine import describe_machine, describe_versions
+from sefa_runtime.machine import describe_machine, describe_versions, load_average
 
-# What takes less than this is run several times more, and the median counts.
-SHORT_S, REPEATS = 2.0, 5
+# Of what takes less than this the first run only warms up.
+SHORT_S = 2.0
+DEFAULT_REPEATS = 3
 DEFAULT_TOP, DEFAULT_IMAGES = 8, 4
 RANDOM = "random"
 Progress = Callable[[float], None]
@@ -34,7 +36,8 @@ class MethodResult:
     Attributes:
         name: `sefa`, `sefa, rows`, `ganspace`; or `random`, directions of no method, to compare with.
         samples: Latents that were drawn.
-        seconds: Time to find the directions, the median of several runs if it is short. None for `random`.
+        seconds: Time to find the directions, the median of `runs_s`. None for `random`.
+        runs_s: Time of each run; the methods took turns.
         peak_bytes: Memory that this took beyond the generator's; None where the system does not tell.
         change: For each direction the mean absolute change of the image by a move of length 1, in grey levels of 255.
     """
@@ -42,6 +45,7 @@ class MethodResult:
     name: str
     samples: int
     seconds: float | None
+    runs_s: tuple[float, ...]
     peak_bytes: int | None
     change: tuple[float, ...]
 
@@ -82,7 +86,8 @@ class MethodComparison:
         sefa_is_faster: Time of GANSpace over that of SeFa.
         device: Where it ran.
         threads: Of the CPU.
-        machine: See `sefa_runtime.machine`.
+        machine: See `sefa_runtime.machine`; as it was at the beginning.
+        load_average_after: As `machine["load_average"]`, at the end.
         versions: Of what was used.
     """
 
@@ -96,6 +101,7 @@ class MethodComparison:
     device: str
     threads: int
     machine: dict[str, Any]
+    load_average_after: list[float] | None
     versions: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
@@ -111,6 +117,7 @@ def compare_methods(
     seed: int = 0,
     images: int = DEFAULT_IMAGES,
     progress: Progress | None = None,
+    repeats: int = DEFAULT_REPEATS,
 ) -> MethodComparison:
     """Find directions with SeFa, with and without normalised rows, and with GANSpace, and compare them.
 
@@ -122,35 +129,48 @@ def compare_methods(
         seed: Of these, and of the latents and classes that the edits are drawn for.
         images: How many latents those are.
         progress: Called with the share that is done, 0 to 1.
+        repeats: How many times each method is timed.
 
     Raises:
         ArgumentError: If an argument cannot be.
     """
+    if type(repeats) is not int or not 1 <= repeats <= 1000:
+        raise ArgumentError(f"repeats must be in 1..1000, got {repeats!r}")
     if type(images) is not int or not 1 <= images <= 1000:
         raise ArgumentError(f"images must be in 1..1000, got {images!r}")
     report = progress or (lambda share: None)
     top = min(DEFAULT_TOP, generator.latent_dim) if top is None else top
     device = next(generator.parameters()).device
-    found: dict[str, tuple[DirectionBank, float, int | None]] = {}
-
-    def find(name: str, **options: Any) -> None:
-        with peak_memory(device) as peak:
-            seconds, bank = _timed(generator, layers, top, options)
-        if seconds < SHORT_S:  # The first was for warming up.
-            seconds = statistics.median(_timed(generator, layers, top, options)[0] for _ in range(REPEATS))
-        found[name] = (bank, seconds, peak.bytes)
-
-    find("sefa")
-    find("sefa, rows", normalize="rows")
-    # Sampling is half of the work, drawing the edits the other half.
-    find("ganspace", method="ganspace", samples=samples, seed=seed, progress=lambda share: report(share / 2))
-    banks = {name: bank for name, (bank, _, _) in found.items()} | {RANDOM: _random_bank(found["sefa"][0], seed)}
+    machine = describe_machine()
+    ways: dict[str, dict[str, Any]] = {
+        "sefa": {},
+        "sefa, rows": {"normalize": "rows"},
+        "ganspace": {"method": "ganspace", "samples": samples, "seed": seed},
+    }
+    found: dict[str, DirectionBank] = {}
+    peaks: dict[str, int | None] = {}
+    runs_s: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(repeats + 1):
+        for name, options in ways.items():
+            if len(runs_s[name]) == repeats:
+                continue
+            if name == "ganspace":  # Sampling is half of the work, drawing the edits the other half.
+                share = partial(_sampling_share, report, turn / (repeats + 1), 0.5 / (repeats + 1))
+                options = options | {"progress": share}
+            with peak_memory(device) as peak:
+                seconds, bank = _timed(generator, layers, top, options)
+            if turn == 0:
+                found[name], peaks[name] = bank, peak.bytes
+            if turn > 0 or seconds >= SHORT_S:
+                runs_s[name].append(seconds)
+    medians = {name: statistics.median(runs) for name, runs in runs_s.items()}
+    banks = found | {RANDOM: _random_bank(found["sefa"], seed)}
     codes = _codes(generator, images, seed)
     methods = []
     for index, (name, bank) in enumerate(banks.items()):
         change = _changes(generator, codes, bank)
-        _, seconds, peak_bytes = found.get(name, (bank, None, None))
-        methods.append(MethodResult(name, bank.source.samples, seconds, peak_bytes, change))
+        runs = tuple(runs_s.get(name, ()))
+        methods.append(MethodResult(name, bank.source.samples, medians.get(name), runs, peaks.get(name), change))
         report(0.5 + 0.5 * (index + 1) / len(banks))
     return MethodComparison(
         generator={
@@ -168,12 +188,18 @@ def compare_methods(
             _agreement(a, banks[a], b, banks[b]) for i, a in enumerate(found) for b in list(found)[i + 1 :]
         ),
         chance=top / _latent_size(generator, layers),
-        sefa_is_faster=found["ganspace"][1] / found["sefa"][1],
+        sefa_is_faster=medians["ganspace"] / medians["sefa"],
         device=str(device),
         threads=torch.get_num_threads(),
-        machine=describe_machine(),
+        machine=machine,
+        load_average_after=load_average(),
         versions=describe_versions() | {"torch": str(torch.__version__)},
     )
+
+
+def _sampling_share(report: Progress, before: float, weight: float, share: float) -> None:
+    """Pass on the share of all that is done when this share of one run's samples is."""
+    report(before / 2 + weight * share)
 
 
 def _timed(generator: Generator, layers: LayerSpec, top: int, options: dict[str, Any]) -> tuple[float, DirectionBank]:

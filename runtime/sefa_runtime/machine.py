@@ -6,7 +6,7 @@ import os
 import platform
 import shutil
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -51,10 +51,21 @@ def describe_machine() -> dict[str, Any]:
         "memory_gib": memory_gib,
         # Version 1 of control groups writes a number beyond all memory for no limit.
         "memory_limit_gib": limit_gib if limit_gib and memory_gib and limit_gib < memory_gib else None,
-        "load_average": [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None,
+        "load_average": load_average(),
         "system": f"{platform.system()} {platform.machine()}",
         "gpus": [dict(zip(("name", "driver", "memory"), gpu.split(", "), strict=False)) for gpu in nvidia_gpus()],
     }
+
+
+def load_average() -> list[float] | None:
+    """Return how many processes want to run, on average of the last 1, 5 and 15 minutes; None where nothing tells."""
+    return [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None
+
+
+def load_in_words(before: Sequence[float] | None, after: Sequence[float] | None = None) -> str:
+    """Return what else ran while something was measured: `load average 0.1 at the start, 1.9 at the end`."""
+    parts = [f"{load[0]:g} {when}" for load, when in ((before, "at the start"), (after, "at the end")) if load]
+    return f"load average {', '.join(parts)}" if parts else "load average unknown"
 
 
 def machine_in_words(machine: Mapping[str, Any]) -> str:

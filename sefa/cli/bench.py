@@ -145,17 +145,16 @@ def save_record(record: "LatencyRecord", path: Path, samples: bool = False) -> N
 
 def print_record(record: "LatencyRecord") -> None:
     """Print a record for people."""
-    from sefa_runtime.machine import machine_in_words
+    from sefa_runtime.machine import load_in_words, machine_in_words
 
     why = f" ({record.provider_reason})" if record.provider_reason else ""
-    load = record.machine["load_average"]
     graph = record.graph
     facts: list[tuple[str, object]] = [
         ("scenario", record.scenario),
         ("model", f"{record.model['file']}, {graph.nodes} nodes, {graph.parameters:,} parameters"),
         ("provider", f"{record.provider}, asked for: {record.provider_requested}{why}"),
         ("threads", record.threads),
-        ("machine", machine_in_words(record.machine) + (f"; load average {load[0]:g} at the start" if load else "")),
+        ("machine", f"{machine_in_words(record.machine)}; {load_in_words(record.machine['load_average'])}"),
         ("versions", ", ".join(f"{name} {number}" for name, number in record.versions.items())),
         ("load", f"{record.load_ms:.1f} ms"),
     ]

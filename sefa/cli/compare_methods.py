@@ -22,7 +22,7 @@ from sefa.errors import ArgumentError
 from sefa_runtime.files import check_output, write_whole
 
 if TYPE_CHECKING:
-    from sefa.method_comparison import MethodComparison
+    from sefa.method_comparison import MethodComparison, MethodResult
 
 SUFFIXES = (".png", ".json")
 
@@ -50,6 +50,7 @@ def compare_methods(
     images: Annotated[
         int, typer.Option(metavar="N", help="Latents for which the edits are drawn, twice for each direction.")
     ] = 4,
+    repeats: Annotated[int, typer.Option(metavar="N", help="How many times each method is timed.")] = 3,
     num_classes: NumClassesOption = None,
     entry: EntryOption = None,
     assume: AssumeOption = None,
@@ -60,7 +61,8 @@ def compare_methods(
 
     [b]sefa compare-methods netG.pth -o report.png -o report.json[/b]
 
-    SeFa runs with and without normalised rows. Random directions stand beside them, to compare with.
+    SeFa runs with and without normalised rows. Random directions stand beside them, to compare with. Methods take turns
+    in being timed, and the median counts; let nothing else run meanwhile: the load average is in the record.
     """
     from sefa.comparison_plot import save_methods
     from sefa.ganspace import DEFAULT_SAMPLES
@@ -77,7 +79,7 @@ def compare_methods(
         generator = load_on(checkpoint, device, num_classes=num_classes, entry=entry, assume=assume)
     with progress_bar("Comparing") as show:
         drawn = DEFAULT_SAMPLES if samples is None else samples
-        comparison = compare(generator, layers, top, drawn, seed, images, show)
+        comparison = compare(generator, layers, top, drawn, seed, images, show, repeats)
     for output in outputs or ():
         if output.suffix.lower() == ".png":
             save_methods(comparison, output)
@@ -91,9 +93,19 @@ def compare_methods(
             say("", f"{output}: the {'picture' if output.suffix.lower() == '.png' else 'record'}")
 
 
+def _times(method: "MethodResult") -> str:
+    """The median, and the shortest and longest if there are several."""
+    from sefa.comparison_plot import seconds_in_words
+
+    if method.seconds is None:
+        return ""
+    spread = f" ({seconds_in_words(min(method.runs_s))} to {seconds_in_words(max(method.runs_s))})"
+    return seconds_in_words(method.seconds) + (spread if len(method.runs_s) > 1 else "")
+
+
 def _print(comparison: "MethodComparison") -> None:
-    from sefa.comparison_plot import seconds_in_words, times_in_words
-    from sefa_runtime.machine import machine_in_words
+    from sefa.comparison_plot import times_in_words
+    from sefa_runtime.machine import load_in_words, machine_in_words
 
     facts = comparison.generator
     height, width = facts["resolution"]
@@ -102,6 +114,7 @@ def _print(comparison: "MethodComparison") -> None:
             ("generator", f"{facts['family']}, {width}x{height} pixels, latent of {facts['latent_dim']}"),
             ("directions", f"{comparison.top} of each method, layers {facts['layers']}"),
             ("machine", f"{machine_in_words(comparison.machine)}; on {comparison.device}"),
+            ("", load_in_words(comparison.machine["load_average"], comparison.load_average_after)),
         ]
     )
     say()
@@ -111,7 +124,7 @@ def _print(comparison: "MethodComparison") -> None:
             (
                 method.name,
                 method.samples or "none",
-                "" if method.seconds is None else seconds_in_words(method.seconds),
+                _times(method),
                 "" if method.peak_bytes is None else format_bytes(method.peak_bytes),
                 f"{method.mean_change:.2f}",
                 f"{method.change[0]:.2f}",

@@ -41,7 +41,7 @@ def tune(
     else run meanwhile.
     """
     from sefa_runtime.latency.tuning import tune as tune_model
-    from sefa_runtime.machine import machine_in_words
+    from sefa_runtime.machine import load_in_words, machine_in_words
 
     if output is not None:
         check_output(output, *files_of(model))
@@ -53,7 +53,8 @@ def tune(
     if json:
         print_json(asdict(tuning))
         return
-    print_facts([("provider", tuning.provider), ("machine", machine_in_words(tuning.machine))])
+    machine = f"{machine_in_words(tuning.machine)}; {load_in_words(tuning.machine['load_average'])}"
+    print_facts([("provider", tuning.provider), ("machine", machine)])
     say()
     _print_trials(tuning)
     for failure in tuning.failures:

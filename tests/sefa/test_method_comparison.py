@@ -1,4 +1,5 @@
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from scipy.linalg import subspace_angles
 
 import sefa
 from golden_checkpoints import GoldenCheckpoint
-from sefa import ArgumentError
+from sefa import ArgumentError, method_comparison
 from sefa.comparison_plot import save_methods, seconds_in_words, times_in_words
 from sefa.method_comparison import MethodComparison, compare_methods
 
@@ -33,7 +34,11 @@ def test_every_method_is_measured(comparison: MethodComparison) -> None:
     sefa_, _, ganspace, random = comparison.methods
     assert sefa_.seconds
     assert ganspace.seconds
-    assert random.seconds is None
+    assert (random.seconds, random.runs_s) == (None, ())
+    for method in (sefa_, ganspace):
+        assert len(method.runs_s) == 3
+        assert method.seconds == np.median(method.runs_s)
+    assert len(comparison.machine["load_average"]) == len(comparison.load_average_after or ()) == 3
     assert comparison.sefa_is_faster == pytest.approx(ganspace.seconds / sefa_.seconds)
 
 
@@ -61,6 +66,7 @@ def test_progress_runs_to_one(generator: sefa.Generator) -> None:
     shares: list[float] = []
     compare_methods(generator, top=1, samples=1500, images=1, progress=shares.append)
     assert shares[-1] == 1
+    assert shares == sorted(shares)
     assert all(0 <= share <= 1 for share in shares)
 
 
@@ -69,6 +75,26 @@ def test_where_z_is_split_and_classes_are_many_it_works_as_well() -> None:
     assert comparison.chance == pytest.approx(4 / 30)
     # The norms' layers are linear in z: samples only estimate what the weights say.
     assert next(pair for pair in comparison.agreements if pair.b == "ganspace").overlap > 0.5
+
+
+@pytest.mark.parametrize("first_is_long", [False, True])
+def test_methods_take_turns_and_a_short_first_run_only_warms_up(
+    generator: sefa.Generator, monkeypatch: pytest.MonkeyPatch, first_is_long: bool
+) -> None:
+    timed: list[tuple[str, str]] = []
+
+    def timing(generator: sefa.Generator, layers: Any, top: int, options: dict[str, Any]) -> tuple[float, Any]:
+        seconds = len(timed) + (5.0 if first_is_long else 0.001)
+        timed.append((options.get("method", "sefa"), options.get("normalize", "none")))
+        return (seconds if first_is_long else seconds / 100), sefa.factorize(generator, layers, top=top, **options)
+
+    monkeypatch.setattr(method_comparison, "_timed", timing)
+    comparison = compare_methods(generator, top=1, samples=300, images=1, repeats=2)
+    turn = [("sefa", "none"), ("sefa", "rows"), ("ganspace", "none")]
+    assert timed == turn * (2 if first_is_long else 3)
+    assert [len(method.runs_s) for method in comparison.methods] == [2, 2, 2, 0]
+    with pytest.raises(ArgumentError, match=r"repeats must be in 1\.\.1000, got 0"):
+        compare_methods(generator, repeats=0)
 
 
 def test_a_number_of_images_that_cannot_be_is_refused(generator: sefa.Generator) -> None:
