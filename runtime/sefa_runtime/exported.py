@@ -10,6 +10,7 @@ import io
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -63,7 +64,8 @@ def read_info(path: Path) -> ModelInfo:
     if problem:
         raise ModelFileError(f"{path}: {problem}; {EXPECTED}")
     is_archive = is_torchscript(path) or is_pt2(path)
-    document = _archive_document(path) if is_archive else _onnx_document(path)
+    with _readable(path):
+        document = _archive_document(path) if is_archive else _onnx_document(path)
     if document is None:
         raise ModelFileError(f"{path}: a model, but not one exported by `sefa export`: it carries no sefa metadata")
     return ModelInfo.from_json(document, str(path))
@@ -93,7 +95,7 @@ def read_model(path: Path) -> tuple[ModelInfo, Contents]:
     contents: dict[Path, bytes] = {}
 
     def read(part: Path, size: int) -> str | None:
-        with part.open("rb") as file:
+        with _readable(part), part.open("rb") as file:
             contents[part] = file.read(size)
         return hashlib.sha256(contents[part]).hexdigest() if len(contents[part]) == size else None
 
@@ -167,11 +169,22 @@ def sha256_of_first(path: Path, size: int) -> str | None:
     return None if size else digest.hexdigest()
 
 
+@contextmanager
+def _readable(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise ModelFileError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
 def _head(path: Path) -> bytes:
-    if not path.is_file():
+    try:
+        if not path.is_file():
+            return b""
+        with path.open("rb") as file:
+            return file.read(16)
+    except OSError:  # Whoever reads more of it says so.
         return b""
-    with path.open("rb") as file:
-        return file.read(16)
 
 
 def _archive_names(path: Path) -> list[str]:
