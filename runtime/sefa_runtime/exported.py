@@ -7,14 +7,13 @@ damaged weight is found at load and a renamed direction needs only the tail rewr
 
 import hashlib
 import io
-import zipfile
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
+from sefa_runtime.archives import DAMAGED_ARCHIVE, open_archive, read_member
 from sefa_runtime.errors import ModelFileError, RunError
 from sefa_runtime.files import input_problem
 from sefa_runtime.json_text import MAX_JSON
@@ -191,9 +190,9 @@ def _archive_names(path: Path) -> list[str]:
     if not _head(path).startswith(b"PK"):
         return []
     try:
-        with zipfile.ZipFile(path) as archive:
+        with open_archive(path) as archive:
             return archive.namelist()
-    except zipfile.BadZipFile:
+    except (*DAMAGED_ARCHIVE, OSError):
         return []
 
 
@@ -201,10 +200,9 @@ def _archive_document(path: Path) -> str | None:
     for name in _archive_names(path):
         if name.endswith(f"/extra/{EXTRA_FILE}"):
             try:
-                with zipfile.ZipFile(path) as archive, archive.open(name) as file:
-                    return _decoded(file.read(MAX_JSON + 1))
-            except (zipfile.BadZipFile, zlib.error, ValueError, RuntimeError, EOFError) as error:
-                # RuntimeError: zipfile's answer to damaged flags of compression and encryption.
+                with open_archive(path) as archive:
+                    return read_member(archive, name, MAX_JSON).decode()
+            except DAMAGED_ARCHIVE as error:
                 raise ModelFileError(f"{path}: truncated or damaged; {EXPECTED}") from error
     return None
 

@@ -32,11 +32,15 @@ ACCESS_LIST = "system.posix_acl_access"
 
 def input_problem(path: Path) -> str | None:
     """What keeps `path` from being read as a file: a few words, or None."""
-    if path.is_file():
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # The last: a name with a zero byte in it.
+        return "no such file"
+    except OSError as error:
+        return f"cannot be read: {error.strerror}"
+    if stat.S_ISREG(mode):
         return None
-    if path.is_dir():
-        return "is a folder, a file was expected"
-    return "is not a regular file" if path.exists() else "no such file"
+    return "is a folder, a file was expected" if stat.S_ISDIR(mode) else "is not a regular file"
 
 
 def utf8_problem(path: Path) -> str | None:

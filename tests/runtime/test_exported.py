@@ -218,6 +218,30 @@ def test_files_that_change_between_check_and_use_are_not_used(shared: Path, monk
     np.testing.assert_array_equal(sefa_runtime.load(shared, "cpu").run(w=np.zeros(24)), expected)
 
 
+@pytest.mark.parametrize("action", ["open", "stat"])
+def test_a_file_that_may_not_be_read_is_a_model_error(
+    tmp_path: Path, golden: Path, monkeypatch: pytest.MonkeyPatch, action: str
+) -> None:
+    # Permissions do not bind root, as whom containers run their tests.
+    real = getattr(Path, action)
+
+    def refuse(self: Path, *arguments: Any, **options: Any) -> Any:
+        if self.name == "model.onnx":
+            raise PermissionError(13, "Permission denied", str(self))
+        return real(self, *arguments, **options)
+
+    model = Path(shutil.copy(golden / "tiny.onnx", tmp_path / "model.onnx"))
+    monkeypatch.setattr(Path, action, refuse)
+    with pytest.raises(ModelFileError, match=r"model\.onnx: cannot be read: Permission denied"):
+        sefa_runtime.load(model, "cpu")
+
+
+@pytest.mark.skipif(not Path("/proc/self/mem").exists(), reason="only Linux has such files")
+def test_a_file_whose_reading_fails_is_named() -> None:
+    with pytest.raises(ModelFileError, match=r"/proc/self/mem: (empty|cannot be read)"):
+        read_info(Path("/proc/self/mem"))
+
+
 def test_files_of_a_model(shared: Path, golden: Path) -> None:
     assert files_of(shared) == (shared, shared.with_name("style.safetensors"))
     assert files_of(golden / "tiny.onnx") == (golden / "tiny.onnx",)

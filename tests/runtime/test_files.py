@@ -95,6 +95,17 @@ def test_a_device_is_not_replaced(tmp_path: Path) -> None:
     assert input_problem(tmp_path / "pipe") == "is not a regular file"
 
 
+def test_why_an_input_cannot_be_read_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    (tmp_path / "loop").symlink_to("loop")
+    assert input_problem(tmp_path / "file") is None
+    assert input_problem(tmp_path) == "is a folder, a file was expected"
+    assert input_problem(tmp_path / "file" / "x") == "no such file"
+    assert input_problem(tmp_path / "a\0b") == "no such file"
+    assert input_problem(tmp_path / ("x" * 300)) == "cannot be read: File name too long"
+    assert input_problem(tmp_path / "loop") == "cannot be read: Too many levels of symbolic links"
+
+
 def test_an_input_is_not_replaced_under_any_name(tmp_path: Path) -> None:
     (tmp_path / "only_copy").write_bytes(b"weights")
     (tmp_path / "link").symlink_to(tmp_path / "only_copy")
