@@ -6,8 +6,9 @@ found out by contents what a graph can take from a file that is there: names of 
 
 import hashlib
 import json
+import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
@@ -44,9 +45,10 @@ def weights_beside(model: ModelProto, graph: EditGraph, file: Path) -> Iterator[
         OSError: If it cannot be written.
     """
     tensors = _large_tensors(model, graph)
-    is_new = not file.exists()
-    if is_new:
+    written = None
+    if not file.exists():
         _write(file, tensors, graph)
+        written = file.stat()
     try:
         places = _places(file)
         missing = [digest for digest in tensors if digest not in places]
@@ -63,8 +65,9 @@ def weights_beside(model: ModelProto, graph: EditGraph, file: Path) -> Iterator[
                 tensor.ClearField("raw_data")
         yield WeightsFile(name=file.name, bytes=file.stat().st_size, sha256=sha256_of(file))
     except BaseException:
-        if is_new:
-            file.unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            if written is not None and os.path.samestat(written, file.stat()):  # Not another export's, written since.
+                file.unlink()
         raise
 
 

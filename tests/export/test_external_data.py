@@ -81,6 +81,22 @@ def test_a_refused_export_leaves_no_weights(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_refused_export_leaves_the_weights_that_another_wrote_meanwhile(
+    generator: sefa.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def export_too(*arguments: object) -> None:
+        monkeypatch.undo()
+        (tmp_path / "w.safetensors").unlink()  # As if it had looked for the file before this one wrote it.
+        export_onnx(generator, sefa.factorize(generator), tmp_path / "b.onnx", external_data="w.safetensors")
+        raise VerificationError("differs")
+
+    monkeypatch.setattr(onnx_export, "verify", export_too)
+    with pytest.raises(VerificationError):
+        export_onnx(generator, sefa.factorize(generator), tmp_path / "a.onnx", external_data="w.safetensors")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["b.onnx", "w.safetensors"]
+    sefa_runtime.load(tmp_path / "b.onnx", "cpu")
+
+
 def test_half_precision_keeps_its_own_weights_alone(generator: sefa.Generator, tmp_path: Path) -> None:
     export_onnx(generator, sefa.factorize(generator), tmp_path / "a.onnx", precision="fp16", external_data="w.st")
     values = load_file(tmp_path / "w.st").values()

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sefa_runtime.errors import ContentError
-from sefa_runtime.files import replacing, write_whole
+from sefa_runtime.files import remove_abandoned, replacing, write_whole
 from sefa_runtime.number_files import read_number_file
 
 SETTINGS = "settings.json"
@@ -50,13 +50,14 @@ class Kept:
             OSError: If they cannot be written.
         """
         if not self.folder.is_dir():
-            self.folder.mkdir()
+            self.folder.mkdir(exist_ok=True)  # Another exploration may have begun as well.
             write_whole(self.folder / SETTINGS, self._settings.encode())
         with replacing(self.folder / f"{name}.npz") as partial:
             np.savez(partial, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for its own options.
 
     def remove(self) -> None:
         """Forget everything; what others put into the folder stays, and the folder with it."""
+        remove_abandoned(self.folder / SETTINGS)
         for path in (*self.folder.glob("*.npz"), self.folder / SETTINGS):
             path.unlink(missing_ok=True)
         if self.folder.is_dir() and not any(self.folder.iterdir()):

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -248,3 +250,25 @@ def test_the_measures_and_the_sheet_are_files(explored: Exploration, tmp_path: P
     np.testing.assert_array_equal(found[-gap - height : -gap, -gap - width : -gap], last)
     with pytest.raises(InputError, match=r"must end in \.html, \.json"):
         save_exploration(explored, tmp_path / "sheet.svg")
+
+
+def test_what_a_killed_exploration_kept_goes_altogether(tmp_path: Path) -> None:
+    program = """
+import os, sys
+from pathlib import Path
+from sefa_runtime.explore.kept import Kept
+from sefa_runtime.files import replacing
+kept = Kept(Path(sys.argv[1]))
+kept.open({"samples": 4})
+kept.put("unedited", mean=[1.0])
+with replacing(kept.folder / "settings.json") as settings, replacing(kept.folder / "direction-0.npz") as arrays:
+    settings.write_bytes(b"{")
+    arrays.write_bytes(b"PK")
+    os.kill(os.getpid(), 9)
+"""
+    output = tmp_path / "page.html"
+    subprocess.run([sys.executable, "-c", program, output], check=False)
+    kept = Kept(output)
+    assert len(list(kept.folder.iterdir())) == 4
+    kept.remove()
+    assert not kept.folder.exists()
