@@ -12,7 +12,6 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from sefa.errors import BankError
-from sefa.generators import Generator
 from sefa_runtime.direction_names import name_problems
 from sefa_runtime.files import check_utf8_output, input_problem, utf8_problem, write_whole
 from sefa_runtime.json_text import MAX_JSON, parse_json
@@ -85,32 +84,6 @@ class DirectionBank:
     def origin(self, index: int) -> DirectionSource:
         """Where one direction came from."""
         return self.origins[index] if self.origins else self.source
-
-    def check_fits(self, generator: Generator) -> None:
-        """Refuse a generator that the bank was not made for.
-
-        Raises:
-            BankError: If latent size, layers, family or checkpoint differ.
-        """
-        mine = {
-            "latent size": self.code_dim,
-            "layers": self.edited_layers.shape[1],
-            "family": self.source.family,
-        }
-        its = {
-            "latent size": generator.code_dim,
-            "layers": generator.num_layers,
-            "family": generator.family,
-        }
-        differing = [f"{what} {mine[what]}, not {its[what]}" for what in mine if mine[what] != its[what]]
-        if differing:
-            raise BankError(f"the bank was made for another generator: {', '.join(differing)}")
-        checksums = (self.source.checkpoint_sha256, generator.source_sha256)
-        if all(checksums) and checksums[0] != checksums[1]:
-            raise BankError(
-                "the bank was made for another generator: its checkpoint's sha256 begins with "
-                f"{checksums[0][:12]}, this one's with {checksums[1][:12]}"
-            )
 
     def save(self, path: str | Path) -> Path:
         """Write the bank as `.safetensors`, whole or not at all.
@@ -237,10 +210,7 @@ class DirectionBank:
             problems.append("vectors are not of unit length")
         if min(lengths) == 0:
             problems.append("a vector is zero")
-        if any(
-            (origin.family, origin.checkpoint_sha256) != (self.source.family, self.source.checkpoint_sha256)
-            for origin in origins
-        ):
+        if any(origin.family != self.source.family for origin in origins):
             problems.append("directions are of different generators")
         return problems
 
@@ -265,7 +235,7 @@ def joint_source(sources: Sequence[DirectionSource]) -> DirectionSource:
     seeds, labels = {source.seed for source in distinct}, {source.label for source in distinct}
     return DirectionSource(
         family=distinct[0].family,
-        checkpoint_sha256=distinct[0].checkpoint_sha256,
+        checkpoint_sha256=_joined(source.checkpoint_sha256 for source in distinct if source.checkpoint_sha256),
         method=_joined(source.method for source in distinct),
         normalize=_joined(source.normalize for source in distinct),
         rank=min(source.rank for source in distinct),

@@ -59,23 +59,30 @@ def compare_banks(a: DirectionBank, b: DirectionBank) -> BankComparison:
     directions = F.normalize(a.vectors.double(), dim=1) @ F.normalize(b.vectors.double(), dim=1).T
     layers = F.normalize(a.edited_layers.double(), dim=1) @ F.normalize(b.edited_layers.double(), dim=1).T
     cosines = directions * layers
-    pairs: list[Pair] = []
-    free_rows, free_columns = set(range(len(a))), set(range(len(b)))
-    for place in cosines.abs().flatten().argsort(descending=True, stable=True).tolist():
-        row, column = divmod(place, len(b))
-        if row not in free_rows or column not in free_columns:
-            continue
-        free_rows.remove(row)
-        free_columns.remove(column)
-        pairs.append(
-            Pair(
-                row,
-                column,
-                float(cosines[row, column]),
-                float(directions[row, column].abs()),
-                float(layers[row, column]),
-            )
+    pairs = tuple(
+        Pair(
+            row,
+            column,
+            float(cosines[row, column]),
+            float(directions[row, column].abs()),
+            float(layers[row, column]),
         )
-        if len(pairs) == min(len(a), len(b)):
-            break
-    return BankComparison(cosines, tuple(pairs))
+        for row, column in match(cosines.abs())
+    )
+    return BankComparison(cosines, pairs)
+
+
+def match(likeness: Tensor) -> list[tuple[int, int]]:
+    """Pairs of row and column, each in at most one: the most alike of all first, then that of those that are left."""
+    rows, columns = likeness.shape
+    pairs: list[tuple[int, int]] = []
+    free_rows, free_columns = set(range(rows)), set(range(columns))
+    for place in likeness.flatten().argsort(descending=True, stable=True).tolist():
+        row, column = divmod(place, columns)
+        if row in free_rows and column in free_columns:
+            free_rows.remove(row)
+            free_columns.remove(column)
+            pairs.append((row, column))
+            if len(pairs) == min(rows, columns):
+                break
+    return pairs

@@ -55,13 +55,17 @@ def subset(bank: DirectionBank, indices: Sequence[int]) -> DirectionBank:
     )
 
 
-def merge(banks: Sequence[DirectionBank], prefixes: Sequence[str] | None = None) -> DirectionBank:
+def merge(
+    banks: Sequence[DirectionBank], prefixes: Sequence[str] | None = None, *, allow_other_checkpoint: bool = False
+) -> DirectionBank:
     """All directions of several banks of one generator, one bank after the other.
 
     Args:
         banks: At least one.
         prefixes: Put before the names of each bank's directions. None: names stay, but where two banks have the same
             one, and each has it only as `direction-N`, they are numbered anew.
+        allow_other_checkpoint: Join banks of several checkpoints of one architecture, as of one and what was tuned from
+            it; each direction keeps where it came from.
 
     Raises:
         ArgumentError: If there is no bank, or another number of prefixes.
@@ -79,12 +83,19 @@ def merge(banks: Sequence[DirectionBank], prefixes: Sequence[str] | None = None)
                 ("family", first.source.family, bank.source.family),
                 ("latent size", first.code_dim, bank.code_dim),
                 ("layers", first.edited_layers.shape[1], bank.edited_layers.shape[1]),
-                ("checkpoint sha256", first.source.checkpoint_sha256[:12], bank.source.checkpoint_sha256[:12]),
             )
             if one != other
         ]
         if differing:
             raise BankError(f"the banks are of different generators: {', '.join(differing)}")
+        one, other = first.source.checkpoint_sha256, bank.source.checkpoint_sha256
+        if one != other and not allow_other_checkpoint:
+            shown = " and ".join(sha256[:12] or "none" for sha256 in (one, other))
+            raise BankError(
+                f"the banks are of different checkpoints, sha256 {shown}: --allow-other-checkpoint "
+                "(allow_other_checkpoint=True) joins them if one was tuned from the other; sefa bank compare says how "
+                "alike they are"
+            )
     origins = tuple(bank.origin(index) for bank in banks for index in range(len(bank)))
     source = joint_source(origins)
     return DirectionBank(

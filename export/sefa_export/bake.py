@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sefa.bank import DirectionBank
+from sefa.bank_fit import check_fits
 from sefa.errors import ArgumentError
 from sefa.generators import Generator
 from sefa.generators.mapping import StyleBasedGenerator
@@ -174,6 +175,7 @@ def bake(
     *,
     latent: str = "z",
     truncation: float | None = 1.0,
+    allow_other_checkpoint: bool = False,
 ) -> EditGraph:
     """Join a generator and its directions into one module that takes (z, direction, alpha).
 
@@ -185,9 +187,11 @@ def bake(
             `w`: a style code, and `w+`: a code for every layer, such as an inverted photograph; both are used as given.
         truncation: Truncation psi, fixed in the graph; 1 is off, 0.7 is customary for StyleGANs. None: it is an input
             `truncation`, [batch].
+        allow_other_checkpoint: Take directions of another checkpoint of the same architecture, as of the one that this
+            generator was tuned from.
 
     Raises:
-        BankError: If the bank was made for another generator.
+        BankError: If the bank was made for another generator, or another checkpoint and that is not allowed.
         ArgumentError: If an option is unknown or not for this generator, or the generator is not in float32.
     """
     if output not in OUTPUTS:
@@ -199,7 +203,7 @@ def bake(
         raise ArgumentError(f"truncation psi must be a finite number, got {truncation}")
     if truncation != 1 and not generator.truncation_center:
         raise ArgumentError(f"{generator.family} has no truncation: psi must be 1, got {truncation}")
-    bank.check_fits(generator)
+    check_fits(bank, generator, allow_other_checkpoint=allow_other_checkpoint)
     if latent == "z":
         return LatentEditGraph(generator, bank, output, truncation).eval()
     if latent not in ("w", "w+"):

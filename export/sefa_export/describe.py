@@ -5,6 +5,7 @@ from dataclasses import replace
 import torch
 
 from sefa.bank import DirectionBank
+from sefa.bank_fit import other_checkpoints
 from sefa.generators.mapping import StyleBasedGenerator
 from sefa_export.bake import EditGraph
 from sefa_export.pinned import Pinned
@@ -67,6 +68,7 @@ def describe(
         versions={"sefa": VERSION} | _tool_versions(),
         source_entry=generator.source_entry,
         assumptions=generator.assumptions,
+        bank_sha256=other_checkpoints(bank, generator),
     )
     return replace(info, reference=_draw_reference(graph, info))
 

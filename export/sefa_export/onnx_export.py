@@ -46,6 +46,7 @@ def export_onnx(
     *,
     latent: str = "z",
     truncation: float | None = 1.0,
+    allow_other_checkpoint: bool = False,
     precision: str = "fp32",
     batch: int | None = None,
     edits: int | None = None,
@@ -66,6 +67,7 @@ def export_onnx(
         output: `uint8` or `float32`, see `bake`.
         latent: `z`, `w` or `w+`, see `bake`.
         truncation: Truncation psi, see `bake`.
+        allow_other_checkpoint: See `bake`; the file says so.
         precision: `fp32`, or `fp16`: images are computed in float16 and everything that decides their scale in float32;
             inputs and outputs keep their types. Such a file must keep `MIN_PSNR_DB` to PyTorch's float32 images.
         batch: Fixes the batch, for engines that want static shapes; None leaves it dynamic.
@@ -90,7 +92,16 @@ def export_onnx(
         raise ArgumentError(f"precision must be fp32 or fp16, got {precision!r}")
     pinned = Pinned(batch, edits)
     weights_file = None if external_data is None else check_file_name(external_data, path)
-    graph = copy.deepcopy(bake(generator, bank, output, latent=latent, truncation=truncation)).cpu()
+    graph = copy.deepcopy(
+        bake(
+            generator,
+            bank,
+            output,
+            latent=latent,
+            truncation=truncation,
+            allow_other_checkpoint=allow_other_checkpoint,
+        )
+    ).cpu()
     size = sum(tensor.numel() * tensor.element_size() for tensor in graph.state_dict().values())
     if size > MAX_WEIGHT_BYTES:
         raise ExportError(f"{size / 2**30:.1f} GiB of weights do not fit into one ONNX file, which ends at 2 GiB")

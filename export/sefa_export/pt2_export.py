@@ -30,6 +30,7 @@ def export_pt2(
     *,
     latent: str = "z",
     truncation: float | None = 1.0,
+    allow_other_checkpoint: bool = False,
     batch: int | None = None,
     edits: int | None = None,
     compiled: bool = False,
@@ -46,6 +47,7 @@ def export_pt2(
         output: `uint8` or `float32`, see `bake`.
         latent: `z`, `w` or `w+`, see `bake`.
         truncation: Truncation psi, see `bake`.
+        allow_other_checkpoint: See `bake`; the file says so.
         batch: Fixes the batch; None leaves it dynamic.
         edits: Fixes the number of edits likewise.
         compiled: False: a program for `torch.export.load(path).module()`, on any machine. True: machine code from
@@ -64,7 +66,16 @@ def export_pt2(
     path = Path(path)
     check_utf8_output(path)
     pinned = Pinned(batch, edits)
-    graph = copy.deepcopy(bake(generator, bank, output, latent=latent, truncation=truncation)).cpu()
+    graph = copy.deepcopy(
+        bake(
+            generator,
+            bank,
+            output,
+            latent=latent,
+            truncation=truncation,
+            allow_other_checkpoint=allow_other_checkpoint,
+        )
+    ).cpu()
     with replacing(path, suffix=".pt2") as archive:  # AOTInductor loads no other.
         archive.write_bytes(_archive(graph, _trace(graph, pinned), compiled))
         parity = verify_alone(graph, make_cases(graph, pinned), archive, "compiled" if compiled else "pt2")

@@ -25,6 +25,7 @@ def export_torchscript(
     *,
     latent: str = "z",
     truncation: float | None = 1.0,
+    allow_other_checkpoint: bool = False,
 ) -> Path:
     """Bake generator and directions into a TorchScript archive with `forward(z, direction, alpha)`.
 
@@ -38,6 +39,7 @@ def export_torchscript(
         output: `uint8` or `float32`, see `bake`.
         latent: `z`, `w` or `w+`, see `bake`.
         truncation: Truncation psi, see `bake`.
+        allow_other_checkpoint: See `bake`; the file says so.
 
     Returns:
         `path`.
@@ -51,7 +53,16 @@ def export_torchscript(
     """
     path = Path(path)
     check_utf8_output(path)
-    graph = copy.deepcopy(bake(generator, bank, output, latent=latent, truncation=truncation)).cpu()
+    graph = copy.deepcopy(
+        bake(
+            generator,
+            bank,
+            output,
+            latent=latent,
+            truncation=truncation,
+            allow_other_checkpoint=allow_other_checkpoint,
+        )
+    ).cpu()
     traced = trace(graph, DYNAMIC)
     with replacing(path) as partial:
         partial.write_bytes(_archive(graph, traced, {}))

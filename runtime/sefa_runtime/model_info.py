@@ -116,6 +116,8 @@ class ModelInfo:
     # What follows has defaults, which stand for it in files from before there was such a field.
     source_entry: str = ""  # which of the checkpoint's entries was read; empty: it had no choice of them
     assumptions: tuple[str, ...] = ()  # what the checkpoint does not tell and was taken for granted
+    # of the checkpoints that directions were found in; empty: the generator's own, or it is not known
+    bank_sha256: tuple[str, ...] = ()
 
     @property
     def names(self) -> tuple[str, ...]:

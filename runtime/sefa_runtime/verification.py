@@ -119,7 +119,9 @@ def _made_from(editor: Editor, checkpoint: Path) -> Finding:
     if recorded != found:
         detail = f"not of {checkpoint} ({found[:SHOWN]}...): it was made of one with sha256 {recorded[:SHOWN]}..."
         return Finding("checkpoint", False, detail)
-    return Finding("checkpoint", True, f"made of {checkpoint}, sha256 {found[:SHOWN]}...")
+    others = ", ".join(f"{sha256[:SHOWN]}..." for sha256 in editor.info.bank_sha256)
+    bank = f"; its directions are of another checkpoint, sha256 {others}" if others else ""
+    return Finding("checkpoint", True, f"made of {checkpoint}, sha256 {found[:SHOWN]}...{bank}")
 
 
 def _placed(editor: Editor) -> Finding:

@@ -7,6 +7,7 @@ from sefa.bank import DirectionBank
 from sefa.bank_files.arrays import is_bank, load_arrays, read_bank, write_bank
 from sefa.bank_files.boundaries import boundaries_bank, write_boundaries
 from sefa.bank_files.ganspace_components import components_bank, is_components
+from sefa.bank_fit import check_fits
 from sefa.errors import ArgumentError, BankError
 from sefa.generators import Generator
 from sefa.layers import LayerSpec
@@ -25,6 +26,8 @@ def import_bank(
     generator: Generator | None = None,
     layers: LayerSpec = "all",
     edit_layers: LayerSpec | None = None,
+    *,
+    allow_other_checkpoint: bool = False,
 ) -> DirectionBank:
     """Read directions from another tool's file; its contents decide whose.
 
@@ -35,6 +38,7 @@ def import_bank(
         layers: Layers that were analysed; of boundaries and components. Eigenvalues of boundaries are measured on their
             weights.
         edit_layers: Layers that an edit touches; None: those analysed.
+        allow_other_checkpoint: See `sefa.bank_fit.check_fits`, for the first kind of file.
 
     Raises:
         BankError: If the file is missing, damaged or none of these, or does not fit the generator.
@@ -51,7 +55,7 @@ def import_bank(
             raise ArgumentError(f"{path}: the file says itself what layers its directions are of")
         bank = read_bank(path, arrays)
         if generator is not None:
-            bank.check_fits(generator)
+            check_fits(bank, generator, allow_other_checkpoint=allow_other_checkpoint)
         return bank
     if generator is None:
         raise ArgumentError(f"{path}: it does not say what generator its directions are of: name the checkpoint, too")

@@ -15,6 +15,7 @@ from sefa.cli.options import (
     JsonOption,
     LayersOption,
     NumClassesOption,
+    OtherCheckpointOption,
 )
 from sefa.cli.output import print_facts, print_json, print_table, say, working
 from sefa.errors import ArgumentError
@@ -79,6 +80,7 @@ def merge(
             show_default="names stay, direction-N are numbered anew where they would stand twice",
         ),
     ] = None,
+    allow_other_checkpoint: OtherCheckpointOption = False,
 ) -> None:
     """Put the directions of several banks of one generator into one: layer groups, or methods.
 
@@ -89,7 +91,9 @@ def merge(
 
     check_output(output, *banks)
     merged = merge_banks(
-        [DirectionBank.load(bank) for bank in banks], None if prefixes is None else prefixes.split(",")
+        [DirectionBank.load(bank) for bank in banks],
+        None if prefixes is None else prefixes.split(","),
+        allow_other_checkpoint=allow_other_checkpoint,
     )
     _save(merged, output)
 
@@ -179,6 +183,7 @@ def import_(
     num_classes: NumClassesOption = None,
     entry: EntryOption = None,
     assume: AssumeOption = None,
+    allow_other_checkpoint: OtherCheckpointOption = False,
 ) -> None:
     """Make a bank of directions that another tool found.
 
@@ -194,7 +199,7 @@ def import_(
     if checkpoint is not None:
         with working("Loading the checkpoint"):
             generator = load_on(checkpoint, Device.CPU, num_classes=num_classes, entry=entry, assume=assume)
-    bank = import_bank(file, generator, layers, edit_layers)
+    bank = import_bank(file, generator, layers, edit_layers, allow_other_checkpoint=allow_other_checkpoint)
     bank.save(output)
     print_directions(bank)
     say("", f"{output}: {len(bank)} directions of {bank.code_dim} components, by {bank.source.method}")

@@ -31,6 +31,7 @@ from sefa.cli.options import (
     LatentFileOption,
     Normalize,
     NumClassesOption,
+    OtherCheckpointOption,
     ProviderOption,
     ProviderOptionsOption,
     ThreadsOption,
@@ -87,6 +88,7 @@ class CheckpointOptions:
     image_layout: Any = None
     output_key: str | None = None
     run_code: bool | None = None
+    allow_other_checkpoint: bool | None = None
     save_bank: Path | None = None
 
     def given(self, *names: str) -> list[str]:
@@ -213,6 +215,7 @@ def explore(
     image_layout: ImageLayoutOption = None,
     output_key: OutputKeyOption = None,
     run_code: RunCodeOption = False,
+    allow_other_checkpoint: OtherCheckpointOption = False,
     provider: ProviderOption = "auto",
     provider_options: ProviderOptionsOption = None,
     allow_cpu_fallback: CpuFallbackOption = False,
@@ -234,7 +237,8 @@ def explore(
     options = CheckpointOptions(
         bank, tuple(layers or ()), edit_layers, top, method, normalize, num_classes,
         entry, tuple(assume or ()),
-        weights, kwargs, latent_dim, label_input, image_range, image_layout, output_key, run_code or None, save_bank,
+        weights, kwargs, latent_dim, label_input, image_range, image_layout, output_key, run_code or None,
+        allow_other_checkpoint or None, save_bank,
     )  # fmt: skip
     for output in outputs:
         check_output_name(output)
@@ -309,6 +313,8 @@ def _check_options(source: Path, options: CheckpointOptions, *, is_model: bool, 
     finding = options.given("layers", "edit_layers", "top", "method", "normalize")
     if options.bank is not None and finding:
         raise ArgumentError(f"--bank brings its directions: leave out {', '.join(finding)}")
+    if options.allow_other_checkpoint and options.bank is None:
+        raise ArgumentError("--allow-other-checkpoint is for --bank: without one the directions are of this checkpoint")
     if is_custom(source) and len(options.layers) > 1:
         raise ArgumentError(f"{source}: a generator of your own is analysed in one group: give one --layers")
 
@@ -356,7 +362,14 @@ def _export(
             [find_directions(generator, replace(finding, layers=group)) for group in (first, *groups[1:])]
         )
     with working("Exporting and verifying against PyTorch"):
-        export_onnx(generator, directions, model, latent="z" if codes is None else "w+", truncation=truncation)
+        export_onnx(
+            generator,
+            directions,
+            model,
+            latent="z" if codes is None else "w+",
+            truncation=truncation,
+            allow_other_checkpoint=bool(options.allow_other_checkpoint),
+        )
     return directions
 
 

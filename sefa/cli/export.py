@@ -41,6 +41,7 @@ from sefa.cli.options import (
     Normalize,
     NormalizeOption,
     NumClassesOption,
+    OtherCheckpointOption,
     TopOption,
     warn_of_truncation,
 )
@@ -95,6 +96,7 @@ def export(
         Path | None,
         typer.Option(metavar="BANK", help="Directions from [b]sefa factorize[/b]; without it they are found now."),
     ] = None,
+    allow_other_checkpoint: OtherCheckpointOption = False,
     layers: LayersOption = "all",
     edit_layers: EditLayersOption = None,
     top: TopOption = None,
@@ -180,6 +182,8 @@ def export(
     finding = Finding(layers, edit_layers, top, method, normalize, samples, seed, label)
     if bank is not None and finding.given:
         raise ArgumentError(f"--bank brings its directions: leave out {', '.join(finding.given)}")
+    if allow_other_checkpoint and bank is None:
+        raise ArgumentError("--allow-other-checkpoint is for --bank: without one the directions are of this checkpoint")
     if truncation_input and truncation is not None:
         raise ArgumentError("give --truncation or --truncation-input, not both")
     if precision != Precision.FP32 and file_format != Format.ONNX:
@@ -210,7 +214,11 @@ def export(
         directions = DirectionBank.load(bank)
     psi = None if truncation_input else 1.0 if truncation is None else truncation
     write: Callable[..., Path]
-    options: dict[str, Any] = {"latent": latent.value, "truncation": psi}
+    options: dict[str, Any] = {
+        "latent": latent.value,
+        "truncation": psi,
+        "allow_other_checkpoint": allow_other_checkpoint,
+    }
     if file_format == Format.ONNX:
         write = export_onnx
         options |= {"precision": precision.value, "batch": batch, "edits": edits, "external_data": external_data}

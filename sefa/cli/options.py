@@ -110,6 +110,13 @@ LabelOption = Annotated[
         help="Class index, for a class-conditional model: one for all pictures, or one for each: [b]3,3,8[/b].",
     ),
 ]
+OtherCheckpointOption = Annotated[
+    bool,
+    typer.Option(
+        "--allow-other-checkpoint",
+        help="Take directions of another checkpoint of the same architecture, as of one that this was tuned from.",
+    ),
+]
 NumClassesOption = Annotated[
     int | None,
     typer.Option(

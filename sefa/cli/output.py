@@ -72,8 +72,13 @@ def print_facts(facts: Sequence[tuple[str, object]]) -> None:
 
 
 def origin_facts(about: "ModelInfo | Generator") -> list[tuple[str, str]]:
-    """Which entry of the checkpoint was read, and what it does not tell and was assumed."""
-    facts = [("read", about.source_entry), ("assumed", "; ".join(about.assumptions))]
+    """Which entry of the checkpoint was read, what it does not tell and was assumed, and whose directions these are."""
+    others = getattr(about, "bank_sha256", ())  # Of exported files.
+    facts = [
+        ("read", about.source_entry),
+        ("assumed", "; ".join(about.assumptions)),
+        ("directions of", f"another checkpoint, sha256 {', '.join(others)}" if others else ""),
+    ]
     return [(name, value) for name, value in facts if value]
 
 

@@ -102,7 +102,7 @@ def test_names_that_were_chosen_are_not_changed_by_a_merge(coarse: DirectionBank
 
 def test_banks_of_different_generators_do_not_merge(coarse: DirectionBank) -> None:
     other = replace(coarse, source=replace(coarse.source, checkpoint_sha256="0" * 64))
-    with pytest.raises(BankError, match=r"different generators: checkpoint sha256 .* and 000000000000"):
+    with pytest.raises(BankError, match=r"different checkpoints, sha256 .* and 000000000000: --allow-other-checkpoint"):
         merge([coarse, other])
     with pytest.raises(ArgumentError, match="no bank"):
         merge([])

@@ -11,6 +11,7 @@ from torch import Tensor
 import sefa
 import sefa_export
 from golden_checkpoints import GoldenCheckpoint
+from sefa.bank_fit import check_fits
 from stylegan2_files import (
     Spec,
     genforce_state,
@@ -297,7 +298,7 @@ def test_rosinalitys_directions_and_edits_are_imported(name: str) -> None:
     bank = sefa.import_factor(case.path.with_name("factor.pt"), case.generator)
     assert bank.edited_layers.all()
     assert bank.eigenvalues.diff().max() <= 0  # of the matrix that rosinality analysed, in its order
-    bank.check_fits(case.generator)
+    check_fits(bank, case.generator)
 
 
 def test_a_factor_that_does_not_fit_is_refused(tmp_path: Path) -> None:

@@ -89,6 +89,7 @@ class Exploration:
             "model": self.model,
             "family": self.info.family,
             "source_sha256": self.info.source_sha256,
+            "bank_sha256": list(self.info.bank_sha256),
             "samples": self.samples,
             "quick": self.is_quick,
             "label": self.label,

@@ -1,0 +1,128 @@
+"""May a bank's directions be baked into a generator? And how alike are that generator's own?"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from sefa.bank import DirectionBank, DirectionSource
+from sefa.bank_comparison import match
+from sefa.errors import ArgumentError, BankError
+from sefa.factorization import DEFAULT_TOP, METHODS, factorize
+from sefa.generators import Generator
+
+SHOWN = 12  # digits of a sha256
+
+
+def check_fits(bank: DirectionBank, generator: Generator, *, allow_other_checkpoint: bool = False) -> None:
+    """Refuse a generator that the bank was not made for.
+
+    Args:
+        bank: The directions.
+        generator: The generator.
+        allow_other_checkpoint: Take a bank of another checkpoint of the same architecture, as of the one that this
+            generator was tuned from.
+
+    Raises:
+        BankError: If latent size, layers or family differ; or the checkpoint, and that is not allowed: the message says
+            how alike the two generators' directions are.
+    """
+    mine = (bank.code_dim, bank.edited_layers.shape[1], bank.source.family)
+    its = (generator.code_dim, generator.num_layers, generator.family)
+    differing = [
+        f"{what} {one}, not {other}"
+        for what, one, other in zip(("latent size", "layers", "family"), mine, its, strict=True)
+        if one != other
+    ]
+    if differing:
+        raise BankError(
+            f"the bank was made for another generator: {', '.join(differing)}"
+            + ("; allowing another checkpoint does not help: it must be of the same sizes" * allow_other_checkpoint)
+        )
+    others = other_checkpoints(bank, generator)
+    if others and not allow_other_checkpoint:
+        raise BankError(
+            f"the bank was made for another checkpoint: its sha256 begins with {others[0][:SHOWN]}, this one's with "
+            f"{generator.source_sha256[:SHOWN]}; {_likeness_in_words(bank, generator)}; if this one was tuned from "
+            "that one, --allow-other-checkpoint (allow_other_checkpoint=True) takes its directions"
+        )
+
+
+def other_checkpoints(bank: DirectionBank, generator: Generator) -> tuple[str, ...]:
+    """sha256 of the checkpoints that directions were found in, where they are known not to be the generator's."""
+    own = generator.source_sha256
+    found = dict.fromkeys(bank.origin(index).checkpoint_sha256 for index in range(len(bank)))
+    return tuple(sha256 for sha256 in found if sha256 and own and sha256 != own)
+
+
+@dataclass(frozen=True)
+class Likeness:
+    """How alike a bank's directions are to those that the same method finds in a generator.
+
+    Attributes:
+        cosine: Mean |cosine| of the pairs that are most alike, each direction in at most one.
+        chance: The same of random directions.
+        directions: How many of the bank's were compared: those of SeFa and GANSpace.
+    """
+
+    cosine: float
+    chance: float
+    directions: int
+
+
+def likeness(bank: DirectionBank, generator: Generator) -> Likeness | None:
+    """Compare a bank with the generator's own directions, found in the same layers by the same method.
+
+    Returns:
+        None if no direction of the bank is of a method that can be run here.
+    """
+    groups: dict[tuple[DirectionSource, tuple[int, ...]], list[int]] = {}
+    for index in range(len(bank)):
+        analysed = tuple(bank.analysed_layers[index].nonzero()[:, 0].tolist())
+        groups.setdefault((bank.origin(index), analysed), []).append(index)
+    random = torch.Generator().manual_seed(0)
+    found: list[float] = []
+    chance: list[float] = []
+    for (origin, analysed), indices in groups.items():
+        if origin.method not in METHODS or not analysed:
+            continue
+        try:
+            own = _find_alike(generator, origin, analysed, len(indices)).vectors
+        except ArgumentError:  # The bank says something of how it was found that cannot be.
+            continue
+        free = own[:, (own != 0).any(dim=0)]  # Without the entries of a class.
+        found += _cosines(bank.vectors[indices], own)
+        chance += _cosines(torch.randn(len(indices), free.shape[1], generator=random), free)
+    if not found:
+        return None
+    return Likeness(sum(found) / len(found), sum(chance) / len(chance), len(found))
+
+
+def _find_alike(generator: Generator, origin: DirectionSource, layers: tuple[int, ...], count: int) -> DirectionBank:
+    """A generator's directions, found as others were; at least as many."""
+    available = generator.latent_dim * (1 if generator.layers_share_latent else len(layers))
+    options = {} if origin.method == "sefa" else {"samples": origin.samples, "seed": origin.seed, "label": origin.label}
+    return factorize(
+        generator,
+        layers,
+        top=min(max(count, DEFAULT_TOP), available),
+        method=origin.method,
+        normalize=origin.normalize,
+        **options,  # type: ignore[arg-type]
+    )
+
+
+def _cosines(one: Tensor, other: Tensor) -> list[float]:
+    cosines = (F.normalize(one.double(), dim=1) @ F.normalize(other.double(), dim=1).T).abs()
+    return [float(cosines[row, column]) for row, column in match(cosines)]
+
+
+def _likeness_in_words(bank: DirectionBank, generator: Generator) -> str:
+    found = likeness(bank, generator)
+    if found is None:
+        return f"how alike the two are cannot be told of directions by {bank.source.method}"
+    return (
+        f"the mean |cosine| of {found.directions} of its directions and this one's own is {found.cosine:.3f}, of "
+        f"random ones {found.chance:.3f}"
+    )
