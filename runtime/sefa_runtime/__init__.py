@@ -12,7 +12,14 @@ from sefa_runtime.version import __version__
 
 if TYPE_CHECKING:
     from sefa_runtime.editor import Editor, load
-    from sefa_runtime.errors import InputError, ModelFileError, ProviderError, RunError, SefaRuntimeError
+    from sefa_runtime.errors import (
+        InputError,
+        ModelFileError,
+        NotFiniteError,
+        ProviderError,
+        RunError,
+        SefaRuntimeError,
+    )
     from sefa_runtime.latents import latents_from_seeds
     from sefa_runtime.model_info import DirectionInfo, ModelInfo, Parity
 
@@ -23,6 +30,7 @@ _HOMES = {
     "InputError": "sefa_runtime.errors",
     "ModelFileError": "sefa_runtime.errors",
     "ModelInfo": "sefa_runtime.model_info",
+    "NotFiniteError": "sefa_runtime.errors",
     "Parity": "sefa_runtime.model_info",
     "ProviderError": "sefa_runtime.errors",
     "RunError": "sefa_runtime.errors",
@@ -37,6 +45,7 @@ __all__ = [
     "InputError",
     "ModelFileError",
     "ModelInfo",
+    "NotFiniteError",
     "Parity",
     "ProviderError",
     "RunError",

@@ -5,7 +5,7 @@ rosinality's projector a `.pt` with a `latent` for each picture.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,31 +29,51 @@ MAX_NUMBERS = 2**26  # of all codes in a file: 256 MB
 RMS_MARGIN = 1.2
 
 
-def load_codes(path: Path, shape: tuple[int, ...]) -> NDArray[np.float32]:
+def load_codes(
+    path: Path, shape: tuple[int, ...], layers: int = 1, report: Callable[[str], None] = lambda text: None
+) -> NDArray[np.float32]:
     """Read codes from a `.npz`, `.npy` or `.pt` file; the contents decide which it is.
 
     Args:
         path: The file.
-        shape: Shape of one picture's code: [L, D], or [D] for a graph of single style codes.
+        shape: Shape of one image's code: [L, D], or [D] for a graph of single style codes.
+        layers: L, for a graph of single style codes: as many of them, [L, D], may as well be one image's code of every
+            layer, and are refused unless all are the same.
+        report: Called with a sentence about what was read otherwise than as it stands there, or left out.
 
     Returns:
         float32 [N, *shape]. A single style code becomes the code of every layer.
 
     Raises:
-        InputError: If there are no codes in it, or they have another shape.
+        InputError: If there are no codes in it, or they have another shape, or it is not clear which they are.
     """
-    found = list(_codes_in(_read(path)))
+    content = _read(path)
+    try:
+        return _read_codes(content, shape, shape[0] if len(shape) == 2 else layers, report)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _read_codes(
+    content: Any, shape: tuple[int, ...], layers: int, report: Callable[[str], None]
+) -> NDArray[np.float32]:
+    found = list(_codes_in(content, report))
     if not found:
-        raise InputError(f"{path}: no codes in it: an array, or one named {', '.join(NAMES)}, was expected")
+        raise InputError(f"no codes in it: an array, or one named {', '.join(NAMES)}, was expected")
     size = math.prod(shape)
     # A style code becomes as many as there are layers.
     if sum(math.ceil(array.size / shape[-1]) * size for array in found) > MAX_NUMBERS:
-        raise InputError(f"{path}: more codes than can be read at once: at most {MAX_NUMBERS // size} of {list(shape)}")
-    fitting = [_fit(array, shape) for array in found]
-    if any(array is None for array in fitting):
-        shapes = ", ".join(str(list(array.shape)) for array in found[:MAX_NAMED])
-        raise InputError(f"{path}: codes of shape {shapes}, [N, {', '.join(map(str, shape))}] was expected")
-    return np.concatenate([array for array in fitting if array is not None])
+        raise InputError(f"more codes than can be read at once: at most {MAX_NUMBERS // size} of {list(shape)}")
+    fitting = []
+    for array in found:
+        codes, remark = _fit(array, shape, layers)
+        if codes is None:
+            shapes = ", ".join(str(list(array.shape)) for array in found[:MAX_NAMED])
+            raise InputError(f"codes of shape {shapes}, [N, {', '.join(map(str, shape))}] was expected{remark}")
+        if remark:
+            report(f"{list(array.shape)} is {remark}")
+        fitting.append(codes)
+    return np.concatenate(fitting)
 
 
 def looks_like_latents(codes: NDArray[np.float32], info: ModelInfo) -> bool:
@@ -117,10 +137,11 @@ def _is_torch(path: Path) -> bool:
         return False
 
 
-def _codes_in(content: Any) -> Iterator[NDArray[Any]]:
+def _codes_in(content: Any, report: Callable[[str], None]) -> Iterator[NDArray[Any]]:
     """The arrays that are codes: the only one there is, or those under a usual name."""
     seen: set[int] = set()  # A container may hold itself.
     pending = [content]
+    noise = False
     while pending:
         value = pending.pop()
         if isinstance(value, StoredArray):
@@ -129,33 +150,58 @@ def _codes_in(content: Any) -> Iterator[NDArray[Any]]:
             yield value
         elif isinstance(value, list | tuple | Mapping) and id(value) not in seen:
             seen.add(id(value))
-            pending += reversed(list(_inner(value)))
+            inner = list(_inner(value))
+            noise |= bool(inner) and isinstance(value, Mapping) and any("noise" in str(key).lower() for key in value)
+            pending += reversed(inner)
+    if noise:
+        report("the noise in it is not used: the model has its own, so that fine detail differs from the projector's")
 
 
 def _inner(container: list[Any] | tuple[Any, ...] | Mapping[Any, Any]) -> Iterable[Any]:
     """Where in a container codes are looked for."""
     if not isinstance(container, Mapping):
         return container
-    named = [container[name] for name in NAMES if name in container]
-    values = named or list(container.values())
+    named = [name for name in NAMES if name in container]
+    if len(named) > 1:
+        raise InputError(f"codes under several names: {', '.join(named)}; save the ones that are meant alone")
+    values = [container[name] for name in named] or list(container.values())
     return values if named or len(values) == 1 or all(isinstance(value, Mapping) for value in values) else ()
 
 
-def _fit(array: NDArray[Any], shape: tuple[int, ...]) -> NDArray[np.float32] | None:
-    """[N, *shape], from that, from one code without its first axis, or from style codes that all layers share."""
-    if array.dtype.kind not in "fiu" or not array.ndim:
-        return None
+def _fit(array: NDArray[Any], shape: tuple[int, ...], layers: int) -> tuple[NDArray[np.float32] | None, str]:
+    """[N, *shape] from one code or several, or None; and how they were read or why not, if that needs to be said.
+
+    A single code for all layers may be given for each layer, and the code of a layer for all.
+    """
+    *_, width = shape
+    if array.dtype.kind not in "fiu" or not array.size or not 1 <= array.ndim <= 3 or array.shape[-1] != width:
+        return None, ""
     array = array.astype(np.float32)
-    if array.shape == shape:
+    if array.ndim == 1:
         array = array[None]
-    if array.ndim == len(shape) + 1 and array.shape[1:] == shape:
-        return array
-    if len(shape) == 1 and array.ndim == 3 and array.shape[2] == shape[0] and (array == array[:, :1]).all():
-        return array[:, 0]  # The same code in every layer.
-    if len(shape) == 2 and array.shape[-1] == shape[1]:
-        flat = array.reshape(-1, shape[1]) if array.ndim == 1 or array.ndim == 2 else None
-        if flat is None and array.ndim == 3 and array.shape[1] == 1:
-            flat = array[:, 0]
-        if flat is not None:
-            return np.repeat(flat[:, None], shape[0], axis=1)
-    return None
+    if array.ndim == 2 and array.shape[0] == layers > 1:  # A code for each layer.
+        if len(shape) == 1 and not _same_in_all(array[None]):
+            return None, (
+                f": is it one image's code of each layer, which needs a model of w+ (sefa export --latent w+), or "
+                f"{layers} images' w? Save the latter as {[layers, 1, width]}"
+            )
+        array = array[None]
+    if array.ndim == 3 and array.shape[1:] == shape:
+        return array, ""
+    if array.ndim == 3 and not _same_in_all(array):
+        return None, (
+            "; codes that differ from layer to layer need a model of w+ (sefa export --latent w+)"
+            if len(shape) == 1
+            else f"; codes of {array.shape[1]} layers, the model has {layers}"
+        )
+    said = f"{array.shape[1]} times the same" if array.ndim == 3 and array.shape[1] > 1 else ""
+    single = array[:, 0] if array.ndim == 3 else array  # [N, D]
+    many = f"{len(single)} images' w" if len(single) > 1 else "one image's w"
+    if len(shape) == 1:
+        return single, f"{many}, {said}" if said else ""
+    return np.repeat(single[:, None], layers, axis=1), f"read as {many}, for all {layers} layers"
+
+
+def _same_in_all(codes: NDArray[np.float32]) -> bool:
+    """Whether each image's code [N, L, D] is the same in all layers."""
+    return bool((codes == codes[:, :1]).all())

@@ -2,6 +2,7 @@
 
 import os
 import threading
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, SupportsIndex
@@ -10,11 +11,12 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sefa_runtime.deploy.tensors import image
-from sefa_runtime.errors import InputError, ModelFileError, ProviderError, RunError
+from sefa_runtime.errors import InputError, ModelFileError, NotFiniteError, ProviderError, RunError
 from sefa_runtime.exported import read_model
 from sefa_runtime.inputs import (
     Feeds,
     direction_index,
+    is_unclear,
     pin,
     read_conditions,
     read_edits,
@@ -163,7 +165,8 @@ class Editor:
             alpha: Distances along the directions, shaped as `direction`.
             label: Class indices, for a class-conditional model: one for every image, or [batch].
             truncation: Truncation psi, for a model that has it as an input: one for every image, or [batch]; None is 1.
-            w: Style codes instead of `z`, [batch, D], for a model of `w`.
+            w: Style codes instead of `z`, [batch, D], for a model of `w`; also [batch, L, D] that are the same in every
+                layer. [L, D] is L images, too; a warning says so, since it may have been one image's code.
             codes: Codes for every layer instead of `z`, [batch, L, D], for a model of `w+`.
 
         Returns:
@@ -172,11 +175,14 @@ class Editor:
         Raises:
             InputError: If shapes do not fit, an index is out of range, or a value is not finite.
             RunError: If onnxruntime fails: out of memory, a lost device.
+            NotFiniteError: If the model has float32 output, and there is NaN or infinity in it. In a uint8 graph these
+                have become black.
         """
         feeds = self.read(z, direction, alpha, label, truncation, w=w, codes=codes)
+        self._warn_of_unclear(w)
         if self.info.batch is None:
-            return self.infer(feeds)
-        return np.concatenate([self.infer(part) for part in split(feeds, self.info.batch)])
+            return check_finite(self.infer(feeds))
+        return check_finite(np.concatenate([self.infer(part) for part in split(feeds, self.info.batch)]))
 
     def edit(
         self,
@@ -209,7 +215,9 @@ class Editor:
                 direction is unknown or named twice, or a value cannot be taken.
             RunError: As `run`.
         """
-        return self._pictures(self.read_edit(seed, z, edits, label, truncation, w=w, codes=codes))
+        feeds = self.read_edit(seed, z, edits, label, truncation, w=w, codes=codes)
+        self._warn_of_unclear(w)
+        return self._pictures(feeds)
 
     def sweep(
         self,
@@ -248,6 +256,7 @@ class Editor:
         if alphas is None:
             alphas = np.linspace(*self.info.directions[index].alpha_range, 7).tolist()
         feeds = self.read_sweep(seed, z, index, alphas, label, truncation, w=w, codes=codes)
+        self._warn_of_unclear(w)
         return self._pictures(feeds, progress).reshape(-1, len(alphas), *self.info.image_shape)
 
     def read(
@@ -361,6 +370,15 @@ class Editor:
         feeds: Feeds = {self.info.latent_name: latent, "direction": direction, "alpha": alpha}
         return feeds | read_conditions(self.info, label, truncation, len(latent))
 
+    def _warn_of_unclear(self, w: ArrayLike | None) -> None:
+        if w is not None and is_unclear(self.info, w):
+            count, width = self.info.num_layers, self.info.code_dim
+            warnings.warn(
+                f"w of shape [{count}, {width}] is taken as {count} images; one image's code of each layer needs a "
+                f"model of w+ (sefa export --latent w+). [{count}, 1, {width}] is {count} images without a warning",
+                stacklevel=3,
+            )
+
     def _pictures(self, feeds: Feeds, progress: Callable[[float], None] = lambda share: None) -> NDArray[np.uint8]:
         """Run in batches of `MAX_BATCH`, or of the model's own."""
         count, size = len(feeds["direction"]), self.info.batch or MAX_BATCH
@@ -385,7 +403,28 @@ def _load_again(path: Path, payload: Payload | None, arguments: Mapping[str, Any
 
 
 def as_pictures(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """What a graph gives as pictures, uint8 [batch, H, W, C]; float32 [batch, C, H, W] as the uint8 graphs do it."""
+    """What a graph gives as pictures, uint8 [batch, H, W, C]; float32 [batch, C, H, W] as the uint8 graphs do it.
+
+    Raises:
+        NotFiniteError: If there is NaN or infinity in it, which would become black.
+    """
     if image.dtype == np.uint8:
         return image
-    return (image * 127.5 + 128).clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+    return (check_finite(image) * 127.5 + 128).clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+
+
+def check_finite(image: NDArray[Any]) -> NDArray[Any]:
+    """Return what a graph gave, unless there is NaN or infinity in it.
+
+    Of one caller's images: those of others in the same run are no fault of his.
+
+    Raises:
+        NotFiniteError: If so.
+    """
+    if image.dtype == np.uint8 or np.isfinite(image).all():
+        return image
+    wrong = [index for index, one in enumerate(image) if not np.isfinite(one).all()]
+    raise NotFiniteError(
+        f"NaN or infinity in {len(wrong)} of {len(image)} images, the first is image {wrong[0]}: the alphas or codes "
+        "are far too large, or the model is broken"
+    )

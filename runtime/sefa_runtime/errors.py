@@ -33,3 +33,7 @@ class InputError(SefaRuntimeError, ValueError):
 
 class RunError(SefaRuntimeError):
     """The graph was loaded, but onnxruntime failed to run it: out of memory, or a device that was lost."""
+
+
+class NotFiniteError(RunError):
+    """The graph ran, and gave NaN or infinity instead of an image."""

@@ -15,6 +15,8 @@ Pictures = NDArray[np.uint8]
 
 PICTURE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
 ANIMATION_SUFFIXES = (".gif", ".webp")
+# Of files that hold an alpha channel; all others show the image on white.
+TRANSPARENT_SUFFIXES = (".png", ".webp")
 PAPER, INK = (255, 255, 255), (40, 40, 40)
 
 
@@ -33,7 +35,7 @@ def save_picture(picture: Pictures, path: Path) -> None:
 
     Args:
         picture: Shape [H, W, C], 1 (grey), 3 (RGB) or 4 (RGBA) channels.
-        path: Ends in one of `PICTURE_SUFFIXES`.
+        path: Ends in one of `PICTURE_SUFFIXES`. A JPEG shows an RGBA image on white.
 
     Raises:
         InputError: If the suffix is another or the format cannot hold the picture.
@@ -41,8 +43,8 @@ def save_picture(picture: Pictures, path: Path) -> None:
     """
     check_suffix(path, PICTURE_SUFFIXES)
     image = to_pillow(picture)
-    if path.suffix.lower() in (".jpg", ".jpeg") and image.mode == "RGBA":
-        image = image.convert("RGB")
+    if path.suffix.lower() not in TRANSPARENT_SUFFIXES:
+        image = on_white(image)
     with replacing(path) as partial, _format_limits(path):
         image.save(partial, quality=95)
 
@@ -52,7 +54,7 @@ def save_animation(frames: Pictures, path: Path, frames_per_second: float = 12.0
 
     Args:
         frames: Shape [A, H, W, C]; at `eased` alphas it also turns without a jerk.
-        path: Ends in one of `ANIMATION_SUFFIXES`.
+        path: Ends in one of `ANIMATION_SUFFIXES`. A GIF shows RGBA images on white.
         frames_per_second: Pace, 0.1 to 50.
 
     Raises:
@@ -62,6 +64,8 @@ def save_animation(frames: Pictures, path: Path, frames_per_second: float = 12.0
     check_suffix(path, ANIMATION_SUFFIXES)
     check_pace(frames_per_second)
     loop = [to_pillow(frame) for frame in forth_and_back(frames)]
+    if path.suffix.lower() not in TRANSPARENT_SUFFIXES:
+        loop = list(map(on_white, loop))
     with replacing(path) as partial, _format_limits(path):
         loop[0].save(
             partial,
@@ -186,7 +190,7 @@ def contact_sheet(
         draw.text((x + columns * width / 2, gap + line / 2), title, INK, font, anchor="mm")
         for column, label in enumerate(column_labels):
             draw.text((x + (column + 0.5) * width, gap + 1.5 * line), label, INK, font, anchor="mm")
-        sheet.paste(to_pillow(grid(pictures[block])).convert("RGB"), (x, top))
+        sheet.paste(on_white(to_pillow(grid(pictures[block])).convert("RGBA")), (x, top))
     return np.asarray(sheet)
 
 
@@ -209,6 +213,25 @@ def to_pillow(picture: Pictures) -> Image.Image:
     Raises:
         InputError: If it has no colours that can be shown.
     """
-    if picture.shape[-1] not in (1, 3, 4):
-        raise InputError(f"a picture of {picture.shape[-1]} channels cannot be shown: 1, 3 or 4 are needed")
+    check_channels(picture.shape[-1])
     return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+
+
+def check_channels(channels: int) -> None:
+    """Refuse images without colours that can be shown.
+
+    Raises:
+        InputError: If so.
+    """
+    if channels not in (1, 3, 4):
+        raise InputError(
+            f"images of {channels} channels cannot be shown: 1 (grey), 3 (RGB) or 4 (RGBA) are needed; "
+            "sefa_runtime.load(MODEL).edit gives them as an array"
+        )
+
+
+def on_white(image: Image.Image) -> Image.Image:
+    """An RGBA image as it looks on white paper, as RGB; others as they are."""
+    if image.mode != "RGBA":
+        return image
+    return Image.alpha_composite(Image.new("RGBA", image.size, PAPER), image).convert("RGB")

@@ -38,10 +38,32 @@ def read_latent(info: ModelInfo, given: Mapping[str, ArrayLike | None]) -> NDArr
     given_shape, shape = latents.shape, info.latent_shape
     if latents.ndim == len(shape):
         latents = latents[None]
+    elif name == "w" and latents.ndim == 3 and latents.shape[1] and (latents == latents[:, :1]).all():
+        latents = latents[:, 0]  # The same in every layer.
     if latents.ndim != len(shape) + 1 or latents.shape[1:] != shape or not len(latents):
         wanted = ", ".join(map(str, shape))
-        raise InputError(f"{name} must have shape [batch, {wanted}], got {list(given_shape)}")
+        hint = _other_space(info, given_shape)
+        raise InputError(f"{name} must have shape [batch, {wanted}], got {list(given_shape)}{hint}")
     return np.ascontiguousarray(latents)
+
+
+def _other_space(info: ModelInfo, shape: tuple[int, ...]) -> str:
+    """What a latent of another shape probably is."""
+    if shape[-1:] != (info.code_dim,):
+        return ""
+    if info.latent == "w" and len(shape) == 3:
+        return ": codes that differ from layer to layer need a model of w+ (sefa export --latent w+)"
+    if info.latent == "w+" and len(shape) == 2:
+        return f": w must be repeated for each layer, to [batch, {info.num_layers}, {info.code_dim}]"
+    return ""
+
+
+def is_unclear(info: ModelInfo, w: Any) -> bool:
+    """Whether `w` has the shape of as many images' w as of one image's code for each layer."""
+    dimensions, rows = 0, w
+    while isinstance(w, list | tuple) and w:
+        dimensions, w = dimensions + 1, w[0]
+    return len(rows) == info.num_layers > 1 and dimensions + getattr(w, "ndim", 0) == 2
 
 
 def read_edits(

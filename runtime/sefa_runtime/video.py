@@ -9,7 +9,7 @@ import numpy as np
 
 from sefa_runtime.errors import InputError
 from sefa_runtime.files import replacing
-from sefa_runtime.images import Pictures, check_pace, check_suffix, forth_and_back, to_pillow
+from sefa_runtime.images import Pictures, check_pace, check_suffix, forth_and_back, on_white, to_pillow
 
 VIDEO_SUFFIXES = (".mp4",)
 ENCODER = "libx264"
@@ -28,7 +28,7 @@ def save_video(frames: Pictures, path: Path, frames_per_second: float = 12.0) ->
     is repeated; and the index in front, so that a browser starts before it has all.
 
     Args:
-        frames: Shape [A, H, W, C], 1 (grey), 3 (RGB) or 4 (RGBA, shown without its transparency) channels.
+        frames: Shape [A, H, W, C], 1 (grey), 3 (RGB) or 4 (RGBA, shown on white) channels.
         path: Ends in one of `VIDEO_SUFFIXES`.
         frames_per_second: Pace, 0.1 to 50.
 
@@ -87,7 +87,7 @@ def _feed(command: list[str], frames: list[Pictures]) -> str:
         try:
             assert process.stdin is not None
             for frame in frames:
-                colours = np.asarray(to_pillow(frame).convert("RGB"))  # [H, W, 3]
+                colours = np.asarray(on_white(to_pillow(frame)).convert("RGB"))  # [H, W, 3]
                 odd = [(0, side % 2) for side in colours.shape[:2]]
                 process.stdin.write(np.pad(colours, (*odd, (0, 0)), mode="edge").tobytes())
         except BrokenPipeError:  # It gave up, and says why below.

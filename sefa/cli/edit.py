@@ -19,9 +19,9 @@ from sefa.cli.options import (
     parse_edit,
     parse_label,
     parse_provider_options,
-    warn_of_truncation,
 )
 from sefa.cli.output import say, warn, where_it_ran, working
+from sefa.cli.surprises import warn_of_flat_images, warn_of_format, warn_of_range, warn_of_truncation
 from sefa_runtime.errors import InputError
 from sefa_runtime.exported import files_of, read_info
 from sefa_runtime.files import check_output
@@ -78,12 +78,17 @@ def edit(
     if len(wanted) < len(parsed):
         raise InputError(f"a direction is given twice: {', '.join(edits or [])}")
     options = parse_provider_options(provider_options)
-    inputs = choose_latents(seed, z, codes, read_info(model)) | {"label": parse_label(label), "truncation": truncation}
+    info = read_info(model)
+    warn_of_format(info, output)
+    inputs = choose_latents(seed, z, codes, info) | {"label": parse_label(label), "truncation": truncation}
     warn_of_truncation(truncation)
     with working("Drawing"):
         editor = load(model, provider, options, threads, allow_cpu_fallback=allow_cpu_fallback)
         pictures = editor.edit(**inputs, edits=wanted)
         levels = np.abs(pictures.astype(int) - editor.edit(**inputs)).mean() if wanted else 0.0
+    for direction, alpha in wanted.items():
+        warn_of_range(editor.info, editor.direction_index(direction), [alpha])
+    warn_of_flat_images(pictures)
     picture = enlarge(grid(pictures[None]), scale)
     save_picture(picture, output)
     if wanted and not levels:

@@ -38,7 +38,6 @@ from sefa.cli.options import (
     choose_latents,
     parse_integers,
     parse_provider_options,
-    warn_of_truncation,
 )
 from sefa.cli.output import (
     Cell,
@@ -51,6 +50,7 @@ from sefa.cli.output import (
     where_it_ran,
     working,
 )
+from sefa.cli.surprises import warn_of_truncation
 from sefa.errors import ArgumentError
 from sefa_runtime.errors import InputError
 from sefa_runtime.exported import files_of, is_onnx

@@ -43,9 +43,9 @@ from sefa.cli.options import (
     NumClassesOption,
     OtherCheckpointOption,
     TopOption,
-    warn_of_truncation,
 )
 from sefa.cli.output import format_bytes, origin_facts, print_json, say, working
+from sefa.cli.surprises import warn_of_truncation
 from sefa.errors import ArgumentError
 from sefa_runtime.exported import read_info, weights_path
 from sefa_runtime.files import check_output

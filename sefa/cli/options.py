@@ -173,7 +173,7 @@ def parse_edit(text: str) -> tuple[str | int, float]:
     direction, equals, alpha = text.partition("=")
     if not equals or not direction.strip():
         raise InputError(f"an edit looks like pose=2.5 or 3=-1, got {text!r}")
-    return parse_direction(direction), _number(alpha, float, text)
+    return parse_direction(direction), _finite(alpha, text)
 
 
 def parse_provider_options(texts: list[str] | None) -> dict[str, str]:
@@ -233,6 +233,10 @@ def parse_alphas(text: str) -> list[float]:
     start, end, count = _finite(parts[0], text), _finite(parts[1], text), _number(parts[2], int, text)
     if not 1 <= count <= MAX_ALPHAS:
         raise InputError(f"alphas must be 1 to {MAX_ALPHAS} steps, got {count}")
+    if count == 1 and start != end:
+        raise InputError(
+            f"one step does not get from {start:g} to {end:g}: give one alpha, or more steps, got {text!r}"
+        )
     return linear_steps(start, end, count)
 
 
@@ -280,7 +284,7 @@ def choose_latents(seeds: str | None, z: Path | None, codes: Path | None, info: 
     if codes is not None:
         from sefa_runtime.codes import load_codes, looks_like_latents
 
-        loaded = load_codes(codes, info.latent_shape)
+        loaded = load_codes(codes, info.latent_shape, info.num_layers, lambda text: warn(f"{codes}: {text}"))
         if looks_like_latents(loaded, info):
             warn(f"{codes}: these look like latents z, not like codes: z is for a model exported without --latent")
         return {info.latent_name: loaded}
@@ -289,12 +293,6 @@ def choose_latents(seeds: str | None, z: Path | None, codes: Path | None, info: 
 
         return {"z": load_latents(z)}
     return {"seed": parse_integers("0" if seeds is None else seeds)}
-
-
-def warn_of_truncation(psi: float | None) -> None:
-    """Warn of a truncation that leaves nothing of the latents."""
-    if psi == 0:
-        warn("truncation psi 0 is the centre itself: the same picture for every seed")
 
 
 def parse_label(text: str | None) -> int | list[int] | None:

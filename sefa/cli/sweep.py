@@ -21,9 +21,9 @@ from sefa.cli.options import (
     parse_direction,
     parse_label,
     parse_provider_options,
-    warn_of_truncation,
 )
-from sefa.cli.output import progress_bar, say, where_it_ran
+from sefa.cli.output import progress_bar, say, warn, where_it_ran
+from sefa.cli.surprises import warn_of_flat_images, warn_of_format, warn_of_range, warn_of_truncation
 from sefa_runtime.exported import files_of, read_info
 from sefa_runtime.files import check_output
 
@@ -100,7 +100,9 @@ def sweep(
     steps_between = eased if animated else linear_steps
     if steps is not None and alphas is not None and ":" in alphas:
         steps = steps_between(steps[0], steps[-1], len(steps))
-    latents = choose_latents(seeds, z, codes, read_info(model))
+    info = read_info(model)
+    warn_of_format(info, output)
+    latents = choose_latents(seeds, z, codes, info)
     warn_of_truncation(truncation)
     with progress_bar("Drawing") as show:
         editor = load(model, provider, options, threads, allow_cpu_fallback=allow_cpu_fallback)
@@ -110,8 +112,12 @@ def sweep(
         pictures = editor.sweep(
             **latents, direction=index, alphas=steps, label=parse_label(label), truncation=truncation, progress=show
         )
+    warn_of_range(editor.info, index, steps)
+    warn_of_flat_images(pictures)
     pictures = enlarge(pictures, scale)
     if animated:
+        if len(steps) == 1:
+            warn("one step is one frame: nothing moves")
         save = save_video if filmed else save_animation
         save(mosaic(pictures), output, frames_per_second)
     else:

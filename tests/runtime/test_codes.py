@@ -37,6 +37,78 @@ def test_equal_layers_become_one_style_code(tmp_path: Path) -> None:
         load_codes(tmp_path / "w.npy", (5,))
 
 
+def read(path: Path, content: Any, shape: tuple[int, ...]) -> tuple[np.ndarray[Any, Any], list[str]]:
+    """What is read for a model of 4 layers of 5, and what is said of it."""
+    said: list[str] = []
+    np.savez(path, **content) if isinstance(content, dict) else np.save(path, content)
+    return load_codes(path, shape, 4, said.append), said
+
+
+W, ALL_EQUAL = CODES[:, 0], np.repeat(CODES[:, :1], 4, axis=1)
+
+
+@pytest.mark.parametrize(
+    ("content", "expected", "said"),
+    [
+        (CODES, CODES, ""),
+        (CODES[0], CODES[:1], ""),
+        (W[0], ALL_EQUAL[:1], "[5] is read as one image's w, for all 4 layers"),
+        (W, ALL_EQUAL, "[3, 5] is read as 3 images' w, for all 4 layers"),
+        (W[:, None], ALL_EQUAL, "[3, 1, 5] is read as 3 images' w, for all 4 layers"),
+        (np.repeat(W[:, None], 7, axis=1), ALL_EQUAL, "[3, 7, 5] is read as 3 images' w, for all 4 layers"),
+    ],
+)
+def test_what_is_read_for_all_layers_is_said(tmp_path: Path, content: Any, expected: Any, said: str) -> None:
+    codes, told = read(tmp_path / "codes.npy", content, (4, 5))
+    np.testing.assert_array_equal(codes, expected)
+    assert told == ([said] if said else [])
+
+
+@pytest.mark.parametrize(
+    ("content", "expected", "said"),
+    [
+        (W, W, ""),
+        (W[0], W[:1], ""),
+        (W[:, None], W, ""),
+        (ALL_EQUAL, W, "[3, 4, 5] is 3 images' w, 4 times the same"),
+        (ALL_EQUAL[0], W[:1], "[4, 5] is one image's w, 4 times the same"),
+    ],
+)
+def test_what_is_one_code_is_read_as_one(tmp_path: Path, content: Any, expected: Any, said: str) -> None:
+    codes, told = read(tmp_path / "codes.npy", content, (5,))
+    np.testing.assert_array_equal(codes, expected)
+    assert told == ([said] if said else [])
+
+
+@pytest.mark.parametrize(
+    ("content", "shape", "message"),
+    [
+        (CODES[0], (5,), r"is it one image's code of each layer, .* or 4 images' w\? Save the latter as \[4, 1, 5\]"),
+        (CODES[:1], (5,), r"codes that differ from layer to layer need a model of w\+"),
+        (CODES[:, :3], (4, 5), "codes of 3 layers, the model has 4"),
+        (np.zeros((2, 6)), (4, 5), "codes of shape"),
+        ({"w": W, "latents": W}, (4, 5), "codes under several names: w, latents"),
+    ],
+)
+def test_what_may_be_either_is_refused(tmp_path: Path, content: Any, shape: tuple[int, ...], message: str) -> None:
+    name = "codes.npz" if isinstance(content, dict) else "codes.npy"
+    with pytest.raises(InputError, match=f"{name}: .*{message}"):
+        read(tmp_path / name, content, shape)
+
+
+def test_noise_that_is_left_out_is_said(tmp_path: Path) -> None:
+    codes, told = read(tmp_path / "a.npz", {"w": CODES[:1], "noise_b4.conv1": np.zeros((4, 4))}, (4, 5))
+    np.testing.assert_array_equal(codes, CODES[:1])
+    assert len(told) == 1
+    assert told[0].startswith("the noise in it is not used")
+    torch = pytest.importorskip("torch")
+    pictures = {f"{name}.png": {"latent": torch.zeros(4, 5), "noise": [torch.zeros(1, 1, 4, 4)] * 2} for name in "ab"}
+    torch.save(pictures, tmp_path / "a.pt")
+    said: list[str] = []
+    assert load_codes(tmp_path / "a.pt", (4, 5), 4, said.append).shape == (2, 4, 5)
+    assert said == told
+
+
 @pytest.mark.parametrize(
     "wrap",
     [

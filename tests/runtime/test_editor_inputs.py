@@ -94,7 +94,10 @@ def test_a_single_code_needs_no_batch_axis(codes: Editor, arrays: Arrays) -> Non
         ({"seed": 7}, "give codes, got seed"),
         ({"z": np.zeros((1, 24))}, "give codes, got z"),
         ({}, "give codes"),
-        ({"codes": np.zeros((1, 24))}, r"codes must have shape \[batch, 8, 24\], got \[1, 24\]"),
+        (
+            {"codes": np.zeros((1, 24))},
+            r"codes must have shape \[batch, 8, 24\], got \[1, 24\]: w must be repeated for each layer",
+        ),
         ({"codes": np.zeros((1, 8, 24)), "label": 0}, "it takes no label beside a code"),
         ({"codes": np.zeros((1, 8, 24)), "truncation": 0.7}, "psi 1 was fixed"),
     ],
@@ -128,3 +131,28 @@ def test_fixed_sizes_are_filled_up(pinned: Editor, codes: Editor, arrays: Arrays
 def test_more_edits_than_were_fixed_are_refused(pinned: Editor, arrays: Arrays) -> None:
     with pytest.raises(InputError, match="exported for 3 edits at once, got 4"):
         pinned.run(codes=arrays["codes"], direction=np.zeros((3, 4), int), alpha=np.zeros((3, 4)))
+
+
+def test_the_code_of_each_layer_is_not_taken_for_w(golden: Path, arrays: Arrays) -> None:
+    editor = load(golden / "style_w.onnx", "cpu")
+    layers = editor.info.num_layers
+    w = arrays["w"]
+    equal = np.repeat(w[:, None], layers, axis=1)  # [N, L, D]
+    np.testing.assert_array_equal(editor.run(w=equal), editor.run(w=w))
+    np.testing.assert_array_equal(editor.edit(w=equal[:1], edits={0: 1.0}), editor.edit(w=w[0], edits={0: 1.0}))
+    different = equal.copy()
+    different[0, 1] += 1
+    with pytest.raises(
+        InputError, match=r"got \[3, 8, 24\]: codes that differ from layer to layer need a model of w\+"
+    ):
+        editor.run(w=different)
+    # As many as there are layers: images, as any other number, but it may have been meant otherwise.
+    for given in (different[0], list(different[0]), different[0].tolist()):
+        with pytest.warns(UserWarning, match=r"w of shape \[8, 24\] is taken as 8 images") as warned:
+            images = editor.edit(w=given)
+        assert warned[0].filename == __file__
+        np.testing.assert_array_equal(images, editor.edit(w=different[0][:, None]))
+    with pytest.warns(UserWarning, match="8 images"):
+        editor.run(w=different[0])
+    with pytest.warns(UserWarning, match="8 images"):
+        editor.sweep(w=different[0], alphas=[0.0])

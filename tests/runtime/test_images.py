@@ -123,3 +123,25 @@ def test_a_sheet_shows_every_picture_unscaled() -> None:
     sheet = contact_sheet(pictures, ["a", "b"], ["x", "y", "z"], ["1", "2", "3", "4"])
     assert int((sheet == (250, 10, 10)).all(axis=-1).sum()) == 16 * 8
     assert int((sheet == 0).all(axis=-1).sum()) == (2 * 3 * 4 - 1) * 16 * 8
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.gif", "a.png", "a.webp"])
+def test_what_has_no_transparency_shows_white_paper(tmp_path: Path, name: str) -> None:
+    picture = np.zeros((16, 16, 4), np.uint8)
+    picture[..., 0] = 255
+    picture[:8, :, 3] = 255  # Red above, and below red that is not seen.
+    save = save_animation if name == "a.gif" else save_picture
+    save(picture[None] if name == "a.gif" else picture, tmp_path / name)
+    with Image.open(tmp_path / name) as image:
+        colours = np.asarray(image.convert("RGBA")).astype(int)
+    above, below = colours[2:6, 2:14], colours[10:14, 2:14]
+    assert np.abs(above - [255, 0, 0, 255]).max() < 8
+    if name in ("a.png", "a.webp"):
+        assert below[..., 3].max() == 0
+    else:
+        assert np.abs(below - [255, 255, 255, 255]).max() < 8
+
+
+def test_a_sheet_is_on_white_paper() -> None:
+    sheet = contact_sheet(np.zeros((1, 1, 1, 32, 32, 4), np.uint8), [""], [""], [""])
+    assert sheet.min() == 255

@@ -92,7 +92,8 @@ def test_grey_and_transparent_frames_are_shown_in_rgb(tmp_path: Path, channels: 
     frames = ramps(2, 32, 32, channels)
     save_video(frames, tmp_path / "a.mp4")
     _, shown = decode(tmp_path / "a.mp4")
-    assert np.abs(shown.astype(int) - frames[..., :3]).mean() < 2.5
+    opacity = frames[..., 3:] / 255 if channels == 4 else 1.0
+    assert np.abs(shown - (frames[..., :3] * opacity + 255 * (1 - opacity))).mean() < 2.5
 
 
 def test_a_video_of_one_frame_is_a_picture(tmp_path: Path) -> None:

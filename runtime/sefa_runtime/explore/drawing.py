@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sefa_runtime.images import Pictures, grid, to_pillow
+from sefa_runtime.images import Pictures, grid, on_white, to_pillow
 
 # Of strips and maps; a thumbnail of a face of 64x64 pixels takes about 1 kB.
 QUALITY = 82
@@ -43,7 +43,7 @@ def heat_map(change_map: NDArray[np.float32], picture: Pictures) -> str:
         change_map: [h, w].
         picture: The mean picture, uint8 [h, w, C].
     """
-    grey = np.asarray(to_pillow(picture).convert("L"), np.float32)[..., None] * DIMMED
+    grey = np.asarray(on_white(to_pillow(picture)).convert("L"), np.float32)[..., None] * DIMMED
     most = float(change_map.max())
     share = (change_map / most if most else change_map)[..., None]  # [h, w, 1]
     colour = np.stack(

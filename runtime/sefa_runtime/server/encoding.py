@@ -9,7 +9,7 @@ import PIL
 from PIL import features
 
 from sefa_runtime.errors import InputError
-from sefa_runtime.images import Pictures, enlarge, forth_and_back, grid, mosaic, to_pillow
+from sefa_runtime.images import Pictures, enlarge, forth_and_back, grid, mosaic, on_white, to_pillow
 from sefa_runtime.version import VERSION
 
 # Pixels of one answer, all frames together: bounds memory and time, whatever is asked for.
@@ -68,8 +68,8 @@ def encode_sheet(pictures: Pictures, scale: int, kind: Format) -> bytes:
         InputError: If the format cannot hold it.
     """
     image = to_pillow(enlarge(grid(pictures), scale))
-    if kind is Format.JPEG and image.mode == "RGBA":
-        image = image.convert("RGB")
+    if kind is Format.JPEG:
+        image = on_white(image)
     file = io.BytesIO()
     try:
         image.save(file, kind, **SAVE_OPTIONS[kind])
@@ -91,6 +91,8 @@ def encode_animation(pictures: Pictures, scale: int, kind: Format, frames_per_se
         InputError: If the format cannot hold it.
     """
     loop = [to_pillow(frame) for frame in forth_and_back(mosaic(enlarge(pictures, scale)))]
+    if kind is Format.GIF:
+        loop = list(map(on_white, loop))
     file = io.BytesIO()
     try:
         loop[0].save(

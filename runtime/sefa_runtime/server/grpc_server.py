@@ -13,7 +13,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import DecodeError
 
-from sefa_runtime.errors import InputError, RunError, SefaRuntimeError
+from sefa_runtime.errors import InputError, NotFiniteError, RunError, SefaRuntimeError
 from sefa_runtime.server.access_log import write_line
 from sefa_runtime.server.addresses import at_port, resolve
 from sefa_runtime.server.errors import (
@@ -39,6 +39,7 @@ CODES: dict[type[Exception], grpc.StatusCode] = {
     UnknownModelError: grpc.StatusCode.NOT_FOUND,
     QueueFullError: grpc.StatusCode.RESOURCE_EXHAUSTED,
     UnavailableError: grpc.StatusCode.UNAVAILABLE,
+    NotFiniteError: grpc.StatusCode.INTERNAL,
     RunError: grpc.StatusCode.UNAVAILABLE,  # Out of memory, or a lost device.
     DeadlineError: grpc.StatusCode.DEADLINE_EXCEEDED,
 }

@@ -10,7 +10,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Receive, Scope
 
-from sefa_runtime.errors import InputError, RunError
+from sefa_runtime.errors import InputError, NotFiniteError, RunError
 from sefa_runtime.server.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
@@ -36,6 +36,7 @@ STATUS: dict[type[Exception], int] = {
     BodyTooLargeError: 413,
     MediaTypeError: 415,
     ClientGoneError: 499,  # Seen by the log alone.
+    NotFiniteError: 500,
     RunError: 503,  # Out of memory, or a lost device.
     UnavailableError: 503,  # Also a full queue.
     DeadlineError: 504,

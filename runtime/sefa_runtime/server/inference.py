@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from sefa_runtime.editor import check_finite
 from sefa_runtime.errors import InputError
 from sefa_runtime.inputs import Feeds
 from sefa_runtime.model_info import ModelInfo
@@ -76,10 +77,13 @@ async def infer(model: HostedModel, inputs: Mapping[str, Tensor], outputs: Seque
     Raises:
         InputError: If an input is missing, unknown, or cannot be taken.
         UnavailableError, DeadlineError, RunError: As `HostedModel.infer`.
+        NotFiniteError: If there is NaN or infinity in a float32 image.
     """
     with model.counted():
         check_outputs(outputs)
-        return await model.infer(read_inputs(model, inputs))
+        answer = await model.infer(read_inputs(model, inputs))
+        check_finite(answer.image)
+        return answer
 
 
 def check_outputs(names: Sequence[str]) -> None:

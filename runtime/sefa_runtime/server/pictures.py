@@ -121,7 +121,7 @@ class EditRequest(Strict):
     format: Format = Field(
         Format.WEBP,
         strict=False,
-        description="webp (lossless), png, jpeg; gif is an animation of the sweep.",
+        description="webp (lossless), png, jpeg; gif is an animation of the sweep. jpeg and gif show RGBA on white.",
     )
     animate: bool = Field(False, description="Send a webp of the sweep's steps in motion, not side by side.")
     frames_per_second: Annotated[float, Field(ge=0.1, le=50)] = 12.0
