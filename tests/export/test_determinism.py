@@ -14,7 +14,6 @@ from sefa.generators import DCGAN
 from sefa_export import ExportError, export_onnx, export_pt2, export_torchscript
 from sefa_export.determinism import check_model, check_program, check_trace
 
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 RANDOM: dict[str, Callable[[Tensor], Tensor]] = {
     "randn_like": torch.randn_like,
     "randn": lambda x: torch.randn(x.shape),

@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 import sefa
+from archives import load_pt2, load_torchscript
 from conftest import GOLDEN, Result
 from sefa.generators.mapping import StyleBasedGenerator
 from sefa_runtime.verification import psnr_db
 
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 Command = Callable[..., Result]
 # One of each family, conditional where it can be.
 CHECKPOINTS = {
@@ -216,6 +216,5 @@ def run(path: Path, file_format: str, feeds: dict[str, Tensor]) -> np.ndarray[An
         session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         (image,) = session.run(None, {name: value.numpy() for name, value in feeds.items()})
         return np.asarray(image)
-    if file_format == "torchscript":
-        return torch.jit.load(path)(**feeds).numpy()  # type: ignore[no-any-return,no-untyped-call]
-    return torch.export.load(path).module()(**feeds).numpy()  # type: ignore[no-any-return]
+    load = load_torchscript if file_format == "torchscript" else load_pt2
+    return np.asarray(load(path)(**feeds))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 import sefa
+from archives import load_pt2
 from sefa_export import EditGraph, ExportError, VerificationError, bake, export_pt2, pt2_export
 from sefa_export.pinned import Pinned
 from sefa_runtime import ModelFileError, load
@@ -17,10 +18,9 @@ def generator(golden: Path) -> sefa.Generator:
     return sefa.load(golden / "checkpoints/dcgan_small_64/netG.pth")
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 def test_the_program_is_called_by_name_for_any_batch_and_edits(generator: sefa.Generator, tmp_path: Path) -> None:
     bank = sefa.factorize(generator)
-    program = torch.export.load(export_pt2(generator, bank, tmp_path / "a.pt2", "float32")).module()
+    program = load_pt2(export_pt2(generator, bank, tmp_path / "a.pt2", "float32"))
     for batch, edits in ((1, 1), (5, 0), (4, 2)):
         z, alpha = torch.randn(batch, 20), torch.randn(batch, edits)
         direction = torch.randint(16, (batch, edits))

@@ -7,11 +7,10 @@ import pytest
 import torch
 
 import sefa
+from archives import load_torchscript
 from sefa_export import VerificationError, bake, export_torchscript, torch_runner, torchscript_export
 from sefa_runtime import ModelFileError, load
 from sefa_runtime.exported import read_info
-
-pytestmark = pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 
 
 @pytest.fixture
@@ -23,7 +22,7 @@ def generator(golden: Path) -> sefa.Generator:
 def test_the_archive_gives_pytorchs_images(generator: sefa.Generator, tmp_path: Path, output: str) -> None:
     bank = sefa.factorize(generator)
     path = export_torchscript(generator, bank, tmp_path / "a.ts", output)
-    model = torch.jit.load(path)  # type: ignore[no-untyped-call]
+    model = load_torchscript(path)
     for batch, edits in ((1, 1), (5, 0), (4, 2)):
         z, alpha = torch.randn(batch, 20), torch.randn(batch, edits)
         direction = torch.randint(16, (batch, edits))

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 import sefa
 import sefa_export
+from archives import load_torchscript
 from sefa.errors import ArgumentError, CheckpointError
 from sefa.generators.biggan_deep import select_statistics
 
@@ -575,8 +576,7 @@ def test_a_torchscript_archive_takes_truncation(tmp_path: Path) -> None:
     generator = sefa.load(write_hugging_face(tmp_path, HUGGING_FACE_CONFIG, draw_hugging_face(HUGGING_FACE_CONFIG)))
     bank = sefa.factorize(generator, top=2)
     path = sefa_export.export_torchscript(generator, bank, tmp_path / "model.pt", truncation=None)
-    with pytest.warns(DeprecationWarning, match=r"switch to `torch\.export`"):  # libtorch hosts load TorchScript.
-        graph = torch.jit.load(path)  # type: ignore[no-untyped-call]
+    graph = load_torchscript(path)
     z, label = latents(generator)
     image = graph(z, torch.zeros(3, 1).long(), torch.zeros(3, 1), label, torch.tensor([0.3, 0.3, 0.3]))
     with torch.no_grad():

@@ -10,6 +10,7 @@ from torch import Tensor
 
 import sefa
 import sefa_export
+from archives import load_torchscript
 from golden_checkpoints import GoldenCheckpoint
 from sefa.bank_fit import check_fits
 from stylegan2_files import (
@@ -275,7 +276,6 @@ def test_an_nvidia_network_with_something_unknown_is_refused(tmp_path: Path) -> 
         sefa.load(nvidia(tmp_path / "d", Spec(widths=(7, 6)), random_tensors(Spec(widths=(7, 6)))))
 
 
-@pytest.mark.filterwarnings("ignore:`torch.jit:DeprecationWarning")
 def test_torchscript_draws_the_same(tmp_path: Path) -> None:
     spec = replace(LABELLED, architecture="resnet", clamp=0.8)
     generator = sefa.load(nvidia(tmp_path / "file", spec, random_tensors(spec)))
@@ -284,7 +284,7 @@ def test_torchscript_draws_the_same(tmp_path: Path) -> None:
     z, label = seeded_inputs(spec)
     assert label is not None
     direction, alpha = torch.tensor([[0], [1], [6]]), torch.tensor([[2.0], [0.0], [-1.0]])
-    model = torch.jit.load(path)  # type: ignore[no-untyped-call]
+    model = load_torchscript(path)
     image = model(z=z, direction=direction, alpha=alpha, label=label)
     codes = generator.encode(z, label) + alpha[:, :, None] * bank.vectors[direction]
     assert (image - generator.decode(codes)).abs().max() < ATOL
