@@ -75,7 +75,7 @@ class Switched(nn.Module):
         return quantize(generator.decode(codes))
 
     def _edited(self, codes: Tensor, direction: Tensor, alpha: Tensor) -> Tensor:
-        return codes + self.edit_graph.shift(direction, alpha)
+        return codes + self.edit_graph.shift(codes, direction, alpha)
 
 
 def _as_they_are(codes: Tensor, direction: Tensor, alpha: Tensor) -> Tensor:

@@ -59,16 +59,19 @@ class EditGraph(nn.Module, ABC):
         return image if self.output == "float32" else quantize(image)
 
     def _edit(self, codes: Tensor, direction: Tensor, alpha: Tensor) -> Tensor:
-        image: Tensor = self.generator.decode(codes + self.shift(direction, alpha))
+        image: Tensor = self.generator.decode(codes + self.shift(codes, direction, alpha))
         return image
 
-    def shift(self, direction: Tensor, alpha: Tensor) -> Tensor:
-        """What the edits add to the codes, [batch, L, D], or [batch, 1, D] if that is the same for all layers."""
+    def shift(self, codes: Tensor, direction: Tensor, alpha: Tensor) -> Tensor:
+        """What the edits add to the codes [batch, L, D]: the same shape, or [batch, 1, D] if all layers move alike."""
+        # One more edit, of alpha 0: without any, a sum over an empty axis is left uninitialised as a MatMul
+        # (onnxruntime up to 1.31), and refused as a ReduceSum (up to 1.16, and by WebGPU in onnxruntime-web's build
+        # `all`). Not new_zeros, whose Shape would be the only node off the GPU.
+        none = 0 * codes[:, :1, 0]  # [batch, 1]
+        direction, alpha = torch.cat([direction, none.long()], 1), torch.cat([alpha, none], 1)
         # embedding becomes ONNX's Gather; indexing with [] would become GatherND, undefined out of range on CUDA.
         index = direction.clamp(0, self.vectors.shape[0] - 1)
-        moves = F.embedding(index, self.vectors) * alpha[..., None]  # [batch, edits, D]
-        # Sums rather than matrix products: onnxruntime up to 1.31 leaves the result of a MatMul over an empty axis,
-        # as there is without edits, uninitialised.
+        moves = F.embedding(index, self.vectors) * alpha[..., None]  # [batch, edits + 1, D]
         if self.mask is None:
             return moves.sum(1, keepdim=True)
         return (F.embedding(index, self.mask)[..., None] * moves[:, :, None]).sum(1)

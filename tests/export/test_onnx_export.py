@@ -142,6 +142,18 @@ def test_only_plain_operators_are_used(models: dict[str, Path]) -> None:
     assert not operators & {"GatherND", "BatchNormalization", "RandomNormalLike", "Loop", "If", "Scan"}
 
 
+def test_without_edits_no_sum_is_over_an_empty_axis(models: dict[str, Path]) -> None:
+    # onnxruntime up to 1.16 refuses it, and so does WebGPU in one of onnxruntime-web's builds.
+    model = onnx.load(models["uint8"])
+    sums = [node.input[0] for node in model.graph.node if node.op_type.startswith("Reduce")]
+    model.graph.output.extend(onnx.helper.make_empty_tensor_value_info(name) for name in sums)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    z, direction, alpha = inputs(2, 0)
+    _, *values = session.run(None, {"z": z, "direction": direction, "alpha": alpha})
+    assert sums
+    assert all(value.size for value in values)
+
+
 def test_the_file_describes_itself(models: dict[str, Path], faces: sefa.Generator) -> None:
     info = sefa_runtime.load(models["uint8"], "cpu").info
     assert (info.family, info.latent, info.z_dim, info.resolution) == ("dcgan", "z", 100, (64, 64))
