@@ -16,10 +16,14 @@ DEV = $(VENV)/.installed
 RUNTIME_VENV = .venv-runtime
 RUNTIME = $(RUNTIME_VENV)/.installed
 
+LOWEST_VENV = .venv-lowest
+LOWEST = $(LOWEST_VENV)/.installed
+NEWEST_VENV = .venv-newest
+
 TRITON_VENV = .venv-triton
 TRITON = $(TRITON_VENV)/.installed
 
-.PHONY: help check check-triton test test-slow test-browser test-runtime demo bench-startup bench-eager bench-runtime bench-overhead bench-loadgen bench-stylegan2 bench-formats bench-serving bench-page bench-methods clean
+.PHONY: help check check-triton test test-slow test-browser test-runtime test-versions demo bench-startup bench-eager bench-runtime bench-overhead bench-loadgen bench-stylegan2 bench-formats bench-serving bench-page bench-methods clean
 
 help:
 	@echo "make demo          directions, ONNX, TorchScript, pictures and latency of a face generator, into $(DEMO_OUT)/"
@@ -28,6 +32,7 @@ help:
 	@echo "make test-slow     those that take a minute or more"
 	@echo "make test-browser  the pages in Chromium, which must be installed"
 	@echo "make test-runtime  the runtime's tests in an environment without torch and onnx"
+	@echo "make test-versions what touches torch, onnx and onnxruntime, with their lowest and their newest versions (several GB)"
 	@echo "make check-triton  a real tritonserver on the repositories that sefa triton writes (Linux, x86-64, no GPU needed)"
 	@echo "make check         formatting, lint and types"
 	@echo "make bench-startup, bench-eager, bench-runtime, bench-overhead, bench-loadgen, bench-stylegan2, bench-formats, bench-serving, bench-page, bench-methods   records under benchmarks/results"
@@ -66,6 +71,28 @@ test-browser: $(DEV)
 
 test-runtime: $(RUNTIME)
 	$(RUNTIME_VENV)/bin/python -m pytest tests/runtime
+
+# The lowest that pyproject.toml allows, of all that users install. schemathesis wants a newer rich, and does not come.
+$(LOWEST): pyproject.toml tests/lowest.py Makefile
+	test -x $(LOWEST_VENV)/bin/python || $(PYTHON) -m venv $(LOWEST_VENV)
+	$(PYTHON) tests/lowest.py pyproject.toml > $(LOWEST_VENV)/lowest.txt
+	$(LOWEST_VENV)/bin/python -m pip --disable-pip-version-check install --quiet \
+		--constraint $(LOWEST_VENV)/lowest.txt --editable ".[cpu,export,grpc,plot,video]" \
+		httpx hypothesis jsonschema pytest pytest-xdist pyyaml scikit-learn "tritonclient[grpc,http]"
+	$(LOWEST_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --ignore-requires-python $(FACES) $(EYES)
+	touch $@
+
+# The tests of the two packages that need torch, of the command line, and of the runtime but for its servers.
+VERSIONS = tests/sefa tests/export tests/cli tests/runtime --ignore tests/runtime/server --ignore tests/runtime/deploy
+
+# Then with what is newest today: without constraints, and looked for each time.
+test-versions: $(LOWEST)
+	$(LOWEST_VENV)/bin/python -m pytest --numprocesses auto --dist worksteal $(VERSIONS)
+	test -x $(NEWEST_VENV)/bin/python || $(PYTHON) -m venv $(NEWEST_VENV)
+	$(NEWEST_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --upgrade --upgrade-strategy eager \
+		--editable ".[cpu,export,dev]"
+	$(NEWEST_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps --ignore-requires-python $(FACES) $(EYES)
+	$(NEWEST_VENV)/bin/python -m pytest --numprocesses auto --dist worksteal $(VERSIONS)
 
 # numpy 1 and protobuf 6, hence an environment of its own, with what goes with them; Python 3.11 to 3.13.
 $(TRITON): pyproject.toml Makefile

@@ -5,26 +5,24 @@
 Extras for development are left out: what tests need of test tools is no promise to users.
 """
 
+import itertools
+import re
 import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from packaging.requirements import Requirement
-
-LEFT_OUT = {"dev", "gpu", "ray"}  # gpu cannot be together with cpu; Ray is tried in its own tests, if it is there.
+LEFT_OUT = {"dev", "gpu", "ray"}  # gpu cannot be together with cpu; Ray's tests are slow ones.
+REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(\[.*\])?>=(?P<version>[\w.]+)\s*(?P<marker>;.*)?")
 
 
 def lowest(project: dict[str, Any]) -> Iterator[str]:
     """Yield `name==version` of every requirement that has a lower bound."""
-    extras = {name: entries for name, entries in project["optional-dependencies"].items() if name not in LEFT_OUT}
-    for entry in [*project["dependencies"], *(entry for entries in extras.values() for entry in entries)]:
-        requirement = Requirement(entry)
-        for specifier in requirement.specifier:
-            if specifier.operator == ">=":
-                marker = f"; {requirement.marker}" if requirement.marker else ""
-                yield f"{requirement.name}=={specifier.version}{marker}"
+    extras = [entries for name, entries in project["optional-dependencies"].items() if name not in LEFT_OUT]
+    for entry in itertools.chain(project["dependencies"], *extras):
+        if match := REQUIREMENT.fullmatch(entry):
+            yield f"{match['name']}=={match['version']}{match['marker'] or ''}"
 
 
 if __name__ == "__main__":

@@ -20,8 +20,8 @@ STORAGE_URI = re.compile(r"[a-z0-9+.-]+://[!-~]+")
 IMAGE = re.compile(r"[A-Za-z0-9][!-~]*")
 CPUS = re.compile(r"[0-9]+(\.[0-9]+)?m?")
 MEMORY = re.compile(r"[0-9]+(\.[0-9]+)?([KMGT]i?|k)?")
-# KServe's own choice, 23.05, has an onnxruntime (1.15) that refuses the IR version of today's exports, 10; this is the
-# release that the repositories of `sefa triton` are tested with.
+# The release that the repositories of `sefa triton` are tested with. KServe's own choice is 23.05, whose onnxruntime
+# (1.15) refuses what was exported with IR version 10, before files were stamped with the lowest that they need.
 TRITON_VERSION = "24.10-py3"
 # Where KServe puts what is under the storage URI, and the port that it expects a container to listen on.
 MODELS_FOLDER = "/mnt/models"
