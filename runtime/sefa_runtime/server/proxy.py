@@ -50,8 +50,9 @@ class Proxied:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
+        scope["root_path"] = scope.get("root_path", "").rstrip("/")
         prefix = self.root_path or self._told(scope)
-        if prefix and not scope.get("root_path"):  # Else we are mounted, and whoever did that has set it.
+        if prefix and not scope["root_path"]:  # Else we are mounted, and whoever did that has set it.
             path = scope["path"]
             scope["root_path"] = prefix
             if path != prefix and not path.startswith(prefix + "/"):
