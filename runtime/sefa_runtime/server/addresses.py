@@ -27,7 +27,9 @@ def resolve(host: str) -> tuple[str, ...]:
         found = socket.getaddrinfo(bare, None, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InputError(f"cannot listen at {host}: {reason}; 127.0.0.1 is this machine, 0.0.0.0 every network") from error
+        raise InputError(
+            f"cannot listen at {host}: {reason}; 127.0.0.1 is this machine, 0.0.0.0 every network"
+        ) from error
     addresses: dict[str, None] = {}  # In order, each once.
     for _, _, _, _, sockaddr in found:
         address = ipaddress.ip_address(str(sockaddr[0]))

@@ -78,6 +78,7 @@ REFUSALS = {
     "408": "The body did not arrive in time.",
     "413": "The body is too large.",
     "415": "The body is of another type.",
+    "500": "There is NaN or infinity in the image; or a fault of the server.",
     "503": "The model is not ready, or the queue is full: try again after `Retry-After` seconds.",
     "504": "No answer in time.",
 }
@@ -196,7 +197,7 @@ def _add_refusals(path: str, method: str, operation: Schema, settings: Settings)
     if "{model}" in path:
         statuses += ["404", "503"]
     if path.endswith(("/infer", "/edit", "/image")):
-        statuses += ["400", "504"]
+        statuses += ["400", "500", "504"]
     if method == "post":
         statuses += ["408", "413", "415"]
     for status in sorted(statuses):
