@@ -1,6 +1,7 @@
 """The one place where onnxruntime is imported."""
 
 import os
+import sys
 from types import ModuleType
 
 from sefa_runtime.errors import ProviderError
@@ -17,7 +18,8 @@ def import_onnxruntime() -> ModuleType:
     Raises:
         ProviderError: If it is not installed or cannot be imported.
     """
-    os.environ.setdefault(DISABLE_TELEMETRY, "1")
+    if "onnxruntime" not in sys.modules:  # Later it has no effect.
+        os.environ.setdefault(DISABLE_TELEMETRY, "1")
     try:
         import onnxruntime
     except ImportError as error:

@@ -49,7 +49,7 @@ def read_latent(info: ModelInfo, given: Mapping[str, ArrayLike | None]) -> NDArr
 
 def _other_space(info: ModelInfo, shape: tuple[int, ...]) -> str:
     """What a latent of another shape probably is."""
-    if shape[-1:] != (info.code_dim,):
+    if shape[-1:] != (info.code_dim,) or 0 in shape:
         return ""
     if info.latent == "w" and len(shape) == 3:
         return ": codes that differ from layer to layer need a model of w+ (sefa export --latent w+)"

@@ -142,7 +142,8 @@ def build_session(
         RunError: If there is no memory for it.
     """
     ort = import_onnxruntime()
-    if threads is not None and not (type(threads) is int and 1 <= threads <= MAX_THREADS):
+    integer = isinstance(threads, int | np.integer) and not isinstance(threads, bool)
+    if threads is not None and not (integer and 1 <= threads <= MAX_THREADS):
         raise InputError(f"threads must be in 1..{MAX_THREADS}, got {threads}")
     options = dict(provider_options or {})
     cuda_graph = cuda_graph or is_on(options, "enable_cuda_graph")
@@ -194,7 +195,7 @@ def _build(ort: ModuleType, wanted: _Wanted, provider: str, reason: str = "") ->
     if wanted.cuda_graph:
         options["enable_cuda_graph"] = "1"
     session_options = ort.SessionOptions()
-    session_options.intra_op_num_threads = threads
+    session_options.intra_op_num_threads = int(threads)
     session_options.log_severity_level = FATAL
     disabled = {DISABLED: ";".join(filter(None, (entries.get(DISABLED), FOLDING)))}
     for key, value in (entries | dict([RECORD_PLACEMENT]) | disabled).items():

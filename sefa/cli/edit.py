@@ -30,7 +30,7 @@ from sefa_runtime.files import check_output
 def edit(
     model: ModelArgument,
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="FILE", help="A .png, .webp or .jpg file to write.")
+        Path, typer.Option("-o", "--output", metavar="FILE", help="A .png (lossless), .webp or .jpg file to write.")
     ],
     seed: Annotated[
         str | None,

@@ -30,9 +30,10 @@ def load_torchscript(path: str | Path, *, run_code: bool = False) -> nn.Module:
             "it comes from, run_code=True runs it"
         )
     try:
-        with warnings.catch_warnings():
+        # Opened here: torch takes names that are UTF-8 alone.
+        with warnings.catch_warnings(), Path(path).open("rb") as file:
             warnings.simplefilter("ignore")  # torch advises torch.export instead.
-            module = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+            module = torch.jit.load(file, map_location="cpu")  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError, OSError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{path}: a TorchScript archive, but truncated or damaged") from error
     assert isinstance(module, nn.Module)

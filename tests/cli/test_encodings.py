@@ -5,13 +5,16 @@ import os
 import shutil
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import sefa
+from sefa.custom.torchscript import load_torchscript
 from sefa_runtime import ModelFileError, load
 
 Command = Callable[..., Any]
@@ -62,6 +65,15 @@ def test_what_a_library_cannot_open_is_told_as_that(golden: Path, folder: Path, 
         assert result.code == 1
         assert result.err.endswith(f"{REFUSED}\n")
         assert result.err.count("\n") == 1
+
+
+def test_torchscript_of_any_name_is_loaded(folder: Path) -> None:
+    module = torch.nn.Linear(3, 2)
+    with (folder / "a.ts").open("wb") as file, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch advises torch.export instead.
+        torch.jit.save(torch.jit.trace(module, torch.zeros(1, 3)), file)
+    loaded = load_torchscript(folder / "a.ts", run_code=True)
+    torch.testing.assert_close(loaded(torch.ones(1, 3)), module(torch.ones(1, 3)))
 
 
 HELP = """

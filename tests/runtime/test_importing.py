@@ -47,13 +47,14 @@ def test_nothing_appears_in_home(golden: Path, tmp_path: Path, command: str) -> 
     assert list(home.rglob("*")) == []
 
 
-def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(importing.DISABLE_TELEMETRY, "0")
-    importing.import_onnxruntime()
-    assert os.environ[importing.DISABLE_TELEMETRY] == "0"
-    monkeypatch.delenv(importing.DISABLE_TELEMETRY)
-    importing.import_onnxruntime()
-    assert os.environ[importing.DISABLE_TELEMETRY] == "1"
+@pytest.mark.parametrize(("before", "after"), [("0", "0"), (None, "1")])
+def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch, before: str | None, after: str) -> None:
+    monkeypatch.delitem(sys.modules, "onnxruntime")
+    monkeypatch.setenv(importing.DISABLE_TELEMETRY, before or "")
+    if before is None:
+        monkeypatch.delenv(importing.DISABLE_TELEMETRY)
+    importing.import_onnxruntime()  # Its library stays loaded, and does not look again.
+    assert os.environ[importing.DISABLE_TELEMETRY] == after
 
 
 def test_there_is_one_way_to_import_it() -> None:
