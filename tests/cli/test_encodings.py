@@ -71,18 +71,24 @@ def test_torchscript_of_any_name_is_loaded(folder: Path) -> None:
     module = torch.nn.Linear(3, 2)
     with (folder / "a.ts").open("wb") as file, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch advises torch.export instead.
-        torch.jit.save(torch.jit.trace(module, torch.zeros(1, 3)), file)
+        torch.jit.save(torch.jit.trace(module, torch.zeros(1, 3)), file)  # type: ignore[no-untyped-call]
     loaded = load_torchscript(folder / "a.ts", run_code=True)
     torch.testing.assert_close(loaded(torch.ones(1, 3)), module(torch.ones(1, 3)))
 
 
 HELP = """
 import sys
+from typer.main import get_command
 from sefa.cli import main
 from sefa.cli.app import app
-names = [command.name or command.callback.__name__.replace("_", "-") for command in app.registered_commands]
-for command in [*names, ""]:
-    sys.argv = ["sefa", *command.split(), "--help"]
+
+def walk(command, *words):
+    yield words
+    for name, inner in getattr(command, "commands", {}).items():
+        yield from walk(inner, *words, *name.split())
+
+for command in walk(get_command(app)):
+    sys.argv = ["sefa", *command, "--help"]
     try:
         main()
     except SystemExit as end:
