@@ -1,5 +1,6 @@
 """Opening zip archives that may be made to fill the memory: of torch, of numpy, of exported models."""
 
+import errno
 import io
 import zipfile
 import zlib
@@ -30,9 +31,14 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
         DAMAGED_ARCHIVE: Any of these, if it is damaged.
         OSError: If the file cannot be read.
     """
-    with path.open("rb") as raw, _Reader(raw) as file, zipfile.ZipFile(file) as archive:
-        file.is_opening = False
-        yield archive
+    try:
+        with path.open("rb") as raw, _Reader(raw) as file, zipfile.ZipFile(file) as archive:
+            file.is_opening = False
+            yield archive
+    except OSError as error:
+        if error.errno != errno.EINVAL:
+            raise
+        raise zipfile.BadZipFile("it refers to before its beginning") from error  # Damaged offsets are negative.
 
 
 def read_member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
