@@ -15,6 +15,7 @@ from sefa.cli.options import (
     ProviderOptionsOption,
     ThreadsOption,
     TruncationOption,
+    check_picture_bytes,
     choose_latents,
     parse_edit,
     parse_label,
@@ -84,8 +85,9 @@ def edit(
     warn_of_truncation(truncation)
     with working("Drawing"):
         editor = load(model, provider, options, threads, allow_cpu_fallback=allow_cpu_fallback)
+        check_picture_bytes(editor.info, len(next(iter(inputs.values()))), scale)
         pictures = editor.edit(**inputs, edits=wanted)
-        levels = np.abs(pictures.astype(int) - editor.edit(**inputs)).mean() if wanted else 0.0
+        levels = np.abs(pictures.astype(np.int16) - editor.edit(**inputs)).mean() if wanted else 0.0
     for direction, alpha in wanted.items():
         warn_of_range(editor.info, editor.direction_index(direction), [alpha])
     warn_of_flat_images(pictures)

@@ -19,6 +19,7 @@ Number = TypeVar("Number", int, float)
 MAX_ALPHAS = 1000
 MAX_ALPHA = 1e6  # far beyond any picture, and far from overflow
 MAX_NUMBERS = 1000
+MAX_PICTURE_BYTES = 2**31
 
 
 class Device(StrEnum):
@@ -293,6 +294,26 @@ def choose_latents(seeds: str | None, z: Path | None, codes: Path | None, info: 
 
         return {"z": load_latents(z)}
     return {"seed": parse_integers("0" if seeds is None else seeds)}
+
+
+def check_picture_bytes(info: "ModelInfo", count: int, scale: int) -> None:
+    """Refuse pictures that together would fill the memory, before the first is rendered.
+
+    Args:
+        info: The model.
+        count: How many pictures.
+        scale: How many times each is enlarged.
+
+    Raises:
+        InputError: If so.
+    """
+    height, width, channels = info.image_shape
+    size = count * height * width * channels * scale**2
+    if size > MAX_PICTURE_BYTES:
+        raise InputError(
+            f"{count} pictures of {width * scale}x{height * scale} pixels take {size / 1e9:.3g} GB: at most "
+            f"{MAX_PICTURE_BYTES / 1e9:.3g} GB at once; take fewer seeds or steps, or a smaller --scale"
+        )
 
 
 def parse_label(text: str | None) -> int | list[int] | None:

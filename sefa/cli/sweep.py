@@ -15,6 +15,7 @@ from sefa.cli.options import (
     ProviderOptionsOption,
     ThreadsOption,
     TruncationOption,
+    check_picture_bytes,
     choose_latents,
     linear_steps,
     parse_alphas,
@@ -109,6 +110,7 @@ def sweep(
         index = editor.direction_index(parse_direction(direction))
         if steps is None:
             steps = steps_between(*editor.info.directions[index].alpha_range, 24 if animated else 7)
+        check_picture_bytes(editor.info, len(next(iter(latents.values()))) * len(steps), scale)
         pictures = editor.sweep(
             **latents, direction=index, alphas=steps, label=parse_label(label), truncation=truncation, progress=show
         )

@@ -397,3 +397,33 @@ def assert_one_line(result: Any, message: str) -> None:
     assert result.err.startswith("sefa: ")
     assert result.err.count("\n") == 1
     assert message in result.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "size"),
+    [
+        (["sweep", "--seeds", "0-999", "--alphas", "-3:3:1000", "--scale", "5"], "1000000 pictures of 20x40 pixels"),
+        (["edit", "--seed", "0-999", "--scale", "32"], "1000 pictures of 128x256 pixels"),
+    ],
+)
+def test_pictures_that_would_fill_the_memory_are_refused_before_they_are_rendered(
+    sefa_command: Command,
+    tmp_path: Path,
+    golden: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    arguments: list[str],
+    size: str,
+) -> None:
+    monkeypatch.setattr("sefa.cli.options.MAX_PICTURE_BYTES", 90_000_000)
+    command, *options = arguments
+    result = sefa_command(command, golden / "tiny.onnx", "-o", tmp_path / "x.png", *options)
+    assert result.code == 1
+    assert f"{size} take" in result.err
+    assert "take fewer seeds or steps, or a smaller --scale" in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("samples", [100_001, 10**9, 10**30])
+def test_samples_without_end_are_refused(sefa_command: Command, tmp_path: Path, golden: Path, samples: int) -> None:
+    result = sefa_command("explore", golden / "tiny.onnx", "-o", tmp_path / "x.html", "--samples", str(samples))
+    assert (result.code, result.err) == (1, f"sefa: samples must be at most 100000, got {samples}\n")

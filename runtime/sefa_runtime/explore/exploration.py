@@ -26,6 +26,7 @@ from sefa_runtime.model_info import DirectionInfo, ModelInfo
 from sefa_runtime.version import VERSION
 
 DEFAULT_SAMPLES, QUICK_SAMPLES = 200, 2
+MAX_SAMPLES = 100_000
 DEFAULT_SEEDS = (0, 1, 2, 3)
 # Of each picture that is shown; larger ones are reduced.
 THUMBNAIL_SIDE = 128
@@ -220,6 +221,8 @@ def _choose(
         if info.latent != "z":
             raise InputError(f"the model takes {info.latent}: codes are needed, [N, {_sizes(info.latent_shape)}]")
         usual = QUICK_SAMPLES if quick else DEFAULT_SAMPLES
+        if samples is not None and samples > MAX_SAMPLES:
+            raise InputError(f"samples must be at most {MAX_SAMPLES}, got {samples}")
         measured: Sequence[int] = range(usual if samples is None else samples)
         _check_count(len(measured), "samples must be at least 2")
         if quick and samples is None and seeds is not None:
