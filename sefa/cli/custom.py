@@ -1,7 +1,6 @@
 """Generators of the user's own on the command line: MODULE:CLASS with weights, or a TorchScript archive."""
 
 import contextlib
-import json
 import sys
 from dataclasses import dataclass
 from enum import StrEnum
@@ -15,6 +14,7 @@ from sefa.errors import ArgumentError
 from sefa_runtime.archives import open_archive
 from sefa_runtime.exported import is_torchscript
 from sefa_runtime.files import sha256_of
+from sefa_runtime.json_text import parse_json
 from sefa_runtime.model_info import EXTRA_FILE
 
 if TYPE_CHECKING:
@@ -237,11 +237,13 @@ def _build(argument: Path, options: CustomOptions, entry: str | None) -> tuple["
 
 def _parse_kwargs(text: str | None) -> dict[str, Any]:
     try:
-        arguments = json.loads(text or "{}")
+        arguments = parse_json(text or "{}")
     except ValueError as error:
-        raise ArgumentError(f"--kwargs is not JSON ({error}): it looks like '{{\"nz\": 100}}', got {text!r}") from None
+        raise ArgumentError(
+            f"--kwargs is not JSON ({error}): it looks like '{{\"nz\": 100}}', got {text!r:.80}"
+        ) from None
     if not isinstance(arguments, dict):
-        raise ArgumentError(f"--kwargs must be a JSON object like '{{\"nz\": 100}}', got {text!r}")
+        raise ArgumentError(f"--kwargs must be a JSON object like '{{\"nz\": 100}}', got {text!r:.80}")
     return arguments
 
 
@@ -249,7 +251,7 @@ def _parse_range(text: str) -> tuple[float, float]:
     try:
         low, high = map(float, text.split(","))
     except ValueError:
-        raise ArgumentError(f"--image-range looks like 0,1, got {text!r}") from None
+        raise ArgumentError(f"--image-range looks like 0,1, got {text[:80]!r}") from None
     return low, high
 
 

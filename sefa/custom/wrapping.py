@@ -17,6 +17,7 @@ USUAL_RANGE, BYTE_RANGE = (-1.0, 1.0), (0.0, 255.0)
 # A share of the values beyond black and white that only another range explains.
 MAX_BEYOND = 0.5
 OTHER_SEED = 1
+MAX_LATENT = 2**17  # values of z, and classes
 
 
 def wrap(
@@ -109,6 +110,8 @@ def _check_arguments(
         raise ArgumentError(f"a torch.nn.Module was expected, got {what}")
     if type(latent_dim) is not int or latent_dim < 1:
         raise ArgumentError(f"latent_dim must be a positive integer, got {latent_dim!r}")
+    if latent_dim > MAX_LATENT or (type(num_classes) is int and num_classes > MAX_LATENT):
+        raise ArgumentError(f"latent_dim and num_classes must be at most {MAX_LATENT}, got {latent_dim}, {num_classes}")
     if isinstance(layers, str) or not all(isinstance(name, str) for name in layers):
         raise ArgumentError(f"layers must be a list of layers' names, got {layers!r}")
     if type(num_classes) is not int or num_classes < 0:

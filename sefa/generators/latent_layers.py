@@ -7,7 +7,7 @@ concatenated before or behind, a latent that is split.
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
-from itertools import combinations
+from itertools import chain, combinations
 from typing import Any
 
 import torch
@@ -236,13 +236,15 @@ def _affine_of_run(run: Run, layer: nn.Module, seen: _Seen, probe: Probe, chunk:
     size, codes = probe.latent_dim, probe.codes
     origins = codes.clone()
     origins[:, :size] = 0
-    steps = origins[:1].repeat(size, 1)
-    steps[:, :size] = torch.eye(size, device=codes.device)  # a unit step along each component
-    runs = [_watch(run, layer, some) for some in torch.split(torch.cat([origins, steps]), chunk)]
     at_codes = _rows(seen.y, len(codes))
-    outputs = [one.y for one in runs if one is not None]
-    if at_codes is None or len(outputs) < len(runs) or any(output.ndim < 1 for output in outputs):
+    if at_codes is None:
         return None
+    outputs: list[Tensor] = []
+    for some in chain(torch.split(origins, chunk), _unit_steps(origins[0], torch.arange(size), chunk)):
+        one = _watch(run, layer, some)
+        if one is None or one.y.ndim < 1:
+            return None
+        outputs.append(one.y)
     y = _rows(torch.cat(outputs), len(origins) + size)
     if y is None or y.shape[1] != at_codes.shape[1]:
         return None
@@ -271,10 +273,8 @@ def _own_weight(seen: _Seen, probe: Probe) -> Tensor | None:
     own, of_z = entries
     base = x.clone()
     base[:, own] = 0  # What stands beside z, the label, stays.
-    steps = base[:1].repeat(len(own), 1)
-    steps[torch.arange(len(own)), own] = 1
     outputs = [
-        seen.replay(chunk.reshape(-1, *seen.x.shape[1:])) for chunk in torch.split(torch.cat([base, steps]), CHUNK)
+        seen.replay(chunk.reshape(-1, *seen.x.shape[1:])) for chunk in chain([base], _unit_steps(base[0], own, CHUNK))
     ]
     if not all(isinstance(output, Tensor) and output.ndim for output in outputs):
         return None
@@ -286,6 +286,14 @@ def _own_weight(seen: _Seen, probe: Probe) -> Tensor | None:
     if weight is None:
         return None
     return weight.new_zeros(len(weight), size).index_add_(1, of_z, weight)
+
+
+def _unit_steps(origin: Tensor, entries: Tensor, chunk: int) -> Iterator[Tensor]:
+    """`origin` [D] with a 1 in the place of each of the entries, [N, D] at a time: never all, which takes D times D."""
+    for some in torch.split(entries, chunk):
+        steps = origin.repeat(len(some), 1)
+        steps[torch.arange(len(some)), some] = 1
+        yield steps
 
 
 def _scaled_entries(x: Tensor, z: Tensor) -> tuple[Tensor, Tensor] | None:
