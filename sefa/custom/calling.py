@@ -15,6 +15,9 @@ LAYOUTS = ("nchw", "nhwc")
 USUAL_CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 MAX_DEPTH = 3  # of outputs in outputs
 MAX_NAMED = 8  # of them in one message
+BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+# What modules call the class where it may be left out.
+LABEL_NAMES = ("c", "y", "label", "labels", "class_label", "class_labels", "classes", "cls")
 LATENTS = 3  # in the run that finds out
 
 
@@ -25,8 +28,8 @@ def find_form(
     label: str,
     output_key: str | int | None,
     layout: str | None,
-) -> tuple[CallForm, ImageForm]:
-    """Try the ways of calling until one gives images.
+) -> tuple[CallForm, ImageForm, torch.dtype]:
+    """Try the ways of calling until one gives images; also their type.
 
     Raises:
         ArgumentError: If none does, or it is not clear which output is the image or which of its axes the channels are.
@@ -47,17 +50,29 @@ def find_form(
             continue
         image_form = _find_image(result, output_key, layout, kind(module))
         if image_form is not None:
-            return form, image_form
+            image = entry_of(result, image_form.path)
+            assert isinstance(image, Tensor)
+            return form, image_form, image.dtype
         results.append(_describe_result(result))
     if results:
         raise ArgumentError(f"{kind(module)} gives {results[0]}")
     raise ArgumentError(_refusal(module, num_classes, refused))
 
 
-def assumptions(form: CallForm, image_form: ImageForm, output_key: object, layout: str | None) -> Iterator[str]:
+def assumptions(
+    module: nn.Module,
+    num_classes: int,
+    form: CallForm,
+    image_form: ImageForm,
+    output_key: object,
+    layout: str | None,
+) -> Iterator[str]:
     """What was found out by calling and was not said by the user."""
+    names = _arguments(module)
     if form.none:
-        yield "None as its second argument"
+        yield "None as its second argument" + (f", {names[1]}" if len(names) > 1 else "")
+    elif not num_classes and len(names) > 1 and names[1] in LABEL_NAMES:
+        yield f"no {names[1]}, which its forward may be given"
     if image_form.path and output_key is None:
         yield f"the image is its output {'.'.join(image_form.path)}"
     if image_form.channels_last and layout is None:
@@ -220,8 +235,18 @@ def _required(module: nn.Module) -> list[str] | None:
         parameters = inspect.signature(module.forward).parameters.values()
     except (TypeError, ValueError):
         return None
-    usual = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    return [one.name for one in parameters if one.kind in usual and one.default is inspect.Parameter.empty]
+    return [one.name for one in parameters if one.kind in BY_PLACE and one.default is inspect.Parameter.empty]
+
+
+def _arguments(module: nn.Module) -> list[str]:
+    """Names of the arguments that forward may be given by place, if they can be known."""
+    if isinstance(module, torch.jit.ScriptModule):
+        forward: Any = module.forward
+        return [argument.name for argument in forward.schema.arguments[1:]]
+    try:
+        return [one.name for one in inspect.signature(module.forward).parameters.values() if one.kind in BY_PLACE]
+    except (TypeError, ValueError):
+        return []
 
 
 def kind(module: nn.Module) -> str:

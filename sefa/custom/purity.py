@@ -27,7 +27,7 @@ OURS = (Path(torch.__file__).parent, Path(__file__).parents[1])  # where no code
 Draw = Callable[[Tensor], Tensor]  # codes [N, D] to images [N, C, H, W]
 
 
-def check_pure(module: nn.Module, draw: Draw, codes: Tensor, others: Tensor) -> None:
+def check_pure(module: nn.Module, draw: Draw, codes: Tensor, others: Tensor) -> Tensor:
     """Refuse a module whose images are not a function of latent and class alone.
 
     Args:
@@ -35,6 +35,9 @@ def check_pure(module: nn.Module, draw: Draw, codes: Tensor, others: Tensor) -> 
         draw: Draws images with it.
         codes: Three codes, [3, D].
         others: Three other ones.
+
+    Returns:
+        The images of `codes`.
 
     Raises:
         ArgumentError: If it draws random numbers, changes itself, or its images are not finite or depend on the batch.
@@ -67,6 +70,7 @@ def check_pure(module: nn.Module, draw: Draw, codes: Tensor, others: Tensor) -> 
                 "it keeps; make it constant"
             )
     _check_batch(who, draw, codes, others, image)
+    return image
 
 
 def _check_batch(who: str, draw: Draw, codes: Tensor, others: Tensor, image: Tensor) -> None:

@@ -32,6 +32,10 @@ def settle(module: nn.Module) -> nn.Module:
             module = copy.deepcopy(module, _computed(module)).cpu().float().eval()
         except Exception as error:  # Whatever a class of the user's raises.
             raise ArgumentError(f"{kind(module)} cannot be copied: {first_line(error)}") from error
+        for path, layer in list(module.named_modules()):
+            inner = "module" if isinstance(layer, nn.DataParallel) else "_orig_mod"
+            if hasattr(layer, inner):
+                module.set_submodule(path, _Passing(inner, layer.get_submodule(inner)).eval())
         for layer in list(module.modules()):
             for hook in _norms(layer):
                 (remove_weight_norm if isinstance(hook, WeightNorm) else remove_spectral_norm)(layer, hook.name)
@@ -77,10 +81,10 @@ def fold_norms(module: nn.Module, changed: list[str]) -> nn.Module:
     Returns:
         The module, or what stands for it.
     """
-    owners = {name.rpartition(".")[0]: name.rpartition(".")[2] for name in changed}
     if isinstance(module, torch.jit.ScriptModule):
         return module
-    for path, name in owners.items():
+    for full_name in changed:
+        path, _, name = full_name.rpartition(".")
         base = next((name.removesuffix(suffix) for suffix in VECTORS if name.endswith(suffix)), "")
         layer = module.get_submodule(path)
         raw = next((base + suffix for suffix in RAW if base and base + suffix in dict(layer.named_parameters())), None)
@@ -117,5 +121,5 @@ class _Passing(nn.Module):
         self.name = name
         self.add_module(name, layer)
 
-    def forward(self, x: Tensor) -> object:
-        return self.get_submodule(self.name)(x)
+    def forward(self, *arguments: object, **keywords: object) -> object:
+        return self.get_submodule(self.name)(*arguments, **keywords)

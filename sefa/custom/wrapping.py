@@ -10,7 +10,7 @@ from sefa.custom.calling import LAYOUTS, assumptions, find_form, kind
 from sefa.custom.purity import State, check_pure
 from sefa.custom.settling import fold_norms, settle
 from sefa.errors import ArgumentError
-from sefa.generators.custom import CallForm, CustomGenerator, ImageForm, call, entry_of, image_of, random_codes
+from sefa.generators.custom import CustomGenerator, call, image_of, random_codes
 
 LABELS = ("index", "onehot")
 USUAL_RANGE, BYTE_RANGE = (-1.0, 1.0), (0.0, 255.0)
@@ -60,7 +60,7 @@ def wrap(
     with torch.no_grad():
         codes = random_codes(3, latent_dim, num_classes)
         state = State(module)
-        form, image_form = find_form(module, latent_dim, num_classes, label, output_key, image_layout)
+        form, image_form, dtype = find_form(module, latent_dim, num_classes, label, output_key, image_layout)
         changed = state.changed(module)
         if changed:
             state.restore(module)
@@ -70,9 +70,8 @@ def wrap(
         def draw(codes: Tensor) -> Tensor:
             return image_of(call(module, codes, latent_dim, form), image_form).clone()
 
-        check_pure(module, draw, codes, random_codes(3, latent_dim, num_classes, OTHER_SEED))
-        image = draw(codes)
-        usual = BYTE_RANGE if _is_byte(module, codes, latent_dim, form, image_form) else USUAL_RANGE
+        image = check_pure(module, draw, codes, random_codes(3, latent_dim, num_classes, OTHER_SEED))
+        usual = BYTE_RANGE if dtype == torch.uint8 else USUAL_RANGE
         low, high = usual if image_range is None else image_range
         _check_range(kind(module), image, low, high)
         generator = CustomGenerator(
@@ -87,7 +86,7 @@ def wrap(
             channels=image.shape[1],
         )
         generator.eval().requires_grad_(False)
-    found = list(assumptions(form, image_form, output_key, image_layout))
+    found = list(assumptions(module, num_classes, form, image_form, output_key, image_layout))
     if image_range is None:
         found.append(f"images of {low:g} to {high:g}")
     generator.assumptions = tuple(found)
@@ -124,11 +123,6 @@ def _check_arguments(
         len(image_range) != 2 or not all(map(math.isfinite, image_range)) or image_range[0] >= image_range[1]
     ):
         raise ArgumentError(f"image_range must be two numbers from low to high, got {image_range!r}")
-
-
-def _is_byte(module: nn.Module, codes: Tensor, latent_dim: int, form: CallForm, image_form: ImageForm) -> bool:
-    image = entry_of(call(module, codes, latent_dim, form), image_form.path)
-    return isinstance(image, Tensor) and image.dtype == torch.uint8
 
 
 def _check_range(who: str, image: Tensor, low: float, high: float) -> None:

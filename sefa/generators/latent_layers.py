@@ -87,6 +87,11 @@ def affine_weight(module: nn.Module, name: str, run: Run, probe: Probe) -> Tenso
             raise ArgumentError(
                 f"{described} reads nothing of the latent: {_readers_in_words(_readers(module, run, probe))}"
             )
+        if seen.y.dtype != torch.float32:
+            dtype = str(seen.y.dtype).removeprefix("torch.")
+            raise ArgumentError(
+                f"{described} computes in {dtype}: take the autocast, or the cast, out of the forward that calls it"
+            )
         A = _affine_of_run(run, layer, seen, probe, chunk)
         if A is None:
             A = _own_weight(seen, probe)

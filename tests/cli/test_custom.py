@@ -306,6 +306,22 @@ def test_no_other_command_runs_torchscript(sefa_command: Command, writing: Path,
     assert [path.name for path in writing.iterdir()] == ["evil.ts"]
 
 
+def test_torchscript_in_the_place_of_weights_or_directions_is_not_run(
+    sefa_command: Command, writing: Path, package: Path
+) -> None:
+    names = {path.name for path in writing.iterdir()}
+    weights = ["inspect", REFERENCE, *OWN, "--weights", "evil.ts"]
+    for arguments in (
+        weights,
+        ["bank", "import", "evil.ts", "evil.ts", "-o", "a.safetensors"],
+        ["bank", "show", "evil.ts"],
+    ):
+        assert sefa_command(*arguments).code == 1
+    with pytest.raises(sefa.CheckpointError):
+        sefa.load("evil.ts")
+    assert {path.name for path in writing.iterdir()} == names
+
+
 def test_an_archive_that_calls_itself_exported_is_not_run(sefa_command: Command, writing: Path) -> None:
     with zipfile.ZipFile("evil.ts", "a") as archive:
         root = archive.namelist()[0].partition("/")[0]

@@ -245,6 +245,11 @@ class WithClass(Net):
         return super().forward(z) if c is None else super().forward(z) * 0.5
 
 
+class MayHaveClass(Net):
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Any:
+        return super().forward(z if label is None else z + label[:, None])
+
+
 class NeedsClass(Net):
     def __init__(self) -> None:
         super().__init__()
@@ -262,8 +267,13 @@ class NeedsMore(Net):
 def test_a_second_argument_may_be_none_and_it_is_said() -> None:
     module = WithClass()
     generator = wrapped(module)
-    assert generator.assumptions == ("None as its second argument",)
+    assert generator.assumptions == ("None as its second argument, c",)
     check(module, generator)
+
+
+def test_a_class_that_is_left_out_is_said() -> None:
+    assert wrapped(MayHaveClass()).assumptions == ("no label, which its forward may be given",)
+    assert wrapped(MayHaveClass(), num_classes=3).assumptions == ()
 
 
 def test_an_argument_that_is_missing_is_named_with_the_way_on() -> None:

@@ -3,6 +3,7 @@
 import copy
 import warnings
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import sefa
+import sefa_export
 from sefa import ArgumentError
 
 D, CLASSES = 12, 3
@@ -234,3 +236,59 @@ def test_a_layer_that_takes_no_part_says_which_do() -> None:
         ArgumentError, match=r"'unused' \(Linear\) reads nothing of the latent: those that read z are first$"
     ):
         wrapped(module, "unused")
+
+
+class Improving:
+    """A spectral norm as a hook of one's own, which improves its vector at every call."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        weight = layer.weight.detach()
+        del layer.weight
+        layer.register_parameter("weight_orig", nn.Parameter(weight))
+        layer.register_buffer("weight_u", torch.randn(len(weight)))
+        layer.register_buffer("weight", weight)
+        layer.register_forward_pre_hook(self)
+
+    def __call__(self, layer: Any, inputs: object) -> None:
+        with torch.no_grad():
+            v = F.normalize(layer.weight_orig.T @ layer.weight_u, dim=0)
+            layer.weight_u = F.normalize(layer.weight_orig @ v, dim=0)
+        layer.weight = layer.weight_orig / (layer.weight_u @ layer.weight_orig @ v)
+
+
+def test_a_spectral_norm_of_ones_own_is_taken_as_it_is_at_the_first_call() -> None:
+    module = Net(lambda z: z)
+    Improving(module.first)
+    Improving(module.second)
+    used, z = copy.deepcopy(module.eval()), torch.randn(2, D)
+    with torch.no_grad():
+        expected = used(z)
+    generator = sefa.wrap(module, latent_dim=D, layers=["first"])
+    torch.testing.assert_close(generator.decode(generator.encode(z)), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(generator.affines()[0], used.first.weight.detach(), atol=1e-5, rtol=0)
+
+
+def test_a_norm_that_was_trained_is_copied_and_exported(tmp_path: Path) -> None:
+    """Its weight has a graph, with which nothing can be copied."""
+    module = Net(lambda z: z)
+    module.set_submodule("first", PastHooks(nn.Linear(D, 16), improve=True))
+    module(torch.randn(4, D)).sum().backward()
+    generator = sefa.wrap(module.eval(), latent_dim=D, layers=["first.module"])
+    sefa_export.export_onnx(generator, sefa.factorize(generator, top=2), tmp_path / "model.onnx")
+
+
+def test_layers_inside_data_parallel_keep_their_names() -> None:
+    module = Net(lambda z: z)
+    weight = module.first.weight.detach()
+    module.set_submodule("first", nn.DataParallel(module.first))
+    torch.testing.assert_close(wrapped(module, "first.module"), weight, atol=1e-5, rtol=0)
+
+
+def test_half_precision_inside_says_so() -> None:
+    class Autocast(Net):
+        def forward(self, z: Tensor) -> Tensor:
+            with torch.autocast("cpu", torch.bfloat16):
+                return super().forward(z)
+
+    with pytest.raises(ArgumentError, match="computes in bfloat16: take the autocast, or the cast, out of the forward"):
+        wrapped(Autocast(lambda z: z))
