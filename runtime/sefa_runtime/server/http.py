@@ -111,7 +111,7 @@ def route_path(scope: Scope) -> str:
 def is_known(request: Request, tag: str) -> bool:
     """Whether the client says that it has what the ETag stands for already."""
     given = ",".join(request.headers.getlist("if-none-match"))
-    return given.strip() == "*" or tag in ENTITY_TAG.findall(given)
+    return given.strip() == "*" or tag.removeprefix("W/") in ENTITY_TAG.findall(given)
 
 
 def models_of(request: Request) -> Models:

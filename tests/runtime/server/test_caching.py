@@ -5,9 +5,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from starlette.requests import Request
 from starlette.routing import Route
 
 from sefa_runtime.renaming import rename_directions
+from sefa_runtime.server.http import is_known
 from serving import Door, Running, Start
 
 GOLDEN = Path(__file__).parents[2] / "golden"
@@ -76,6 +78,17 @@ def test_an_image_that_is_known_is_not_generated_again(start_once: Start, door: 
     for given in ('"other"', tag.strip('"'), tag[:-2] + '"'):
         answer = server.http.get(IMAGE, headers={"If-None-Match": given})
         assert (answer.status_code, answer.content) == (200, first.content)
+
+
+def test_a_weak_tag_is_known_as_well() -> None:
+    def known(given: str, tag: str) -> bool:
+        scope = {"type": "http", "headers": [(b"if-none-match", given.encode())]}
+        return is_known(Request(scope), tag)
+
+    assert known('W/"a"', 'W/"a"')
+    assert known('"b", "a"', 'W/"a"')
+    assert not known('W/"b"', 'W/"a"')
+    assert not known("", 'W/"a"')
 
 
 def test_a_tag_stands_for_one_image(server: Running) -> None:
