@@ -211,8 +211,10 @@ def to_pillow(picture: Pictures) -> Image.Image:
     """One picture, [H, W, C], as Pillow sees it.
 
     Raises:
-        InputError: If it has no colours that can be shown.
+        InputError: If it has no colours that can be shown, or is no uint8 array of that shape.
     """
+    if picture.ndim != 3 or picture.dtype != np.uint8:
+        raise InputError(f"an image is uint8 [H, W, C], got {picture.dtype} {list(picture.shape)}")
     check_channels(picture.shape[-1])
     return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
 

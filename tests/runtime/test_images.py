@@ -145,3 +145,12 @@ def test_what_has_no_transparency_shows_white_paper(tmp_path: Path, name: str) -
 def test_a_sheet_is_on_white_paper() -> None:
     sheet = contact_sheet(np.zeros((1, 1, 1, 32, 32, 4), np.uint8), [""], [""], [""])
     assert sheet.min() == 255
+
+
+@pytest.mark.parametrize(
+    "picture", [np.zeros((8, 8, 3), np.float32), np.zeros((8, 8), np.uint8), np.zeros((1, 8, 8, 3), np.uint8)]
+)
+def test_what_is_no_image_is_refused(tmp_path: Path, picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:
+    with pytest.raises(InputError, match=r"an image is uint8 \[H, W, C\], got"):
+        save_picture(picture, tmp_path / "a.png")
+    assert list(tmp_path.iterdir()) == []

@@ -238,6 +238,15 @@ def test_what_cannot_be_taken_is_refused_with_the_reason(stub: Any, request_: An
     assert message in error.details()
 
 
+def test_nan_is_no_image(stub: Any) -> None:
+    too_large = {"z": np.full((1, 6), 3e38, np.float32), "direction": np.array([[0]])}
+    request = typed_request(too_large | {"alpha": np.array([[3.0]], np.float32)})
+    request.model_name = "tiny_float32"
+    error = refusal(lambda: stub.ModelInfer(request))
+    assert error.code() is Code.INTERNAL
+    assert error.details().startswith("NaN or infinity in 1 of 1 images")
+
+
 def test_an_input_given_twice_is_refused(stub: Any) -> None:
     request = typed_request({"z": Z})
     request.inputs.add().CopyFrom(request.inputs[0])
