@@ -64,15 +64,17 @@ def _read_codes(
     # A style code becomes as many as there are layers.
     if sum(math.ceil(array.size / shape[-1]) * size for array in found) > MAX_NUMBERS:
         raise InputError(f"more codes than can be read at once: at most {MAX_NUMBERS // size} of {list(shape)}")
-    fitting = []
+    fitting, remarks = [], {}
     for array in found:
         codes, remark = _fit(array, shape, layers)
         if codes is None:
             shapes = ", ".join(str(list(array.shape)) for array in found[:MAX_NAMED])
             raise InputError(f"codes of shape {shapes}, [N, {', '.join(map(str, shape))}] was expected{remark}")
         if remark:
-            report(f"{list(array.shape)} is {remark}")
+            remarks[f"{list(array.shape)} is {remark}"] = None  # Of many images alike, once.
         fitting.append(codes)
+    for remark in remarks:
+        report(remark)
     return np.concatenate(fitting)
 
 

@@ -107,6 +107,10 @@ def test_noise_that_is_left_out_is_said(tmp_path: Path) -> None:
     said: list[str] = []
     assert load_codes(tmp_path / "a.pt", (4, 5), 4, said.append).shape == (2, 4, 5)
     assert said == told
+    torch.save({name: {"latent": torch.zeros(5)} for name in "abc"}, tmp_path / "w.pt")
+    said.clear()
+    assert load_codes(tmp_path / "w.pt", (4, 5), 4, said.append).shape == (3, 4, 5)
+    assert said == ["[5] is read as one image's w, for all 4 layers"]
 
 
 @pytest.mark.parametrize(
