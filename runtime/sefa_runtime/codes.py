@@ -64,7 +64,8 @@ def _read_codes(
     # A style code becomes as many as there are layers.
     if sum(math.ceil(array.size / shape[-1]) * size for array in found) > MAX_NUMBERS:
         raise InputError(f"more codes than can be read at once: at most {MAX_NUMBERS // size} of {list(shape)}")
-    fitting, remarks = [], {}
+    fitting: list[NDArray[np.float32]] = []
+    remarks: dict[str, None] = {}
     for array in found:
         codes, remark = _fit(array, shape, layers)
         if codes is None:
