@@ -136,9 +136,8 @@ def replacing(path: Path, suffix: str | None = None) -> Iterator[Path]:
             handle = _close(handle)
         partial.replace(path)
     except OSError as error:
-        if error.strerror is None or error.filename not in (None, str(partial)):
-            raise
-        raise OSError(error.errno, error.strerror, str(path)) from error  # The name that the user knows.
+        _raise_named(error, partial, path)
+        raise
     finally:
         if fcntl is None:
             handle = _close(handle)
@@ -166,6 +165,9 @@ def staging(folder: Path, rescue: Callable[[Path], None]) -> Iterator[Path]:
     part, handle = _begin(folder, "", _new_folder)
     try:
         yield part
+    except OSError as error:
+        _raise_named(error, part, folder)
+        raise
     finally:
         shutil.rmtree(part, ignore_errors=True)
         _close(handle)
@@ -266,6 +268,14 @@ def _pass_on(path: Path, old: os.stat_result, handle: int, more: int = 0) -> Non
     if os.fstat(handle).st_gid != old.st_gid:  # What the old group may do, this one may only if everybody may.
         mode = mode & ~0o070 | (mode & 0o007) << 3
     os.fchmod(handle, mode | more)
+
+
+def _raise_named(error: OSError, part: Path, path: Path) -> None:
+    """Raise an error about a part file, or what is in a part folder, with the name that the user knows, not others."""
+    # A copy that fails names its source first.
+    names = [str(name) for name in (error.filename, error.filename2) if name is not None]
+    if error.strerror is not None and (not names or any(name.startswith(str(part)) for name in names)):
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _may_replace(found: os.stat_result, folder: Path) -> bool:

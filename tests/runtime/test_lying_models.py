@@ -231,7 +231,9 @@ def test_weights_in_files_that_the_description_does_not_tell_of_are_refused(
         sefa_runtime.load(model, "cpu")
 
 
-def test_a_graph_that_gives_another_shape_than_it_declares_is_an_error(tmp_path: Path) -> None:
+def test_a_graph_that_gives_another_shape_than_it_declares_is_an_error(
+    sefa_command: Callable[..., Result], tmp_path: Path
+) -> None:
     onnx = pytest.importorskip("onnx")
     np = pytest.importorskip("numpy")
     model = onnx.load(GOLDEN / "tiny.onnx")
@@ -254,9 +256,13 @@ def test_a_graph_that_gives_another_shape_than_it_declares_is_an_error(tmp_path:
         ]
     )
     payload = model.SerializeToString()
-    editor = sefa_runtime.load(described(payload, tmp_path / "lying.onnx"), "cpu")
+    path = described(payload, tmp_path / "lying.onnx")
+    editor = sefa_runtime.load(path, "cpu")
     with pytest.raises(RunError, match=r"gave an array of shape \[1, 4, 8, 3\], expected \[1, 8, 4, 3\]"):
         editor.edit(seed=1)
+    done = sefa_command("serve", path, "--port", "0")  # Never ready.
+    assert (done.code, "is ready" in done.out) == (1, False)
+    assert "gave an array of shape [1, 4, 8, 3]" in done.err
 
 
 def test_the_file_of_a_models_weights_is_not_replaced_by_a_result(

@@ -1,5 +1,7 @@
 import hashlib
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -129,4 +131,21 @@ def test_a_disk_that_is_full_leaves_the_model_as_it_was(
     with pytest.raises(OSError, match="No space left"):
         rename_directions(model, {0: "smile"})
     assert model.read_bytes() == (golden / "tiny.onnx").read_bytes()
+    assert list(tmp_path.iterdir()) == [model]
+
+
+def test_a_disk_that_is_full_is_told_of_the_file_that_was_to_be(model: Path, tmp_path: Path) -> None:
+    program = """
+import resource, sys
+from pathlib import Path
+from sefa_runtime.renaming import rename_directions
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+try:
+    rename_directions(sys.argv[1], {0: "smile"}, output=sys.argv[2])
+except OSError as error:
+    print(error.filename)
+"""
+    command = [sys.executable, "-c", program, str(model), str(tmp_path / "new.onnx")]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout == f"{tmp_path / 'new.onnx'}\n"
     assert list(tmp_path.iterdir()) == [model]

@@ -243,8 +243,9 @@ def test_a_repository_appears_whole_or_not_at_all(
 
     monkeypatch.setattr(shutil, "copyfile", full_disk)
     models = {"a": GOLDEN / "style_w.onnx", "b": GOLDEN / "style_w.onnx"}
-    with pytest.raises(OSError, match="No space left"):
+    with pytest.raises(OSError, match="No space left") as raised:
         write_repository(models, repository, TritonOptions())
+    assert raised.value.filename == str(repository)
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
     assert [entry.name for entry in tmp_path.iterdir()] == (["repo"] if existing else [])
 
