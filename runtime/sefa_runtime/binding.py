@@ -52,15 +52,20 @@ class BoundRuns:
         self._idle: list[_Buffers] = []  # the latest used last
         self._graphs: dict[Shapes, _Buffers] | None = {} if graphs else None
 
-    def run(self, feeds: Feeds) -> NDArray[Any]:
-        """Run the graph; the image is the caller's own, not a buffer."""
+    def run(self, feeds: Feeds, options: "onnxruntime.RunOptions | None" = None) -> NDArray[Any]:
+        """Run the graph; the image is the caller's own, not a buffer.
+
+        Args:
+            feeds: An array for each input.
+            options: By which another thread can stop the run; not with CUDA graphs.
+        """
         shapes = tuple(array.shape for array in feeds.values())
         if self._graphs is not None:
             with self._lock:
                 return self._run_captured(shapes, feeds)
         buffers = self._take(shapes) or self._make(feeds)
         try:
-            return buffers.run(feeds)
+            return buffers.run(feeds, options)
         finally:
             with self._lock:
                 self._idle.append(buffers)
@@ -108,10 +113,10 @@ class _Buffers:
             self._options = onnxruntime.RunOptions()
             self._options.add_run_config_entry(GRAPH_ID, str(graph))
 
-    def run(self, feeds: Feeds) -> NDArray[Any]:
+    def run(self, feeds: Feeds, options: "onnxruntime.RunOptions | None" = None) -> NDArray[Any]:
         for name, value in self._inputs.items():
             value.update_inplace(feeds[name])
-        self._inference.run_with_iobinding(self._binding, self._options)
+        self._inference.run_with_iobinding(self._binding, self._options or options)
         return np.array(self._output.numpy())  # On the CPU `numpy()` is the buffer itself.
 
 

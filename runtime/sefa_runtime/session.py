@@ -53,7 +53,7 @@ FAULTS_OF_THE_FILE = ("InvalidProtobuf", "InvalidGraph", "NoSuchFile", "NoModel"
 # The types of a graph's inputs, as onnxruntime spells them.
 INPUT_TYPES: dict[str, type[np.generic]] = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
 # The run that each thread is in, by the thread's identifier.
-_runs: dict[int, "onnxruntime.RunOptions | None"] = {}
+_runs: dict[int, "onnxruntime.RunOptions"] = {}
 
 
 @dataclass(frozen=True, eq=False)
@@ -278,10 +278,10 @@ def _warm_up(inference: "onnxruntime.InferenceSession", bound: BoundRuns | None,
 
 def _run(inference: "onnxruntime.InferenceSession", bound: BoundRuns | None, feeds: Feeds) -> NDArray[Any]:
     thread = threading.get_ident()
-    options = _runs[thread] = None if bound else _run_options()()
+    options = _runs[thread] = _run_options()()
     try:
         if bound is not None:
-            return bound.run(feeds)
+            return bound.run(feeds, options)
         (image,) = inference.run(None, feeds, options)
     finally:
         del _runs[thread]
@@ -296,7 +296,7 @@ def _run_options() -> "type[onnxruntime.RunOptions]":
 def stop_run(thread: int) -> None:
     """Ask onnxruntime to end the run that a thread is in, if any: before its next node, it fails with `RunError`.
 
-    A run through IO binding goes on.
+    One with CUDA graphs goes on.
 
     Args:
         thread: Its `threading.get_ident()`.

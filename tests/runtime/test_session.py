@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,10 @@ import onnxruntime
 import pytest
 
 import sefa_runtime
+from patience import wait_until
 from sefa_runtime import InputError, ModelFileError, ProviderError, RunError, diagnosis, session
 from sefa_runtime.session import build_session
+from strange_graphs import LIMIT, endless
 
 PROBE = Path(sefa_runtime.__file__).parent / "probe.onnx"
 FEEDS = {"x": np.ones((1, 1, 8, 8), np.float32)}
@@ -234,6 +237,25 @@ def test_another_failure_of_a_run_is_told_in_one_line() -> None:
 def test_a_mistake_of_ours_flies() -> None:
     with pytest.raises(ZeroDivisionError):
         replace(build_session(PROBE, "cpu"), inference=Failing(ZeroDivisionError())).run(FEEDS)
+
+
+@pytest.mark.parametrize("binding", [False, True])
+def test_a_run_is_stopped_from_another_thread(golden: Path, tmp_path: Path, binding: bool) -> None:
+    model = endless(golden / "tiny.onnx", tmp_path / "endless.onnx")
+    built = build_session(model, "cpu", binding=binding)
+    feeds = {"z": np.zeros((1, 6), np.float32), "direction": np.zeros((1, 1), np.int64)}
+    good = feeds | {"alpha": np.ones((1, 1), np.float32)}
+    expected = built.run(good)
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(built.run, feeds | {"alpha": np.full((1, 1), LIMIT + 1, np.float32)})
+        wait_until(lambda: session._runs)
+        while not running.done():  # It may have been about to begin.
+            for thread in tuple(session._runs):
+                session.stop_run(thread)
+        with pytest.raises(RunError, match="terminate"):
+            running.result()
+    np.testing.assert_array_equal(built.run(good), expected)
+    assert not session._runs
 
 
 def test_sizes_that_the_graph_does_not_take_are_an_input_error() -> None:
