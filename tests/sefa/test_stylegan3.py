@@ -41,6 +41,7 @@ class Design:
     mapping_layers: int = 2
     channels: int = 3
     xl_embed: int = 0  # of StyleGAN-XL: length of a class's pretrained embedding
+    xl_rows: int = 0  # and how many classes have one, where not those of the network
     conv_clamp: float | None = 256
 
 
@@ -156,13 +157,13 @@ def _input(design: Design, channels: int, size: int, rate: float, bandwidth: flo
 def _mapping(design: Design) -> PersistedModule:
     modules: dict[str, object] = {}
     inputs = design.z_dim
-    if design.classes and design.xl_embed:
+    if design.xl_embed:
         embedding = Placeholder("torch.nn.modules.sparse.Embedding")
-        weight = torch.randn(design.classes, design.xl_embed)
+        weight = torch.randn(design.xl_rows or design.classes, design.xl_embed)
         embedding.set_state({"_parameters": {"weight": weight}, "_buffers": {}, "_modules": {}})
         modules["embed"] = embedding
         modules["embed_proj"] = dense(design.z_dim, design.xl_embed, activation="lrelu")
-        inputs += design.z_dim
+        inputs += design.z_dim if design.classes else 0
     elif design.classes:
         modules["embed"] = dense(design.w_dim, design.classes)
         inputs += design.w_dim
@@ -298,6 +299,39 @@ def test_all_leaves_the_inputs_layer_out() -> None:
     assert (generator.num_layers, generator.default_layers) == (7, (1, 2, 3, 4, 5, 6))
     assert not sefa.factorize(generator).edited_layers[:, 0].any()
     assert sefa.factorize(generator, "0", top=4).edited_layers[0].tolist() == [True] + [False] * 6
+
+
+@pytest.mark.parametrize("rows", [4, 1000])
+def test_an_xl_has_the_classes_of_its_network_however_many_were_pretrained(rows: int) -> None:
+    design = Design(16, num_layers=5, classes=4, xl_embed=6, xl_rows=rows)
+    network = checkpoint(design)
+    generator = load(network)
+    assert generator.num_classes == 4
+    z, label = inputs(design, 4)
+    mapping = network.module("mapping")
+    embed: Tensor = mapping.modules["embed"].state["_parameters"]["weight"]
+    y = F.leaky_relu(_literal_dense(mapping.module("embed_proj"), embed[label].double()), 0.2) * 2**0.5
+    x = torch.cat([part / part.square().mean(dim=1, keepdim=True).sqrt() for part in (z.double(), y)], dim=1)
+    for index in range(design.mapping_layers):
+        x = F.leaky_relu(_literal_dense(mapping.module(f"fc{index}"), x), 0.2) * 2**0.5
+    torch.testing.assert_close(generator.encode(z, label)[:, 0], x.float(), atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("center", [(9,), (1, 9), (0, 9), (1000, 9)])
+def test_an_xl_of_no_classes_has_no_use_for_what_was_pretrained(center: tuple[int, ...]) -> None:
+    network = checkpoint(Design(16, num_layers=5, xl_embed=6, xl_rows=1000))
+    network.module("mapping").parameters["w_avg"] = torch.full(center, 0.5)
+    generator = load(network)
+    assert generator.num_classes == 0
+    stored = center in ((9,), (1, 9))
+    assert generator.truncation_center == ("stored" if stored else "mean of 4096 latents, seed 0")
+    codes = generator.encode(torch.randn(2, 7), None, 0.0)
+    assert not stored or torch.equal(codes, torch.full_like(codes, 0.5))
+
+
+def test_an_xl_with_fewer_embeddings_than_classes_is_refused() -> None:
+    with pytest.raises(CheckpointError, match="has 3 rows for 4 classes"):
+        load(checkpoint(Design(16, num_layers=5, classes=4, xl_embed=6, xl_rows=3)))
 
 
 def test_xl_truncates_towards_the_class() -> None:

@@ -1,11 +1,22 @@
 """StyleGAN-XL as its authors' PyTorch code pickles it, a stem or a super-resolution: StyleGAN3 with other labels."""
 
+from collections.abc import Mapping
+
 from torch import Tensor
 from torch.nn import functional as F
 
 from sefa.checkpoints.assembly import combine, shape_of, source
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, clean
-from sefa.checkpoints.formats.nvidia_stylegan3 import SQRT2, Embedding, build, dense, has_sinusoids, is_stylegan_xl
+from sefa.checkpoints.formats.nvidia_stylegan3 import (
+    CENTER,
+    SQRT2,
+    Embedding,
+    build,
+    dense,
+    has_sinusoids,
+    is_stylegan_xl,
+)
+from sefa.errors import CheckpointError
 from sefa.generators.stylegan3 import StyleGAN3
 
 EMBED = "mapping.embed.weight"
@@ -21,12 +32,27 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN3:
     """Build the generator."""
     network = checkpoint.persisted
     assert network is not None
-    tensors = clean(network.tensors())
-    if not network.attribute("c_dim", int):
+    classes = network.attribute("c_dim", int)
+    # The table of embeddings comes from elsewhere, with a row for each of ImageNet's classes, however many there are.
+    tensors = _of_classes(network.tensors(), classes)
+    if not classes:
         return build(network, tensors, None)
+    rows = shape_of(tensors, EMBED, 2)[0]
+    if rows < classes:
+        raise CheckpointError(f"{EMBED} has {rows} rows for {classes} classes")
     projection = dense(network, PROJECTION, SQRT2, "lrelu")
-    table = combine(source(EMBED), *projection, convert=_project)
+    table = combine(source(EMBED, convert=lambda embed: embed[:classes]), *projection, convert=_project)
     return build(network, tensors, Embedding(table, shape_of(tensors, f"{PROJECTION}.weight", 2)[0]))
+
+
+def _of_classes(stored: Mapping[str, Tensor], classes: int) -> dict[str, Tensor]:
+    """The tensors that the classes need: of none, no embeddings; of some, as many centres."""
+    unused = () if classes else (EMBED, f"{PROJECTION}.weight", f"{PROJECTION}.bias")
+    center = stored.get(CENTER)
+    if center is not None and center.ndim == 2:
+        center = center[:classes] if classes else center[0] if len(center) == 1 else None
+    kept = {key: tensor for key, tensor in stored.items() if key not in (*unused, CENTER)}
+    return clean(kept if center is None or not center.numel() else {**kept, CENTER: center})
 
 
 def _project(embed: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
