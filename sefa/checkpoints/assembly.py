@@ -13,6 +13,7 @@ from sefa.generators import Generator
 
 G = TypeVar("G", bound=Generator)
 MAX_NAMED = 6  # keys in one message
+VARIANT = "a variant of the original is read with its own code: MODULE:CLASS --weights FILE"
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,7 @@ def assemble(generator: G, plan: Plan, tensors: Mapping[str, Tensor], ignored: I
     if misshapen:
         problems.append(f"of the wrong shape {_some(misshapen)}")
     if problems:
-        raise CheckpointError("; ".join(problems))
+        raise CheckpointError("; ".join([*problems, VARIANT]))
     generator.load_state_dict(filled, assign=True)
     return generator.eval().requires_grad_(False)
 
@@ -102,7 +103,7 @@ def check_keys(tensors: Mapping[str, Tensor], needed: Iterable[str], ignored: It
     """
     problems = _key_problems(tensors, needed, ignored)
     if problems:
-        raise CheckpointError("; ".join(problems))
+        raise CheckpointError("; ".join([*problems, VARIANT]))
 
 
 def shape_of(tensors: Mapping[str, Tensor], key: str, ndim: int) -> tuple[int, ...]:

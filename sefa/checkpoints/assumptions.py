@@ -1,6 +1,6 @@
 """What a file does not tell: as its owner says, or as it usually is; and the words for it, which travel with it."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 from sefa.errors import ArgumentError
@@ -71,6 +71,20 @@ def positive(text: str) -> float:
     if not 0 < number < float("inf"):
         raise ValueError("a positive number was expected")
     return number
+
+
+def one_of(text: str, names: Iterable[str]) -> str:
+    """Read one of several words."""
+    if text not in names:
+        raise ValueError(f"one of {', '.join(names)} was expected")
+    return text
+
+
+def mapping_rate(assumptions: Assumptions, usual: float) -> float:
+    """The learning-rate multiplier of a mapping network, by which its weights are stored too large."""
+    rate = assumptions.take("mapping_lr", usual, positive)
+    assumptions.note(f"mapping network's learning rate {rate:g}", "mapping_lr")
+    return rate
 
 
 def _text(value: object) -> str:

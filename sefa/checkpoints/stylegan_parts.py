@@ -4,12 +4,14 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from sefa.checkpoints.assembly import Source, Weights, assemble, combine, source
+from sefa.checkpoints.assumptions import Assumptions, one_of
 from sefa.checkpoints.growing import SQRT2, Growth
 from sefa.errors import CheckpointError
 from sefa.generators.mapping import LabelNorm
@@ -132,6 +134,19 @@ def build(
     if center is None:
         generator.estimate_center()
     return generator
+
+
+def fused_from(assumptions: Assumptions) -> float:
+    """From which size of the output on the original fuses doubling and convolution, of which no tensor tells."""
+    sizes = {"auto": FUSED_FROM, "all": 0, "none": math.inf}
+    fused = assumptions.take("fused", "auto", partial(one_of, names=sizes))
+    words = {
+        "auto": f"upsampling fused from {FUSED_FROM} pixels on",
+        "all": "upsampling fused",
+        "none": "no upsampling fused",
+    }
+    assumptions.note(words[fused], "fused")
+    return sizes[fused]
 
 
 def dense_weight(weight: Tensor, learning_rate: float) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sefa.checkpoints.assembly import Plan, Source, assemble, combine, shape_of, source
+from sefa.checkpoints.assumptions import Assumptions, one_of, positive
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
 from sefa.checkpoints.sizes import one_hot_codes
 from sefa.errors import CheckpointError
@@ -52,8 +53,9 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> BigGAN | BigGANDeep:
     tensors = checkpoint.tensors
     if not any(key.startswith("output_layer.") for key in tensors):
         raise CheckpointError("this is a discriminator, the generator's G_ema.pth is needed")
-    file = _File.of(tensors)
-    return _load_deep(file) if "blocks.0.0.conv4.weight" in tensors else _load(file)
+    file = _File.of(tensors, options.assumptions)
+    options.assumptions.note("ReLU")
+    return _load_deep(file, options.assumptions) if "blocks.0.0.conv4.weight" in tensors else _load(file)
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,8 @@ class _File:
     Attributes:
         tensors: The state dict.
         spectral: Whether the weights are to be divided by their spectral norm.
-        converted: Whether the weights are DeepMind's.
+        norm_epsilon: Of all batch norms but the last.
+        spectral_epsilon: Of the estimate of the spectral norm.
         statistics: Key of a batch norm's stored mean or variance, given the norm's name and `mean` or `var`.
         num_blocks: How many blocks there are.
         widths: Channels of the image that `linear` makes, and of every block's.
@@ -73,7 +76,8 @@ class _File:
 
     tensors: Mapping[str, Tensor]
     spectral: bool
-    converted: bool
+    norm_epsilon: float
+    spectral_epsilon: float
     statistics: str
     num_blocks: int
     widths: tuple[int, ...]
@@ -81,7 +85,7 @@ class _File:
     attentions: dict[int, AttentionSizes]
 
     @classmethod
-    def of(cls, tensors: Mapping[str, Tensor]) -> "_File":
+    def of(cls, tensors: Mapping[str, Tensor], assumptions: Assumptions) -> "_File":
         """Look at the keys and shapes.
 
         Raises:
@@ -111,10 +115,18 @@ class _File:
                 key_dim, value_dim = (shape_of(tensors, f"{name}.{layer}.weight", 4)[0] for layer in ("theta", "g"))
                 attentions[i] = AttentionSizes(widths[i + 1], key_dim, value_dim)
         spectral = any(key.endswith(".u0") for key in tensors)
+        converted = spectral and not any(key.endswith(".sv0") for key in tensors)
+        norm_epsilon = assumptions.take("bn_eps", CONVERTED_EPSILON if converted else EPSILON, positive)
+        usual = CONVERTED_EPSILON if converted else SPECTRAL_EPSILON
+        spectral_epsilon = assumptions.take("sn_eps", usual, positive)
+        assumptions.note(f"batch norms' eps {norm_epsilon:g}", "bn_eps")
+        if spectral:
+            assumptions.note(f"spectral norms' eps {spectral_epsilon:g}", "sn_eps")
         return cls(
             tensors=tensors,
             spectral=spectral,
-            converted=spectral and not any(key.endswith(".sv0") for key in tensors),
+            norm_epsilon=norm_epsilon,
+            spectral_epsilon=spectral_epsilon,
             # Under `bn` in files that were trained with the code's own batch norm in place of torch's.
             statistics="{}.bn.stored_{}" if "blocks.0.0.bn1.bn.stored_mean" in tensors else "{}.stored_{}",
             num_blocks=num_blocks,
@@ -137,8 +149,8 @@ class _File:
         """A layer's effective weight."""
         if not self.spectral:
             return source(f"{name}.weight")
-        epsilon = CONVERTED_EPSILON if self.converted else SPECTRAL_EPSILON
-        return source(f"{name}.weight", f"{name}.u0", convert=partial(spectrally_normalized, epsilon=epsilon))
+        convert = partial(spectrally_normalized, epsilon=self.spectral_epsilon)
+        return source(f"{name}.weight", f"{name}.u0", convert=convert)
 
     def conv(self, ours: str, name: str) -> dict[str, Source]:
         """The plan of a convolution with a bias."""
@@ -150,7 +162,7 @@ class _File:
             gain, bias = self.weight(f"{name}.gain"), self.weight(f"{name}.bias")
         else:  # A row for each class.
             gain, bias = (source(f"{name}.{which}.weight", convert=torch.t) for which in ("gain", "bias"))
-        mean, variance = self._statistics(name, CONVERTED_EPSILON if self.converted else EPSILON)
+        mean, variance = self._statistics(name, self.norm_epsilon)
 
         def fold(gain: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
             gain, bias = (weight.roll(-embed_dim, dims=1) for weight in (gain, bias))
@@ -227,13 +239,13 @@ def _load(file: _File) -> BigGAN:
     return file.assemble(generator, plan)
 
 
-def _load_deep(file: _File) -> BigGANDeep:
+def _load_deep(file: _File, assumptions: Assumptions) -> BigGANDeep:
     tensors = file.tensors
     num_classes, embed_dim = shape_of(tensors, "shared.weight", 2)
     condition_dim = shape_of(tensors, "linear.weight", 2)[1]
     if condition_dim <= embed_dim:
         raise CheckpointError(f"linear reads {condition_dim} numbers, {embed_dim} of the class and a latent expected")
-    depth = _stage_depth(file)
+    depth = _stage_depth(file, assumptions)
     layers: list[DeepBlockSizes | AttentionSizes] = []
     plan = {
         "embedding": source("shared.weight"),
@@ -263,7 +275,7 @@ def _load_deep(file: _File) -> BigGANDeep:
     return file.assemble(generator, plan)
 
 
-def _stage_depth(file: _File) -> int:
+def _stage_depth(file: _File, assumptions: Assumptions) -> int:
     """How many blocks make a stage, the last of which doubles the size and may drop channels.
 
     No tensor's shape tells it, but where channels drop or attention stands, a stage ends.
@@ -275,10 +287,11 @@ def _stage_depth(file: _File) -> int:
     dropping = [i + 1 for i in range(file.num_blocks) if widths[i + 1] < widths[i]]
     common = math.gcd(file.num_blocks, *dropping, *(i + 1 for i in file.attentions))
     depths = [depth for depth in range(1, common + 1) if common % depth == 0]
-    for depth in depths:
-        if tuple(width / widths[-1] for width in widths[::depth]) in ARCHITECTURES:
-            return depth
-    return USUAL_DEPTH if USUAL_DEPTH in depths else common
+    known = [depth for depth in depths if tuple(width / widths[-1] for width in widths[::depth]) in ARCHITECTURES]
+    usual = known[0] if known else USUAL_DEPTH if USUAL_DEPTH in depths else common
+    depth = assumptions.take("depth", usual, lambda text: int(one_of(text, list(map(str, depths)))))
+    assumptions.note(f"{depth} blocks in a stage", "depth")
+    return depth
 
 
 def spectrally_normalized(weight: Tensor, u: Tensor, epsilon: float) -> Tensor:

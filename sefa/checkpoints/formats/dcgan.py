@@ -14,7 +14,7 @@ from typing import NoReturn, TypeVar
 
 from torch import Tensor, nn
 
-from sefa.checkpoints.assumptions import Assumptions, positive
+from sefa.checkpoints.assumptions import Assumptions, one_of, positive
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
 from sefa.errors import ArgumentError, CheckpointError
 from sefa.generators import DCGAN
@@ -126,7 +126,7 @@ def build(
         if not last and betweens[index].has_activation:
             pair.insert(0 if betweens[index].is_before_norm else len(pair), activations[index]())
         modules += pair
-    output = assumptions.take("output", "tanh", partial(_one_of, names=OUTPUTS))
+    output = assumptions.take("output", "tanh", partial(one_of, names=OUTPUTS))
     assumptions.note({"none": "nothing behind the last layer"}.get(output, f"{output} at the end"), "output")
     modules.append(ACTIVATIONS[output]())
     inputs = convs[0].weight.shape[0]
@@ -229,7 +229,7 @@ def _kinds(convs: Sequence[_Layer], assumptions: Assumptions) -> list[str]:
             _refuse_chain(convs)
         settled.append(None if transposed and plain else "transposed" if transposed else "plain")
         channels = conv.weight.shape[0] if plain else conv.weight.shape[1]
-    told = assumptions.take("convs", None, lambda text: _list(text, len(convs), partial(_one_of, names=KINDS)))
+    told = assumptions.take("convs", None, lambda text: _list(text, len(convs), partial(one_of, names=KINDS)))
     if told:
         wrong = [convs[i].name for i, kind in enumerate(settled) if kind not in (None, told[i])]
         if wrong:
@@ -412,7 +412,7 @@ def _activation(text: str) -> nn.Module:
 
 def _upsampling(convs: Sequence[_Layer], betweens: Sequence[_Between], assumptions: Assumptions) -> str | None:
     """How images are enlarged before plain convolutions; None if they are not."""
-    mode = assumptions.take("upsample", "nearest", partial(_one_of, names=UPSAMPLINGS))
+    mode = assumptions.take("upsample", "nearest", partial(one_of, names=UPSAMPLINGS))
     before = [conv.name for conv, between in zip(convs[1:], betweens, strict=True) if between.has_upsampling]
     if before:
         words = "no upsampling" if mode == "none" else f"{mode} upsampling x2"
@@ -499,12 +499,6 @@ def _integer(text: str) -> int:
     if not re.fullmatch(r"\d{1,3}", text):
         raise ValueError("small integers were expected")
     return int(text)
-
-
-def _one_of(text: str, names: Sequence[str] | Mapping[str, object]) -> str:
-    if text not in names:
-        raise ValueError(f"one of {', '.join(names)} was expected")
-    return text
 
 
 def _numbers(pairs: Sequence[tuple[int, int]]) -> str:

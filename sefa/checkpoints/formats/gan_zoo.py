@@ -48,6 +48,10 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:
     widths = [tensors[f"{name}.bias"].numel() for name in layers]
     widths[0] = _channels(widths[0])
     gained = _setting(config, "equalizedlR", bool, True)
+    usual = {"equalizedlR": True, "leakyReluLeak": 0.2, "alpha": 0.0, "categoryVectorDim": 0}
+    silent = [f"{name} {value:g}" for name, value in usual.items() if name not in config]
+    if silent:
+        options.assumptions.note(f"where its config is silent: {', '.join(silent)}")
     return pggan_parts.build(
         tensors,
         layers=[_weights(name, gained, up=name.startswith("scaleLayers") and ".0.module" in name) for name in layers],

@@ -1,11 +1,13 @@
 """PGGAN of genforce: the SeFa repository's and its model zoo's."""
 
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 from torch import Tensor
 
 from sefa.checkpoints import pggan_parts
 from sefa.checkpoints.assembly import Weights, check_keys, shape_of, source
+from sefa.checkpoints.assumptions import Assumptions, one_of, positive
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
 from sefa.checkpoints.growing import Growth, channels_of, equalized, highest, split_latent, up_kernel
 from sefa.checkpoints.sizes import one_hot_codes
@@ -29,11 +31,16 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:
     check_keys(tensors, keys)
     _, inputs, height, width = shape_of(tensors, "layer0.weight", 4)
     widths = channels_of(tensors, (f"{name}.bias" for name in layers))
-    # Where the original fuses doubling and convolution, it stores [in, out, 3, 3], which shows if in and out differ.
-    fused = any(
-        widths[k - 1] != widths[k] and shape_of(tensors, f"layer{k}.weight", 4)[:2] == (widths[k - 1], widths[k])
-        for k in range(2, len(layers), 2)
+    fused = _fused(tensors, widths, options.assumptions)
+    options.assumptions.note(
+        f"a one-hot label of {options.num_classes} classes behind z (as told)"
+        if options.num_classes
+        else "no label behind z"
     )
+    slope = options.assumptions.take("slope", 0.2, positive)
+    output = options.assumptions.take("output", "none", partial(one_of, names=("none", "tanh")))
+    options.assumptions.note(f"leaky ReLU {slope:g}", "slope")
+    options.assumptions.note("tanh at the end" if output == "tanh" else "nothing behind the last layer", "output")
     up_weight = partial(_up_weight, fused=fused)
     return pggan_parts.build(
         tensors,
@@ -62,8 +69,21 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:
         class_codes=one_hot_codes(options.num_classes) if options.num_classes else None,
         base=(height, width),
         normalize_z=True,
+        slope=slope,
+        tanh=output == "tanh",
         unused=keys,
     )
+
+
+def _fused(tensors: Mapping[str, Tensor], widths: Sequence[int], assumptions: Assumptions) -> bool:
+    """Whether the original fuses doubling and convolution: it then stores [in, out, 3, 3]."""
+    ups = range(2, len(widths), 2)
+    telling = [k for k in ups if widths[k - 1] != widths[k]]
+    if telling or not ups:
+        return any(shape_of(tensors, f"layer{k}.weight", 4)[:2] == (widths[k - 1], widths[k]) for k in telling)
+    fused = assumptions.take("fused", "none", partial(one_of, names=("none", "all"))) == "all"
+    assumptions.note("upsampling fused" if fused else "no upsampling fused", "fused")
+    return fused
 
 
 def _dense_weight(weight: Tensor) -> Tensor:

@@ -7,9 +7,10 @@ from torch import Tensor
 
 from sefa.checkpoints import stylegan_parts
 from sefa.checkpoints.assembly import Weights, check_keys, shape_of, source
+from sefa.checkpoints.assumptions import mapping_rate
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
 from sefa.checkpoints.growing import Growth, channels_of, equalized, highest, up_kernel
-from sefa.checkpoints.stylegan_parts import FUSED_FROM, MAPPING_LR, Layer, MappingParts, dense_weight
+from sefa.checkpoints.stylegan_parts import MAPPING_LR, Layer, MappingParts, dense_weight
 from sefa.generators.stylegan import StyleGAN
 
 CONST = "synthesis.layer0.const"
@@ -37,11 +38,12 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN:
     keys += [f"{name}.{entry}" for name in (*dense, *outputs) for entry in ("weight", "bias")]
     check_keys(tensors, keys, (CENTER, LABEL))
     _, _, *base = shape_of(tensors, CONST, 4)
+    fused_from = stylegan_parts.fused_from(options.assumptions)
     return stylegan_parts.build(
         tensors,
-        mapping=_mapping(tensors, dense),
+        mapping=_mapping(tensors, dense, mapping_rate(options.assumptions, MAPPING_LR)),
         center=source(CENTER) if CENTER in tensors else None,
-        layers=[_layer(name, k, min(base) << k // 2) for k, name in enumerate(layers)],
+        layers=[_layer(name, k, min(base) << k // 2 >= fused_from) for k, name in enumerate(layers)],
         widths=channels_of(tensors, (f"{name}.bias" for name in layers)),
         base=(base[0], base[1]),
         images=[
@@ -64,10 +66,10 @@ def _up(k: int) -> bool:
     return k > 0 and k % 2 == 0
 
 
-def _layer(name: str, k: int, size: int) -> Layer:
+def _layer(name: str, k: int, fused: bool) -> Layer:
     conv = source(f"{name}.weight", convert=equalized) if k else source(CONST)
     if _up(k):
-        conv = source(f"{name}.weight", convert=lambda weight: up_kernel(equalized(weight), fused=size >= FUSED_FROM))
+        conv = source(f"{name}.weight", convert=lambda weight: up_kernel(equalized(weight), fused))
     return Layer(
         conv=conv,
         bias=source(f"{name}.bias"),
@@ -78,14 +80,14 @@ def _layer(name: str, k: int, size: int) -> Layer:
     )
 
 
-def _mapping(tensors: Mapping[str, Tensor], names: list[str]) -> MappingParts:
+def _mapping(tensors: Mapping[str, Tensor], names: list[str], rate: float) -> MappingParts:
     shapes = [shape_of(tensors, f"{name}.weight", 2) for name in names]
     return MappingParts(
         shapes=[(inputs, outputs) for outputs, inputs in shapes],
         layers=[
             Weights(
-                source(f"{name}.weight", convert=partial(dense_weight, learning_rate=MAPPING_LR)),
-                source(f"{name}.bias", convert=lambda bias: bias * MAPPING_LR),
+                source(f"{name}.weight", convert=partial(dense_weight, learning_rate=rate)),
+                source(f"{name}.bias", convert=lambda bias: bias * rate),
             )
             for name in names
         ],

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sefa.checkpoints.assembly import Source, Weights, combine, count, shape_of, source
+from sefa.checkpoints.assumptions import mapping_rate
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
 from sefa.checkpoints.stylegan2_parts import (
     RGB,
@@ -45,7 +46,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN2:
     if num_blocks > 1 and len(outputs) == 1:
         raise CheckpointError("its architecture is origin, of which genforce released no model: only skip can be read")
     _, channels, *size = shape_of(tensors, CONST, 4)
-    mapping = _mapping(tensors)
+    mapping = _mapping(tensors, mapping_rate(options.assumptions, MAPPING_LR))
     if not mapping.widths:
         raise CheckpointError("missing mapping.dense0.weight")
     w_dim = mapping.widths[-1]
@@ -61,12 +62,12 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN2:
     )
 
 
-def _mapping(tensors: Mapping[str, Tensor]) -> MappingParts:
+def _mapping(tensors: Mapping[str, Tensor], rate: float) -> MappingParts:
     layers, widths = [], []
     for index in range(count(tensors, "mapping.dense{}.weight")):
         name = f"mapping.dense{index}"
         width, inputs = shape_of(tensors, f"{name}.weight", 2)
-        gain = MAPPING_LR * SQRT2
+        gain = rate * SQRT2
         layers.append(dense(source(f"{name}.weight"), source(f"{name}.bias"), gain / math.sqrt(inputs), gain))
         widths.append(width)
     z_dim = shape_of(tensors, "mapping.dense0.weight", 2)[1]

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sefa.checkpoints.assembly import Source, assemble, count, shape_of, source
+from sefa.checkpoints.assumptions import Assumptions, mapping_rate
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
 from sefa.errors import CheckpointError
 from sefa.generators.lucidrains_stylegan2 import Block, LucidrainsStyleGAN2
@@ -39,9 +40,12 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> LucidrainsStyleGAN2:
     style, synthesis = names
     attention = [key for key in tensors if key.startswith(f"{synthesis}.attns.")]
     if attention:
-        raise CheckpointError(f"it has attention layers ({attention[0]}, ...), which are not supported")
+        raise CheckpointError(
+            f"it has attention layers ({attention[0]}, ...), which are not supported; its own code can read "
+            "it: MODULE:CLASS --weights FILE"
+        )
     plan: dict[str, Source] = {}
-    mapping = _mapping(tensors, style, _mapping_lr(checkpoint.path), plan)
+    mapping = _mapping(tensors, style, _mapping_lr(checkpoint.path, options.assumptions), plan)
     w_dim = shape_of(tensors, f"{synthesis}.blocks.0.to_style1.weight", 2)[1]
     constant = f"{synthesis}.initial_block" in tensors
     initial = _initial(tensors, synthesis, constant, plan)
@@ -65,6 +69,10 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> LucidrainsStyleGAN2:
         *(rf"{other}\..*" for pair in NETWORKS for other in pair if other not in (style, synthesis)),
     ]
     assemble(generator, plan, tensors, unused)
+    several = [f"{one} and {other}" for one, other in NETWORKS if f"{one}.net.0.weight" in tensors]
+    if len(several) > 1:
+        where = ".".join((*checkpoint.entry.path, ""))
+        generator.source_entry = f"{where}{style} and {synthesis}, of {', '.join(several)}"
     generator.noise = "none" if options.noise == "none" else f"const, seed {NOISE_SEED}: the file stores none"
     generator.estimate_center()
     return generator
@@ -79,15 +87,17 @@ def _networks(tensors: Mapping[str, object]) -> tuple[str, str] | None:
     return None
 
 
-def _mapping_lr(checkpoint: Path) -> float:
+def _mapping_lr(checkpoint: Path, assumptions: Assumptions) -> float:
     """The mapping network's learning-rate multiplier."""
     try:
         config = read_json(checkpoint.parent / CONFIG)
-        return float(config.get("lr_mlp", MAPPING_LR))
+        stored = None if config.get("lr_mlp") is None else float(config["lr_mlp"])
     except FileNotFoundError:
-        return MAPPING_LR
+        stored = None
     except (OSError, ValueError, AttributeError, TypeError) as error:
         raise CheckpointError(f"{checkpoint.parent / CONFIG} beside it cannot be read: {error}") from error
+    told = assumptions.is_told("mapping_lr")
+    return mapping_rate(assumptions, MAPPING_LR) if stored is None or told else stored
 
 
 def _mapping(

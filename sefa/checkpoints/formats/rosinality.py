@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from torch import Tensor
 
 from sefa.checkpoints.assembly import Weights, count, shape_of, source
+from sefa.checkpoints.assumptions import mapping_rate
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, clean
 from sefa.checkpoints.stylegan2_parts import (
     NOISE_SEED,
@@ -25,7 +26,7 @@ from sefa.generators import StyleGAN2
 
 CONST = "input.input"
 CENTER = "latent_avg"
-MAPPING_LR = 0.01  # the training script's only value
+MAPPING_LR = 0.01  # the training script's value; descendants have it as an option
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
@@ -42,9 +43,10 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN2:
     _, channels, height, width = shape_of(tensors, CONST, 4)
     num_blocks = 1 + count(tensors, "to_rgbs.{}.conv.weight")
     layers, widths = [], []
+    rate = mapping_rate(options.assumptions, MAPPING_LR)
     for index in range(1, 1 + count(tensors, "style.{}.weight", start=1)):
         width_, inputs = shape_of(tensors, f"style.{index}.weight", 2)
-        gain = MAPPING_LR * SQRT2
+        gain = rate * SQRT2
         weight, bias = source(f"style.{index}.weight"), source(f"style.{index}.bias")
         layers.append(dense(weight, bias, gain / math.sqrt(inputs), gain))
         widths.append(width_)

@@ -52,6 +52,11 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:
             f"its network was built with label_size = {label_size}, but {DENSE} takes {inputs} values"
         )
     num_classes = label_size or options.num_classes or 0
+    if "label_size" not in kwargs:
+        options.assumptions.note(
+            f"a one-hot label of {num_classes} classes behind z (as told)" if num_classes else "no label behind z"
+        )
+    options.assumptions.note("the original's defaults where its options are silent: leaky ReLU 0.2, no tanh")
     return pggan_parts.build(
         tensors,
         layers=[

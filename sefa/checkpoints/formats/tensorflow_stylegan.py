@@ -1,5 +1,6 @@
 """StyleGAN as the original TensorFlow code pickles it."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,6 +9,7 @@ from torch import Tensor
 
 from sefa.checkpoints import stylegan_parts
 from sefa.checkpoints.assembly import Source, Weights, check_keys, shape_of, source
+from sefa.checkpoints.assumptions import Assumptions, mapping_rate
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, clean
 from sefa.checkpoints.growing import Growth, channels_of, equalized, highest, up_kernel
 from sefa.checkpoints.stylegan_parts import FUSED_FROM, MAPPING_LR, Layer, MappingParts, dense_weight
@@ -48,6 +50,9 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN:
     tensors = clean(network.tensors())
     kwargs = network.static_kwargs
     check_kwargs(kwargs, KWARGS)
+    fused_sizes = _fused_from(kwargs, options.assumptions)
+    rate = _rate(kwargs, options.assumptions)
+    options.assumptions.note("the original's defaults where its options are silent: lrelu, filter 1,2,1")
     levels = max(levels_of(tensors), 1 + highest(tensors, r"synthesis/ToRGB_lod(\d{1,3})/\w+"))
     dense = [f"mapping/Dense{k}" for k in range(1 + max(0, highest(tensors, r"mapping/Dense(\d{1,3})/\w+")))]
     layers = ["synthesis/4x4/Const", "synthesis/4x4/Conv"]
@@ -61,9 +66,9 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN:
     check_keys(tensors, keys, (CENTER, LABEL, WHOLE_LOD))
     return stylegan_parts.build(
         tensors,
-        mapping=_mapping(tensors, dense, kwargs),
+        mapping=_mapping(tensors, dense, rate),
         center=source(CENTER) if CENTER in tensors else None,
-        layers=[_layer(name, k, _fused(kwargs, 4 << k // 2)) for k, name in enumerate(layers)],
+        layers=[_layer(name, k, 4 << k // 2 >= fused_sizes) for k, name in enumerate(layers)],
         widths=channels_of(tensors, (f"{name}/bias" for name in layers)),
         base=BASE,
         images=[
@@ -84,9 +89,22 @@ def _layer_keys(name: str, k: int) -> list[str]:
     return [f"synthesis/noise{k}", *(f"{name}/{entry}" for entry in entries)]
 
 
-def _fused(kwargs: Mapping[str, Any], size: int) -> bool:
-    option = kwargs.get("fused_scale", "auto")
-    return size >= FUSED_FROM if option == "auto" else bool(option)
+def _fused_from(kwargs: Mapping[str, Any], assumptions: Assumptions) -> float:
+    """From which size of the output on doubling and convolution are fused."""
+    option = kwargs.get("fused_scale")
+    if option is None:
+        return stylegan_parts.fused_from(assumptions)
+    return FUSED_FROM if option == "auto" else 0 if option else math.inf
+
+
+def _rate(kwargs: Mapping[str, Any], assumptions: Assumptions) -> float:
+    """The learning-rate multiplier of the mapping network."""
+    rate = kwargs.get("mapping_lrmul")
+    if rate is None:
+        return mapping_rate(assumptions, MAPPING_LR)
+    if type(rate) not in (int, float) or not rate > 0:
+        raise CheckpointError(f"its network was built with mapping_lrmul = {rate!r}, a positive number was expected")
+    return float(rate)
 
 
 def _conv(weight: Tensor) -> Tensor:
@@ -122,10 +140,7 @@ def _blur(channels: int) -> Tensor:
     return torch.outer(taps, taps).repeat(channels, 1, 1, 1)
 
 
-def _mapping(tensors: Mapping[str, Tensor], names: list[str], kwargs: Mapping[str, Any]) -> MappingParts:
-    rate = kwargs.get("mapping_lrmul", MAPPING_LR)
-    if type(rate) not in (int, float) or not rate > 0:
-        raise CheckpointError(f"its network was built with mapping_lrmul = {rate!r}, a positive number was expected")
+def _mapping(tensors: Mapping[str, Tensor], names: list[str], rate: float) -> MappingParts:
     shapes = [shape_of(tensors, f"{name}/weight", 2) for name in names]
     return MappingParts(
         shapes=[(inputs, outputs) for inputs, outputs in shapes],

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from sefa.checkpoints.assembly import Source, Weights, combine, count, shape_of, source
+from sefa.checkpoints.assumptions import Assumptions, mapping_rate
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, clean
 from sefa.checkpoints.stylegan2_parts import (
     RGB,
@@ -51,7 +52,13 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN2:
     tensors = clean(checkpoint.tensorflow.tensors())
     if any("/ToRGB_lod" in key for key in tensors):
         raise CheckpointError("it is one of configurations B to D, which grow progressively: only E and F can be read")
-    settings = {**DEFAULTS, **checkpoint.tensorflow.static_kwargs}
+    told = checkpoint.tensorflow.static_kwargs
+    settings = {**DEFAULTS, **told}
+    if "mapping_lrmul" not in told:
+        settings["mapping_lrmul"] = mapping_rate(options.assumptions, settings["mapping_lrmul"])
+    if "resample_kernel" not in told:
+        settings["resample_kernel"] = _usual_taps(options.assumptions)
+    options.assumptions.note("the original's defaults where its options are silent: lrelu, no clamp")
     for name in ("mapping_nonlinearity", "nonlinearity", "normalize_latents"):
         if settings[name] != DEFAULTS[name]:
             raise CheckpointError(f"it has {name} = {settings[name]!r}, {DEFAULTS[name]!r} was expected")
@@ -182,6 +189,14 @@ def _number(settings: Mapping[str, Any], name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
         raise CheckpointError(f"it has {name} = {value!r}, a number was expected")
     return float(value)
+
+
+def _usual_taps(assumptions: Assumptions) -> list[float]:
+    taps = assumptions.take(
+        "resample_kernel", list(DEFAULTS["resample_kernel"]), lambda text: [float(tap) for tap in text.split(",")]
+    )
+    assumptions.note(f"filter {','.join(f'{tap:g}' for tap in taps)}", "resample_kernel")
+    return taps
 
 
 def _taps(taps: Any) -> Tensor:

@@ -11,7 +11,8 @@ from sefa.errors import CheckpointError
 NO_LATENT = "it turns images into images, there is no latent code to find directions in"
 NOT_A_GAN = "diffusion models have no latent code as GANs do"
 NEEDS_GENERATOR = "the generator's checkpoint is needed"
-NO_STYLE = "its blocks have no transforms of the latent beyond the first, and are not supported"
+OWN_CODE = "its own code can read it: MODULE:CLASS --weights FILE"
+NO_STYLE = f"its blocks have no transforms of the latent beyond the first, and are not supported; {OWN_CODE}"
 
 
 def _refused(name: str, reason: str, recognises: Callable[[Checkpoint], bool]) -> Format:
@@ -47,7 +48,7 @@ def _of_class(class_name: str) -> Callable[[Checkpoint], bool]:
 FORMATS = (
     _refused(
         "SWAGAN",
-        "its images are wavelet coefficients until the end, which is not supported",
+        f"its images are wavelet coefficients until the end, which is not supported; {OWN_CODE}",
         _with_keys(r"conv1\.conv\.modulation\.weight$", r"(to_rgbs\.\d+\.)?iwt\.ll$"),
     ),
     _refused(
@@ -57,7 +58,11 @@ FORMATS = (
     ),
     _refused("FastGAN", NO_STYLE, _with_keys(r"init\.", r"feat_8\.", r"se_64\.")),
     _refused("Projected GAN's FastGAN", NO_STYLE, _of_class(r".*\bnetworks_fastgan\..*")),
-    _refused("EG3D", "its images depend on a camera, which is not supported", _of_class("TriPlaneGenerator")),
+    _refused(
+        "EG3D",
+        f"its images depend on a camera, which is not supported; {OWN_CODE}, with the camera fixed",
+        _of_class("TriPlaneGenerator"),
+    ),
     _refused("an NVlabs pickle of a discriminator", NEEDS_GENERATOR, _of_class(".*Discriminator")),
     _refused("NVlabs' EDM", NOT_A_GAN, _of_class(r"(\w+Precond|Precond)")),
     _refused(
