@@ -32,8 +32,22 @@ PLAIN = {"current", "online", "raw", "live", "training"}
 GENERATOR = {"g", "gs", "gema", "gen", "generator", "generators", "netg", "gnet", "gan"}
 DISCRIMINATOR = {"d", "dis", "disc", "discriminator", "discriminators", "critic", "critics", "netd", "dnet"}
 MEANINGLESS = {"state", "dict", "sd", "model", "models", "param", "params", "parameters", "weight", "weights", "net"}
-MEANINGLESS |= {"nets", "network", "networks", "module", "modules", "checkpoint", "ckpt", "callbacks", "callback"}
+MEANINGLESS |= {
+    "moving",
+    "exponential",
+    "nets",
+    "network",
+    "networks",
+    "module",
+    "modules",
+    "checkpoint",
+    "ckpt",
+    "callbacks",
+    "callback",
+}
 COMMON = AVERAGED | PLAIN | GENERATOR | MEANINGLESS
+# As in netgema, gavg, modelema.
+GLUED = re.compile(r"(netg|net|gen|generator|g|model|params|)(ema|avg)(netg|net|gen|generator|g|model|params|)")
 # What stands beside a generator in one state dict and is no part of it.
 HELPERS = re.compile(r".*(loss|lpips|vgg|perceptual|inception|fid|metric|criterion|optim|augment).*", re.IGNORECASE)
 # Optimizers keep tensors by the thousand, and none that is looked for.
@@ -45,6 +59,17 @@ BUFFER = re.compile(
 )
 RATES = ("decay", "num_updates")  # what such an average has beside them
 TENSORFLOW_NAMES = ("G", "D", "Gs")  # in the order in which NVlabs' code pickles them
+
+
+def _words(name: str) -> list[str]:
+    """The words of a name, in lower case: of netG_ema, `net`, `g` and `ema`."""
+    words = [word.lower() for word in WORD.findall(name)]
+    return [part for word in words for part in _parts_of_word(word)]
+
+
+def _parts_of_word(word: str) -> list[str]:
+    glued = GLUED.fullmatch(word)
+    return [part for part in glued.groups() if part] if glued else [word]
 
 
 @dataclass(frozen=True)
@@ -73,7 +98,7 @@ class Entry:
     @property
     def words(self) -> list[str]:
         """The words of its name, in lower case."""
-        return [word.lower() for part in self.path for word in WORD.findall(part)]
+        return [word for part in self.path for word in _words(part)]
 
     @property
     def is_averaged(self) -> bool:
@@ -104,7 +129,7 @@ class Entry:
         """What is left of its name: copies of one generator have it in common."""
         telling: list[str] = []
         for part in self.path:
-            words = [word.lower() for word in WORD.findall(part)]
+            words = _words(part)
             decays = not AVERAGED.isdisjoint(words)  # As ema_0.999 has it.
             telling += [word for word in words if word not in COMMON and not (decays and word.isdigit())]
         return tuple(telling)
@@ -135,6 +160,9 @@ def find_entries(content: Any) -> list[Entry]:
             continue
         if isinstance(value, PersistedModule | TensorFlowNetwork | Placeholder):
             found.append(Entry(path, value, beside))
+            if isinstance(value, Placeholder):  # A wrapper, as DataParallel is, or a bag of networks.
+                inside = value.state["_modules"] if value.is_module else value.state
+                pending += [((*path, str(key)[:80]), inner, inside) for key, inner in inside.items()]
         elif isinstance(value, Mapping):
             found += _state_dict(path, value, beside)
             inner = [
@@ -257,7 +285,7 @@ def parts_of(entry: Entry) -> list[Entry]:
 
 def _is_network_name(prefix: str) -> bool:
     """Whether what stands under it is a network of its own, not a layer."""
-    words = {word.lower() for word in WORD.findall(prefix)}
+    words = set(_words(prefix))
     named = AVERAGED | GENERATOR | DISCRIMINATOR
     return not words.isdisjoint(named) or words <= PLAIN | MEANINGLESS or HELPERS.fullmatch(prefix) is not None
 

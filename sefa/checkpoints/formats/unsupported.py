@@ -33,14 +33,13 @@ def _with_keys(*patterns: str, without: str | None = None) -> Callable[[Checkpoi
     return recognises
 
 
-def _of_class(class_name: str) -> Callable[[Checkpoint], bool]:
-    """Whether a pickle has a network of this class (a regular expression)."""
+def _of_class(class_name: str, *, any_object: bool = False) -> Callable[[Checkpoint], bool]:
+    """Whether a network that NVlabs' code pickled, or any object, is of a class: a regular expression."""
 
     def recognises(checkpoint: Checkpoint) -> bool:
         network = checkpoint.entry.network
-        if not isinstance(network, PersistedModule | Placeholder):
-            return False
-        return re.fullmatch(class_name, network.class_name) is not None
+        kinds = PersistedModule | Placeholder if any_object else PersistedModule
+        return isinstance(network, kinds) and re.fullmatch(class_name, network.class_name) is not None
 
     return recognises
 
@@ -57,7 +56,7 @@ FORMATS = (
         _with_keys(r"encoder\.", r"decoder\.conv1\.conv\.modulation\.weight$"),
     ),
     _refused("FastGAN", NO_STYLE, _with_keys(r"init\.", r"feat_8\.", r"se_64\.")),
-    _refused("Projected GAN's FastGAN", NO_STYLE, _of_class(r".*\bnetworks_fastgan\..*")),
+    _refused("Projected GAN's FastGAN", NO_STYLE, _of_class(r".*\bnetworks_fastgan\..*", any_object=True)),
     _refused(
         "EG3D",
         f"its images depend on a camera, which is not supported; {OWN_CODE}, with the camera fixed",

@@ -1,5 +1,6 @@
 """Which of a file's entries is read: the same rule for checkpoints and for a module of the user's own."""
 
+import argparse
 import pickle
 import sys
 from collections.abc import Callable
@@ -75,6 +76,9 @@ WITH_AN_AVERAGE: dict[str, tuple[Any, str]] = {
     "model and ema": ({"model": PLAIN, "ema": AVERAGED, "discriminator": DISCRIMINATOR}, "ema"),
     "timm": ({"state_dict": PLAIN, "state_dict_ema": AVERAGED}, "state_dict_ema"),
     "netG": ({"netG": PLAIN, "netG_ema": AVERAGED, "netD": DISCRIMINATOR}, "netG_ema"),
+    "glued": ({"netgema": AVERAGED, "netg": PLAIN}, "netgema"),
+    "moving average": ({"G": PLAIN, "G_moving_average": AVERAGED}, "G_moving_average"),
+    "in a bag": ({"nets": argparse.Namespace(G=PLAIN, G_ema=AVERAGED, lr=0.1)}, "nets.G_ema"),
     "netGEMA": ({"netG": PLAIN, "netGEMA": AVERAGED}, "netGEMA"),
     "ema first": ({"ema_G": AVERAGED, "G": PLAIN}, "ema_G"),
     "avgG": ({"netG": PLAIN, "avgG": AVERAGED}, "avgG"),
@@ -216,6 +220,10 @@ def test_a_whole_module_gives_its_tensors_to_a_module_of_the_users_own(tmp_path:
     original, module = Dcgan(), Dcgan()
     load_weights(module, save(tmp_path / "a.pth", {"netG": original, "epoch": 3}))
     torch.testing.assert_close(module.state_dict(), original.state_dict())
+    whole = nn.ModuleDict({"generator": original, "discriminator": nn.Conv2d(3, 1, 4)})
+    module = Dcgan()
+    assert load_weights(module, save(tmp_path / "b.pth", whole)) == "generator"
+    torch.testing.assert_close(module.state_dict(), original.state_dict())
 
 
 def test_safetensors_are_read_by_both_routes(tmp_path: Path) -> None:
@@ -267,6 +275,7 @@ def nvidia(seed: int) -> Any:
         (lambda plain, averaged: {"G": plain, "D": None, "ema": {"G": averaged}}, "ema.G, of G, ema.G"),
         (lambda plain, averaged: (averaged,), "0"),
         (lambda plain, averaged: [{"networks": {"G": averaged}}, 3], "0.networks.G"),
+        (lambda plain, averaged: {"G": argparse.Namespace(module=averaged)}, "G.module"),
     ],
 )
 @pytest.mark.parametrize("write", [torch.save, lambda content, path: path.write_bytes(pickle.dumps(content))])
