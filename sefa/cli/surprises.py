@@ -54,7 +54,7 @@ def warn_of_flat_images(images: "NDArray[Any]") -> None:
         images: Shape [..., H, W, C].
     """
     flat = images.reshape(-1, images.shape[-3] * images.shape[-2], images.shape[-1])  # [N, H·W, C]
-    count = int((flat == flat[:, :1]).all(axis=(1, 2)).sum()) if flat.shape[1] > 1 else 0
+    count = sum(bool((image == image[0]).all()) for image in flat) if flat.shape[1] > 1 else 0
     if count:
         which = "the image is" if len(flat) == 1 else f"{count} of {len(flat)} images are"
         warn(f"{which} of one flat colour: an alpha or a code is far too large, or NaN came out of the model")
