@@ -56,6 +56,11 @@ def find_form(
         results.append(_describe_result(result))
     if results:
         raise ArgumentError(f"{kind(module)} gives {results[0]}")
+    if any(_runs(module, code[:1], latent_dim, form) for form in forms):
+        raise ArgumentError(
+            f"{kind(module)} draws one image at a time: let its forward take a batch; of {LATENTS} latents it makes "
+            f"{first_line(refused[0][1])}"
+        )
     raise ArgumentError(_refusal(module, num_classes, refused))
 
 
@@ -185,6 +190,14 @@ def _describe_tensor(value: object) -> str:
     return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"
 
 
+def _runs(module: nn.Module, code: Tensor, latent_dim: int, form: CallForm) -> bool:
+    try:
+        call(module, code, latent_dim, form)
+    except Exception:  # Whatever a class of the user's raises.
+        return False
+    return True
+
+
 def _describe(form: CallForm, latent_dim: int, num_classes: int) -> str:
     axes = {"flat": f"{latent_dim}", "image": f"{latent_dim}, 1, 1", "sequence": f"1, {latent_dim}"}[form.z_axes]
     z = f"z [{LATENTS}, {axes}]"
@@ -197,8 +210,11 @@ def _describe(form: CallForm, latent_dim: int, num_classes: int) -> str:
 def _refusal(module: nn.Module, num_classes: int, refused: list[tuple[str, Exception]]) -> str:
     """Why a module cannot be called, and what may be done."""
     required = _required(module)
+    reasons: dict[str, list[str]] = {}
+    for form, error in refused:
+        reasons.setdefault(first_line(error), []).append(form)
     text = f"{kind(module)} cannot be called " + "; ".join(
-        f"for {form}: {first_line(error)}" for form, error in refused
+        f"for {' or '.join(forms)}: {reason}" for reason, forms in reasons.items()
     )
     errors = " ".join(str(error) for _, error in refused)
     wanted = 2 if num_classes else 1

@@ -70,6 +70,8 @@ def check_pure(module: nn.Module, draw: Draw, codes: Tensor, others: Tensor) -> 
                 "it keeps; make it constant"
             )
     _check_batch(who, draw, codes, others, image)
+    if all(torch.equal(image[0], other) for other in image[1:]):
+        raise ArgumentError(f"{who} draws the same image for every latent")
     return image
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from sefa.custom.calling import LAYOUTS, assumptions, find_form, kind
+from sefa.custom.calling import LAYOUTS, assumptions, find_form, first_line, kind
 from sefa.custom.purity import State, check_pure
 from sefa.custom.settling import fold_norms, settle
 from sefa.errors import ArgumentError
@@ -68,7 +68,11 @@ def wrap(
             module = fold_norms(module, changed)
 
         def draw(codes: Tensor) -> Tensor:
-            return image_of(call(module, codes, latent_dim, form), image_form).clone()
+            try:
+                return image_of(call(module, codes, latent_dim, form), image_form).clone()
+            except Exception as error:  # Whatever a class of the user's raises, for one latent alone for example.
+                count = "one image alone" if len(codes) == 1 else f"{len(codes)} images at once"
+                raise ArgumentError(f"{kind(module)} cannot draw {count}: {first_line(error)}") from error
 
         image = check_pure(module, draw, codes, random_codes(3, latent_dim, num_classes, OTHER_SEED))
         usual = BYTE_RANGE if dtype == torch.uint8 else USUAL_RANGE

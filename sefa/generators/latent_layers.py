@@ -74,6 +74,7 @@ def affine_weight(module: nn.Module, name: str, run: Run, probe: Probe) -> Tenso
     Raises:
         ArgumentError: If there is no such layer, or it reads something other than the latent.
     """
+    run = _guarded(run)
     layers = {key: layer for key, layer in module.named_modules() if key}
     if name not in layers:
         raise ArgumentError(f"no layer {name!r}; those with a weight are {name_usable_layers(module)}")
@@ -126,6 +127,23 @@ class _Seen:
 
 class _ReachedError(Exception):
     """The layer has run; what follows need not."""
+
+
+def _guarded(run: Run) -> Run:
+    """A run in which what the user's code raises becomes an ArgumentError."""
+
+    def guarded(codes: Tensor) -> object:
+        try:
+            return run(codes)
+        except (_ReachedError, ArgumentError):
+            raise
+        except Exception as error:  # Whatever a class of the user's raises.
+            lines = str(error).strip().splitlines()
+            raise ArgumentError(
+                f"drawing {len(codes)} images raised {type(error).__name__}: {lines[0][:200] if lines else ''}"
+            ) from error
+
+    return guarded
 
 
 def _watch(run: Run, layer: nn.Module, codes: Tensor) -> _Seen | None:
@@ -376,7 +394,11 @@ def _refusal(module: nn.Module, name: str, run: Run, seen: _Seen, probe: Probe) 
     if name in readers:
         return "is no affine map of what it reads"
     sources = _sources(module, run, seen.x, probe)
-    reads = f"what {sources[0]!r} ({_kind(dict(module.named_modules())[sources[0]])}) gives" if sources else "something"
+    reads = (
+        f"what {sources[0]!r} ({_kind(dict(module.named_modules())[sources[0]])}) gives"
+        if sources
+        else "something computed from z"
+    )
     return (
         f"is not the first transform of the latent: it reads {reads}, which is no multiple of z; "
         + _readers_in_words(readers)

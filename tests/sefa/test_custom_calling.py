@@ -290,6 +290,25 @@ def test_an_argument_that_is_missing_is_named_with_the_way_on() -> None:
         wrapped(NeedsMore(), num_classes=4)
 
 
+def test_a_module_of_one_image_at_a_time_says_so() -> None:
+    class Single(Net):
+        def forward(self, z: Tensor) -> Any:
+            return super().forward(z.view(1, D))
+
+    with pytest.raises(ArgumentError, match="Single draws one image at a time: let its forward take a batch"):
+        wrapped(Single())
+
+
+def test_an_error_that_every_call_raises_is_said_once() -> None:
+    class Failing(Net):
+        def forward(self, z: Tensor) -> Any:
+            raise KeyError("no table")
+
+    with pytest.raises(ArgumentError, match=r"z \[3, 10\] or z \[3, 10, 1, 1\] or z \[3, 1, 10\]: KeyError") as error:
+        wrapped(Failing())
+    assert str(error.value).count("no table") == 1
+
+
 @pytest.mark.parametrize(
     ("before", "message"),
     [

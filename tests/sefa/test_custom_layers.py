@@ -120,7 +120,11 @@ class Mapped(nn.Module):
 
 @pytest.mark.parametrize(
     ("layer", "reads"),
-    [("style", r"'mapping\.3' \(LeakyReLU\)"), ("mapping.2", r"'mapping\.1' \(LeakyReLU\)"), ("last", "something")],
+    [
+        ("style", r"'mapping\.3' \(LeakyReLU\)"),
+        ("mapping.2", r"'mapping\.1' \(LeakyReLU\)"),
+        ("last", "something computed from z"),
+    ],
 )
 def test_a_layer_behind_a_mapping_network_is_refused_and_those_of_z_are_named(layer: str, reads: str) -> None:
     with pytest.raises(ArgumentError, match=rf"{layer}.* it reads (what )?{reads}.* that read z are mapping\.0$"):
@@ -148,7 +152,7 @@ def test_a_layer_behind_a_mapping_network_is_refused_and_those_of_z_are_named(la
 )
 def test_what_is_no_multiple_of_z_is_refused(before: Callable[[Tensor], Tensor], width: int) -> None:
     with pytest.raises(
-        ArgumentError, match=r"it reads something, which is no multiple of z; no layer with a weight"
+        ArgumentError, match=r"it reads something computed from z, which is no multiple of z; no layer with a weight"
     ) as e:
         wrapped(Net(before, width))
     assert "\n" not in str(e.value)
