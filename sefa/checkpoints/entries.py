@@ -20,8 +20,12 @@ StateDict = Mapping[str, Tensor | Placeholder]
 Network = StateDict | PersistedModule | TensorFlowNetwork | Placeholder
 
 MAX_DEPTH = 6  # of containers in containers
-MAX_ITEMS = 1_000_000  # looked at: a container may be in itself, and under any number of keys
-MAX_ENTRIES = 10_000
+# Looked at: a container may be in itself, and under any number of keys.
+MAX_ITEMS = 200_000
+MAX_ENTRIES = 2_000
+MAX_PARTS = 1_000  # of state dicts
+MAX_GROUPS = 64  # of keys, by their first word, in a state dict of several networks
+MAX_COPIES = 16  # of a generator, with whose buffers an average may belong
 MAX_PREFIXES = 4  # of a state dict's keys: "state_dict" has "generator.", which has "module."
 MAX_NAMED = 8  # entries in one message
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
@@ -227,11 +231,13 @@ def choose(
     Raises:
         CheckpointError: If several different generators fit, or there is no entry `wanted`.
     """
-    parts = [part for entry in entries for part in _fitting(entry, fits)]
-    completed = list(_completed([*entries, *(part for entry in entries for part in parts_of(entry))], parts, fits))
+    turns = iter(range(MAX_PARTS))
+    parts = [part for entry in entries for part in _fitting(entry, fits, turns)]
+    divided = [part for entry in entries for part in parts_of(entry)]
+    completed = list(_completed([*entries, *divided], parts, fits))
     parts = [part for part in parts if part.path not in {one.path for one in completed}] + completed
     if wanted is not None:
-        return Choice(_named(entries, parts, wanted), f"{wanted}, as asked for")
+        return Choice(_named(entries, parts, divided, wanted), f"{wanted}, as asked for")
     if not parts:
         return None
     candidates = [part for part in parts if not part.is_discriminator] or parts
@@ -254,13 +260,17 @@ def choose(
     return Choice(copies[0], _describe(copies[0], candidates, entries))
 
 
-def _fitting(entry: Entry, fits: Callable[[Network], bool], depth: int = MAX_PREFIXES) -> Iterator[Entry]:
-    """The entry, or those of its parts that fit."""
+def _fitting(
+    entry: Entry, fits: Callable[[Network], bool], turns: Iterator[int], depth: int = MAX_PREFIXES
+) -> Iterator[Entry]:
+    """The entry, or those of its parts that fit; `turns` runs out when too many have been looked at."""
     if fits(entry.network):
         yield entry
     elif depth:
         for part in parts_of(entry):
-            yield from _fitting(part, fits, depth - 1)
+            if next(turns, None) is None:
+                return
+            yield from _fitting(part, fits, turns, depth - 1)
 
 
 def parts_of(entry: Entry) -> list[Entry]:
@@ -275,6 +285,8 @@ def parts_of(entry: Entry) -> list[Entry]:
             groups.setdefault(prefix, {})[rest] = tensor
         else:
             loose |= not (isinstance(tensor, Tensor) and tensor.numel() == 1)  # Counters and rates.
+    if len(groups) > MAX_GROUPS:
+        return []
     if len(groups) == 1 and not loose:
         ((prefix, group),) = groups.items()
         return [replace(entry, path=(*entry.path, prefix), network=group)]
@@ -299,7 +311,7 @@ def _completed(entries: Sequence[Entry], fitting: Sequence[Entry], fits: Callabl
     """Averages of parameters alone, each with the buffers of the copy whose parameters were averaged."""
     plain = [one.network for one in fitting if isinstance(one.network, Mapping) and not one.is_averaged]
     named = [{strip_prefix(key): value for key, value in network.items()} for network in plain]
-    copies = [(network, [key for key in network if not BUFFER.fullmatch(key)]) for network in named]
+    copies = [(network, [key for key in network if not BUFFER.fullmatch(key)]) for network in named[:MAX_COPIES]]
     for entry in entries:
         if not entry.is_averaged or not isinstance(entry.network, Mapping):
             continue
@@ -331,10 +343,10 @@ def _shape(value: object) -> tuple[int, ...] | None:
     return tuple(value.shape) if isinstance(value, Tensor) else None
 
 
-def _named(entries: Sequence[Entry], parts: Sequence[Entry], wanted: str) -> Entry:
+def _named(entries: Sequence[Entry], parts: Sequence[Entry], divided: Sequence[Entry], wanted: str) -> Entry:
     """The entry of a name, or of which this is the end."""
     for exact in (True, False):
-        for candidates in (parts, [*entries, *(part for entry in entries for part in parts_of(entry))]):
+        for candidates in (parts, [*entries, *divided]):
             matching = [one for one in candidates if one.name == wanted or (not exact and _ends_with(one, wanted))]
             if len(matching) > 1 and not exact:
                 raise CheckpointError(f"several entries are called {wanted!r}: {_list(matching)}")

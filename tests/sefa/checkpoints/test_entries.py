@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import sefa
 from sefa import CheckpointError
+from sefa.checkpoints.entries import MAX_ENTRIES, choose, find_entries
 from sefa.custom import load_weights
 from stylegan2_files import (
     Network,
@@ -316,3 +317,12 @@ def test_tensorflow_networks_are_found_wherever_they_lie(
     image, read = draw(tmp_path / "a.pkl")
     torch.testing.assert_close(image, draw(tmp_path / "usual.pkl")[0], atol=0, rtol=0)
     assert read == entry
+
+
+def test_what_contains_itself_is_looked_at_a_bounded_number_of_times() -> None:
+    content: dict[str, Any] = {"G": PLAIN}
+    content |= {f"copy {index}": content for index in range(18)}
+    assert 1 <= len(find_entries(content)) <= MAX_ENTRIES
+    generators = choose(find_entries(content), lambda network: isinstance(network, dict) and "main.0.weight" in network)
+    assert generators is not None
+    assert generators.entry.network["main.0.weight"] is PLAIN["main.0.weight"]  # type: ignore[index]
