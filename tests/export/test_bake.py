@@ -76,7 +76,7 @@ def test_what_does_not_belong_together_is_refused(generator: sefa.Generator) -> 
     with pytest.raises(ArgumentError, match=r"must be in float32, got torch\.float16"):
         bake(sefa.load(Path(__file__).parents[1] / "golden" / "checkpoints/dcgan_small_64/netG.pth").half(), bank)
     other: Any = replace(bank.source, checkpoint_sha256="0" * 64)
-    with pytest.raises(BankError, match="another generator"):
+    with pytest.raises(BankError, match="another checkpoint"):
         bake(generator, replace(bank, source=other))
 
 
