@@ -22,6 +22,9 @@ from sefa_runtime.machine import EXPORT_PACKAGES
 
 # Tests import onnxruntime themselves.
 os.environ.setdefault(DISABLE_TELEMETRY, "1")
+# Of torch, which reads it when it is imported, later. Threads that wait for each other spin, and on cores that have
+# something else to do nearly all the time of a test goes into that.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 GOLDEN = Path(__file__).parent / "golden"
 
