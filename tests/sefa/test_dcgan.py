@@ -173,7 +173,10 @@ def test_a_sigmoids_images_go_from_black_to_white(tmp_path: Path) -> None:
 def test_what_no_tensor_tells_is_said(tmp_path: Path) -> None:
     model, _ = VARIANTS["the PyTorch example, small"]
     path = saved(tmp_path / "netG.pth", under_main(model))
-    usual = ("stride 2 everywhere", "ReLU between", "batch norms' eps 1e-05", "tanh at the end", "no label behind z")
+    usual = (
+        "stride 2 everywhere", "ReLU between", "batch norms' eps 1e-05", "z as a 1x1 image", "tanh at the end",
+        "no label behind z",
+    )  # fmt: skip
     assert sefa.load(path).assumptions == usual
     told = sefa.load(path, num_classes=3, assume={"activation": "leaky_relu:0.2", "output": "sigmoid"}).assumptions
     assert "leaky_relu:0.2 between (as told)" in told

@@ -107,10 +107,11 @@ def build(
     steps = _steps(convs, kinds, assumptions)
     betweens = [_between(layers, convs[index], convs[index + 1], kinds[index + 1]) for index in range(len(convs) - 1)]
     activations = _activations(len(convs), any(between.has_activation for between in betweens), assumptions)
-    upsampling = _upsampling(convs, betweens, assumptions)
+    upsampling = _upsampling(convs, kinds, betweens, assumptions)
     epsilon = assumptions.take("bn_eps", EPSILON, positive)
     if len(convs) < len(layers):
         assumptions.note(f"batch norms' eps {epsilon:g}", "bn_eps")
+    assumptions.note("z as a 1x1 image" + (", reshaped before the first layer" if any(convs[0].path) else ""))
     modules: list[nn.Module] = []
     size = (1, 1)
     for index, (conv, kind, step) in enumerate(zip(convs, kinds, steps, strict=True)):
@@ -126,6 +127,12 @@ def build(
         if not last and betweens[index].has_activation:
             pair.insert(0 if betweens[index].is_before_norm else len(pair), activations[index]())
         modules += pair
+    opened = _size(convs[0], kinds[0], steps[0], (1, 1))
+    if len(convs) > 1 and size == opened and not any(map(assumptions.is_told, ("stride", "upsample"))):
+        raise CheckpointError(
+            f"nothing in the numbering of its layers enlarges {size[1]}x{size[0]} pixels: if that is so, say "
+            f"--assume upsample=none, {OWN_CLASS}"
+        )
     output = assumptions.take("output", "tanh", partial(one_of, names=OUTPUTS))
     assumptions.note({"none": "nothing behind the last layer"}.get(output, f"{output} at the end"), "output")
     modules.append(ACTIVATIONS[output]())
@@ -230,6 +237,10 @@ def _kinds(convs: Sequence[_Layer], assumptions: Assumptions) -> list[str]:
         settled.append(None if transposed and plain else "transposed" if transposed else "plain")
         channels = conv.weight.shape[0] if plain else conv.weight.shape[1]
     told = assumptions.take("convs", None, lambda text: _list(text, len(convs), partial(one_of, names=KINDS)))
+    if not told and len(set(convs[0].weight.shape[:2])) == 1 and all(side % 2 for side in convs[0].kernel):
+        _kind_of_square(convs[0], set())  # It may be plain, with an enlarged z before it.
+    if told and told[0] != "transposed":
+        raise ArgumentError(f"convs={','.join(told)}: the first must be transposed, of z as a 1x1 image")
     if told:
         wrong = [convs[i].name for i, kind in enumerate(settled) if kind not in (None, told[i])]
         if wrong:
@@ -286,7 +297,8 @@ def _steps(convs: Sequence[_Layer], kinds: Sequence[str], assumptions: Assumptio
     names = ("stride", "padding", "output_padding")
     is_usual = set(kinds) == {"transposed"} and all(step.stride == (2, 2) for step in steps[1:])
     if is_usual and not any(map(assumptions.is_told, names)):
-        assumptions.note("stride 2 everywhere" if count > 1 else "z as a 1x1 image")
+        if count > 1:
+            assumptions.note("stride 2 everywhere")
         return steps
     described = [_numbers([getattr(step, name) for step in steps]) for name in names]
     assumptions.note(f"stride {described[0]}, padding {described[1]}, output padding {described[2]}", *names)
@@ -410,13 +422,22 @@ def _activation(text: str) -> nn.Module:
     return ACTIVATIONS[name]()
 
 
-def _upsampling(convs: Sequence[_Layer], betweens: Sequence[_Between], assumptions: Assumptions) -> str | None:
+def _upsampling(
+    convs: Sequence[_Layer], kinds: Sequence[str], betweens: Sequence[_Between], assumptions: Assumptions
+) -> str | None:
     """How images are enlarged before plain convolutions; None if they are not."""
     mode = assumptions.take("upsample", "nearest", partial(one_of, names=UPSAMPLINGS))
     before = [conv.name for conv, between in zip(convs[1:], betweens, strict=True) if between.has_upsampling]
     if before:
         words = "no upsampling" if mode == "none" else f"{mode} upsampling x2"
         assumptions.note(f"{words} before layers {', '.join(before)}", "upsample")
+    kept = [
+        conv.name
+        for conv, kind, between in zip(convs[1:], kinds[1:], betweens, strict=True)
+        if kind == "plain" and between.has_activation and not between.has_upsampling
+    ]
+    if kept:
+        assumptions.note(f"no upsampling before layers {', '.join(kept)}")
     idle = [
         conv.name
         for conv, between in zip(convs[1:], betweens, strict=True)
