@@ -67,7 +67,7 @@ def open_page(browser: "Browser") -> "Iterator[OpenPage]":
 
     def begin(address: str, **options: Any) -> "Page":
         context = browser.new_context(**{"viewport": DESKTOP, **options})
-        context.set_default_timeout(10_000)
+        context.set_default_timeout(60_000)
         contexts.append(context)
         page = context.new_page()
         page.on("pageerror", lambda error: faults.append(str(error)))

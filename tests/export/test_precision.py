@@ -66,8 +66,8 @@ def test_a_layer_that_overflows_is_named_and_leaves_no_file(tmp_path: Path) -> N
     path = Path(__file__).parents[1] / "golden" / "checkpoints" / "dcgan_small_64" / "netG.pth"
     generator = sefa.load(path)
     state = generator.state_dict()
-    state["norms.1.weight"] *= 1e6  # Features beyond float16,
-    state["convs.2.weight"] *= 1e-6  # which the next layer takes back.
+    state["layers.4.weight"] *= 1e6  # Features beyond float16,
+    state["layers.6.weight"] *= 1e-6  # which the next layer takes back.
     with pytest.raises(VerificationError, match=r"half precision .*; .* overflows float16: it reaches"):
         export_onnx(generator, sefa.factorize(generator), tmp_path / "a.onnx", precision="fp16")
     assert not list(tmp_path.iterdir())
