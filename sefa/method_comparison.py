@@ -26,6 +26,7 @@ SHORT_S = 2.0
 DEFAULT_REPEATS = 3
 DEFAULT_TOP, DEFAULT_IMAGES = 8, 4
 RANDOM = "random"
+CHUNK = 8  # images at once
 Progress = Callable[[float], None]
 
 
@@ -240,8 +241,11 @@ def _changes(generator: Generator, codes: Tensor, bank: DirectionBank) -> tuple[
     changes = []
     for vector, mask in zip(bank.vectors, bank.edited_layers, strict=True):
         step = (mask[:, None] * F.normalize(vector, dim=0)).to(codes.device)  # [L, D]
-        ahead, behind = (generator.decode(codes + sign * step).clamp(-1, 1) for sign in (1, -1))
-        changes.append(float((ahead - behind).abs().mean()) / 2 * 127.5)
+        sums = 0.0
+        for some in codes.split(CHUNK):  # Rather than the images of all, which take memory without bound.
+            ahead, behind = (generator.decode(some + sign * step).clamp(-1, 1) for sign in (1, -1))
+            sums += float((ahead - behind).abs().mean()) * len(some)
+        changes.append(sums / len(codes) / 2 * 127.5)
     return tuple(changes)
 
 

@@ -262,15 +262,16 @@ def _affine_of_run(run: Run, layer: nn.Module, seen: _Seen, probe: Probe, chunk:
     at_codes = _rows(seen.y, len(codes))
     if at_codes is None:
         return None
-    outputs: list[Tensor] = []
+    # Filled rather than joined: small outputs kept between large inputs would hold the memory of these.
+    y = at_codes.new_empty(len(origins) + size, at_codes.shape[1])
+    filled = 0
     for some in chain(torch.split(origins, chunk), _unit_steps(origins[0], torch.arange(size), chunk)):
         one = _watch(run, layer, some)
-        if one is None or one.y.ndim < 1:
+        rows = None if one is None else _rows(one.y, len(some))
+        if rows is None or rows.shape[1] != y.shape[1]:
             return None
-        outputs.append(one.y)
-    y = _rows(torch.cat(outputs), len(origins) + size)
-    if y is None or y.shape[1] != at_codes.shape[1]:
-        return None
+        y[filled : filled + len(some)] = rows
+        filled += len(some)
     at_origins, at_steps = y[: len(origins)], y[len(origins) :]
     return _affine(at_steps - at_origins[:1], at_codes - at_origins, probe.z)
 
