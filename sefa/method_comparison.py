@@ -242,7 +242,7 @@ def _changes(generator: Generator, codes: Tensor, bank: DirectionBank) -> tuple[
     for vector, mask in zip(bank.vectors, bank.edited_layers, strict=True):
         step = (mask[:, None] * F.normalize(vector, dim=0)).to(codes.device)  # [L, D]
         sums = 0.0
-        for some in codes.split(CHUNK):  # Rather than the images of all, which take memory without bound.
+        for some in torch.split(codes, CHUNK):  # Rather than the images of all, which take memory without bound.
             ahead, behind = (generator.decode(some + sign * step).clamp(-1, 1) for sign in (1, -1))
             sums += float((ahead - behind).abs().mean()) * len(some)
         changes.append(sums / len(codes) / 2 * 127.5)
