@@ -85,9 +85,9 @@ $(LOWEST): pyproject.toml tests/lowest.py Makefile
 # The tests of the two packages that need torch, of the command line, and of the runtime but for its servers.
 VERSIONS = tests/sefa tests/export tests/cli tests/runtime --ignore tests/runtime/server --ignore tests/runtime/deploy
 
-# Then with what is newest today: without constraints, and looked for each time.
+# Of the lowest, warnings are no errors: old packages warn of the newer ones beside them. Then with what is newest today: without constraints, and looked for each time.
 test-versions: $(LOWEST)
-	$(LOWEST_VENV)/bin/python -m pytest --numprocesses auto --dist worksteal $(VERSIONS)
+	$(LOWEST_VENV)/bin/python -m pytest --numprocesses auto --dist worksteal -o filterwarnings=default $(VERSIONS)
 	test -x $(NEWEST_VENV)/bin/python || $(PYTHON) -m venv $(NEWEST_VENV)
 	$(NEWEST_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --upgrade --upgrade-strategy eager \
 		--editable ".[cpu,export,dev]"
