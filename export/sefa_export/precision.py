@@ -33,6 +33,8 @@ HALF_OPERATORS = {
 }
 CONVOLUTIONS = {"Conv", "ConvTranspose"}
 STATISTICS = {"ReduceMean", "ReduceSum", "ReduceMax", "InstanceNormalization", "Softmax"}
+# Region and scales, by position among the inputs: onnxruntime takes them in float32 alone.
+RESIZE_FLOATS = (1, 2)
 FLOAT16_MAX = 65504.0
 
 
@@ -51,7 +53,7 @@ def to_float16(model: ModelProto) -> ModelProto:
     nodes: list[NodeProto] = []
     for node in graph.node:
         for position, name in enumerate(node.input):
-            wanted_half = node.name in half
+            wanted_half = node.name in half and not (node.op_type == "Resize" and position in RESIZE_FLOATS)
             if name not in floats or wanted_half == (name in computed_half):
                 continue
             if name not in casts:

@@ -85,6 +85,7 @@ ALWAYS = [
     Export("stylegan3", "w+", "torchscript", output_type="uint8"),
     Export("stylegan", "z", precision="fp16", layers="groups", truncation="0.7", edits=1, external=True),
     Export("biggan", "z", "torchscript", layers="some", method="ganspace", bank=True),
+    Export("biggan", "z", precision="fp16"),
     Export("biggan-deep", "z", "pt2", truncation="input", edits=2),
     Export("pggan", "z", precision="fp16", bank=True, batch=3),
     Export("dcgan", "z", method="ganspace", edits=0),
