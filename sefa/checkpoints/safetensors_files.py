@@ -4,8 +4,10 @@ from pathlib import Path
 
 from torch import Tensor
 
+from sefa.checkpoints.limits import MAX_ENTRIES
 from sefa.errors import CheckpointError
 from sefa_runtime.files import utf8_problem
+from sefa_runtime.json_text import MAX_JSON
 
 
 def is_safetensors(head: bytes) -> bool:
@@ -28,10 +30,15 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
     problem = utf8_problem(path)
     if problem:
         raise CheckpointError(f"a safetensors file, and {problem}")
+    with path.open("rb") as content:
+        if int.from_bytes(content.read(8), "little") > 2 * MAX_JSON:
+            raise CheckpointError("a safetensors file whose header is longer than any generator's")
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             if METADATA_KEY in (file.metadata() or {}):
                 raise CheckpointError("a direction bank, not a generator's weights")
+            if len(file.keys()) > MAX_ENTRIES:
+                raise CheckpointError(f"a safetensors file of more than {MAX_ENTRIES} weights")
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise CheckpointError(f"a safetensors file, truncated or damaged ({error})") from error

@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import save as safetensors_file
 
 from measuring import Reading, check_refused, readings
 from pickle_files import call, dict_of, literal, name, number, pickle_of, storage, stream_of, tensor, text, zip_of
@@ -167,6 +169,9 @@ REFUSED: dict[str, Callable[[], bytes]] = {
     ),
     "a million members": lambda: many_members(MILLION),
     "a long directory that claims one entry": long_directory_that_claims_one_entry,
+    "safetensors of many weights": lambda: safetensors_file({f"w{i}": torch.ones(1) for i in range(30_000)}),
+    "safetensors with a long header": lambda: struct.pack("<Q", 40_000_000) + b'{"a":"' + b"x" * 40_000_000,
+    "safetensors nested deep": lambda: struct.pack("<Q", 200_007) + b'{"a":"b"' + b"[" * 200_000,
     "a length that the file has not": lambda: pickle_of(b"\x8e" + struct.pack("<Q", 2**33) + b"N", 4),
 }
 
