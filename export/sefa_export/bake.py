@@ -167,8 +167,16 @@ class CodesEditGraph(EditGraph):
 
 
 def quantize(image: Tensor) -> Tensor:
-    """Bring [batch, C, H, W] in [-1, 1] to uint8 [batch, H, W, C]."""
-    return (image * 127.5 + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    """Bring [batch, C, H, W] in [-1, 1] to uint8 [batch, H, W, C].
+
+    An image with NaN or infinity in it becomes columns of 0 and 255 in turn: uint8 has no NaN, and an image of black
+    pixels would pass for one. The runtime knows these columns (`sefa_runtime.editor.check_finite`).
+    """
+    levels = (image * 127.5 + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
+    columns = (torch.arange(image.shape[3], device=image.device) % 2 * 255).to(torch.uint8)
+    # One node, on every provider; NaN is not less than anything.
+    is_finite = image.abs().sum((1, 2, 3), keepdim=True) < math.inf  # [batch, 1, 1, 1]
+    return torch.where(is_finite, levels, columns[:, None])
 
 
 def bake(

@@ -175,8 +175,7 @@ class Editor:
         Raises:
             InputError: If shapes do not fit, an index is out of range, or a value is not finite.
             RunError: If onnxruntime fails: out of memory, a lost device.
-            NotFiniteError: If the model has float32 output, and there is NaN or infinity in it. In a uint8 graph these
-                have become black.
+            NotFiniteError: If there is NaN or infinity in an image.
         """
         feeds = self.read(z, direction, alpha, label, truncation, w=w, codes=codes)
         self._warn_of_unclear(w)
@@ -406,11 +405,12 @@ def as_pictures(image: NDArray[Any]) -> NDArray[np.uint8]:
     """What a graph gives as pictures, uint8 [batch, H, W, C]; float32 [batch, C, H, W] as the uint8 graphs do it.
 
     Raises:
-        NotFiniteError: If there is NaN or infinity in it, which would become black.
+        NotFiniteError: If there is NaN or infinity in it.
     """
+    check_finite(image)
     if image.dtype == np.uint8:
         return image
-    return (check_finite(image) * 127.5 + 128).clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+    return (image * 127.5 + 128).clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
 
 
 def check_finite(image: NDArray[Any]) -> NDArray[Any]:
@@ -418,12 +418,23 @@ def check_finite(image: NDArray[Any]) -> NDArray[Any]:
 
     Of one caller's images: those of others in the same run are no fault of his.
 
+    Args:
+        image: float32 [batch, C, H, W], or uint8 [batch, H, W, C], where a graph puts columns of 0 and 255 in turn in
+            the place of such an image (`sefa_export.bake.quantize`). Files of before have made it black, unseen.
+
     Raises:
         NotFiniteError: If so.
     """
-    if image.dtype == np.uint8 or np.isfinite(image).all():
+    if image.dtype == np.uint8:
+        columns = (np.arange(image.shape[2], dtype=np.uint8) % 2 * 255)[:, None]  # [W, 1]
+        suspects = np.flatnonzero((image[:, 0] == columns).all((1, 2)))  # By their first row: all cost next to nothing.
+        wrong = [int(index) for index in suspects if (image[index] == columns).all()]
+    elif np.isfinite(image).all():
         return image
-    wrong = [index for index, one in enumerate(image) if not np.isfinite(one).all()]
+    else:
+        wrong = [index for index, one in enumerate(image) if not np.isfinite(one).all()]
+    if not wrong:
+        return image
     raise NotFiniteError(
         f"NaN or infinity in {len(wrong)} of {len(image)} images, the first is image {wrong[0]}: the alphas or codes "
         "are far too large, or the model is broken"

@@ -48,7 +48,7 @@ def warn_of_range(info: "ModelInfo", index: int, alphas: Iterable[float]) -> Non
 
 
 def warn_of_flat_images(images: "NDArray[Any]") -> None:
-    """Warn of images of one colour: NaN in a graph with uint8 output comes out black.
+    """Warn of images of one colour, as of files exported before the graph marked NaN, which have made it black.
 
     Args:
         images: Shape [..., H, W, C].

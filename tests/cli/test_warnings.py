@@ -170,12 +170,17 @@ def test_an_alpha_channel_where_there_is_no_room(sefa_command: Command, golden: 
 def test_nan_is_no_image(sefa_command: Command, golden: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "z.npy", np.full((1, 6), 3e38, np.float32))
     arguments = ("--z", tmp_path / "z.npy", "-o", tmp_path / "a.png", "--edit", "pose=3")
-    result = sefa_command("edit", golden / "tiny_float32.onnx", *arguments)
-    assert result.code == 1
-    assert result.err.startswith("sefa: NaN or infinity in 1 of 1 images")
-    assert not (tmp_path / "a.png").exists()
-    # The graph has made numbers of it, all of them the same.
-    result = sefa_command("edit", golden / "tiny.onnx", *arguments)
+    for model in ("tiny_float32.onnx", "tiny.onnx"):
+        result = sefa_command("edit", golden / model, *arguments)
+        assert result.code == 1
+        assert result.err.startswith("sefa: NaN or infinity in 1 of 1 images")
+        assert not (tmp_path / "a.png").exists()
+
+
+def test_a_flat_image_is_doubtful(sefa_command: Command, golden: Path, tmp_path: Path) -> None:
+    # An export of before NaN was marked: its graph has made numbers of it, all of them the same.
+    np.save(tmp_path / "w.npy", np.full((1, read_info(golden / "style_w.onnx").code_dim), 3e38, np.float32))
+    result = sefa_command("edit", golden / "style_w.onnx", "--codes", tmp_path / "w.npy", "-o", tmp_path / "a.png")
     assert result.code == 0
     assert "warning: the image is of one flat colour: an alpha or a code is far too large, or NaN" in result.err
 

@@ -1,3 +1,4 @@
+import math
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from torch import Tensor
 import sefa
 from sefa import ArgumentError, BankError
 from sefa_export import EditGraph, bake
+from sefa_export.bake import quantize
+from sefa_runtime import NotFiniteError
+from sefa_runtime.editor import check_finite
 
 
 @pytest.fixture
@@ -97,3 +101,16 @@ def test_an_edit_of_layers_4_to_7_changes_exactly_their_codes(golden: Path, monk
     unedited, edited = drawn
     changed = (edited != unedited).any(dim=2)  # [N, L]
     assert changed.tolist() == [[4 <= layer <= 7 for layer in range(10)]] * 2
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+def test_an_image_that_is_not_finite_is_none(value: float) -> None:
+    image = torch.rand(3, 3, 4, 6) * 2.4 - 1.2
+    expected = (image.numpy() * 127.5 + 128).clip(0, 255).astype(np.uint8).transpose(0, 2, 3, 1)
+    np.testing.assert_array_equal(quantize(image).numpy(), expected)
+    check_finite(expected)
+    image[1, 2, 3, 5] = value  # One value of one image.
+    expected[1] = np.array([0, 255, 0, 255, 0, 255], np.uint8)[:, None]
+    np.testing.assert_array_equal(quantize(image).numpy(), expected)
+    with pytest.raises(NotFiniteError, match="in 1 of 3 images, the first is image 1"):
+        check_finite(expected)

@@ -77,7 +77,7 @@ async def infer(model: HostedModel, inputs: Mapping[str, Tensor], outputs: Seque
     Raises:
         InputError: If an input is missing, unknown, or cannot be taken.
         UnavailableError, DeadlineError, RunError: As `HostedModel.infer`.
-        NotFiniteError: If there is NaN or infinity in a float32 image.
+        NotFiniteError: If there is NaN or infinity in an image.
     """
     with model.counted():
         check_outputs(outputs)

@@ -174,10 +174,12 @@ def test_too_many_pixels(server: Running) -> None:
 
 def test_nan_is_an_error_of_the_request_that_got_it(server: Running) -> None:
     too_large = {"z": [3e38] * 6, "edits": {"pose": 3.0}, "format": "png"}
-    answer = server.http.post("/models/tiny_float32/edit", json=too_large)
-    assert (answer.status_code, answer.json()["error"][:40]) == (500, "NaN or infinity in 1 of 1 images, the fi")
+    for model in ("tiny", "tiny_float32"):
+        answer = server.http.post(f"/models/{model}/edit", json=too_large)
+        assert (answer.status_code, answer.json()["error"][:40]) == (500, "NaN or infinity in 1 of 1 images, the fi")
     inputs = {"z": np.full((1, 6), 3e38), "direction": np.zeros((1, 1), int), "alpha": np.full((1, 1), 3.0)}
-    answer = server.http.post("/v2/models/tiny_float32/infer", json=infer_body(inputs))
-    assert (answer.status_code, "NaN or infinity" in answer.text) == (500, True)
+    for model in ("tiny", "tiny_float32"):
+        answer = server.http.post(f"/v2/models/{model}/infer", json=infer_body(inputs))
+        assert (answer.status_code, "NaN or infinity" in answer.text) == (500, True)
     answer = server.http.post("/models/tiny_float32/edit", json={"seeds": 7, "format": "png"})
     np.testing.assert_array_equal(pixels(answer.content), editor("tiny_float32").edit(7)[0])
