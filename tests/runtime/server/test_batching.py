@@ -329,6 +329,8 @@ def test_draining_waits_for_every_instance() -> None:
         for graph in graphs:
             graph.go.clear()
         requests = [batcher.submit(feeds(4)) for _ in range(4)]
+        for graph in graphs:
+            await asyncio.to_thread(graph.begun.acquire, timeout=PATIENCE_S)
         draining = asyncio.create_task(batcher.drain(PATIENCE_S))
         await asyncio.sleep(0)  # It begins.
         graphs[0].go.set()
