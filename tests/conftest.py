@@ -1,6 +1,7 @@
 """Fixtures that several test modules share."""
 
 import itertools
+import logging
 import os
 import signal
 import subprocess
@@ -87,6 +88,13 @@ def sefa_command(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPa
         finally:  # Those of the command are not the tests'.
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+            for name in (
+                "sefa.access",
+                "sefa.error",
+                "uvicorn.error",
+            ):  # Of `sefa serve`, on streams that are captured.
+                logging.getLogger(name).handlers.clear()
+                logging.getLogger(name).setLevel(logging.NOTSET)
         captured = capfd.readouterr()
         code = exit_info.value.code
         return Result(code if isinstance(code, int) else 0, captured.out, captured.err)

@@ -180,7 +180,7 @@ def test_from_torchscript_to_onnx(sefa_command: Command, package: Path, model: A
         (REFERENCE, OWN[2:], "needs --latent-dim and --layers"),
         (REFERENCE, [*OWN[:2], "--layers", "main"], "layer 'main' (Sequential) has no weight matrix"),
         (REFERENCE, [*OWN[:2], "--layers", "first"], "no layer 'first'; those with a weight are main.0, main.2"),
-        (REFERENCE, ["--latent-dim", "11", *OWN[2:]], "Generator cannot be called for z [3, 11] or z [3, 1, 11]: RuntimeError: "),
+        (REFERENCE, ["--latent-dim", "11", *OWN[2:]], "cannot be called for z [3, 11] or z [3, 1, 11]: RuntimeError: "),
         (REFERENCE, [*OWN[:4], "--image-range", "0"], "--image-range looks like 0,1, got '0'"),
         (REFERENCE, [*OWN, "--label-input", "onehot"], "--label-input needs --num-classes"),
         ("g.ts", RUN, "g.ts: a generator of your own needs --latent-dim and --layers"),
