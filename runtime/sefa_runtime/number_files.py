@@ -1,5 +1,6 @@
 """Arrays of numbers from numpy's `.npy` and `.npz` files, whatever these claim to hold."""
 
+import io
 import math
 import zipfile
 from pathlib import Path
@@ -74,7 +75,7 @@ def _read_array(file: IO[bytes], size: int) -> NDArray[Any]:
     shape, fortran_order, dtype = _read_header(file)
     if dtype.hasobject:
         raise ContentError("it holds pickled objects, which are not opened; numbers were expected")
-    if dtype.kind not in KINDS:
+    if dtype.kind not in KINDS or not dtype.itemsize:  # Text of no length is of no size, however many there are.
         raise ContentError(f"it holds {str(dtype)[:80]}, numbers were expected")
     count = math.prod(shape) * dtype.itemsize
     if count > min(size, MAX_BYTES):
@@ -96,8 +97,13 @@ def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]
         version = np.lib.format.read_magic(file)
         if version == (3, 0):
             raise ContentError("it holds records, numbers were expected")  # That is what this version is for.
-        read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-        shape, fortran_order, dtype = read(file, max_header_size=MAX_HEADER)
+        is_first = version == (1, 0)
+        length = file.read(2 if is_first else 4)
+        size = int.from_bytes(length, "little")
+        if size > MAX_HEADER:  # numpy would read it before it looks.
+            raise ContentError("not a file of numbers, or damaged")
+        read = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
+        shape, fortran_order, dtype = read(io.BytesIO(length + file.read(size)), max_header_size=MAX_HEADER)
     except ContentError:
         raise
     except (OSError, zipfile.BadZipFile):

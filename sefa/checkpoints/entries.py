@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sefa.checkpoints.limits import check_names
 from sefa.checkpoints.objects import PersistedModule, Placeholder, TensorFlowNetwork
 from sefa.errors import CheckpointError
 
@@ -188,6 +189,7 @@ def _state_dict(path: tuple[str, ...], content: Mapping[Any, Any], beside: Mappi
     tensors = {key: value for key, value in content.items() if isinstance(key, str) and _is_tensor(value)}
     if not tensors:
         return []
+    check_names(tensors)
     # torch's AveragedModel: a counter, and the module's keys behind `module.`
     averaged = "n_averaged" in tensors and all(key.startswith("module.") for key in tensors if key != "n_averaged")
     if averaged:

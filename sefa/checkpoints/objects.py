@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sefa.checkpoints.arrays import StoredArray
-from sefa.checkpoints.limits import MAX_ENTRIES, check_uses
+from sefa.checkpoints.limits import MAX_ENTRIES, check_names, check_uses
 from sefa.checkpoints.placeholders import Placeholder, StandIn, is_module_state
 from sefa.errors import CheckpointError
 
@@ -82,6 +82,7 @@ class PersistedModule:
             entries += 1 + len(parameters) + len(modules)
             if entries > MAX_ENTRIES:
                 raise CheckpointError(f"damaged: more than {MAX_ENTRIES} modules and parameters")
+            check_names((*parameters, *modules), path)
             for name, tensor in parameters.items():
                 if isinstance(tensor, Tensor):
                     found[f"{path}{name}"] = tensor
@@ -135,9 +136,11 @@ class TensorFlowNetwork(StandIn):
                 name, value = item if isinstance(item, tuple | list) and len(item) == 2 else (None, None)
                 if not isinstance(name, str):
                     raise CheckpointError("damaged: a variable without a name")
+                check_names([name], path)
                 if id(value) not in converted:
                     converted[id(value)] = _numbers(path + name, value)
                 found[path + name] = converted[id(value)]
+            check_names(components, path)
             for name, component in reversed(list(components.items())):
                 if isinstance(component, TensorFlowNetwork):
                     pending.append((f"{path}{name}/", component))

@@ -8,6 +8,7 @@ from sefa.checkpoints.limits import MAX_ENTRIES
 from sefa.errors import CheckpointError
 from sefa_runtime.files import utf8_problem
 from sefa_runtime.json_text import MAX_JSON
+from sefa_runtime.pickles.arrays import MAX_AXES
 
 
 def is_safetensors(head: bytes) -> bool:
@@ -39,6 +40,9 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
                 raise CheckpointError("a direction bank, not a generator's weights")
             if len(file.keys()) > MAX_ENTRIES:
                 raise CheckpointError(f"a safetensors file of more than {MAX_ENTRIES} weights")
-            return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise CheckpointError(f"a safetensors file, truncated or damaged ({error})") from error
+    if any(tensor.ndim > MAX_AXES for tensor in tensors.values()):  # torch's time grows with their square.
+        raise CheckpointError(f"a safetensors file of weights with more than {MAX_AXES} axes: damaged")
+    return tensors

@@ -72,6 +72,16 @@ def bomb(method: int = zipfile.ZIP_DEFLATED, size: int = 2**30) -> bytes:
     return file.getvalue()
 
 
+def header_bomb(size: int = 2**29 - 100) -> bytes:
+    """As long a header as an archive may be in all: numpy reads it whole, and makes text of it, before it looks."""
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as archive, archive.open("w.npy", "w") as w:
+        w.write(b"\x93NUMPY\2\0" + struct.pack("<I", size))
+        for _ in range(size >> 20):
+            w.write(b" " * 2**20)
+    return file.getvalue()
+
+
 def understated_bomb() -> bytes:
     """One that says it unpacks to 1000 bytes, and holds an array that says the same."""
     packed = zlib.compressobj(9, zlib.DEFLATED, -15)
@@ -107,7 +117,9 @@ REFUSED: dict[str, Callable[[], bytes]] = {
     "void": lambda: npy(np.zeros(3, "V8")),
     "objects": lambda: npy(np.array([{}], object)),
     "a pickle behind a header": lambda: npy_claiming("(1,)", "'|O'", b"cos\nsystem\n(S'true'\ntR."),
+    "text of no length": lambda: npy_claiming(f"({2**40},)", "'<U0'"),
     "a bomb": bomb,
+    "a bomb of a header": header_bomb,
     "a bomb of bzip2": lambda: bomb(zipfile.ZIP_BZIP2, 2**28),
     "a bomb of lzma": lambda: bomb(zipfile.ZIP_LZMA, 2**28),
     "a bomb that says it is small": understated_bomb,

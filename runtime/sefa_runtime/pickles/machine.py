@@ -24,6 +24,8 @@ MAX_KEY_LENGTH = 8192
 MAX_MEMO_INDEX = 2**32
 # A longer string of bytes is not remembered but read once more, should the pickle refer back to it.
 MAX_REMEMBERED = 4096
+# Of a name that is looked at for what it may run.
+CHARACTERS_A_STEP = 20
 
 # What stands for a module's name: called with the limits and the pickle's arguments.
 Table = Mapping[tuple[str, str], Callable[..., Any]]
@@ -191,6 +193,7 @@ class RestrictedUnpickler:
     def push_name(self, module: object, name: object) -> None:
         if not isinstance(module, str) or not isinstance(name, str):
             raise ContentError("damaged: a name that is no text")
+        self._limits.spend_work((len(module) + len(name)) // CHARACTERS_A_STEP)
         self.push(look_up(module, name))
 
     def call(self, callee: object, arguments: object) -> None:

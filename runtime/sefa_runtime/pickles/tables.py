@@ -9,7 +9,7 @@ from sefa_runtime.errors import ContentError
 from sefa_runtime.pickles.arrays import StoredArray, StoredDtype, array_of, is_number
 from sefa_runtime.pickles.limits import Limits
 from sefa_runtime.pickles.machine import Table, dict_of, is_key
-from sefa_runtime.pickles.names import RUNNING, Name, refuse_to_run
+from sefa_runtime.pickles.names import MAX_LENGTH, RUNNING, Name, refuse_to_run
 from sefa_runtime.pickles.placeholders import Placeholder
 
 
@@ -40,7 +40,9 @@ def make_method(limits: Limits, owner: object, name: object, *rest: object) -> P
         ContentError: If it is asked for anything that a method does not need: then it is an attack.
     """
     is_owner = isinstance(owner, Placeholder) or (isinstance(owner, Name) and owner.module != "builtins")
-    if not is_owner or not isinstance(name, str) or not name.isidentifier() or name.startswith("_"):
+    if not is_owner or not isinstance(name, str) or len(name) > MAX_LENGTH:
+        refuse_to_run(Name("builtins", "getattr"))
+    if not name.isidentifier() or name.startswith("_"):
         refuse_to_run(Name("builtins", "getattr"))
     if RUNNING.fullmatch(name):
         refuse_to_run(Name("builtins", "getattr"))

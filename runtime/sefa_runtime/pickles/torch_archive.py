@@ -12,6 +12,7 @@ from sefa_runtime.archives import open_archive
 from sefa_runtime.errors import ContentError
 from sefa_runtime.pickles.limits import Limits
 from sefa_runtime.pickles.machine import RestrictedUnpickler, Table
+from sefa_runtime.pickles.names import MAX_LENGTH
 
 CHUNK = 2**20  # bytes
 PICKLE = re.compile(r"([^/]+/)?data\.pkl")
@@ -44,7 +45,7 @@ def storage_reference(reference: object) -> StorageReference:
     if isinstance(reference, tuple) and len(reference) in (5, 6) and reference[0] == "storage":
         _, kind, key, _, numel, *rest = reference
         view = rest[0] if rest else None
-    if not isinstance(key, str | int) or type(numel) is not int or numel < 0:
+    if not isinstance(key, str | int) or type(numel) is not int or numel < 0 or len(str(key)) > MAX_LENGTH:
         raise ContentError("damaged: a reference to something outside the file")
     if view is not None and (not isinstance(view, tuple) or [type(n) for n in view[1:]] != [int, int]):
         raise ContentError("damaged: a reference to a part of a storage")

@@ -82,6 +82,51 @@ def equal_keys() -> bytes:
     return pickle_of(memo(text(long), 0) + b"0" + memo(text(long), 1) + b"0}" + put * 200_000)
 
 
+def long_names_of_storages(container: Callable[[bytes, dict[str, bytes]], bytes], length: int) -> bytes:
+    """One reference, made again and again: a name is compared each time, and in archives built and hashed."""
+    key = "k" * length
+    fields = [text("storage"), name("torch", "FloatStorage"), text(key), text("cpu"), number(1)]
+    reference = b"(" + b"".join(fields) + b"t"
+    use = memo(reference, 1) + b"0" + memo(reference, 2) + b"0" + (get(1) + b"Q0" + get(2) + b"Q0") * 160_000
+    return container(pickle_of(use + b"N", 2), {key: bytes(4)})
+
+
+def method_of_a_long_name() -> bytes:
+    arguments = memo(name("a", "B") + b")\x81" + text("a" * MILLION) + b"\x86", 1)
+    return pickle_of(
+        memo(name("builtins", "getattr"), 0) + b"0" + arguments + b"0" + (get(0) + get(1) + b"R0") * 300_000
+    )
+
+
+def network(content: bytes) -> bytes:
+    return memo(name("dnnlib.tflib.network", "Network") + b")\x81", 9) + content + b"b"
+
+
+def networks_with_a_long_variable() -> bytes:
+    shared = memo(b"](" + text("n" * MILLION) + number(1) + b"\x86e", 5)
+    inner = name("dnnlib.tflib.network", "Network") + b")\x81" + dict_of({"variables": get(5)}) + b"b"
+    components = dict_of({f"c{index}": inner for index in range(4_000)})
+    root = network(dict_of({"variables": shared, "components": components}))
+    return pickle_of(b"(" + root + get(9) + get(9) + b"t")
+
+
+def network_inside_itself() -> bytes:
+    one = b"](" + text("v") + number(1) + b"\x86e"
+    root = network(dict_of({"variables": one, "components": dict_of({"c" * 8_000: get(9)})}))
+    return pickle_of(b"(" + root + get(9) + get(9) + b"t")
+
+
+def dicts_of_long_keys() -> bytes:
+    """Networks of the same keys, in each of which formats look for patterns."""
+    keys = [f"a.{index}." + "b." * 4_000 for index in range(40)]
+    weight = memo(tensor(storage(16), (4, 4, 1, 1), (4, 1, 1, 1)), 19) + b"0"
+    first = b"}(" + b"".join(memo(text(key), 20 + index) + get(19) for index, key in enumerate(keys)) + b"u"
+    other = b"}(" + b"".join(get(20 + index) + get(19) for index in range(40)) + b"u"
+    return zip_of(
+        pickle_of(weight + dict_of({"x": first, **{f"net{index}": other for index in range(1_900)}})), {"0": bytes(64)}
+    )
+
+
 def many_members(count: int) -> bytes:
     """A zip archive of empty members, as small as can be: local headers are left out."""
     entry = struct.pack("<4s4B4HL2L5H2L", b"PK\1\2", 20, 3, 20, 0, 0, 0, 0, 0x21, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0)
@@ -96,6 +141,11 @@ def _ended(directory: bytes, count: int) -> bytes:
     locator = struct.pack("<4sLQL", b"PK\6\7", 0, len(head) + len(directory), 1)
     end = struct.pack("<4s4H2LH", b"PK\5\6", 0, 0, 0xFFFF, 0xFFFF, 0xFFFFFFFF, 0xFFFFFFFF, 0)
     return head + directory + zip64 + locator + end
+
+
+def many_axes() -> bytes:
+    header = b'{"a":{"dtype":"F32","shape":[' + b"1," * MILLION + b'1],"data_offsets":[0,4]}}'
+    return struct.pack("<Q", len(header)) + header + bytes(4)
 
 
 def long_directory_that_claims_one_entry() -> bytes:
@@ -135,6 +185,15 @@ REFUSED: dict[str, Callable[[], bytes]] = {
     ),
     "equal long keys": equal_keys,
     "long names": long_names,
+    "names of many parts": lambda: pickle_of(
+        memo(text("a." * 125), 0) + b"0" + (get(0) + get(0) + b"\x930") * 500_000 + b"N", 4
+    ),
+    "storages of long names": lambda: long_names_of_storages(stream_of, MILLION),
+    "storages of long names in an archive": lambda: long_names_of_storages(zip_of, 65_000),
+    "a method of a long name": method_of_a_long_name,
+    "TensorFlow networks with a variable of a long name": networks_with_a_long_variable,
+    "a TensorFlow network inside itself": network_inside_itself,
+    "dicts of long keys": dicts_of_long_keys,
     "names without end": lambda: pickle_of(b"(" + b"".join(b"ca\n%d\n" % i for i in range(MILLION // 4)) + b"t"),
     "objects of long names": lambda: pickle_of(
         memo(name("a" * 240, "b" * 240), 0) + b"(" + (get(0) + b")\x81") * MILLION + b"t"
@@ -171,6 +230,7 @@ REFUSED: dict[str, Callable[[], bytes]] = {
     "a long directory that claims one entry": long_directory_that_claims_one_entry,
     "safetensors of many weights": lambda: safetensors_file({f"w{i}": torch.ones(1) for i in range(30_000)}),
     "safetensors with a long header": lambda: struct.pack("<Q", 40_000_000) + b'{"a":"' + b"x" * 40_000_000,
+    "safetensors with a million axes": many_axes,
     "safetensors nested deep": lambda: struct.pack("<Q", 200_007) + b'{"a":"b"' + b"[" * 200_000,
     "a length that the file has not": lambda: pickle_of(b"\x8e" + struct.pack("<Q", 2**33) + b"N", 4),
 }
