@@ -15,15 +15,19 @@ GRID = REFERENCE_GRID  # parts of an image, down and across
 
 
 def reference_inputs(info: ModelInfo) -> dict[str, NDArray[Any]]:
-    """Arguments for `Editor.run`, the same for every model of one kind: an image for each of `ALPHAS`."""
+    """Arguments for `Editor.run`, the same for every model of one kind: an image for each of `ALPHAS`.
+
+    They have one edit each, and none of a model that was exported for none.
+    """
     count = len(ALPHAS)
+    edits = 0 if info.edits == 0 else 1
     latents = latents_from_seeds(range(count), math.prod(info.latent_shape)).reshape(count, *info.latent_shape)
     # Codes as large as those that the mapping makes.
     scale = 1.0 if info.code_rms is None else sum(info.code_rms) / 2
     inputs: dict[str, NDArray[Any]] = {
         info.latent_name: latents * np.float32(scale),
-        "direction": (np.arange(count) % len(info.directions))[:, None],
-        "alpha": np.array(ALPHAS, np.float32)[:, None],
+        "direction": (np.arange(count) % len(info.directions))[:, None][:, :edits],
+        "alpha": np.array(ALPHAS, np.float32)[:, None][:, :edits],
     }
     if info.takes_label:
         inputs["label"] = np.arange(count) % info.num_classes

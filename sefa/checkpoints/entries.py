@@ -107,7 +107,10 @@ class Entry:
 
     @property
     def is_averaged(self) -> bool:
-        return self.averaged or not AVERAGED.isdisjoint(self.words)
+        """Of `ema.online_model` and `ema.ema_model`, what an averager keeps, the innermost name that tells decides."""
+        telling = (set(_words(part)) for part in reversed(self.path))
+        words: set[str] = next((words for words in telling if words & (AVERAGED | PLAIN)), set())
+        return self.averaged or not AVERAGED.isdisjoint(words)
 
     @property
     def is_discriminator(self) -> bool:

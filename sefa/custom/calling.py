@@ -56,7 +56,7 @@ def find_form(
         results.append(_describe_result(result))
     if results:
         raise ArgumentError(f"{kind(module)} gives {results[0]}")
-    if any(_runs(module, code[:1], latent_dim, form) for form in forms):
+    if any(all(_runs(module, single, latent_dim, form) for single in code.split(1)) for form in forms):
         raise ArgumentError(
             f"{kind(module)} draws one image at a time: let its forward take a batch; of {LATENTS} latents it makes "
             f"{first_line(refused[0][1])}"
@@ -233,8 +233,11 @@ def _refusal(module: nn.Module, num_classes: int, refused: list[tuple[str, Excep
         return f"{text}; it is run on the CPU: let its forward take the device of z instead of naming one"
     if any(word in errors for word in ("Double", "double", "Half", "BFloat16")):
         return f"{text}; it is run in float32: let its forward keep the dtype of z"
-    hint = "" if num_classes else "; a class-conditional one needs the number of classes (--num-classes N)"
-    return text + hint
+    if num_classes:
+        return f"{text}; it is called as forward(z, label), with classes of 0 to {num_classes - 1}"
+    if required == [] and not _arguments(module):
+        return f"{text}; wrap it in a module whose forward(self, z) calls it as it wants to be called"
+    return f"{text}; a class-conditional one needs the number of classes (--num-classes N)"
 
 
 def _wants_second(module: nn.Module) -> bool:

@@ -1,16 +1,18 @@
 """A user's module as a Generator: how it wants to be called is found out by calling it."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from sefa.custom.calling import LAYOUTS, assumptions, find_form, first_line, kind
 from sefa.custom.purity import State, check_pure
 from sefa.custom.settling import fold_norms, settle
 from sefa.errors import ArgumentError
 from sefa.generators.custom import CustomGenerator, call, image_of, random_codes
+from sefa.generators.labels import one_hot
 
 LABELS = ("index", "onehot")
 USUAL_RANGE, BYTE_RANGE = (-1.0, 1.0), (0.0, 255.0)
@@ -74,6 +76,8 @@ def wrap(
                 count = "one image alone" if len(codes) == 1 else f"{len(codes)} images at once"
                 raise ArgumentError(f"{kind(module)} cannot draw {count}: {first_line(error)}") from error
 
+        if num_classes:
+            _check_last_class(draw, codes[:1, :latent_dim], num_classes)
         image = check_pure(module, draw, codes, random_codes(3, latent_dim, num_classes, OTHER_SEED))
         usual = BYTE_RANGE if dtype == torch.uint8 else USUAL_RANGE
         low, high = usual if image_range is None else image_range
@@ -111,6 +115,11 @@ def _check_arguments(
     if not isinstance(module, nn.Module):
         what = f"the class {module.__name__}" if isinstance(module, type) else f"a {type(module).__name__}"
         raise ArgumentError(f"a torch.nn.Module was expected, got {what}")
+    shapeless = [name for name, tensor in (*module.named_parameters(), *module.named_buffers()) if is_lazy(tensor)]
+    if shapeless:
+        raise ArgumentError(
+            f"{kind(module)}'s {shapeless[0]} has no shape before the first call: give its weights, or call it once"
+        )
     if type(latent_dim) is not int or latent_dim < 1:
         raise ArgumentError(f"latent_dim must be a positive integer, got {latent_dim!r}")
     if latent_dim > MAX_LATENT or (type(num_classes) is int and num_classes > MAX_LATENT):
@@ -127,6 +136,15 @@ def _check_arguments(
         len(image_range) != 2 or not all(map(math.isfinite, image_range)) or image_range[0] >= image_range[1]
     ):
         raise ArgumentError(f"image_range must be two numbers from low to high, got {image_range!r}")
+
+
+def _check_last_class(draw: Callable[[Tensor], Tensor], z: Tensor, num_classes: int) -> None:
+    try:
+        draw(torch.cat([z, one_hot(torch.tensor([num_classes - 1]), num_classes)], dim=1))
+    except ArgumentError as error:
+        raise ArgumentError(
+            f"{error}; that was class {num_classes - 1}, the last: has it {num_classes} classes?"
+        ) from error.__cause__
 
 
 def _check_range(who: str, image: Tensor, low: float, high: float) -> None:

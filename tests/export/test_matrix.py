@@ -152,6 +152,9 @@ def check(export: Export, sefa_command: Command, folder: Path) -> None:
         level = 1 / 127.5 if export.output_type == "uint8" else 0
         limit = generator.tolerance * max(1.0, float(np.abs(expected).max())) + level
         np.testing.assert_allclose(image, expected, rtol=0, atol=limit)
+    if export.file_format == "onnx":
+        result = sefa_command("verify", folder / "model")
+        assert result.code == 0, result.out + result.err
 
 
 def make_bank(export: Export, checkpoint: Path, sefa_command: Command, folder: Path) -> sefa.DirectionBank:

@@ -290,6 +290,42 @@ def test_an_argument_that_is_missing_is_named_with_the_way_on() -> None:
         wrapped(NeedsMore(), num_classes=4)
 
 
+class ByName(Net):
+    def forward(self, *, z: Tensor) -> Any:  # type: ignore[override]
+        return super().forward(z)
+
+
+class ClassFirst(NeedsClass):
+    def forward(self, c: Tensor, z: Tensor) -> Any:
+        return super().forward(z, c)
+
+
+def test_how_it_is_called_is_said_where_it_wants_another_way() -> None:
+    with pytest.raises(
+        ArgumentError, match=r"positional argument.*; wrap it in a module whose forward\(self, z\) calls"
+    ):
+        wrapped(ByName())
+    with pytest.raises(ArgumentError, match=r"; it is called as forward\(z, label\), with classes of 0 to 3"):
+        wrapped(ClassFirst(), num_classes=4)
+
+
+@pytest.mark.parametrize("classes", [5, 6, 40])
+def test_more_classes_than_it_has_are_refused(classes: int) -> None:
+    with pytest.raises(ArgumentError, match=f"index out of range.*({classes - 1}, the last|of 0 to {classes - 1})"):
+        wrapped(NeedsClass(), num_classes=classes)
+
+
+def test_a_module_that_has_no_shape_yet_is_refused() -> None:
+    module = Net()
+    module.first = nn.LazyLinear(3 * 8 * 8)  # type: ignore[assignment]
+    with pytest.raises(
+        ArgumentError, match=r"Net's first\.weight has no shape before the first call: give its weights"
+    ):
+        wrapped(module)
+    module(torch.randn(1, D))
+    check(module, wrapped(module))
+
+
 def test_a_module_of_one_image_at_a_time_says_so() -> None:
     class Single(Net):
         def forward(self, z: Tensor) -> Any:

@@ -133,6 +133,11 @@ def triton_config(name: str, info: ModelInfo, options: TritonOptions) -> Message
             f"Triton takes names of letters, digits, _ . - that begin with one of the first three, got {name[:128]!r}; "
             "give it as NAME=PATH"
         )
+    if info.edits == 0:
+        raise InputError(
+            f"{name} was exported for 0 edits, and Triton takes no input of size 0: export it without --edits; its "
+            "callers may then send one edit of alpha 0"
+        )
     if info.batch is not None and (options.max_batch is not None or options.preferred_batch):
         raise InputError(
             f"{name} was exported for a batch of just {info.batch}: Triton cannot batch its requests; "

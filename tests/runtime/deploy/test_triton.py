@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -75,6 +76,12 @@ def test_the_tensors_are_those_of_the_graph(parse: Callable[[str], Any], protoco
             shape = list(tensor.reshape.shape if tensor.HasField("reshape") else tensor.dims)
             expected = [size if isinstance(size, int) else -1 for size in graph.shape]
             assert ([-1] if config.max_batch_size else []) + shape == expected
+
+
+def test_a_model_of_no_edits_is_refused() -> None:
+    info = replace(read_info(GOLDEN / "tiny.onnx"), edits=0)
+    with pytest.raises(InputError, match="no input of size 0: export it without --edits"):
+        triton_config("model", info, TritonOptions())
 
 
 def test_one_number_per_image_is_a_column_to_clients_and_a_row_to_the_graph(parse: Callable[[str], Any]) -> None:

@@ -110,6 +110,13 @@ WITH_AN_AVERAGE: dict[str, tuple[Any, str]] = {
         under("online_model", PLAIN) | under("ema_model", AVERAGED) | {"step": torch.tensor([3])},
         "ema_model",
     ),
+    "ema_pytorch, beside the generator": (
+        {"model": PLAIN, "ema": under("online_model", PLAIN) | under("ema_model", AVERAGED)}, "ema.ema_model"
+    ),
+    "ema_pytorch alone": (
+        {"ema": under("online_model", PLAIN) | under("ema_model", AVERAGED) | {"initted": torch.tensor(True)}},
+        "ema.ema_model",
+    ),
 }  # fmt: skip
 
 
