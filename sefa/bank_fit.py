@@ -25,8 +25,8 @@ def check_fits(bank: DirectionBank, generator: Generator, *, allow_other_checkpo
             generator was tuned from.
 
     Raises:
-        BankError: If latent size, layers or family differ; or the checkpoint, and that is not allowed: the message says
-            how alike the two generators' directions are.
+        BankError: If latent size, layers or family differ; or a direction moves the class; or the checkpoint differs,
+            and that is not allowed: the message says how alike the two generators' directions are.
     """
     mine = (bank.code_dim, bank.edited_layers.shape[1], bank.source.family)
     its = (generator.code_dim, generator.num_layers, generator.family)
@@ -39,6 +39,12 @@ def check_fits(bank: DirectionBank, generator: Generator, *, allow_other_checkpo
         raise BankError(
             f"the bank was made for another generator: {', '.join(differing)}"
             + ("; allowing another checkpoint does not help: it must be of the same sizes" * allow_other_checkpoint)
+        )
+    if bank.vectors[:, generator.latent_dim :].any():
+        raise BankError(
+            f"its directions move the class: the last {generator.code_dim - generator.latent_dim} of "
+            f"{generator.code_dim} entries of this generator's code tell it, and were latent where they were found: "
+            "find directions anew, with the same number of classes (--num-classes)"
         )
     others = other_checkpoints(bank, generator)
     if others and not allow_other_checkpoint:

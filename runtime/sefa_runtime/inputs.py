@@ -76,6 +76,9 @@ def read_edits(
     """
     if direction is None and alpha is None:
         return np.empty((batch, 0), np.int64), np.empty((batch, 0), np.float32)
+    if direction is None or alpha is None:
+        given, missing = ("alpha", "direction") if direction is None else ("direction", "alpha")
+        raise InputError(f"{given} without {missing}: an edit is both")
     direction = read_numbers(direction, "direction", np.int64)
     alpha = read_numbers(alpha, "alpha", np.float32)
     last = len(info.directions) - 1

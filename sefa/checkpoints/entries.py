@@ -365,8 +365,12 @@ def _ends_with(entry: Entry, wanted: str) -> bool:
 
 
 def _all_equal(entries: Sequence[Entry]) -> bool:
-    """Whether all hold the same weights."""
-    return all(_equal(one.network, other.network) for one, other in pairwise(entries))
+    """Whether all hold the same weights, as a wrapper and the module in it do."""
+    return all(_equal(_unwrapped(one.network), _unwrapped(other.network)) for one, other in pairwise(entries))
+
+
+def _unwrapped(network: Network) -> Network:
+    return {strip_prefix(key): value for key, value in network.items()} if isinstance(network, Mapping) else network
 
 
 def _equal(one: Network, other: Network) -> bool:
@@ -403,7 +407,7 @@ def _list(entries: Sequence[Entry]) -> str:
 
 
 def _option(entries: Sequence[Entry]) -> str:
-    return f"--entry {entries[0].name}"
+    return f"--entry {next(entry.name for entry in entries if entry.path)}"  # One may be the whole file.
 
 
 def strip_prefix(key: str) -> str:

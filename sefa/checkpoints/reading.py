@@ -1,6 +1,7 @@
 """From a file to its contents, without running anything in it."""
 
 import mmap
+import re
 import struct
 import zipfile
 from pathlib import Path
@@ -14,6 +15,8 @@ from sefa.checkpoints.safetensors_files import is_safetensors, read_safetensors
 from sefa.errors import CheckpointError
 from sefa_runtime.files import input_problem
 
+# As Hugging Face's tools call the files of a checkpoint that they have divided.
+PART = re.compile(r".*-\d{5}-of-(?P<count>\d{5})\.\w+")
 EXPECTED = "a checkpoint of a GAN's generator was expected"
 # What contents that do not fit together raise in the standard library, in numpy, in torch and in us.
 DAMAGED = (
@@ -37,11 +40,18 @@ def read(path: Path) -> Checkpoint:
     """Read a file's contents.
 
     Raises:
-        CheckpointError: If it is missing, damaged, wants to run code, or is no checkpoint.
+        CheckpointError: If it is missing, damaged, wants to run code, or is no checkpoint, or a part of one: the first
+            layers of a network may be a network, too.
     """
     problem = input_problem(path)
     if problem:
         raise CheckpointError(problem)
+    part = PART.fullmatch(path.name)
+    if part and int(part["count"]) > 1:
+        raise CheckpointError(
+            f"one of {int(part['count'])} parts of a checkpoint: put the tensors of all into one dict, torch.save it, "
+            "and give that file"
+        )
     try:
         with path.open("rb") as file:
             head = file.read(HEAD)

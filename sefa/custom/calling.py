@@ -56,7 +56,7 @@ def find_form(
         results.append(_describe_result(result))
     if results:
         raise ArgumentError(f"{kind(module)} gives {results[0]}")
-    if any(all(_runs(module, single, latent_dim, form) for single in code.split(1)) for form in forms):
+    if any(all(_runs(module, single, latent_dim, form) for single in code[:, None]) for form in forms):
         raise ArgumentError(
             f"{kind(module)} draws one image at a time: let its forward take a batch; of {LATENTS} latents it makes "
             f"{first_line(refused[0][1])}"

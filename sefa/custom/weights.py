@@ -16,7 +16,7 @@ from sefa.errors import CheckpointError
 MAX_NAMED = 6  # keys in one message
 
 
-def load_weights(module: nn.Module, path: Path, entry: str | None = None) -> str:
+def load_weights(module: nn.Module, path: str | Path, entry: str | None = None) -> str:
     """Load a file's weights into a module, strictly: every key on both sides must find its match.
 
     Of several state dicts in the file, the one that fits is taken; of several that fit, the averaged copy.
@@ -32,6 +32,7 @@ def load_weights(module: nn.Module, path: Path, entry: str | None = None) -> str
     Raises:
         CheckpointError: If the file cannot be read, or nothing in it fits; the message names the keys that do not.
     """
+    path = Path(path)
     wanted = module.state_dict()
     try:
         entries = [_with_tensors(one) for one in find_entries(read(path).content)]

@@ -40,6 +40,18 @@ def assert_same(images: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) ->
     assert np.abs(images.astype(int) - expected).max() <= 1
 
 
+@pytest.mark.parametrize(
+    ("half", "message"),
+    [
+        ({"alpha": 1.0}, "alpha without direction: an edit is both"),
+        ({"direction": 0}, "direction without alpha: an edit is both"),
+    ],
+)
+def test_half_an_edit_is_refused(latents: Editor, half: Any, message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        latents.run(np.ones((1, latents.info.z_dim)), label=0, truncation=1.0, **half)
+
+
 def test_labels_and_truncation_go_to_each_image(latents: Editor, arrays: Arrays) -> None:
     names = ("z", "direction", "alpha", "label", "truncation")
     assert_same(latents.run(**{name: arrays[name] for name in names}), arrays["images_z"])

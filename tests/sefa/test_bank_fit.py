@@ -51,6 +51,16 @@ def bank(base: Path) -> sefa.DirectionBank:
     return change(bank, {1: Change("turn", alpha_range=(-1.0, 4.0))})
 
 
+@pytest.mark.parametrize("allow", [False, True])
+def test_directions_of_all_of_z_do_not_fit_where_a_label_is_behind_it(base: Path, allow: bool) -> None:
+    alone, conditional = sefa.load(base), sefa.load(base, num_classes=3)
+    with pytest.raises(BankError, match=r"move the class: the last 3 of 20 entries .*--num-classes"):
+        check_fits(sefa.factorize(alone, top=2), conditional, allow_other_checkpoint=allow)
+    bank = sefa.factorize(conditional, top=2)
+    check_fits(bank, conditional)
+    assert not bank.vectors[:, 17:].any()
+
+
 def test_a_bank_of_what_was_tuned_is_taken_on_request(
     base: Path, tuned: Path, bank: sefa.DirectionBank, tmp_path: Path
 ) -> None:

@@ -234,6 +234,26 @@ def test_a_whole_module_gives_its_tensors_to_a_module_of_the_users_own(tmp_path:
     torch.testing.assert_close(module.state_dict(), original.state_dict())
 
 
+def test_a_whole_module_in_a_wrapper_is_one_generator(tmp_path: Path) -> None:
+    original = Dcgan()
+    original.load_state_dict(PLAIN)
+    module = Dcgan()
+    load_weights(module, str(save(tmp_path / "a.pth", nn.DataParallel(original))))
+    torch.testing.assert_close(module.state_dict(), original.state_dict(), atol=0, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["model-00001-of-00002.safetensors", "pytorch_model-00002-of-00002.bin"])
+def test_a_part_of_a_divided_checkpoint_is_not_taken_for_the_whole(tmp_path: Path, name: str) -> None:
+    first = {key: tensor for key, tensor in PLAIN.items() if not key.startswith("main.3")}
+    path = tmp_path / name
+    save_file(first, path) if path.suffix == ".safetensors" else save(path, first)
+    for read in (sefa.load, lambda path: load_weights(Dcgan(), path)):
+        with pytest.raises(CheckpointError, match=f"{name}: one of 2 parts of a checkpoint: put the tensors of all"):
+            read(path)
+    whole = save(tmp_path / "pytorch_model-00001-of-00001.bin", PLAIN)
+    torch.testing.assert_close(draw(whole)[0], expected(PLAIN), atol=1e-6, rtol=0)
+
+
 def test_safetensors_are_read_by_both_routes(tmp_path: Path) -> None:
     state = {key: tensor.contiguous() for key, tensor in LIGHTNING.items()}
     save_file(state, tmp_path / "a.safetensors", {"format": "pt"})
