@@ -250,17 +250,17 @@ def choose(
     best = min(candidate.rank for candidate in candidates)
     copies = [candidate for candidate in candidates if candidate.rank == best]
     copies = [copy for copy in copies if copy.is_named_generator] or copies
+    if all(copy.extract for copy in copies) and not may_extract:
+        raise CheckpointError(
+            f"its state dict has {_list(_parts_beside(entries, copies[0]))} side by side, which may be parts of one "
+            f"generator: read {copies[0].name} alone with {_option(copies)}, or the whole with your own class, "
+            "MODULE:CLASS --weights FILE"
+        )
     if len(generators) > 1 and not _all_equal(candidates):
         raise CheckpointError(f"several generators, {_list(candidates)}: choose one with --entry, as {_option(copies)}")
     if not _all_equal(copies):
         raise CheckpointError(
             f"several copies of the generator, {_list(copies)}: choose one with --entry, as {_option(copies)}"
-        )
-    if copies[0].extract and not may_extract:
-        raise CheckpointError(
-            f"its state dict has {_list(_parts_beside(entries, copies[0]))} side by side, which may be parts of one "
-            f"generator: read {copies[0].name} alone with {_option(copies)}, or the whole with your own class, "
-            "MODULE:CLASS --weights FILE"
         )
     return Choice(copies[0], _describe(copies[0], candidates, entries))
 

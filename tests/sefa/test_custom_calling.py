@@ -296,8 +296,8 @@ class ByName(Net):
 
 
 class ClassFirst(NeedsClass):
-    def forward(self, c: Tensor, z: Tensor) -> Any:
-        return super().forward(z, c)
+    def forward(self, label: Tensor, z: Tensor) -> Any:  # type: ignore[override]
+        return super().forward(z, label)
 
 
 def test_how_it_is_called_is_said_where_it_wants_another_way() -> None:
@@ -317,7 +317,7 @@ def test_more_classes_than_it_has_are_refused(classes: int) -> None:
 
 def test_a_module_that_has_no_shape_yet_is_refused() -> None:
     module = Net()
-    module.first = nn.LazyLinear(3 * 8 * 8)  # type: ignore[assignment]
+    module.first = nn.LazyLinear(3 * 8 * 8)
     with pytest.raises(
         ArgumentError, match=r"Net's first\.weight has no shape before the first call: give its weights"
     ):

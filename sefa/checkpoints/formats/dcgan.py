@@ -386,11 +386,12 @@ def _norm(layers: Sequence[_Layer], conv: _Layer, following: _Layer | None = Non
     found = [layer for layer in layers if conv.path < layer.path and (following is None or layer.path < following.path)]
     if len(found) > 1:
         raise CheckpointError(
-            f"not a DCGAN: layers {', '.join(layer.name for layer in found)} all follow convolution {conv.name}"
+            f"not a DCGAN: layers {', '.join(layer.name for layer in found)} all follow convolution {conv.name}; "
+            f"{OWN_CLASS[3:]}"
         )
     if found and following is None and _gap(conv.path, found[0].path) != (0, False):
         raise CheckpointError(
-            f"something without weights stands before layer {found[0].name}, and no tensor tells what"
+            f"something without weights stands before layer {found[0].name}, and no tensor tells what; {OWN_CLASS[3:]}"
         )
     return found[0] if found else None
 

@@ -224,6 +224,14 @@ def test_a_part_beside_unknown_parts_is_not_taken_for_the_whole(tmp_path: Path) 
     torch.testing.assert_close(draw(path, entry="state_dict.generator")[0], expected(PLAIN), atol=1e-6, rtol=0)
 
 
+def test_layers_that_are_sequentials_are_not_taken_for_generators(tmp_path: Path) -> None:
+    module = nn.Module()
+    module.layer1 = nn.Sequential(nn.ConvTranspose2d(Z, 5, 4), nn.BatchNorm2d(5), nn.ReLU())
+    module.layer2 = nn.Sequential(nn.ConvTranspose2d(5, 3, 4, 2, 1), nn.Tanh())
+    with pytest.raises(CheckpointError, match=r"layer1, layer2 side by side, which may be parts of one .*MODULE:CLASS"):
+        sefa.load(save(tmp_path / "a.pth", module.state_dict()))
+
+
 def test_a_whole_module_gives_its_tensors_to_a_module_of_the_users_own(tmp_path: Path) -> None:
     original, module = Dcgan(), Dcgan()
     load_weights(module, save(tmp_path / "a.pth", {"netG": original, "epoch": 3}))
