@@ -1,5 +1,15 @@
 """The `sefa` command. Modules here import torch, onnx and onnxruntime inside the commands that need them."""
 
-from sefa.cli.app import main
+import sys
+
+
+def main() -> None:
+    """Run the command line."""
+    try:
+        from sefa.cli import app  # What takes its time to import: a Ctrl-C meanwhile is no traceback.
+    except KeyboardInterrupt:
+        sys.exit(130)
+    app.main()
+
 
 __all__ = ["main"]

@@ -1,5 +1,5 @@
 """python -m sefa.cli"""
 
-from sefa.cli.app import main
+from sefa.cli import main
 
 main()

@@ -81,3 +81,20 @@ def test_what_was_printed_is_not_lost_with_the_process(tmp_path: Path) -> None:
     program = "from sefa.cli.signals import leave; print('written', end=''); leave(3)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (3, "written")
+
+
+def test_ctrl_c_while_the_command_is_still_imported_is_no_traceback() -> None:
+    program = """
+import os, signal, sys
+class Interrupts:
+    def find_spec(self, name, path=None, target=None):
+        if name == "typer":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupts())
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv = ["sefa", "--version"]
+from sefa.cli import main
+main()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_S)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (130, "", "")
