@@ -23,8 +23,20 @@ def watched_signals() -> Iterator[None]:
 
     A handler of its own that a command sets, as the server does, is left to do what it does.
     """
-    # Asked to stop, as by a container's host: leave through the cleaning-up, like Ctrl-C.
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    handled: list[int] = []
+
+    def interrupt(number: int, frame: object) -> NoReturn:
+        handled.append(number)
+        raise KeyboardInterrupt
+
+    def terminate(number: int, frame: object) -> NoReturn:
+        """Asked to stop, as by a container's host: leave through the cleaning-up, like Ctrl-C."""
+        handled.append(number)
+        sys.exit(128 + number)
+
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # Else it is ignored, as of `sefa ... &`.
+        signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, terminate)
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
@@ -32,6 +44,11 @@ def watched_signals() -> Iterator[None]:
     watch.start()
     try:
         yield
+    except Exception:
+        if not handled:
+            raise
+        # Libraries that are interrupted, as torch while it is imported, may fail with an error of another kind.
+        sys.exit(128 + handled[0])
     finally:
         signal.set_wakeup_fd(-1)
         writer.close()  # The thread reads an end.
