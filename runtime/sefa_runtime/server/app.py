@@ -127,6 +127,8 @@ async def _refuse_http(request: Request, error: Exception) -> Response:
     message = {404: "there is nothing at this address", 405: "another method is needed here"}
     response = error_response(error.status_code, message.get(error.status_code, str(error.detail)))
     response.headers.update(error.headers or {})
+    if response.headers.get("allow") == "GET":  # FastAPI forgets the HEAD that it answers, too.
+        response.headers["allow"] = "GET, HEAD"
     return response
 
 

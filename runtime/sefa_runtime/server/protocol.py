@@ -58,6 +58,9 @@ class BoundedHttp(HttpToolsProtocol):
         """Answer what is no request, in uvicorn's stead."""
         self._refuse(400, "this is not a request of HTTP/1.1 as it should be")
 
+    def _unsupported_upgrade_warning(self) -> None:
+        """Say nothing: a wish for WebSockets is answered as if it were none, and no package is missing here."""
+
     def _refuse(self, status: int, message: str) -> None:
         if self.transport.is_closing():
             return

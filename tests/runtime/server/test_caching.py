@@ -57,6 +57,9 @@ def test_head_where_there_is_no_get(server: Running) -> None:
     for path in ("/models/tiny/edit", "/v2/models/tiny/infer"):
         answer = server.http.head(path)
         assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+    for path in all_paths(server):
+        allowed = server.http.request("PATCH", path).headers["allow"]
+        assert set(allowed.split(", ")) == {"GET", "HEAD"}, path
     assert server.http.head("/nowhere").status_code == 404
     assert server.http.head("/models/nobody").status_code == 404
 

@@ -45,3 +45,10 @@ def test_a_connection_between_two_requests_may_rest(start_once: Start, monkeypat
             connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
             assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
     assert timers == [None, None]  # Nothing is left that would close it.
+
+
+def test_a_wish_for_websockets_is_passed_over_in_silence(start_once: Start, caplog: pytest.LogCaptureFixture) -> None:
+    server = start_once(TINY)
+    wish = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "a"}
+    assert server.http.get("/models", headers=wish).status_code == 200
+    assert caplog.messages == []
