@@ -28,7 +28,7 @@ def resolve(host: str) -> tuple[str, ...]:
     except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InputError(
-            f"cannot listen at {host}: {reason}; 127.0.0.1 is this machine, 0.0.0.0 every network"
+            f"cannot listen at {host or repr(host)}: {reason}; 127.0.0.1 is this machine, 0.0.0.0 every network"
         ) from error
     addresses: dict[str, None] = {}  # In order, each once.
     for _, _, _, _, sockaddr in found:

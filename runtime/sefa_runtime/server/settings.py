@@ -9,6 +9,8 @@ from sefa_runtime.errors import InputError
 
 # A path before all of ours, as it stands in addresses.
 PREFIX = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)+")
+# As browsers send it: small letters, no path, no slash.
+ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^\sA-Z/?#@]+")
 # How our own paths begin: a prefix that is one of them could not be told from it.
 OWN_PATHS = ("v2", "models", "docs", "metrics", "openapi.json")
 
@@ -58,6 +60,12 @@ class Settings:
             raise InputError("a token must be printable ASCII and not empty")
         if self.port and self.port == self.grpc_port:
             raise InputError(f"port and grpc-port must differ, got {self.port} for both")
+        for origin in self.cors:
+            if not ORIGIN.fullmatch(origin):
+                raise InputError(
+                    "cors must be an origin as browsers send it, like https://example.org: with http:// or https://, "
+                    f"in small letters, no path, no slash at its end; or *; got {origin[:80]!r}"
+                )
         if self.root_path and not PREFIX.fullmatch(self.root_path):
             raise InputError(
                 f"root-path must look like /faces, without a slash at its end, got {self.root_path[:80]!r}"

@@ -1,4 +1,6 @@
-"""Limits that cannot be."""
+"""Settings that cannot be."""
+
+from typing import Any
 
 import pytest
 
@@ -16,12 +18,21 @@ from sefa_runtime.server.settings import Settings
         {"timeout_s": float("nan")},
         {"port": 70_000},
         {"token": ""},
+        {"cors": ("page.example",)},
+        {"cors": ("https://page.example", "https://page.example/")},
+        {"cors": ("https://Page.example",)},
     ],
 )
-def test_impossible_limits_are_refused(wrong: dict[str, float]) -> None:
+def test_what_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(InputError):
-        Settings(**wrong)  # type: ignore[arg-type]
+        Settings(**wrong)
 
 
 def test_a_token_is_not_printed() -> None:
     assert "secret" not in repr(Settings(token="secret"))
+
+
+def test_origins_are_taken_as_browsers_send_them() -> None:
+    Settings(
+        cors=("*", "null", "http://127.0.0.1:8080", "https://page.example", "http://[::1]:80", "tauri://localhost")
+    )
