@@ -28,7 +28,6 @@ MAX_DEPTH = 20  # of graphs in the nodes of graphs
 GRAPH, METADATA_PROPS, FUNCTIONS = 7, 14, 25
 KEY, VALUE = 1, 2
 GRAPH_NODE, INITIALIZER, SPARSE_INITIALIZER = 1, 5, 15
-FUNCTION_NODE = 7
 ATTRIBUTE = 5
 ATTRIBUTE_TENSORS, ATTRIBUTE_GRAPHS, SPARSE_TENSORS = (5, 10), (6, 11), (22, 23)
 TENSOR_DIMS, TENSOR_NAME, TENSOR_EXTERNAL = 1, 8, 13
@@ -138,7 +137,9 @@ def check_payload(path: Path, info: ModelInfo, sha256: Callable[[Path, int], str
     """
     sha256 = sha256 or sha256_of_first
     payload = info.payload
-    if payload is None or sha256(path, payload.bytes) != payload.sha256:
+    # A file would make room for as much as it is said to have.
+    is_whole = payload is not None and payload.bytes <= path.stat().st_size
+    if payload is None or not is_whole or sha256(path, payload.bytes) != payload.sha256:
         raise ModelFileError(
             f"{path}: damaged, or changed after the export: its weights are not the ones that were verified; "
             "copy or export it again"
@@ -263,6 +264,8 @@ def graph_problem(model: bytes, directions: int, beside: set[str]) -> str | None
         rows = walk.look()
     except (EOFError, ValueError):
         return f"its graph is damaged, or has more parts than are read; {EXPECTED}"
+    if walk.has_functions:
+        return "its graph has functions, which onnxruntime may expand without end; no export has any"
     if walk.has_sparse:
         return "its graph has sparse tensors, which may be of any size when onnxruntime expands them; no export has any"
     other = walk.files - beside
@@ -278,6 +281,7 @@ class _Walk:
 
     Attributes:
         has_sparse: Whether there is a sparse tensor.
+        has_functions: Whether there are functions: a few that call each other twice become millions of nodes.
         files: Where weights are that are not in the model.
     """
 
@@ -286,6 +290,7 @@ class _Walk:
         self._size = len(model)
         self._left = MAX_GRAPH_FIELDS
         self.has_sparse = False
+        self.has_functions = False
         self.files: set[str] = set()
 
     def look(self) -> int:
@@ -295,7 +300,7 @@ class _Walk:
             if part.number == GRAPH:
                 rows = self._graph(part, 0) or rows
             elif part.number == FUNCTIONS:
-                self._nodes(part, FUNCTION_NODE, 0)
+                self.has_functions = True
         return rows
 
     def _graph(self, graph: Field, depth: int) -> int:

@@ -24,6 +24,7 @@ EXTRA_FILE = "sefa.json"
 FORMAT_VERSION = 4
 # Beyond all that a generator has.
 MAX_CODE, MAX_LAYERS, MAX_SIDE, MAX_CHANNELS, MAX_DIRECTIONS = 1 << 20, 4096, 1 << 14, 1024, 1 << 16
+MAX_BYTES = 2**50
 # Of a batch, and of edits, that are fixed at export.
 MAX_FIXED = 4096
 # Of `reference`: the images, and the parts of each, down and across.
@@ -223,7 +224,10 @@ def _problems(info: ModelInfo) -> list[str]:
             problems.append(f"eigenvalue of {direction.name} is {direction.eigenvalue}")
         if not all(0 <= layer < info.num_layers for layer in direction.edited_layers + direction.analysed_layers):
             problems.append(f"layers of {direction.name} are beyond the {info.num_layers} that there are")
-    parity = info.parity
+    payload, parity = info.payload, info.parity
+    sizes = () if payload is None else (payload.bytes, payload.weights.bytes if payload.weights else 0)
+    if not all(0 <= size <= MAX_BYTES for size in sizes):
+        problems.append("payload is of a size that no file has")
     if not (0 <= parity.max_abs_error < math.inf and 0 <= parity.changed_fraction <= 1):
         problems.append("parity is out of range")
     levels = min(REFERENCE_GRID, height) * min(REFERENCE_GRID, width) * info.channels

@@ -63,6 +63,8 @@ def set_direction(**values: Any) -> Callable[[dict[str, Any]], object]:
         (set_direction(eigenvalue=float("nan")), "eigenvalue of light is nan"),
         (set_direction(edited_layers=[1]), "layers of light are beyond the 1 that there are"),
         (set_direction(analysed_layers=[-1]), "layers of light"),
+        (lambda document: document["payload"].update(bytes=-1), "payload is of a size that no file has"),
+        (lambda document: document["payload"].update(bytes=10**400), "payload is of a size that no file has"),
         (set_to(reference=[]), "reference is not of 4 images"),
         (lambda document: document["reference"][0].pop(), "reference is not of 4 images"),
         (lambda document: document["reference"].__setitem__(0, [float("nan")] * 48), "reference levels"),
@@ -196,6 +198,25 @@ except sefa_runtime.RunError as error:
     peak_kb, refusal = done.stdout.splitlines()
     assert int(peak_kb) < 1 << 20
     assert "out of memory with 1 images at once" in refusal
+
+
+def test_functions_are_refused_before_they_are_expanded(tmp_path: Path) -> None:
+    """Each calls the next one twice: 2**24 nodes, of a file of a few KB."""
+    helper = pytest.importorskip("onnx.helper")
+    model = pytest.importorskip("onnx").load_from_string(hostile_graph([MEAN], {}))
+    opsets = [helper.make_opsetid("f", 1), helper.make_opsetid("", 18)]
+    model.opset_import.append(opsets[0])
+    for index in range(24):
+        kind, domain = (f"F{index + 1}", "f") if index < 23 else ("Neg", "")
+        nodes = [
+            helper.make_node(kind, ["a"], ["b"], domain=domain),
+            helper.make_node(kind, ["b"], ["c"], domain=domain),
+        ]
+        model.functions.append(helper.make_function("f", f"F{index}", ["a"], ["c"], nodes, opsets))
+    model.graph.node.append(helper.make_node("F0", ["z"], ["more"], domain="f"))
+    hostile = described(model.SerializeToString(), tmp_path / "hostile.onnx")
+    with pytest.raises(ModelFileError, match="its graph has functions"):
+        sefa_runtime.load(hostile, "cpu")
 
 
 def test_sparse_tensors_are_refused_before_they_are_expanded(tmp_path: Path) -> None:
