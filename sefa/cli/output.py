@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 Cell = str | int | float
 # Seconds that somebody waits without a word.
 PATIENCE_S = 10.0
+# Of a table; beyond, it is laid out without rich.
+MANY_ROWS = 1000
 
 
 def say(*lines: str, err: bool = False, bold: bool = False) -> None:
@@ -54,6 +57,9 @@ def print_json(document: object) -> None:
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
     """Print rows under headings; numbers to the right."""
+    if len(rows) > MANY_ROWS:
+        _print_long_table(headings, rows)
+        return
     table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for index, heading in enumerate(headings):
         is_number = bool(rows) and not isinstance(rows[0][index], str)
@@ -62,6 +68,20 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None
         table.add_row(*(Text(printable(str(cell))) for cell in row))
     # Piped output has no width of its own: never wrap what a script may read.
     Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 200).print(table)
+
+
+def _print_long_table(headings: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
+    """Print the same without rich, which takes 18 s for 50,000 rows; no cell is folded."""
+    texts = [[printable(str(cell)) for cell in row] for row in (headings, *rows)]
+    sizes = [[cell_len(text) for text in row] for row in texts]
+    widths = [max(column) for column in zip(*sizes, strict=True)]
+    is_number = [not isinstance(cell, str) for cell in rows[0]]
+    lines = []
+    for row, lengths in zip(texts, sizes, strict=True):
+        gaps = [" " * (width - length) for width, length in zip(widths, lengths, strict=True)]
+        cells = [gap + text if right else text + gap for text, gap, right in zip(row, gaps, is_number, strict=True)]
+        lines.append("  ".join(cells).rstrip())
+    typer.echo("\n".join(lines))
 
 
 def print_facts(facts: Sequence[tuple[str, object]]) -> None:

@@ -85,3 +85,12 @@ def test_tune_and_explore_say_how_long_they_take(
         assert lines[0].startswith("sefa: this takes about ")
         assert lines[1].startswith("Measuring: ")
         assert lines[-1].endswith(" left")
+
+
+def test_a_long_table_looks_like_any_other(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    rows = [(0, "pose", 1.5), (10, "日本\x1b[2J", 200.25), (11, "", 0.0)]
+    output.print_table(("index", "name", "strength"), rows)
+    usual = capsys.readouterr().out
+    monkeypatch.setattr(output, "MANY_ROWS", 2)
+    output.print_table(("index", "name", "strength"), rows)
+    assert capsys.readouterr().out.splitlines() == [line.rstrip() for line in usual.splitlines()]
