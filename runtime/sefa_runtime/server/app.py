@@ -134,5 +134,9 @@ async def _refuse_http(request: Request, error: Exception) -> Response:
 
 async def _refuse_fields(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
-    found = [f"{'.'.join(map(str, fault['loc'][1:]))}: {fault['msg']}"[:200] for fault in error.errors()[:4]]
+    faults = error.errors()
+    if faults[0]["type"] == "json_invalid":
+        what, where = faults[0]["ctx"]["error"], faults[0]["loc"][1]
+        return error_response(400, f"the body is no JSON: {what}, at character {where}")
+    found = [f"{'.'.join(map(str, fault['loc'][1:]))}: {fault['msg']}"[:200] for fault in faults[:4]]
     return error_response(400, "; ".join(found))

@@ -6,6 +6,7 @@ import json
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 MAX_HEAD_BYTES = 65_536
+HEAD_TOO_LONG = f"the address and headers must be at most {MAX_HEAD_BYTES} bytes"
 # From a connection, or the first byte of a further request on it, to the end of its head.
 MAX_HEAD_S = 30.0
 
@@ -15,6 +16,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     _head_bytes: int | None = 0  # of the head that is coming in; None: in a body
     _timer: asyncio.TimerHandle | None = None
+    url = b""  # of a request, once it begins
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Begin to wait for a head."""
@@ -34,7 +36,7 @@ class BoundedHttp(HttpToolsProtocol):
                 self._timer = self.loop.call_later(MAX_HEAD_S, self._give_up)
         super().data_received(data)
         if self._head_bytes is not None and self._head_bytes > MAX_HEAD_BYTES:
-            self._refuse(431, f"the address and headers must be at most {MAX_HEAD_BYTES} bytes")
+            self._refuse(431, HEAD_TOO_LONG)
 
     def on_headers_complete(self) -> None:
         """The head is complete."""
@@ -56,7 +58,10 @@ class BoundedHttp(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Answer what is no request, in uvicorn's stead."""
-        self._refuse(400, "this is not a request of HTTP/1.1 as it should be")
+        if len(self.url) >= MAX_HEAD_BYTES:  # More than the parser takes apart; it says so before the head is counted.
+            self._refuse(431, HEAD_TOO_LONG)
+        else:
+            self._refuse(400, "this is not a request of HTTP/1.1 as it should be")
 
     def _unsupported_upgrade_warning(self) -> None:
         """Say nothing: a wish for WebSockets is answered as if it were none, and no package is missing here."""

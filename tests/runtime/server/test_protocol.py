@@ -52,3 +52,22 @@ def test_a_wish_for_websockets_is_passed_over_in_silence(start_once: Start, capl
     wish = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "a"}
     assert server.http.get("/models", headers=wish).status_code == 200
     assert caplog.messages == []
+
+
+@pytest.mark.parametrize("path", ["/models?" + "a" * 70_000, "/" + "a" * 70_000])
+def test_an_address_that_is_too_long_is_told_so(start_once: Start, path: str) -> None:
+    server = start_once(TINY)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as connection:
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        answer = connection.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 431 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"error": protocol.HEAD_TOO_LONG}
+
+
+def test_a_body_that_is_no_json_is_told_so(start_once: Start) -> None:
+    server = start_once(TINY)
+    answer = server.http.post(
+        "/models/tiny/edit", content=b'{"seeds": [1', headers={"Content-Type": "application/json"}
+    )
+    expected = "the body is no JSON: Expecting ',' delimiter, at character 12"
+    assert (answer.status_code, answer.json()) == (400, {"error": expected})
