@@ -152,7 +152,9 @@ def test_every_command_has_a_help_text(sefa_command: Command, ask: str) -> None:
         assert f"Usage: sefa {command} [OPTIONS]" in result.out
 
 
-@pytest.mark.parametrize("arguments", [("bank",), ("bank", "-h"), ("bank", "help"), ("help", "bank")])
+@pytest.mark.parametrize(
+    "arguments", [("bank",), ("bank", "-h"), ("bank", "help"), ("help", "bank"), ("bank", "help", "help")]
+)
 def test_a_group_shows_its_commands(sefa_command: Command, arguments: tuple[str, ...]) -> None:
     result = sefa_command(*arguments)
     for name in ("show", "merge", "subset", "compare", "import", "export"):
