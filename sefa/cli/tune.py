@@ -15,6 +15,7 @@ from sefa.cli.options import (
     parse_provider_options,
 )
 from sefa.cli.output import command_line, print_facts, print_json, print_table, progress_bar, say, say_how_long
+from sefa_runtime.errors import InputError
 from sefa_runtime.exported import files_of
 from sefa_runtime.files import check_output, write_whole
 
@@ -64,7 +65,9 @@ def tune(
         ("one caller", tuning.one_caller, f"{tuning.one_caller.p50_ms:g} ms"),
         ("many callers", tuning.many_callers, f"{tuning.many_callers.images_per_second:.0f} images/s"),
     ):
-        say(f"{who:<12}  {figure:<16}  {command_line('sefa', 'serve', model, *_flags(trial, tuning.provider))}")
+        say(
+            f"{who:<12}  {figure:<16}  {command_line('sefa', 'serve', _served(model), *_flags(trial, tuning.provider))}"
+        )
     if output is not None:
         say("", f"{output}: all of it as JSON")
 
@@ -92,3 +95,14 @@ def _flags(trial: "Trial", provider: str) -> list[object]:
     if trial.batch > 1:
         flags += "--max-batch", trial.batch
     return flags
+
+
+def _served(model: Path) -> str:
+    """What `sefa serve` takes: with a name, where the file's own cannot stand in an address."""
+    from sefa_runtime.server.models import parse_model
+
+    try:
+        parse_model(str(model))
+    except InputError:
+        return f"model={model}"
+    return str(model)

@@ -7,6 +7,7 @@ from typing import Any
 from typer.main import get_command
 
 from sefa.cli.app import app
+from sefa_runtime.server.models import parse_model
 
 Command = Callable[..., Any]
 
@@ -26,6 +27,14 @@ def test_what_serves_it_best(sefa_command: Command, golden: Path, tmp_path: Path
         parsed = serve.make_context("serve", shlex.split(command)[2:])
         assert parsed.params["instances"] == document[best]["setting"]["instances"]
         assert parsed.params["threads"] == document[best]["setting"]["threads"]
+
+
+def test_a_file_whose_name_cannot_stand_in_an_address(sefa_command: Command, golden: Path, tmp_path: Path) -> None:
+    model = tmp_path / "the king's.onnx"
+    model.write_bytes((golden / "tiny.onnx").read_bytes())
+    result = sefa_command("tune", model, "--seconds", "0.01")
+    command = next(line[line.index("sefa serve") :] for line in result.out.splitlines() if "sefa serve" in line)
+    assert parse_model(shlex.split(command)[2]) == ("model", model)
 
 
 def test_json(sefa_command: Command, golden: Path) -> None:
