@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import onnx
+import onnx.inliner
 import torch
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto
@@ -105,7 +106,7 @@ def export_onnx(
     size = sum(tensor.numel() * tensor.element_size() for tensor in graph.state_dict().values())
     if size > MAX_WEIGHT_BYTES:
         raise ExportError(f"{size / 2**30:.1f} GiB of weights do not fit into one ONNX file, which ends at 2 GiB")
-    full = _to_onnx(graph, pinned)
+    full = _inlined(_to_onnx(graph, pinned))
     model = to_float16(full) if precision == "fp16" else full
     check_model(model)
     _strip(model)
@@ -159,6 +160,18 @@ def _export(graph: EditGraph, pinned: Pinned) -> ModelProto:
     return program.model_proto
 
 
+def _inlined(model: ModelProto) -> ModelProto:
+    """The model with the nodes of its functions in their place, so that no reader has to bound what they expand to."""
+    if not model.functions:
+        return model
+    model = onnx.inliner.inline_local_functions(model)
+    domains = {node.domain for graph in graphs(model) for node in graph.node}
+    kept = [opset for opset in model.opset_import if opset.domain in domains]
+    del model.opset_import[:]
+    model.opset_import.extend(kept)
+    return model
+
+
 def _strip(model: ModelProto) -> None:
     """Remove the exporter's notes to itself: stack traces, paths and module names of the machine it ran on."""
     del model.metadata_props[:]
@@ -171,8 +184,6 @@ def _strip(model: ModelProto) -> None:
 
 def _lowest_ir_version(model: ModelProto) -> int:
     """The oldest format that holds the content, which the most engines read; exporters stamp their newest."""
-    if model.functions:  # Some of what these may have is newer than any operator.
-        return model.ir_version
     return onnx.helper.find_min_ir_version_for(list(model.opset_import))
 
 

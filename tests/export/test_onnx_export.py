@@ -233,6 +233,30 @@ def test_a_disk_that_is_full_is_one_line(
     assert capfd.readouterr() == ("", "")
 
 
+def test_functions_of_an_exporters_are_put_in_place(
+    golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generator = sefa.load(golden / "checkpoints/dcgan_small_64/netG.pth")
+    bank = sefa.factorize(generator)
+    export_onnx(generator, bank, tmp_path / "plain.onnx")
+    to_onnx = onnx_export._to_onnx
+
+    def with_a_function(*arguments: Any) -> onnx.ModelProto:
+        model = to_onnx(*arguments)
+        (node,) = (node for node in model.graph.node if node.op_type == "Tanh")
+        inner = onnx.helper.make_node("Tanh", ["x"], ["y"])
+        opset = [onnx.helper.make_opsetid("", 18)]
+        model.functions.append(onnx.helper.make_function("own", "Last", ["x"], ["y"], [inner], opset))
+        model.opset_import.append(onnx.helper.make_opsetid("own", 1))
+        node.op_type, node.domain = "Last", "own"
+        return model
+
+    monkeypatch.setattr(onnx_export, "_to_onnx", with_a_function)
+    export_onnx(generator, bank, tmp_path / "functions.onnx")
+    plain, other = (sefa_runtime.load(tmp_path / name, provider="cpu") for name in ("plain.onnx", "functions.onnx"))
+    np.testing.assert_array_equal(other.edit(7, edits={1: 2.0}), plain.edit(7, edits={1: 2.0}))
+
+
 def test_an_export_that_differs_from_pytorch_leaves_no_file(
     golden: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
