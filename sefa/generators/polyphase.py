@@ -183,7 +183,7 @@ class Upsampling(nn.Module):
         """From [N, C, h, h], which is the image without `Resampling.crop`."""
         x = _stuff(x, self.resampling.stuffing)
         if any(self.padding):
-            x = F.pad(x, self.padding)
+            x = pad(x, self.padding)
         return [[column(row) for column in self.columns] for row in _each(self.rows, x)]
 
     def kernels(self, taps: Tensor) -> dict[str, Tensor]:
@@ -238,6 +238,18 @@ class SquareDownsampling(nn.Module):
     def kernels(self, taps: Tensor) -> dict[str, Tensor]:
         """What every channel's part of the state is, for a filter [down_taps, down_taps]."""
         return _named("squares", self.resampling.down_kernels(taps).flatten(0, 1))
+
+
+def pad(x: Tensor, sides: tuple[int, int, int, int]) -> Tensor:
+    """Zeros at the left, right, top and bottom of [N, C, H, W]; negative numbers crop.
+
+    F.pad crops, too, but onnxscript before 0.7.2 makes a convolution of negative padding of that and what follows,
+    which onnxruntime refuses or does not survive.
+    """
+    left, right, top, bottom = (max(-side, 0) for side in sides)
+    x = x[..., top : x.shape[2] - bottom, left : x.shape[3] - right]
+    zeros = tuple(max(side, 0) for side in sides)
+    return F.pad(x, zeros) if any(zeros) else x
 
 
 def _depthwise(

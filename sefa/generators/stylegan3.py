@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sefa.generators.mapping import Mapping, StyleBasedGenerator
-from sefa.generators.polyphase import FilteredActivation, Resampling
+from sefa.generators.polyphase import FilteredActivation, Resampling, pad
 
 # onnxruntime's vectorized convolutions want channels in multiples of 16 (AVX-512) or 8; channels of zeros fill up.
 CHANNEL_BLOCK = 16
@@ -138,7 +138,7 @@ class SynthesisLayer(nn.Module):
         """[N, in', size, size] and [N, w_dim] -> [N, out', out_size, out_size]."""
         s = self.affine(w)  # [N, in']
         demodulation = (s.square() @ self.energy).clamp_min(LEAST_ENERGY).rsqrt()  # [N, out']
-        x = F.conv2d(F.pad(x * s[:, :, None, None], self.padding), self.weight)
+        x = F.conv2d(pad(x * s[:, :, None, None], self.padding), self.weight)
         image: Tensor = self.activation(x * demodulation[:, :, None, None] + self.bias[:, None, None])
         return image
 

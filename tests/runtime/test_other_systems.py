@@ -29,7 +29,8 @@ for arguments in json.loads(sys.argv[1]):
 """
 
 
-PATHS = {"PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
+# Windows names the user there, and torch asks.
+PATHS = {"USERNAME": "somebody", "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
 
 
 def run(folder: Path, *commands: str, first: str = "") -> None:

@@ -328,9 +328,9 @@ def test_arrays_are_read_as_numpy_reads_them(contents: Contents, protocol: int, 
 
 def test_both_of_numpys_names_are_known(contents: Contents) -> None:
     content = pickle.dumps([np.arange(3), np.float32(2)], protocol=2)
-    other = content.replace(b"numpy._core.multiarray", b"numpy.core.multiarray")
-    assert other != content
-    for one in (content, other):
+    old, new = b"numpy.core.multiarray", b"numpy._core.multiarray"
+    assert old in content or new in content  # Of numpy 1, of numpy 2.
+    for one in (content.replace(new, old), content.replace(old, new)):
         array, scalar = contents(one)
         assert np.asarray(array).tolist() == [0, 1, 2]
         assert scalar == 2
