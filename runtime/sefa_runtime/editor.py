@@ -416,11 +416,12 @@ def as_pictures(image: NDArray[Any]) -> NDArray[np.uint8]:
 def check_finite(image: NDArray[Any]) -> NDArray[Any]:
     """Return what a graph gave, unless there is NaN or infinity in it.
 
-    Of one caller's images: those of others in the same run are no fault of his.
+    Call it with the images of one caller: batch-mates of other callers must not fail with them.
 
     Args:
         image: float32 [batch, C, H, W], or uint8 [batch, H, W, C], where a graph puts columns of 0 and 255 in turn in
-            the place of such an image (`sefa_export.bake.quantize`). Files of before have made it black, unseen.
+            the place of such an image (`sefa_export.bake.quantize`). Models exported before that was so render it
+            black, which cannot be told from an image.
 
     Raises:
         NotFiniteError: If so.

@@ -48,7 +48,7 @@ def warn_of_range(info: "ModelInfo", index: int, alphas: Iterable[float]) -> Non
 
 
 def warn_of_flat_images(images: "NDArray[Any]") -> None:
-    """Warn of images of one colour, as of files exported before the graph marked NaN, which have made it black.
+    """Warn of images of one colour: models exported before the graph marked NaN render it black.
 
     Args:
         images: Shape [..., H, W, C].
