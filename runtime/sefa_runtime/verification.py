@@ -96,6 +96,8 @@ def psnr_db(image: NDArray[Any], reference: NDArray[Any], peak: float) -> NDArra
 
 def _draw(editor: Editor, *, together: bool = True) -> NDArray[np.uint8]:
     inputs = reference_inputs(editor.info)
+    if "w" in inputs:  # As [N, 1, D], which nobody takes for one image's code of each layer.
+        inputs["w"] = inputs["w"][:, None]
     if together:
         return as_pictures(editor.run(**inputs))
     return np.concatenate([as_pictures(editor.run(**single)) for single in split(inputs, 1)])

@@ -130,6 +130,8 @@ def example_inputs(info: ModelInfo, batch: int, edits: int) -> dict[str, Any]:
     }
     if info.takes_label:
         inputs["label"] = random.integers(info.num_classes, size=batch)
+    if info.latent == "w":  # As [N, 1, D], which nobody takes for one image's code of each layer.
+        inputs["w"] = inputs["w"][:, None]
     return inputs
 
 

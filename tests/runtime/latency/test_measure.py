@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from sefa_runtime import Editor, InputError
+from sefa_runtime import Editor, InputError, load
 from sefa_runtime.files import sha256_of
 from sefa_runtime.latency import BatchResult, LatencyRecord, measure
-from sefa_runtime.latency.measure import OFFLINE_BATCHES, may_use_tf32
+from sefa_runtime.latency.measure import OFFLINE_BATCHES, example_inputs, may_use_tf32
 
 Quick = Callable[..., LatencyRecord]
 SCENARIOS: list[dict[str, Any]] = [
@@ -175,3 +175,9 @@ def test_whether_tf32_may_be_used(
 def test_numbers_that_make_no_sense_are_refused(tiny: Editor, arguments: Any, message: str) -> None:
     with pytest.raises(InputError, match=message):
         measure(tiny, **arguments)
+
+
+def test_as_many_images_as_layers_are_not_taken_for_one_images_code(golden: Path) -> None:
+    editor = load(golden / "style_w.onnx", provider="cpu")
+    inputs = example_inputs(editor.info, editor.info.num_layers, 1)
+    assert len(editor.run(**inputs)) == editor.info.num_layers  # A warning would be an error.
