@@ -30,7 +30,7 @@ from sefa.method_comparison import compare_methods
 from sefa.peak_memory import peak_memory
 from sefa.subspaces import principal_angles
 from sefa_runtime.files import write_whole
-from sefa_runtime.machine import describe_machine, describe_versions, load_average
+from sefa_runtime.machine.description import describe_machine, describe_versions, load_average
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from stylegan2_files import Spec, genforce_state, random_tensors

@@ -21,7 +21,7 @@ from typing import Any
 
 from sefa_runtime.files import write_whole
 from sefa_runtime.importing import DISABLE_TELEMETRY
-from sefa_runtime.machine import describe_machine
+from sefa_runtime.machine.description import describe_machine
 
 ROOT = Path(__file__).parents[1]
 ROUNDS = 9
@@ -55,7 +55,7 @@ note("second image")
 print(json.dumps(stages))
 """
 
-VERSIONS = "import json; from sefa_runtime.machine import describe_versions as d; print(json.dumps(d()))"
+VERSIONS = "import json; from sefa_runtime.machine.description import describe_versions as d; print(json.dumps(d()))"
 
 WEIGHTS = """
 import json, sys, time

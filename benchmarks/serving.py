@@ -35,9 +35,9 @@ import uvloop
 from numpy.typing import NDArray
 
 import sefa_runtime
-from sefa_runtime.cores import usable_cores
 from sefa_runtime.files import write_whole
-from sefa_runtime.machine import describe_machine, describe_versions
+from sefa_runtime.machine.cores import usable_cores
+from sefa_runtime.machine.description import describe_machine, describe_versions
 
 CLIENTS = 32
 CORES = usable_cores()

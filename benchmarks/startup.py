@@ -16,7 +16,7 @@ from pathlib import Path
 
 from sefa_runtime.files import write_whole
 from sefa_runtime.importing import DISABLE_TELEMETRY
-from sefa_runtime.machine import describe_machine, describe_versions, installed_version
+from sefa_runtime.machine.description import describe_machine, describe_versions, installed_version
 
 ROUNDS = 21
 PYTHON = sys.executable

@@ -10,7 +10,7 @@ from sefa.bank_comparison import BankComparison
 from sefa.method_comparison import RANDOM, MethodComparison
 from sefa_runtime.files import replacing
 from sefa_runtime.latency.plot import check_plot
-from sefa_runtime.machine import machine_in_words
+from sefa_runtime.machine.description import machine_in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

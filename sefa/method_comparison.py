@@ -19,7 +19,7 @@ from sefa.generators import Generator
 from sefa.layers import LayerSpec, parse_layers
 from sefa.peak_memory import peak_memory
 from sefa.subspaces import moves, principal_angles
-from sefa_runtime.machine import describe_machine, describe_versions, load_average
+from sefa_runtime.machine.description import describe_machine, describe_versions, load_average
 
 # Of what takes less than this the first run only warms up.
 SHORT_S = 2.0
@@ -87,7 +87,7 @@ class MethodComparison:
         sefa_is_faster: Time of GANSpace over that of SeFa.
         device: Where it ran.
         threads: Of the CPU.
-        machine: See `sefa_runtime.machine`; as it was at the beginning.
+        machine: See `sefa_runtime.machine.description`; as it was at the beginning.
         load_average_after: As `machine["load_average"]`, at the end.
         versions: Of what was used.
     """

@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from sefa_runtime.errors import ProviderError
-from sefa_runtime.machine import onnxruntime_wheels
+from sefa_runtime.machine.description import onnxruntime_wheels
 from sefa_runtime.messages import first_error
 from sefa_runtime.providers import CPU, CUDA, NVIDIA, OPENVINO, TENSORRT, offered, short_name
 

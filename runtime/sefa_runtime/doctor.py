@@ -10,7 +10,7 @@ import numpy as np
 from sefa_runtime.diagnosis import PROBE, conflict, installation
 from sefa_runtime.errors import ProviderError
 from sefa_runtime.importing import import_onnxruntime
-from sefa_runtime.machine import EXPORT_PACKAGES, installed_version, nvidia_gpus, onnxruntime_wheels
+from sefa_runtime.machine.description import EXPORT_PACKAGES, installed_version, nvidia_gpus, onnxruntime_wheels
 from sefa_runtime.providers import CPU, CUDA, offered
 from sefa_runtime.session import Session, build_session
 

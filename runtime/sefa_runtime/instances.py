@@ -5,8 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
-from sefa_runtime.cores import usable_cores
 from sefa_runtime.editor import Editor, load
+from sefa_runtime.machine.cores import usable_cores
 
 
 def load_instances(

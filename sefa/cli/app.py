@@ -145,7 +145,8 @@ def main() -> None:
     except (SefaError, SefaRuntimeError) as error:
         _fail(str(error))
     except ModuleNotFoundError as error:
-        from sefa_runtime.machine import EXPORT_PACKAGES  # It brings importlib.metadata: not at every start.
+        # It brings importlib.metadata: not at every start.
+        from sefa_runtime.machine.description import EXPORT_PACKAGES
 
         if error.name not in EXPORT_PACKAGES:
             raise

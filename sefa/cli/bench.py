@@ -145,7 +145,7 @@ def save_record(record: "LatencyRecord", path: Path, samples: bool = False) -> N
 
 def print_record(record: "LatencyRecord") -> None:
     """Print a record for people."""
-    from sefa_runtime.machine import load_in_words, machine_in_words
+    from sefa_runtime.machine.description import load_in_words, machine_in_words
 
     why = f" ({record.provider_reason})" if record.provider_reason else ""
     graph = record.graph

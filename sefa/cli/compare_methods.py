@@ -105,7 +105,7 @@ def _times(method: "MethodResult") -> str:
 
 def _print(comparison: "MethodComparison") -> None:
     from sefa.comparison_plot import times_in_words
-    from sefa_runtime.machine import load_in_words, machine_in_words
+    from sefa_runtime.machine.description import load_in_words, machine_in_words
 
     facts = comparison.generator
     height, width = facts["resolution"]

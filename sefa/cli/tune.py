@@ -42,7 +42,7 @@ def tune(
     else run meanwhile.
     """
     from sefa_runtime.latency.tuning import tune as tune_model
-    from sefa_runtime.machine import load_in_words, machine_in_words
+    from sefa_runtime.machine.description import load_in_words, machine_in_words
 
     if output is not None:
         check_output(output, *files_of(model))

@@ -8,8 +8,9 @@ from typing import Any
 import onnxruntime
 import pytest
 
-from sefa_runtime import ProviderError, diagnosis, machine
+from sefa_runtime import ProviderError, diagnosis
 from sefa_runtime.diagnosis import conflict, installation, left_out, not_built, preload
+from sefa_runtime.machine import description
 from sefa_runtime.providers import CPU, CUDA, OPENVINO, TENSORRT
 
 Wheels = Callable[..., None]
@@ -21,7 +22,7 @@ def wheels(monkeypatch: pytest.MonkeyPatch) -> Wheels:
 
     def install(**versions: str) -> None:
         found = {name.replace("_", "-"): version for name, version in versions.items()}
-        monkeypatch.setattr(machine, "installed_version", found.get)
+        monkeypatch.setattr(description, "installed_version", found.get)
 
     install(onnxruntime_gpu="1.31.1")
     return install

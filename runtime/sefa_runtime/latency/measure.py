@@ -29,7 +29,7 @@ from sefa_runtime.latency.scenarios import (
 )
 from sefa_runtime.latency.statistics import PERCENTILES, mean, percentile
 from sefa_runtime.latents import MAX_SEED, latents_from_seeds
-from sefa_runtime.machine import describe_machine, describe_versions
+from sefa_runtime.machine.description import describe_machine, describe_versions
 from sefa_runtime.model_info import ModelInfo
 
 SCENARIOS = ("single_stream", "offline", "server")

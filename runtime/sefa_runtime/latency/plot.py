@@ -9,7 +9,7 @@ from sefa_runtime.errors import InputError
 from sefa_runtime.files import replacing
 from sefa_runtime.latency.record import BatchResult, LatencyRecord
 from sefa_runtime.latency.statistics import SAMPLES_BEYOND
-from sefa_runtime.machine import machine_in_words
+from sefa_runtime.machine.description import machine_in_words
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,13 +10,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from sefa_runtime.cores import usable_cores
 from sefa_runtime.editor import Editor
 from sefa_runtime.errors import InputError, SefaRuntimeError
 from sefa_runtime.instances import load_instances
 from sefa_runtime.latency.measure import MAX_SECONDS, example_inputs
 from sefa_runtime.latency.scenarios import Progress, Run
-from sefa_runtime.machine import describe_machine, describe_versions
+from sefa_runtime.machine.cores import usable_cores
+from sefa_runtime.machine.description import describe_machine, describe_versions
 from sefa_runtime.model_info import ModelInfo
 
 BATCHES = (1, 4, 16)

@@ -12,8 +12,8 @@ from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from sefa_runtime.cores import usable_cores
 from sefa_runtime.errors import InputError, RunError
+from sefa_runtime.machine.cores import usable_cores
 from sefa_runtime.server import documents, openapi, pictures, v2
 from sefa_runtime.server.errors import ClientGoneError, RefusedError
 from sefa_runtime.server.http import error_response, refuse, route_path

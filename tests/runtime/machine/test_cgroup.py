@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from sefa_runtime.cgroup import Limits, read_limits
+from sefa_runtime.machine.cgroup import Limits, read_limits
 
 
 @pytest.fixture

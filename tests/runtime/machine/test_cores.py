@@ -3,9 +3,9 @@ from pathlib import Path
 
 import pytest
 
-from sefa_runtime import cores
-from sefa_runtime.cgroup import Limits
-from sefa_runtime.cores import usable_cores
+from sefa_runtime.machine import cores
+from sefa_runtime.machine.cgroup import Limits
+from sefa_runtime.machine.cores import usable_cores
 
 
 @pytest.fixture

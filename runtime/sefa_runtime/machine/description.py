@@ -11,7 +11,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-from sefa_runtime.cgroup import read_limits
+from sefa_runtime.machine.cgroup import read_limits
 from sefa_runtime.version import VERSION
 
 # Distributions that bring the module onnxruntime; all of them own the same files.

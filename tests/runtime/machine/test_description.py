@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from sefa_runtime.machine import describe_machine, machine_in_words, read_cpu
+from sefa_runtime.machine.description import describe_machine, machine_in_words, read_cpu
 
 X86 = """processor\t: 0
 model name\t: AMD EPYC

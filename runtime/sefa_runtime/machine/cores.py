@@ -4,7 +4,7 @@ import math
 import os
 from pathlib import Path
 
-from sefa_runtime.cgroup import read_limits
+from sefa_runtime.machine.cgroup import read_limits
 
 SYSTEM = Path("/sys/devices/system/cpu")
 
