@@ -12,9 +12,9 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 
 from sefa.errors import BankError
-from sefa_runtime.direction_names import name_problems
 from sefa_runtime.files import check_utf8_output, input_problem, utf8_problem, write_whole
 from sefa_runtime.json_text import MAX_JSON, parse_json
+from sefa_runtime.model.direction_names import name_problems
 
 METADATA_KEY = "sefa_bank"
 # 2: what alpha counts, samples, and the origin of each direction of a merged bank. Files of format 1 are read.

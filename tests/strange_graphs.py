@@ -9,8 +9,8 @@ import numpy as np
 import onnx
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from sefa_runtime.exported import read_info
-from sefa_runtime.model_info import CHECKSUM_KEY, METADATA_KEY, Payload
+from sefa_runtime.model.info import CHECKSUM_KEY, METADATA_KEY, Payload
+from sefa_runtime.model.reading import read_info
 
 # An alpha beyond this makes the graphs strange.
 LIMIT = 50.0

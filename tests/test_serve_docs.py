@@ -19,7 +19,7 @@ from PIL import Image
 
 import sefa_runtime
 from patience import PATIENCE_S, wait_until
-from sefa_runtime.renaming import rename_directions
+from sefa_runtime.model.renaming import rename_directions
 from sefa_runtime.server.addresses import listen
 from serving import Running, starting
 

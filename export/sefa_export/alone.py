@@ -12,7 +12,7 @@ from sefa_export import torch_runner
 from sefa_export.bake import EditGraph
 from sefa_export.errors import VerificationError
 from sefa_export.parity import Case, verify
-from sefa_runtime.model_info import Parity
+from sefa_runtime.model.info import Parity
 
 
 def verify_alone(graph: EditGraph, cases: list[Case], path: Path, kind: str) -> Parity:

@@ -21,7 +21,7 @@ from safetensors.numpy import save
 from sefa.errors import ArgumentError
 from sefa_export.bake import EditGraph
 from sefa_runtime.files import check_output, replacing, sha256_of
-from sefa_runtime.model_info import WeightsFile
+from sefa_runtime.model.info import WeightsFile
 
 # Smaller tensors stay in the graph: a reference takes as much.
 MIN_BYTES = 1024

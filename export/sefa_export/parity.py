@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sefa_export.bake import EditGraph, quantize
 from sefa_export.errors import VerificationError
 from sefa_export.pinned import DYNAMIC, Pinned
-from sefa_runtime.model_info import Parity
+from sefa_runtime.model.info import Parity
 from sefa_runtime.verification import MIN_PSNR_DB, psnr_db
 
 BATCHES = (1, 2, 7)

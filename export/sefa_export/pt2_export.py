@@ -19,7 +19,7 @@ from sefa_export.parity import make_cases
 from sefa_export.pinned import Pinned
 from sefa_export.tracing import exporting, holds_torchscript
 from sefa_runtime.files import check_utf8_output, replacing
-from sefa_runtime.model_info import EXTRA_FILE
+from sefa_runtime.model.info import EXTRA_FILE
 
 
 def export_pt2(

@@ -14,7 +14,7 @@ from sefa_export.parity import make_cases
 from sefa_export.pinned import DYNAMIC
 from sefa_export.tracing import exporting, trace
 from sefa_runtime.files import check_utf8_output, replacing
-from sefa_runtime.model_info import EXTRA_FILE
+from sefa_runtime.model.info import EXTRA_FILE
 
 
 def export_torchscript(

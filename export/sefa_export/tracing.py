@@ -18,7 +18,7 @@ from sefa_export.bake import EditGraph
 from sefa_export.determinism import check_trace
 from sefa_export.errors import ExporterError
 from sefa_export.pinned import Pinned
-from sefa_runtime.exported import BANK
+from sefa_runtime.model.reading import BANK
 
 
 def holds_torchscript(module: nn.Module) -> bool:

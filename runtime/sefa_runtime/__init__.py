@@ -21,17 +21,17 @@ if TYPE_CHECKING:
         SefaRuntimeError,
     )
     from sefa_runtime.latents import latents_from_seeds
-    from sefa_runtime.model_info import DirectionInfo, ModelInfo, Parity
+    from sefa_runtime.model.info import DirectionInfo, ModelInfo, Parity
 
 # Resolved on first use: the command line starts without numpy, and writes files without onnxruntime.
 _HOMES = {
-    "DirectionInfo": "sefa_runtime.model_info",
+    "DirectionInfo": "sefa_runtime.model.info",
     "Editor": "sefa_runtime.editor",
     "InputError": "sefa_runtime.errors",
     "ModelFileError": "sefa_runtime.errors",
-    "ModelInfo": "sefa_runtime.model_info",
+    "ModelInfo": "sefa_runtime.model.info",
     "NotFiniteError": "sefa_runtime.errors",
-    "Parity": "sefa_runtime.model_info",
+    "Parity": "sefa_runtime.model.info",
     "ProviderError": "sefa_runtime.errors",
     "RunError": "sefa_runtime.errors",
     "SefaRuntimeError": "sefa_runtime.errors",

@@ -10,9 +10,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sefa_runtime.deploy.tensors import image
 from sefa_runtime.errors import InputError, ModelFileError, NotFiniteError, ProviderError, RunError
-from sefa_runtime.exported import read_model
 from sefa_runtime.inputs import (
     Feeds,
     direction_index,
@@ -25,9 +23,11 @@ from sefa_runtime.inputs import (
     read_numbers,
     split,
 )
-from sefa_runtime.model_info import ModelInfo, Payload
+from sefa_runtime.model.info import ModelInfo, Payload
+from sefa_runtime.model.reading import read_model
+from sefa_runtime.model.session_signature import signature_problems
+from sefa_runtime.model.signature import image
 from sefa_runtime.session import Session, build_session
-from sefa_runtime.signature import signature_problems
 
 # Pictures that `edit` and `sweep` compute at once: bounds the memory, whatever is asked for.
 MAX_BATCH = 16

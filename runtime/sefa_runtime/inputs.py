@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from sefa_runtime.errors import InputError
 from sefa_runtime.latents import latents_from_seeds
-from sefa_runtime.model_info import ModelInfo
+from sefa_runtime.model.info import ModelInfo
 
 Feeds = dict[str, NDArray[Any]]
 

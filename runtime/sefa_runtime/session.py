@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from sefa_runtime.binding import BoundRuns, Feeds, can_bind
 from sefa_runtime.errors import InputError, ModelFileError, ProviderError, RunError
-from sefa_runtime.exported import Contents
 from sefa_runtime.importing import import_onnxruntime
 from sefa_runtime.machine.cores import usable_cores
 from sefa_runtime.machine.description import give_back_memory
 from sefa_runtime.messages import FATAL, one_line, silence
+from sefa_runtime.model.reading import Contents
 from sefa_runtime.placement import RECORD_PLACEMENT, Placement, check_convolutions, placement
 from sefa_runtime.providers import (
     CPU,

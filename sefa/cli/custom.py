@@ -12,10 +12,10 @@ import typer
 from sefa.cli.output import warn
 from sefa.errors import ArgumentError
 from sefa_runtime.archives import open_archive
-from sefa_runtime.exported import is_torchscript
 from sefa_runtime.files import sha256_of
 from sefa_runtime.json_text import parse_json
-from sefa_runtime.model_info import EXTRA_FILE
+from sefa_runtime.model.info import EXTRA_FILE
+from sefa_runtime.model.reading import is_torchscript
 
 if TYPE_CHECKING:
     from torch import nn

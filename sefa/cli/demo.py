@@ -13,8 +13,8 @@ from sefa.cli.factorize import load_on
 from sefa.cli.options import Device, DeviceOption, ProviderOption
 from sefa.cli.output import command_line, format_bytes, progress_bar, say, working
 from sefa.naming import parse_change, resolve
-from sefa_runtime.exported import read_info
 from sefa_runtime.files import check_output
+from sefa_runtime.model.reading import read_info
 
 if TYPE_CHECKING:
     from sefa_runtime import Editor

@@ -24,8 +24,8 @@ from sefa.cli.options import (
 from sefa.cli.output import say, warn, where_it_ran, working
 from sefa.cli.surprises import warn_of_flat_images, warn_of_format, warn_of_range, warn_of_truncation
 from sefa_runtime.errors import InputError
-from sefa_runtime.exported import files_of, read_info
 from sefa_runtime.files import check_output
+from sefa_runtime.model.reading import files_of, read_info
 
 
 def edit(

@@ -53,8 +53,8 @@ from sefa.cli.output import (
 from sefa.cli.surprises import warn_of_truncation
 from sefa.errors import ArgumentError
 from sefa_runtime.errors import InputError
-from sefa_runtime.exported import files_of, is_onnx
 from sefa_runtime.files import check_output, input_problem
+from sefa_runtime.model.reading import files_of, is_onnx
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -267,7 +267,7 @@ def explore(
             save_exploration(exploration, output)
     ranges = {effect.direction: effect.alpha_range for effect in exploration.effects if not effect.is_nothing}
     if write_ranges:
-        from sefa_runtime.renaming import rename_directions
+        from sefa_runtime.model.renaming import rename_directions
 
         rename_directions(source, {}, ranges)
     if directions is not None and save_bank is not None:

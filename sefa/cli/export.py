@@ -47,9 +47,9 @@ from sefa.cli.options import (
 from sefa.cli.output import format_bytes, origin_facts, print_json, say, working
 from sefa.cli.surprises import warn_of_truncation
 from sefa.errors import ArgumentError
-from sefa_runtime.exported import read_info, weights_path
 from sefa_runtime.files import check_output
-from sefa_runtime.model_info import ModelInfo
+from sefa_runtime.model.info import ModelInfo
+from sefa_runtime.model.reading import read_info, weights_path
 
 
 class Format(StrEnum):

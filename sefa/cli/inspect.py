@@ -24,9 +24,9 @@ from sefa.cli.options import AssumeOption, Device, EntryOption, JsonOption, Laye
 from sefa.cli.output import format_bytes, origin_facts, print_facts, print_json, print_table, say
 from sefa_runtime.archives import open_archive
 from sefa_runtime.errors import InputError
-from sefa_runtime.exported import check_payload, is_onnx, is_pt2, is_torchscript, read_info, weights_path
 from sefa_runtime.files import input_problem, sha256_of
-from sefa_runtime.model_info import ModelInfo
+from sefa_runtime.model.info import ModelInfo
+from sefa_runtime.model.reading import check_payload, is_onnx, is_pt2, is_torchscript, read_info, weights_path
 
 MAX_SHOWN = 8  # of an archive's files of code
 

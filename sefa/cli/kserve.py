@@ -8,8 +8,8 @@ import typer
 
 from sefa.cli.options import ModelArgument
 from sefa.cli.output import command_line, say
-from sefa_runtime.exported import files_of
 from sefa_runtime.files import check_output, write_whole
+from sefa_runtime.model.reading import files_of
 
 
 class Runtime(StrEnum):

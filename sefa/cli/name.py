@@ -10,8 +10,8 @@ from sefa.cli.output import print_json, print_table, say
 from sefa.errors import ArgumentError
 from sefa.naming import Change, find_all, parse_change, parse_range, renamed, resolve
 from sefa_runtime.errors import InputError
-from sefa_runtime.exported import is_onnx, is_pt2, is_torchscript, read_info
 from sefa_runtime.files import check_output, input_problem
+from sefa_runtime.model.reading import is_onnx, is_pt2, is_torchscript, read_info
 
 
 def name(
@@ -74,7 +74,7 @@ Row = tuple[int, str, float, float]  # index, name, least and greatest alpha
 
 
 def _name_in_model(file: Path, told: list[tuple[str, Change]], keep: str | None, output: Path | None) -> list[Row]:
-    from sefa_runtime.renaming import rename_directions
+    from sefa_runtime.model.renaming import rename_directions
 
     names = read_info(file).names
     changes = resolve(names, told)

@@ -25,8 +25,8 @@ from sefa.cli.options import (
 )
 from sefa.cli.output import progress_bar, say, warn, where_it_ran
 from sefa.cli.surprises import warn_of_flat_images, warn_of_format, warn_of_range, warn_of_truncation
-from sefa_runtime.exported import files_of, read_info
 from sefa_runtime.files import check_output
+from sefa_runtime.model.reading import files_of, read_info
 
 
 def sweep(
@@ -87,7 +87,7 @@ def sweep(
         save_animation,
         save_picture,
     )
-    from sefa_runtime.video import VIDEO_SUFFIXES, find_ffmpeg, save_video
+    from sefa_runtime.images.video import VIDEO_SUFFIXES, find_ffmpeg, save_video
 
     check_suffix(output, (*PICTURE_SUFFIXES, ".gif", *VIDEO_SUFFIXES))
     check_output(output, *files_of(model), z, codes)

@@ -16,8 +16,8 @@ from sefa.cli.options import (
 )
 from sefa.cli.output import command_line, print_facts, print_json, print_table, progress_bar, say, say_how_long
 from sefa_runtime.errors import InputError
-from sefa_runtime.exported import files_of
 from sefa_runtime.files import check_output, write_whole
+from sefa_runtime.model.reading import files_of
 
 if TYPE_CHECKING:
     from sefa_runtime.latency.tuning import Trial, Tuning

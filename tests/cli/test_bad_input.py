@@ -19,7 +19,7 @@ import sefa
 import sefa_runtime
 from sefa.checkpoints.formats.dcgan import build
 from sefa_export import export_onnx
-from sefa_runtime.exported import read_info
+from sefa_runtime.model.reading import read_info
 
 Command = Callable[..., Any]
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from descriptions import replace_description
-from sefa_runtime.exported import read_info
+from sefa_runtime.model.reading import read_info
 
 Command = Callable[..., Any]
 

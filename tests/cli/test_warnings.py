@@ -14,7 +14,7 @@ from PIL import Image
 
 import sefa
 from descriptions import replace_description, write_model
-from sefa_runtime.exported import read_info
+from sefa_runtime.model.reading import read_info
 
 Command = Callable[..., Any]
 

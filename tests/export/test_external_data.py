@@ -8,7 +8,7 @@ import sefa
 import sefa_runtime
 from sefa.errors import ArgumentError
 from sefa_export import VerificationError, export_onnx, external_data, onnx_export
-from sefa_runtime.exported import weights_path
+from sefa_runtime.model.reading import weights_path
 
 CHECKPOINTS = Path(__file__).parents[1] / "golden" / "checkpoints"
 

@@ -9,7 +9,7 @@ import torch
 import sefa
 from sefa import ArgumentError
 from sefa_export import VerificationError, bake, export_onnx
-from sefa_runtime.exported import read_info
+from sefa_runtime.model.reading import read_info
 from sefa_runtime.verification import psnr_db
 
 

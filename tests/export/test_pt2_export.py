@@ -10,7 +10,7 @@ from archives import load_pt2
 from sefa_export import EditGraph, ExportError, VerificationError, bake, export_pt2, pt2_export
 from sefa_export.pinned import Pinned
 from sefa_runtime import ModelFileError, load
-from sefa_runtime.exported import is_pt2, is_torchscript, read_info
+from sefa_runtime.model.reading import is_pt2, is_torchscript, read_info
 
 
 @pytest.fixture

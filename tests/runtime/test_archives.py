@@ -15,7 +15,7 @@ from sefa_runtime import InputError
 from sefa_runtime.archives import DAMAGED_ARCHIVE, open_archive, read_member
 from sefa_runtime.codes import load_codes
 from sefa_runtime.errors import ModelFileError
-from sefa_runtime.exported import read_info
+from sefa_runtime.model.reading import read_info
 
 DAMAGES = 300
 SIGNATURES = (b"PK\1\2", b"PK\3\4", b"PK\5\6", b"PK\6\6", b"PK\6\7")

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as arrays
 
 from sefa_runtime import Editor, InputError
 from sefa_runtime.binding import Feeds
-from sefa_runtime.exported import read_info
+from sefa_runtime.model.reading import read_info
 from sefa_runtime.session import Session
 
 GOLDEN = Path(__file__).parents[1] / "golden"

@@ -8,7 +8,7 @@ from PIL import Image
 
 from descriptions import replace_description
 from sefa_runtime import Editor, InputError, ModelFileError, load
-from sefa_runtime.exported import read_info
+from sefa_runtime.model.reading import read_info
 from sefa_runtime.reference import mean_levels
 from sefa_runtime.verification import Verification, psnr_db, verify
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TypeAlias
 
 from sefa_runtime.errors import InputError, ModelFileError
-from sefa_runtime.exported import is_onnx, read_info
+from sefa_runtime.model.reading import is_onnx, read_info
 
 Document: TypeAlias = Mapping[str, "str | int | Document | Sequence[str] | Sequence[Document]"]
 

@@ -7,9 +7,9 @@ import json
 
 import numpy as np
 
-from sefa_runtime.deploy.tensors import inputs
 from sefa_runtime.latents import latents_from_seeds
-from sefa_runtime.model_info import ModelInfo
+from sefa_runtime.model.info import ModelInfo
+from sefa_runtime.model.signature import inputs
 
 ENTRIES = 8
 

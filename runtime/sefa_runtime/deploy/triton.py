@@ -18,12 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sefa_runtime.deploy.perf_input import perf_input
-from sefa_runtime.deploy.tensors import Tensor, image, inputs
 from sefa_runtime.deploy.text_format import Message, Word, to_text
 from sefa_runtime.errors import InputError, ModelFileError
-from sefa_runtime.exported import check_payload, is_onnx, read_info, weights_path
 from sefa_runtime.files import check_output, staging
-from sefa_runtime.model_info import ModelInfo
+from sefa_runtime.model.info import ModelInfo
+from sefa_runtime.model.reading import check_payload, is_onnx, read_info, weights_path
+from sefa_runtime.model.signature import Tensor, image, inputs
 
 CONFIG = "config.pbtxt"
 # The first line of every config that is ours, and the sign by which a folder may be replaced.

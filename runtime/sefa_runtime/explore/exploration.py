@@ -22,7 +22,7 @@ from sefa_runtime.explore.similarity import looks_like, similarity
 from sefa_runtime.images import Pictures, to_pillow
 from sefa_runtime.inputs import read_conditions
 from sefa_runtime.latents import latents_from_seeds
-from sefa_runtime.model_info import DirectionInfo, ModelInfo
+from sefa_runtime.model.info import DirectionInfo, ModelInfo
 from sefa_runtime.version import VERSION
 
 DEFAULT_SAMPLES, QUICK_SAMPLES = 200, 2

@@ -20,7 +20,7 @@ from sefa_runtime.explore.effects import Effect
 from sefa_runtime.explore.exploration import Exploration
 from sefa_runtime.explore.similarity import ALIKE, looks_like
 from sefa_runtime.images import to_pillow
-from sefa_runtime.model_info import DirectionInfo
+from sefa_runtime.model.info import DirectionInfo
 from sefa_runtime.version import VERSION
 
 # Why a range ends: what stands on the page beside the alpha.

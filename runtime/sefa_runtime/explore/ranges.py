@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sefa_runtime.explore.samples import Samples, in_parts
-from sefa_runtime.model_info import ModelInfo
+from sefa_runtime.model.info import ModelInfo
 
 TARGET = 0.5
 LEAST_GROWTH = 0.05

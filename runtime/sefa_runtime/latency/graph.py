@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-from sefa_runtime.protobuf import BYTES, VARINT, Field, fields, read_varint
+from sefa_runtime.model.protobuf import BYTES, VARINT, Field, fields, read_varint
 
 # onnx.proto: ModelProto, OperatorSetIdProto, GraphProto, NodeProto, TensorProto.
 GRAPH, OPSET_IMPORT = 7, 8

@@ -30,7 +30,7 @@ from sefa_runtime.latency.scenarios import (
 from sefa_runtime.latency.statistics import PERCENTILES, mean, percentile
 from sefa_runtime.latents import MAX_SEED, latents_from_seeds
 from sefa_runtime.machine.description import describe_machine, describe_versions
-from sefa_runtime.model_info import ModelInfo
+from sefa_runtime.model.info import ModelInfo
 
 SCENARIOS = ("single_stream", "offline", "server")
 OFFLINE_BATCHES = (1, 2, 4, 8, 16, 32)

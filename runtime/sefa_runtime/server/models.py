@@ -20,7 +20,7 @@ from sefa_runtime.errors import InputError, RunError, SefaRuntimeError
 from sefa_runtime.inputs import Feeds, split
 from sefa_runtime.instances import load_instances, warm_up
 from sefa_runtime.machine.description import onnxruntime_wheels
-from sefa_runtime.model_info import ModelInfo
+from sefa_runtime.model.info import ModelInfo
 from sefa_runtime.server.batching import Answer, Batcher, RunRecord
 from sefa_runtime.server.errors import DeadlineError, UnavailableError, UnknownModelError
 from sefa_runtime.server.settings import Settings

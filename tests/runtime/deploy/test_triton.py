@@ -26,7 +26,7 @@ from conftest import GOLDEN, Result
 from sefa_runtime import InputError
 from sefa_runtime.deploy.text_format import to_text
 from sefa_runtime.deploy.triton import TritonOptions, triton_config, write_repository
-from sefa_runtime.exported import read_info
+from sefa_runtime.model.reading import read_info
 
 text_format = pytest.importorskip("google.protobuf.text_format")
 FILES = ("tiny", "tiny_float32", "style_z", "style_w", "style_w+", "style_pinned")

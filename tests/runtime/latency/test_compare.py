@@ -10,8 +10,8 @@ import pytest
 import sefa_runtime
 from sefa_runtime import InputError
 from sefa_runtime.latency import LatencyRecord, compare_records, measure
-from sefa_runtime.model_info import Payload, WeightsFile
-from sefa_runtime.renaming import rename_directions
+from sefa_runtime.model.info import Payload, WeightsFile
+from sefa_runtime.model.renaming import rename_directions
 
 Quick = Callable[..., LatencyRecord]
 

@@ -8,7 +8,7 @@ import pytest
 from starlette.requests import Request
 from starlette.routing import Route
 
-from sefa_runtime.renaming import rename_directions
+from sefa_runtime.model.renaming import rename_directions
 from sefa_runtime.server.http import is_known
 from serving import Door, Running, Start
 

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING, Any
 
-from sefa_runtime.deploy.tensors import Tensor, image, inputs
-from sefa_runtime.model_info import ModelInfo
+from sefa_runtime.model.info import ModelInfo
+from sefa_runtime.model.signature import Tensor, image, inputs
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -10,9 +10,12 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from sefa_runtime.direction_names import name_problems
 from sefa_runtime.errors import InputError, ModelFileError
-from sefa_runtime.exported import (
+from sefa_runtime.files import check_output, replacing
+from sefa_runtime.model.direction_names import name_problems
+from sefa_runtime.model.info import CHECKSUM_KEY, METADATA_KEY, ModelInfo, Payload
+from sefa_runtime.model.protobuf import BYTES, bytes_field, fields
+from sefa_runtime.model.reading import (
     KEY,
     METADATA_PROPS,
     VALUE,
@@ -25,9 +28,6 @@ from sefa_runtime.exported import (
     sha256_of_first,
     weights_path,
 )
-from sefa_runtime.files import check_output, replacing
-from sefa_runtime.model_info import CHECKSUM_KEY, METADATA_KEY, ModelInfo, Payload
-from sefa_runtime.protobuf import BYTES, bytes_field, fields
 
 
 def rename_directions(

@@ -15,9 +15,9 @@ import sefa_runtime
 from conftest import Result
 from descriptions import change_description, write_model
 from sefa_runtime import ModelFileError, RunError
-from sefa_runtime.exported import read_info
+from sefa_runtime.model.reading import read_info
 
-GOLDEN = Path(__file__).parents[1] / "golden"
+GOLDEN = Path(__file__).parents[2] / "golden"
 HUGE = 5 * 10**9
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from sefa_runtime import ModelFileError, ModelInfo
-from sefa_runtime.exported import read_info
+from sefa_runtime.model.reading import read_info
 
 
 def test_what_is_written_is_read_back(golden: Path) -> None:

@@ -12,9 +12,9 @@ from reprlib import repr as short
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
-from sefa_runtime.direction_names import name_problems
 from sefa_runtime.errors import ModelFileError
 from sefa_runtime.json_text import parse_json
+from sefa_runtime.model.direction_names import name_problems
 
 METADATA_KEY = "sefa"
 # sha256 of that document, in hex: the payload has its own, inside it.

@@ -10,9 +10,9 @@ import pytest
 
 import sefa_runtime
 from sefa_runtime import InputError, ModelFileError
-from sefa_runtime.exported import check_payload, read_info
-from sefa_runtime.protobuf import bytes_field
-from sefa_runtime.renaming import rename_directions
+from sefa_runtime.model.protobuf import bytes_field
+from sefa_runtime.model.reading import check_payload, read_info
+from sefa_runtime.model.renaming import rename_directions
 
 
 @pytest.fixture
@@ -105,7 +105,7 @@ def test_a_model_that_changes_while_it_is_copied_is_not_written(
     def copy_other(source: Path, target: Path) -> None:
         target.write_bytes(source.read_bytes()[:4000] + b"x" + source.read_bytes()[4001:])
 
-    monkeypatch.setattr("sefa_runtime.renaming.shutil.copyfile", copy_other)
+    monkeypatch.setattr("sefa_runtime.model.renaming.shutil.copyfile", copy_other)
     with pytest.raises(ModelFileError, match=r"model\.onnx: was changed while it was read"):
         rename_directions(model, {0: "smile"})
     assert model.read_bytes() == (golden / "tiny.onnx").read_bytes()
@@ -127,7 +127,7 @@ def test_a_disk_that_is_full_leaves_the_model_as_it_was(
         target.write_bytes(b"a part")
         raise OSError(28, "No space left on device", str(target))
 
-    monkeypatch.setattr("sefa_runtime.renaming.shutil.copyfile", fill)
+    monkeypatch.setattr("sefa_runtime.model.renaming.shutil.copyfile", fill)
     with pytest.raises(OSError, match="No space left"):
         rename_directions(model, {0: "smile"})
     assert model.read_bytes() == (golden / "tiny.onnx").read_bytes()
@@ -138,7 +138,7 @@ def test_a_disk_that_is_full_is_told_of_the_file_that_was_to_be(model: Path, tmp
     program = """
 import resource, sys
 from pathlib import Path
-from sefa_runtime.renaming import rename_directions
+from sefa_runtime.model.renaming import rename_directions
 resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
 try:
     rename_directions(sys.argv[1], {0: "smile"}, output=sys.argv[2])

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from sefa_runtime import InputError
-from sefa_runtime.video import find_ffmpeg, save_video
+from sefa_runtime.images.video import find_ffmpeg, save_video
 from videos import decode
 
 

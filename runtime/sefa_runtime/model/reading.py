@@ -17,8 +17,8 @@ from sefa_runtime.archives import DAMAGED_ARCHIVE, open_archive, read_member
 from sefa_runtime.errors import ModelFileError, RunError
 from sefa_runtime.files import input_problem
 from sefa_runtime.json_text import MAX_JSON
-from sefa_runtime.model_info import CHECKSUM_KEY, EXTRA_FILE, METADATA_KEY, ModelInfo
-from sefa_runtime.protobuf import BYTES, VARINT, Field, fields, read_varint
+from sefa_runtime.model.info import CHECKSUM_KEY, EXTRA_FILE, METADATA_KEY, ModelInfo
+from sefa_runtime.model.protobuf import BYTES, VARINT, Field, fields, read_varint
 
 EXPECTED = "a model made by `sefa export` was expected"
 # Of a model without its graph, and of all that is looked at in a graph, which has some 20 for each node.

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from sefa_runtime.model_info import ModelInfo
+from sefa_runtime.model.info import ModelInfo
 
 
 @dataclass(frozen=True)

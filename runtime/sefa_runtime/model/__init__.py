@@ -1,0 +1,1 @@
+"""What an exported file says of itself, and how it is read."""
