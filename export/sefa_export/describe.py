@@ -10,10 +10,10 @@ from sefa.generators.mapping import StyleBasedGenerator
 from sefa_export.bake import EditGraph
 from sefa_export.pinned import Pinned
 from sefa_runtime.editor import as_pictures
-from sefa_runtime.inputs import split
+from sefa_runtime.inputs.preparation import split
+from sefa_runtime.inputs.reference import mean_levels, reference_inputs
 from sefa_runtime.machine.description import installed_version
 from sefa_runtime.model.info import FORMAT_VERSION, DirectionInfo, ModelInfo, Parity, Payload
-from sefa_runtime.reference import mean_levels, reference_inputs
 from sefa_runtime.version import VERSION
 
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu")

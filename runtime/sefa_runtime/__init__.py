@@ -20,7 +20,7 @@ if TYPE_CHECKING:
         RunError,
         SefaRuntimeError,
     )
-    from sefa_runtime.latents import latents_from_seeds
+    from sefa_runtime.inputs.latents import latents_from_seeds
     from sefa_runtime.model.info import DirectionInfo, ModelInfo, Parity
 
 # Resolved on first use: the command line starts without numpy, and writes files without onnxruntime.
@@ -35,7 +35,7 @@ _HOMES = {
     "ProviderError": "sefa_runtime.errors",
     "RunError": "sefa_runtime.errors",
     "SefaRuntimeError": "sefa_runtime.errors",
-    "latents_from_seeds": "sefa_runtime.latents",
+    "latents_from_seeds": "sefa_runtime.inputs.latents",
     "load": "sefa_runtime.editor",
 }
 

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sefa_runtime.errors import InputError, ModelFileError, NotFiniteError, ProviderError, RunError
-from sefa_runtime.inputs import (
+from sefa_runtime.inputs.preparation import (
     Feeds,
     direction_index,
     is_unclear,

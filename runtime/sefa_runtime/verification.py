@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from sefa_runtime.editor import Editor, as_pictures, load
 from sefa_runtime.errors import InputError
 from sefa_runtime.files import input_problem, sha256_of
-from sefa_runtime.inputs import split
-from sefa_runtime.reference import mean_levels, reference_inputs
+from sefa_runtime.inputs.preparation import split
+from sefa_runtime.inputs.reference import mean_levels, reference_inputs
 
 # What images must keep to each other, at export in half precision and here between providers and batches.
 MIN_PSNR_DB = 40.0
@@ -54,7 +54,7 @@ def verify(
 ) -> Verification:
     """Check that a model is whole, and what it draws.
 
-    The file carries the mean levels of a few images as PyTorch drew them at export (`sefa_runtime.reference`). Here
+    The file carries the mean levels of a few images as PyTorch drew them at export (`sefa_runtime.inputs.reference`). Here
     they are drawn again, together and one by one, and, on another provider than the CPU's, on the CPU as well.
 
     Args:

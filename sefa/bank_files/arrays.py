@@ -13,7 +13,7 @@ from sefa.bank import METADATA_KEY, TENSORS, DirectionBank
 from sefa.errors import BankError
 from sefa_runtime.errors import ContentError
 from sefa_runtime.files import write_whole
-from sefa_runtime.number_files import is_number_file, read_number_file
+from sefa_runtime.inputs.number_files import is_number_file, read_number_file
 
 Arrays = Mapping[str, NDArray[Any]]
 

@@ -22,7 +22,7 @@ from sefa.generators import Generator
 from sefa.layers import LayerSpec, parse_layers
 from sefa.spectrum import zero_level
 from sefa_runtime.files import write_whole
-from sefa_runtime.number_files import SINGLE
+from sefa_runtime.inputs.number_files import SINGLE
 from sefa_runtime.version import VERSION
 
 

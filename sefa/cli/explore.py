@@ -379,7 +379,7 @@ def _choose_pictures(editor: "Editor", seeds: str | None, z: Path | None, codes:
         if editor.info.latent != "z":
             choose_latents(None, None, None, editor.info)  # Says what is needed.
         return {"seeds": None if seeds is None else parse_integers(seeds)}
-    from sefa_runtime.inputs import read_latent
+    from sefa_runtime.inputs.preparation import read_latent
 
     chosen = choose_latents(seeds, z, codes, editor.info)
     latents: NDArray[Any] = read_latent(editor.info, {"z": None, "w": None, "codes": None} | chosen)

@@ -283,14 +283,14 @@ def choose_latents(seeds: str | None, z: Path | None, codes: Path | None, info: 
             else "the model takes z: codes need one exported with --latent w+"
         )
     if codes is not None:
-        from sefa_runtime.codes import load_codes, looks_like_latents
+        from sefa_runtime.inputs.code_files import load_codes, looks_like_latents
 
         loaded = load_codes(codes, info.latent_shape, info.num_layers, lambda text: warn(f"{codes}: {text}"))
         if looks_like_latents(loaded, info):
             warn(f"{codes}: these look like latents z, not like codes: z is for a model exported without --latent")
         return {info.latent_name: loaded}
     if z is not None:
-        from sefa_runtime.codes import load_latents
+        from sefa_runtime.inputs.code_files import load_latents
 
         return {"z": load_latents(z)}
     return {"seed": parse_integers("0" if seeds is None else seeds)}

@@ -15,7 +15,7 @@ import sefa_runtime
 from browser.conftest import OpenPage
 from browser.pages import alphas, pixels, shown, slide, wait_for_picture
 from sefa_runtime.editor import Editor
-from sefa_runtime.inputs import Feeds
+from sefa_runtime.inputs.preparation import Feeds
 from sefa_runtime.instances import load_instances
 from serving import Door, Running, Start, wait_until
 

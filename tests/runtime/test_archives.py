@@ -13,8 +13,8 @@ import pytest
 from pickle_files import pickle_of, storage, tensor, zip_of
 from sefa_runtime import InputError
 from sefa_runtime.archives import DAMAGED_ARCHIVE, open_archive, read_member
-from sefa_runtime.codes import load_codes
 from sefa_runtime.errors import ModelFileError
+from sefa_runtime.inputs.code_files import load_codes
 from sefa_runtime.model.reading import read_info
 
 DAMAGES = 300

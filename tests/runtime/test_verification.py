@@ -8,8 +8,8 @@ from PIL import Image
 
 from descriptions import replace_description
 from sefa_runtime import Editor, InputError, ModelFileError, load
+from sefa_runtime.inputs.reference import mean_levels
 from sefa_runtime.model.reading import read_info
-from sefa_runtime.reference import mean_levels
 from sefa_runtime.verification import Verification, psnr_db, verify
 
 MODELS = ("tiny", "tiny_float32", "style_z", "style_w", "style_w+", "style_pinned")

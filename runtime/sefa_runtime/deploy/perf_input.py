@@ -7,7 +7,7 @@ import json
 
 import numpy as np
 
-from sefa_runtime.latents import latents_from_seeds
+from sefa_runtime.inputs.latents import latents_from_seeds
 from sefa_runtime.model.info import ModelInfo
 from sefa_runtime.model.signature import inputs
 

@@ -20,8 +20,8 @@ from sefa_runtime.explore.ranges import SEARCHED, START, TARGET, limit_of, sugge
 from sefa_runtime.explore.samples import EditorSamples, Rendered
 from sefa_runtime.explore.similarity import looks_like, similarity
 from sefa_runtime.images import Pictures, to_pillow
-from sefa_runtime.inputs import read_conditions
-from sefa_runtime.latents import latents_from_seeds
+from sefa_runtime.inputs.latents import latents_from_seeds
+from sefa_runtime.inputs.preparation import read_conditions
 from sefa_runtime.model.info import DirectionInfo, ModelInfo
 from sefa_runtime.version import VERSION
 

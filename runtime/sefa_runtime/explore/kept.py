@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from sefa_runtime.errors import ContentError
 from sefa_runtime.files import remove_abandoned, replacing, write_whole
-from sefa_runtime.number_files import read_number_file
+from sefa_runtime.inputs.number_files import read_number_file
 
 SETTINGS = "settings.json"
 SUFFIX = ".measured"

@@ -12,6 +12,7 @@ import numpy as np
 from sefa_runtime.editor import Editor
 from sefa_runtime.errors import InputError
 from sefa_runtime.files import sha256_of
+from sefa_runtime.inputs.latents import MAX_SEED, latents_from_seeds
 from sefa_runtime.latency.graph import read_graph_facts
 from sefa_runtime.latency.record import RECORD_VERSION, Arrivals, BatchResult, LatencyRecord
 from sefa_runtime.latency.scenarios import (
@@ -28,7 +29,6 @@ from sefa_runtime.latency.scenarios import (
     warm_up,
 )
 from sefa_runtime.latency.statistics import PERCENTILES, mean, percentile
-from sefa_runtime.latents import MAX_SEED, latents_from_seeds
 from sefa_runtime.machine.description import describe_machine, describe_versions
 from sefa_runtime.model.info import ModelInfo
 

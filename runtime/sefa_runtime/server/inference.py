@@ -6,7 +6,7 @@ from typing import Any
 
 from sefa_runtime.editor import check_finite
 from sefa_runtime.errors import InputError
-from sefa_runtime.inputs import Feeds
+from sefa_runtime.inputs.preparation import Feeds
 from sefa_runtime.model.info import ModelInfo
 from sefa_runtime.providers import NVIDIA, short_name
 from sefa_runtime.server.batching import Answer

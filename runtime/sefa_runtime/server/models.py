@@ -17,7 +17,7 @@ import numpy as np
 
 from sefa_runtime.editor import Editor
 from sefa_runtime.errors import InputError, RunError, SefaRuntimeError
-from sefa_runtime.inputs import Feeds, split
+from sefa_runtime.inputs.preparation import Feeds, split
 from sefa_runtime.instances import load_instances, warm_up
 from sefa_runtime.machine.description import onnxruntime_wheels
 from sefa_runtime.model.info import ModelInfo

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from fastapi import FastAPI
 
-from sefa_runtime.latents import latents_from_seeds
+from sefa_runtime.inputs.latents import latents_from_seeds
 from sefa_runtime.server.models import HostedModel, Models
 from sefa_runtime.server.settings import Settings
 

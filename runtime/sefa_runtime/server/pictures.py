@@ -14,8 +14,8 @@ from starlette.responses import Response
 from sefa_runtime.editor import as_pictures
 from sefa_runtime.errors import InputError
 from sefa_runtime.images import Pictures, eased
-from sefa_runtime.inputs import Feeds
-from sefa_runtime.latents import MAX_SEED
+from sefa_runtime.inputs.latents import MAX_SEED
+from sefa_runtime.inputs.preparation import Feeds
 from sefa_runtime.server.encoding import Format, check_pixels, encode_animation, encode_sheet, encoder_version
 from sefa_runtime.server.http import is_known, models_of, note, while_connected
 from sefa_runtime.server.models import HostedModel

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sefa_runtime.errors import InputError
-from sefa_runtime.inputs import read_numbers
+from sefa_runtime.inputs.preparation import read_numbers
 
 # What our graphs take; UINT8 is what they give.
 DTYPES: dict[str, type[np.generic]] = {"FP32": np.float32, "INT64": np.int64}

@@ -8,7 +8,7 @@ import pytest
 
 from patience import PATIENCE_S
 from sefa_runtime.editor import Editor
-from sefa_runtime.inputs import Feeds
+from sefa_runtime.inputs.preparation import Feeds
 
 if TYPE_CHECKING:
     from serving import Door, Start

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import sefa_runtime
 from patience import PATIENCE_S, wait_until
-from sefa_runtime.inputs import Feeds
+from sefa_runtime.inputs.preparation import Feeds
 from sefa_runtime.server.batching import Batcher, Clock, RunRecord, join
 from sefa_runtime.server.errors import QueueFullError, UnavailableError
 

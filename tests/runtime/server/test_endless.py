@@ -19,7 +19,7 @@ from tritonclient.grpc import service_pb2_grpc
 
 from patience import PATIENCE_S, wait_until
 from sefa_runtime.editor import Editor
-from sefa_runtime.inputs import Feeds
+from sefa_runtime.inputs.preparation import Feeds
 from sefa_runtime.server import models
 from serving import Running, Start, infer_body
 

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 import sefa_runtime.editor
 from patience import PATIENCE_S
 from sefa_runtime.editor import Editor
-from sefa_runtime.inputs import Feeds
+from sefa_runtime.inputs.preparation import Feeds
 from sefa_runtime.instances import load_instances
 from sefa_runtime.server import models
 from sefa_runtime.server.models import State, parse_model

@@ -11,7 +11,7 @@ import torch
 import sefa
 from sefa import CheckpointError
 from sefa_runtime import InputError
-from sefa_runtime.codes import load_codes
+from sefa_runtime.inputs.code_files import load_codes
 
 WEIGHT = torch.arange(1.0, 1 + 4 * 3 * 16).reshape(4, 3, 4, 4)
 DTYPES = sorted({str(kind): kind for kind in vars(torch).values() if isinstance(kind, torch.dtype)}.items())

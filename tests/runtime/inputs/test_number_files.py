@@ -27,9 +27,9 @@ from pickle_files import (
     zip_of,
 )
 from sefa_runtime import InputError
-from sefa_runtime.codes import load_codes, load_latents
 from sefa_runtime.errors import ContentError
-from sefa_runtime.number_files import SINGLE, is_number_file, read_number_file
+from sefa_runtime.inputs.code_files import load_codes, load_latents
+from sefa_runtime.inputs.number_files import SINGLE, is_number_file, read_number_file
 
 SHAPE = (4, 5)
 CODES = np.random.default_rng(0).standard_normal((3, *SHAPE)).astype(np.float32)
@@ -182,7 +182,7 @@ def read_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reading]:
     for index, make in enumerate(REFUSED.values()):
         paths.append(folder / f"{index}.pt")
         paths[-1].write_bytes(make())
-    imports = "import numpy as np; from sefa_runtime.codes import load_codes"
+    imports = "import numpy as np; from sefa_runtime.inputs.code_files import load_codes"
     return dict(zip(REFUSED, readings(imports, f"load_codes(path, {SHAPE})", paths), strict=True))
 
 

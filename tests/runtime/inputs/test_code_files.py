@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sefa_runtime import Editor, InputError
-from sefa_runtime.codes import load_codes, looks_like_latents
+from sefa_runtime.inputs.code_files import load_codes, looks_like_latents
 
 CODES = np.random.default_rng(0).standard_normal((3, 4, 5)).astype(np.float32)
 

@@ -13,7 +13,7 @@ Arrays = dict[str, np.ndarray[Any, Any]]
 
 @pytest.fixture(scope="module")
 def arrays() -> Arrays:
-    with np.load(Path(__file__).parents[1] / "golden" / "style.npz") as loaded:
+    with np.load(Path(__file__).parents[2] / "golden" / "style.npz") as loaded:
         return dict(loaded)
 
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from sefa_runtime.archives import DAMAGED_ARCHIVE, open_archive
 from sefa_runtime.errors import ContentError, InputError
 from sefa_runtime.files import input_problem
+from sefa_runtime.inputs.number_files import NPY_HEAD, SINGLE, ZIP_HEAD, read_number_file
 from sefa_runtime.model.info import ModelInfo
-from sefa_runtime.number_files import NPY_HEAD, SINGLE, ZIP_HEAD, read_number_file
 from sefa_runtime.pickles.arrays import StoredArray
 from sefa_runtime.pickles.torch_archive import PICKLE
 from sefa_runtime.torch_arrays import load_torch_arrays

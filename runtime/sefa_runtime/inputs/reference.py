@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sefa_runtime.latents import latents_from_seeds
+from sefa_runtime.inputs.latents import latents_from_seeds
 from sefa_runtime.model.info import REFERENCE_GRID, ModelInfo
 
 ALPHAS = (0.0, 1.5, -1.5, 3.0)  # of the images, one edit each

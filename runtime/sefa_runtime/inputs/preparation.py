@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from sefa_runtime.errors import InputError
-from sefa_runtime.latents import latents_from_seeds
+from sefa_runtime.inputs.latents import latents_from_seeds
 from sefa_runtime.model.info import ModelInfo
 
 Feeds = dict[str, NDArray[Any]]

@@ -1,0 +1,1 @@
+"""Latents, codes and edits, brought to what a graph takes."""
