@@ -41,7 +41,7 @@ from sefa_export.tracing import silenced
 from sefa_runtime.files import write_whole
 from sefa_runtime.latency.graph import read_graph_facts
 from sefa_runtime.machine.description import describe_machine, describe_versions
-from sefa_runtime.session import build_session
+from sefa_runtime.session.session import build_session
 
 ROUNDS, WARM_UP, PAIRS = 21, 50, 300
 EDIT_LIMIT_PERCENT, EDITOR_LIMIT_MS = 1.0, 0.2

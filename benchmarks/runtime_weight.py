@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from sefa_runtime.files import write_whole
-from sefa_runtime.importing import DISABLE_TELEMETRY
 from sefa_runtime.machine.description import describe_machine
+from sefa_runtime.session.importing import DISABLE_TELEMETRY
 
 ROOT = Path(__file__).parents[1]
 ROUNDS = 9
@@ -61,7 +61,7 @@ WEIGHTS = """
 import json, sys, time
 from pathlib import Path
 import numpy, onnxruntime
-from sefa_runtime.session import build_session
+from sefa_runtime.session.session import build_session
 started = time.perf_counter_ns()
 session = build_session(Path(sys.argv[1]), "cpu", json.loads(sys.argv[3]))
 load_ms = (time.perf_counter_ns() - started) / 1e6

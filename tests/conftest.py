@@ -17,9 +17,9 @@ import pytest
 import sefa_runtime
 from patience import PATIENCE_S
 from sefa.cli import main, output
-from sefa_runtime.importing import DISABLE_TELEMETRY
 from sefa_runtime.latency.scenarios import Clock
 from sefa_runtime.machine.description import EXPORT_PACKAGES
+from sefa_runtime.session.importing import DISABLE_TELEMETRY
 
 # Tests import onnxruntime themselves.
 os.environ.setdefault(DISABLE_TELEMETRY, "1")

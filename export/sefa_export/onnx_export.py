@@ -30,8 +30,8 @@ from sefa_export.pinned import Pinned
 from sefa_export.precision import PRECISIONS, find_overflow, to_float16
 from sefa_export.tracing import exporting, holds_torchscript, one_line, trace_to_onnx
 from sefa_runtime.files import check_utf8_output, replacing
-from sefa_runtime.importing import import_onnxruntime
 from sefa_runtime.model.info import CHECKSUM_KEY, METADATA_KEY, Parity, Payload
+from sefa_runtime.session.importing import import_onnxruntime
 
 # The newest that onnxruntime's CUDA provider covers with kernels for every operator used here.
 OPSET = 18

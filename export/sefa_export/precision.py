@@ -9,7 +9,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto
 
-from sefa_runtime.importing import import_onnxruntime
+from sefa_runtime.session.importing import import_onnxruntime
 
 Message = TypeVar("Message", ModelProto, NodeProto, TensorProto, onnx.ValueInfoProto)
 PRECISIONS = ("fp32", "fp16")

@@ -54,8 +54,8 @@ def verify(
 ) -> Verification:
     """Check that a model is whole, and what it draws.
 
-    The file carries the mean levels of a few images as PyTorch drew them at export (`sefa_runtime.inputs.reference`). Here
-    they are drawn again, together and one by one, and, on another provider than the CPU's, on the CPU as well.
+    The file carries the mean levels of a few images as PyTorch drew them at export (`sefa_runtime.inputs.reference`).
+    Here they are drawn again, together and one by one, and, on another provider than the CPU's, on the CPU as well.
 
     Args:
         path: A file made by `sefa export` or `sefa_export.export_onnx`.

@@ -46,9 +46,9 @@ def demo(
     from sefa.factorization import factorize
     from sefa_export import export_onnx, export_torchscript
     from sefa_runtime import load
-    from sefa_runtime.doctor import probe
     from sefa_runtime.images import eased, enlarge, mosaic, save_animation, save_picture
     from sefa_runtime.latency import measure
+    from sefa_runtime.session.doctor import probe
 
     probe(provider)
     checkpoint = find_faces()

@@ -14,7 +14,7 @@ def doctor(json: JsonOption = False) -> None:
     Runs a convolution on every provider that onnxruntime offers, and says what CUDA, TensorRT and OpenVINO lack. Exit
     code 1 if something that is needed does not work.
     """
-    from sefa_runtime.doctor import examine
+    from sefa_runtime.session.doctor import examine
 
     with working("Examining"):
         checks = examine()

@@ -23,7 +23,7 @@ from sefa_runtime.printable import printable, printable_json, quoted
 if TYPE_CHECKING:
     from sefa.generators import Generator
     from sefa_runtime import ModelInfo
-    from sefa_runtime.session import Session
+    from sefa_runtime.session.session import Session
 
 Cell = str | int | float
 # Seconds that somebody waits without a word.

@@ -80,6 +80,6 @@ def _watch(reader: socket.socket, main: int) -> None:
             heard += 1
             if heard > 1:
                 leave(128 + number)
-            session = sys.modules.get("sefa_runtime.session")
+            session = sys.modules.get("sefa_runtime.session.session")
             if session is not None:
                 session.stop_run(main)

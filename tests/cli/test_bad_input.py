@@ -214,7 +214,7 @@ def test_what_is_no_model(
 ) -> None:
     path, output = tmp_path / "model.onnx", tmp_path / "out.png"
     content = small["model"].read_bytes()
-    probe = Path(sefa_runtime.__file__).parent / "probe.onnx"
+    probe = Path(sefa_runtime.__file__).parent / "session" / "probe.onnx"
     contents = {
         "empty": b"",
         "text": b"hello",

@@ -14,7 +14,7 @@ from strange_graphs import endless
 
 # As `sefa`; it says when a run begins, and may leave runs alone that are to be stopped.
 PROGRAM = """
-import sys, sefa_runtime.session as session
+import sys, sefa_runtime.session.session as session
 run = session._run
 def told(*arguments):
     print("runs", flush=True)

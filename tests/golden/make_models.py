@@ -12,7 +12,7 @@ import sefa
 from sefa.checkpoints.formats.dcgan import build
 from sefa.factorization import factorize
 from sefa_export import bake, export_onnx
-from sefa_runtime import diagnosis
+from sefa_runtime.session import diagnosis
 
 GOLDEN = Path(__file__).parent
 WEIGHTS = "style.safetensors"

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from sefa_runtime import Editor, InputError
-from sefa_runtime.binding import Feeds
 from sefa_runtime.model.reading import read_info
-from sefa_runtime.session import Session
+from sefa_runtime.session.binding import Feeds
+from sefa_runtime.session.session import Session
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 Z_DIM, DIRECTIONS, CLASSES = 6, 4, 5

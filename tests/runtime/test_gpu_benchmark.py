@@ -15,7 +15,7 @@ import pytest
 
 import sefa_runtime
 from sefa_runtime import Editor
-from sefa_runtime.session import Session
+from sefa_runtime.session.session import Session
 
 SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
 

@@ -12,8 +12,8 @@ from sefa_runtime.errors import InputError
 from sefa_runtime.files import input_problem
 from sefa_runtime.latency.graph import GraphFacts
 from sefa_runtime.latency.scenarios import WarmUp
-from sefa_runtime.placement import Placement
-from sefa_runtime.providers import short_name
+from sefa_runtime.session.placement import Placement
+from sefa_runtime.session.providers import short_name
 
 # Raised when a reader of the earlier format would misunderstand a record.
 RECORD_VERSION = 3

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from sefa_runtime.inputs.preparation import Feeds
 from sefa_runtime.server.errors import QueueFullError, UnavailableError
-from sefa_runtime.session import stop_run
+from sefa_runtime.session.session import stop_run
 
 Run = Callable[[Feeds], NDArray[Any]]
 

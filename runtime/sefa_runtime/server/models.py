@@ -24,7 +24,7 @@ from sefa_runtime.model.info import ModelInfo
 from sefa_runtime.server.batching import Answer, Batcher, RunRecord
 from sefa_runtime.server.errors import DeadlineError, UnavailableError, UnknownModelError
 from sefa_runtime.server.settings import Settings
-from sefa_runtime.session import stop_run
+from sefa_runtime.session.session import stop_run
 
 Result = TypeVar("Result")
 

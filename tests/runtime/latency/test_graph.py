@@ -6,7 +6,7 @@ import pytest
 import sefa_runtime
 from sefa_runtime.latency.graph import GraphFacts, read_graph_facts
 
-PROBE = Path(sefa_runtime.__file__).parent / "probe.onnx"
+PROBE = Path(sefa_runtime.__file__).parent / "session" / "probe.onnx"
 
 
 def test_a_convolution() -> None:

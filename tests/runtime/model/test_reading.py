@@ -10,12 +10,13 @@ import pytest
 
 import sefa_runtime
 from descriptions import change_description, replace_description
-from sefa_runtime import ModelFileError, session
+from sefa_runtime import ModelFileError
 from sefa_runtime.json_text import MAX_JSON
 from sefa_runtime.model import reading
 from sefa_runtime.model.info import ModelInfo, Payload
 from sefa_runtime.model.protobuf import bytes_field
 from sefa_runtime.model.reading import check_payload, files_of, is_onnx, is_torchscript, read_info, weights_path
+from sefa_runtime.session import session
 
 
 def test_the_description_is_read_without_loading_the_model(golden: Path) -> None:
@@ -52,7 +53,7 @@ def test_a_missing_file_and_a_folder_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_model_of_another_tool_is_refused() -> None:
-    probe = Path(sefa_runtime.__file__).parent / "probe.onnx"
+    probe = Path(sefa_runtime.__file__).parent / "session" / "probe.onnx"
     with pytest.raises(ModelFileError, match="not one exported by `sefa export`"):
         sefa_runtime.load(probe)
 

@@ -28,7 +28,7 @@ import sefa_runtime
 from patience import PATIENCE_S
 from sefa_runtime.errors import RunError
 from sefa_runtime.server.grpc_messages import INFERENCE, Messages
-from sefa_runtime.session import Session
+from sefa_runtime.session.session import Session
 from serving import Door, Running, Start, image_in, infer_body, serve, wait_until
 
 GOLDEN = Path(__file__).parents[2] / "golden"

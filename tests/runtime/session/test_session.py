@@ -12,10 +12,11 @@ import pytest
 
 import sefa_runtime
 from patience import wait_until
-from sefa_runtime import InputError, ModelFileError, ProviderError, RunError, diagnosis, session
-from sefa_runtime.session import build_session
+from sefa_runtime import InputError, ModelFileError, ProviderError, RunError
+from sefa_runtime.session import diagnosis, session
+from sefa_runtime.session.session import build_session
 
-PROBE = Path(sefa_runtime.__file__).parent / "probe.onnx"
+PROBE = Path(sefa_runtime.__file__).parent / "session" / "probe.onnx"
 FEEDS = {"x": np.ones((1, 1, 8, 8), np.float32)}
 needs_azure = pytest.mark.skipif(
     "AzureExecutionProvider" not in onnxruntime.get_available_providers(),
@@ -269,7 +270,7 @@ import resource, sys
 from pathlib import Path
 import numpy as np
 from sefa_runtime import RunError
-from sefa_runtime.session import build_session
+from sefa_runtime.session.session import build_session
 session = build_session(Path(sys.argv[1]), "cpu", threads=1)
 batch = 1_000_000
 feeds = {"z": np.zeros((batch, 6), np.float32), "direction": np.zeros((batch, 1), np.int64)}

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sefa_runtime.importing import import_onnxruntime
+from sefa_runtime.session.importing import import_onnxruntime
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -8,10 +8,11 @@ from typing import Any
 import onnxruntime
 import pytest
 
-from sefa_runtime import ProviderError, diagnosis
-from sefa_runtime.diagnosis import conflict, installation, left_out, not_built, preload
+from sefa_runtime import ProviderError
 from sefa_runtime.machine import description
-from sefa_runtime.providers import CPU, CUDA, OPENVINO, TENSORRT
+from sefa_runtime.session import diagnosis
+from sefa_runtime.session.diagnosis import conflict, installation, left_out, not_built, preload
+from sefa_runtime.session.providers import CPU, CUDA, OPENVINO, TENSORRT
 
 Wheels = Callable[..., None]
 

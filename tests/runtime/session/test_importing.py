@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from sefa_runtime import importing
+from sefa_runtime.session import importing
 
 # Writes down what the variable is at the moment when the package loads its library.
 WATCHED = """
@@ -58,7 +58,7 @@ def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch, before: str | 
 
 
 def test_there_is_one_way_to_import_it() -> None:
-    root = Path(__file__).parents[2]
+    root = Path(__file__).parents[3]
     packages = (root / "sefa", root / "export" / "sefa_export", root / "runtime" / "sefa_runtime")
     files = [file for package in packages for file in package.rglob("*.py")]
     importers = {file.name for file in files if "onnxruntime" in set(_imported(ast.parse(file.read_text("utf-8"))))}

@@ -7,12 +7,12 @@ from importlib.resources import as_file, files
 
 import numpy as np
 
-from sefa_runtime.diagnosis import PROBE, conflict, installation
 from sefa_runtime.errors import ProviderError
-from sefa_runtime.importing import import_onnxruntime
 from sefa_runtime.machine.description import EXPORT_PACKAGES, installed_version, nvidia_gpus, onnxruntime_wheels
-from sefa_runtime.providers import CPU, CUDA, offered
-from sefa_runtime.session import Session, build_session
+from sefa_runtime.session.diagnosis import PROBE, conflict, installation
+from sefa_runtime.session.importing import import_onnxruntime
+from sefa_runtime.session.providers import CPU, CUDA, offered
+from sefa_runtime.session.session import Session, build_session
 
 PROBE_FEEDS = {"x": np.ones((1, 1, 8, 8), np.float32)}
 # Those that people look for: say why one is not there.
@@ -72,7 +72,7 @@ def probe(provider: str) -> Session:
         ProviderError: If the provider cannot run here.
         InputError: If there is no such provider.
     """
-    with as_file(files("sefa_runtime") / PROBE) as path:
+    with as_file(files("sefa_runtime.session") / PROBE) as path:
         return build_session(path, provider)
 
 

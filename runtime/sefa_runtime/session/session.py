@@ -20,15 +20,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sefa_runtime.binding import BoundRuns, Feeds, can_bind
 from sefa_runtime.errors import InputError, ModelFileError, ProviderError, RunError
-from sefa_runtime.importing import import_onnxruntime
 from sefa_runtime.machine.cores import usable_cores
 from sefa_runtime.machine.description import give_back_memory
-from sefa_runtime.messages import FATAL, one_line, silence
 from sefa_runtime.model.reading import Contents
-from sefa_runtime.placement import RECORD_PLACEMENT, Placement, check_convolutions, placement
-from sefa_runtime.providers import (
+from sefa_runtime.session.binding import BoundRuns, Feeds, can_bind
+from sefa_runtime.session.importing import import_onnxruntime
+from sefa_runtime.session.messages import FATAL, one_line, silence
+from sefa_runtime.session.placement import RECORD_PLACEMENT, Placement, check_convolutions, placement
+from sefa_runtime.session.providers import (
     CPU,
     CUDA,
     NVIDIA,
@@ -182,7 +182,7 @@ class _Wanted:
 
 
 def _build(ort: ModuleType, wanted: _Wanted, provider: str, reason: str = "") -> Session:
-    from sefa_runtime.diagnosis import left_out, not_built, preload
+    from sefa_runtime.session.diagnosis import left_out, not_built, preload
 
     name = short_name(provider)
     if provider in REMOTE:

@@ -15,8 +15,8 @@ from types import ModuleType
 
 from sefa_runtime.errors import ProviderError
 from sefa_runtime.machine.description import onnxruntime_wheels
-from sefa_runtime.messages import first_error
-from sefa_runtime.providers import CPU, CUDA, NVIDIA, OPENVINO, TENSORRT, offered, short_name
+from sefa_runtime.session.messages import first_error
+from sefa_runtime.session.providers import CPU, CUDA, NVIDIA, OPENVINO, TENSORRT, offered, short_name
 
 # A 3x3 convolution, the operation that generators spend their time in: y = conv(x), x [1, 1, 8, 8] of ones.
 PROBE = "probe.onnx"
@@ -86,7 +86,7 @@ def left_out(ort: ModuleType, provider: str, options: Mapping[str, str], said: s
 
 def _attempt(ort: ModuleType, provider: str, options: Mapping[str, str]) -> None:
     """Start the provider once more, on a graph of one convolution, for what it says about it."""
-    with as_file(files("sefa_runtime") / PROBE) as path:
+    with as_file(files("sefa_runtime.session") / PROBE) as path:
         ort.InferenceSession(str(path), providers=[(provider, dict(options)), CPU], enable_fallback=0)
 
 

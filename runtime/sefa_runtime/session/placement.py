@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from sefa_runtime.errors import ProviderError
-from sefa_runtime.providers import short_name
+from sefa_runtime.session.providers import short_name
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -5,7 +5,7 @@ import sys
 from types import ModuleType
 
 from sefa_runtime.errors import ProviderError
-from sefa_runtime.providers import CPU, CUDA
+from sefa_runtime.session.providers import CPU, CUDA
 
 # onnxruntime's wheels since 1.29 write an identifier and a database below HOME, and send what machine, model paths and
 # run times there are, unless this is 1 when they are imported.
@@ -23,7 +23,7 @@ def import_onnxruntime() -> ModuleType:
     try:
         import onnxruntime
     except ImportError as error:
-        from sefa_runtime.diagnosis import installation
+        from sefa_runtime.session.diagnosis import installation
 
         raise ProviderError(
             f"onnxruntime cannot be imported ({error})",

@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 PROGRAM = """
 import sys
 from pathlib import Path
 import sefa_runtime
-from sefa_runtime.session import build_session
-probe = Path(sefa_runtime.__file__).parent / "probe.onnx"
+from sefa_runtime.session.session import build_session
+probe = Path(sefa_runtime.__file__).parent / "session" / "probe.onnx"
 try:
     build_session(probe, "cuda")
 except sefa_runtime.ProviderError as error:

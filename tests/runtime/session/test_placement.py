@@ -6,7 +6,7 @@ import onnxruntime
 import pytest
 
 from sefa_runtime import Editor, ProviderError, latents_from_seeds
-from sefa_runtime.placement import Placement, check_convolutions
+from sefa_runtime.session.placement import Placement, check_convolutions
 
 
 def test_a_placement_is_the_one_that_a_profile_of_a_run_shows(golden: Path, tiny: Editor, tmp_path: Path) -> None:

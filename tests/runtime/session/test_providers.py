@@ -4,7 +4,7 @@ import onnxruntime
 import pytest
 
 from sefa_runtime import InputError
-from sefa_runtime.providers import (
+from sefa_runtime.session.providers import (
     CPU,
     CUDA,
     OPENVINO,

@@ -2,9 +2,9 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from sefa_runtime import doctor
-from sefa_runtime.doctor import Check, examine
 from sefa_runtime.machine import description
+from sefa_runtime.session import doctor
+from sefa_runtime.session.doctor import Check, examine
 
 
 def named(checks: list[Check], name: str) -> Check:

@@ -1,0 +1,1 @@
+"""onnxruntime: its import, providers, sessions, and what they say when they fail."""
