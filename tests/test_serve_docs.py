@@ -20,7 +20,7 @@ from PIL import Image
 import sefa_runtime
 from patience import PATIENCE_S, wait_until
 from sefa_runtime.model.renaming import rename_directions
-from sefa_runtime.server.addresses import listen
+from sefa_runtime.server.network.addresses import listen
 from serving import Running, starting
 
 TEXT = (Path(__file__).parents[1] / "docs" / "serve.md").read_text()

@@ -50,8 +50,8 @@ def load(
         provider: `auto` takes CUDA where it really works, else the CPU; `Editor.session` says which and why. A provider
             asked for by name (`cuda`, `tensorrt`, `openvino`, `cpu`, or any that onnxruntime knows) is the one that
             runs every convolution, or the call fails.
-        provider_options: onnxruntime's options of that provider, over our defaults (`sefa_runtime.session.providers`); a
-            key with a dot in it is an entry of the session: `{"session.intra_op.allow_spinning": 0}`.
+        provider_options: onnxruntime's options of that provider, over our defaults (`sefa_runtime.session.providers`);
+            a key with a dot in it is an entry of the session: `{"session.intra_op.allow_spinning": 0}`.
         threads: Threads of one operator on the CPU; None takes the physical cores that this process may use.
         allow_cpu_fallback: Take the CPU if the provider asked for cannot run; `Editor.session.reason` says why.
         binding: Run into buffers that stay on the device; None does so on CUDA and TensorRT. The images are the same.

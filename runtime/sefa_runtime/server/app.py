@@ -14,13 +14,13 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sefa_runtime.errors import InputError, RunError
 from sefa_runtime.machine.cores import usable_cores
-from sefa_runtime.server import documents, openapi, pictures, v2
 from sefa_runtime.server.errors import ClientGoneError, RefusedError
-from sefa_runtime.server.http import error_response, refuse, route_path
+from sefa_runtime.server.http import documents, images, openapi, v2
+from sefa_runtime.server.http.answers import error_response, refuse, route_path
+from sefa_runtime.server.http.middleware import Body, RequestLog, Token
 from sefa_runtime.server.metrics import Metrics
-from sefa_runtime.server.middleware import Body, RequestLog, Token
 from sefa_runtime.server.models import Models
-from sefa_runtime.server.proxy import Proxied
+from sefa_runtime.server.network.proxy import Proxied
 from sefa_runtime.server.settings import Settings
 from sefa_runtime.version import VERSION
 
@@ -65,7 +65,7 @@ def create_app(models: Models, settings: Settings) -> FastAPI:
     app.state.metrics = metrics = Metrics(models)
     # The routes of v2 stand first: they are tried in order.
     app.router.routes[:0] = v2.routes()
-    app.include_router(pictures.router)
+    app.include_router(images.router)
     page = documents.page_routes()
     app.router.routes += [*documents.docs_routes(), *page]
     app.router.routes.append(documents.metrics_route(metrics))

@@ -9,8 +9,8 @@ from sefa_runtime.errors import InputError
 from sefa_runtime.inputs.preparation import Feeds
 from sefa_runtime.model.info import ModelInfo
 from sefa_runtime.server.batching import Answer
+from sefa_runtime.server.http.v2_tensors import Tensor
 from sefa_runtime.server.models import VERSION, HostedModel
-from sefa_runtime.server.tensors import Tensor
 from sefa_runtime.session.providers import NVIDIA, short_name
 from sefa_runtime.version import VERSION as SEFA_VERSION
 

@@ -15,15 +15,15 @@ import uvicorn
 
 from sefa_runtime.errors import ModelFileError
 from sefa_runtime.printable import printable
-from sefa_runtime.server.addresses import EVERY_NETWORK, at_port, close, is_loopback, listen, resolve
 from sefa_runtime.server.app import create_app
 from sefa_runtime.server.metrics import Metrics
 from sefa_runtime.server.models import HostedModel, Models, parse_model
-from sefa_runtime.server.protocol import BoundedHttp
+from sefa_runtime.server.network.addresses import EVERY_NETWORK, at_port, close, is_loopback, listen, resolve
+from sefa_runtime.server.network.protocol import BoundedHttp
 from sefa_runtime.server.settings import Settings
 
 if TYPE_CHECKING:
-    from sefa_runtime.server.grpc_server import GrpcServer
+    from sefa_runtime.server.grpc.server import GrpcServer
 
 Report = Callable[[str], None]
 
@@ -166,7 +166,7 @@ def _end(code: int) -> None:
 def _grpc_server(models: Models, settings: Settings, metrics: Metrics) -> "GrpcServer | None":
     if settings.grpc_port is None:
         return None
-    from sefa_runtime.server.grpc_server import GrpcServer  # Needs an extra of its own.
+    from sefa_runtime.server.grpc.server import GrpcServer  # Needs an extra of its own.
 
     return GrpcServer(models, settings, metrics)
 

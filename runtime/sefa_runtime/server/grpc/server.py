@@ -14,8 +14,6 @@ import grpc.aio
 from google.protobuf.message import DecodeError
 
 from sefa_runtime.errors import InputError, NotFiniteError, RunError, SefaRuntimeError
-from sefa_runtime.server.access_log import write_line
-from sefa_runtime.server.addresses import at_port, resolve
 from sefa_runtime.server.errors import (
     DeadlineError,
     QueueFullError,
@@ -24,12 +22,14 @@ from sefa_runtime.server.errors import (
     UnavailableError,
     UnknownModelError,
 )
-from sefa_runtime.server.grpc_service import Facts, Method, Service
-from sefa_runtime.server.http import status_of
+from sefa_runtime.server.grpc.service import Facts, Method, Service
+from sefa_runtime.server.http.answers import status_of
+from sefa_runtime.server.http.middleware import REQUEST_ID
 from sefa_runtime.server.metrics import Metrics
-from sefa_runtime.server.middleware import REQUEST_ID
 from sefa_runtime.server.models import Models
-from sefa_runtime.server.proxy import client_behind
+from sefa_runtime.server.network.access_log import write_line
+from sefa_runtime.server.network.addresses import at_port, resolve
+from sefa_runtime.server.network.proxy import client_behind
 from sefa_runtime.server.settings import Settings
 
 # The first that fits.

@@ -27,11 +27,11 @@ from tritonclient.utils import InferenceServerException
 import sefa_runtime
 from patience import PATIENCE_S
 from sefa_runtime.errors import RunError
-from sefa_runtime.server.grpc_messages import INFERENCE, Messages
+from sefa_runtime.server.grpc.messages import INFERENCE, Messages
 from sefa_runtime.session.session import Session
 from serving import Door, Running, Start, image_in, infer_body, serve, wait_until
 
-GOLDEN = Path(__file__).parents[2] / "golden"
+GOLDEN = Path(__file__).parents[3] / "golden"
 TINY = GOLDEN / "tiny.onnx"
 MODELS = ("tiny", "tiny_float32", "style_z", "style_w", "style_w+", "style_pinned")
 INFER = "/inference.GRPCInferenceService/ModelInfer"

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from sefa_runtime.errors import InputError
+from sefa_runtime.server.http.v2_tensors import decode_request, encode_response, numbers_as_json
 from sefa_runtime.server.inference import DATATYPES
-from sefa_runtime.server.tensors import decode_request, encode_response, numbers_as_json
 
 HEAD = {"model_name": "m", "model_version": "1", "id": "7"}
 

@@ -14,7 +14,7 @@ import pytest
 from patience import PATIENCE_S
 from serving import Door, Running, Start, infer_body, wait_until
 
-GOLDEN = Path(__file__).parents[2] / "golden"
+GOLDEN = Path(__file__).parents[3] / "golden"
 TINY = GOLDEN / "tiny.onnx"
 BODY = infer_body({"z": np.zeros((1, 6), np.float32)})
 INFER = "/v2/models/tiny/infer"

@@ -12,9 +12,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from sefa_runtime.errors import InputError, RunError
 from sefa_runtime.server import inference
 from sefa_runtime.server.errors import ClientGoneError, RefusedError
-from sefa_runtime.server.http import JsonResponse, models_of, note, refuse, route_path, while_connected
+from sefa_runtime.server.http.answers import JsonResponse, models_of, note, refuse, route_path, while_connected
+from sefa_runtime.server.http.v2_tensors import decode_request, encode_response
 from sefa_runtime.server.models import VERSION, HostedModel, State
-from sefa_runtime.server.tensors import decode_request, encode_response
 
 INFER = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?/infer")
 HEADER_LENGTH = "inference-header-content-length"

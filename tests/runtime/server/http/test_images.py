@@ -11,7 +11,7 @@ from PIL import Image, ImageSequence
 import sefa_runtime
 from serving import Running, Start, infer_body
 
-GOLDEN = Path(__file__).parents[2] / "golden"
+GOLDEN = Path(__file__).parents[3] / "golden"
 
 
 @pytest.fixture(scope="module")

@@ -10,9 +10,9 @@ import numpy as np
 from sefa_runtime.errors import InputError
 from sefa_runtime.server import inference
 from sefa_runtime.server.errors import UnknownModelError
-from sefa_runtime.server.grpc_messages import HEALTH, INFERENCE, Messages
+from sefa_runtime.server.grpc.messages import HEALTH, INFERENCE, Messages
+from sefa_runtime.server.http.v2_tensors import DTYPES, MAX_DIMENSION, MAX_DIMENSIONS, MAX_ID, Tensor, check_datatype
 from sefa_runtime.server.models import VERSION, HostedModel, Models
-from sefa_runtime.server.tensors import DTYPES, MAX_DIMENSION, MAX_DIMENSIONS, MAX_ID, Tensor, check_datatype
 
 SERVICE = "inference.GRPCInferenceService"
 HEALTH_SERVICE = "grpc.health.v1.Health"

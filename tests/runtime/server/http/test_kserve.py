@@ -12,7 +12,7 @@ import pytest
 import sefa_runtime
 from serving import Start
 
-GOLDEN = Path(__file__).parents[2] / "golden"
+GOLDEN = Path(__file__).parents[3] / "golden"
 KSERVE = "kserve==0.21.0"
 PROGRAM = """
 import asyncio, json, sys

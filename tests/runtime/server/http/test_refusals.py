@@ -12,7 +12,7 @@ import pytest
 from patience import PATIENCE_S
 from serving import Running, Start, image_in, infer_body
 
-TINY = Path(__file__).parents[2] / "golden" / "tiny.onnx"
+TINY = Path(__file__).parents[3] / "golden" / "tiny.onnx"
 BODY = infer_body({"z": np.zeros((1, 6), np.float32)})
 INFER = "/v2/models/tiny/infer"
 LONG = b"a" * 70_000

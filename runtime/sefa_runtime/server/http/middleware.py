@@ -11,7 +11,6 @@ from typing import Any
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from sefa_runtime.server.access_log import write_line
 from sefa_runtime.server.errors import (
     BodyTimeoutError,
     BodyTooLargeError,
@@ -20,8 +19,9 @@ from sefa_runtime.server.errors import (
     RefusedError,
     TokenError,
 )
-from sefa_runtime.server.http import error_response, route_path, status_of
+from sefa_runtime.server.http.answers import error_response, route_path, status_of
 from sefa_runtime.server.metrics import Metrics
+from sefa_runtime.server.network.access_log import write_line
 from sefa_runtime.server.settings import Settings
 
 REQUEST_ID = re.compile(rb"[A-Za-z0-9._:/+=@-]{1,128}")

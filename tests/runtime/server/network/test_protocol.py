@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from patience import PATIENCE_S
-from sefa_runtime.server import protocol
+from sefa_runtime.server.network import protocol
 from serving import Start
 
-TINY = Path(__file__).parents[2] / "golden" / "tiny.onnx"
+TINY = Path(__file__).parents[3] / "golden" / "tiny.onnx"
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /v2 HT", b"GET /v2 HTTP/1.1\r\nX-A: b\r\n"])

@@ -16,10 +16,10 @@ from sefa_runtime.errors import InputError
 from sefa_runtime.images import Pictures, eased
 from sefa_runtime.inputs.latents import MAX_SEED
 from sefa_runtime.inputs.preparation import Feeds
-from sefa_runtime.server.encoding import Format, check_pixels, encode_animation, encode_sheet, encoder_version
-from sefa_runtime.server.http import is_known, models_of, note, while_connected
+from sefa_runtime.server.http.answers import is_known, models_of, note, while_connected
+from sefa_runtime.server.http.encoding import Format, check_pixels, encode_animation, encode_sheet, encoder_version
+from sefa_runtime.server.http.v2_tensors import check_numbers
 from sefa_runtime.server.models import HostedModel
-from sefa_runtime.server.tensors import check_numbers
 
 # Pictures of one request, drawn in as many runs as they need.
 MAX_PICTURES = 256

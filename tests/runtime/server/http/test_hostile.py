@@ -17,7 +17,7 @@ import sefa_runtime
 from patience import PATIENCE_S
 from serving import Running, Start, image_in, infer_body
 
-GOLDEN = Path(__file__).parents[2] / "golden"
+GOLDEN = Path(__file__).parents[3] / "golden"
 GOOD = {
     "z": np.linspace(-1, 1, 6, dtype=np.float32)[None],
     "direction": np.array([[0, 3]]),

@@ -1,0 +1,1 @@
+"""Addresses to listen on, proxies in front, the lines of the log."""
