@@ -11,8 +11,8 @@ from torch import Tensor
 
 from sefa.checkpoints.assumptions import Assumptions
 from sefa.checkpoints.entries import Entry, strip_prefix
-from sefa.checkpoints.limits import check_uses
-from sefa.checkpoints.objects import PersistedModule, Placeholder, TensorFlowNetwork
+from sefa.checkpoints.unpickling.limits import check_uses
+from sefa.checkpoints.unpickling.objects import PersistedModule, Placeholder, TensorFlowNetwork
 from sefa.errors import CheckpointError
 from sefa.generators import Generator
 

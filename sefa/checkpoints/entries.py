@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sefa.checkpoints.limits import check_names
-from sefa.checkpoints.objects import PersistedModule, Placeholder, TensorFlowNetwork
+from sefa.checkpoints.unpickling.limits import check_names
+from sefa.checkpoints.unpickling.objects import PersistedModule, Placeholder, TensorFlowNetwork
 from sefa.errors import CheckpointError
 
 StateDict = Mapping[str, Tensor | Placeholder]

@@ -10,13 +10,13 @@ from sefa.checkpoints.assumptions import Assumptions
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, clean
 from sefa.checkpoints.entries import Entry, Network, choose, find_entries
 from sefa.checkpoints.formats import FORMATS
-from sefa.checkpoints.names import Name
-from sefa.checkpoints.objects import PersistedModule, Placeholder, TensorFlowNetwork
 from sefa.checkpoints.reading import DAMAGED, EXPECTED, read
 from sefa.checkpoints.sizes import check_sizes
+from sefa.checkpoints.unpickling.objects import PersistedModule, Placeholder, TensorFlowNetwork
 from sefa.errors import ArgumentError, CheckpointError
 from sefa.generators import Generator
 from sefa_runtime.files import sha256_of
+from sefa_runtime.pickles.names import Name
 
 NOISES = ("const", "none")
 MAX_MESSAGE = 1000  # characters

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from sefa.checkpoints.checkpoint import Checkpoint
-from sefa.checkpoints.containers import STREAM_HEAD, read_pickle, read_stream, read_zip
-from sefa.checkpoints.limits import Limits
 from sefa.checkpoints.other_kinds import HEAD, other_kind
 from sefa.checkpoints.safetensors_files import is_safetensors, read_safetensors
+from sefa.checkpoints.unpickling.containers import STREAM_HEAD, read_pickle, read_stream, read_zip
+from sefa.checkpoints.unpickling.limits import Limits
 from sefa.errors import CheckpointError
 from sefa_runtime.files import input_problem
 

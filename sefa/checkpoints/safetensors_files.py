@@ -4,7 +4,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from sefa.checkpoints.limits import MAX_ENTRIES
+from sefa.checkpoints.unpickling.limits import MAX_ENTRIES
 from sefa.errors import CheckpointError
 from sefa_runtime.files import utf8_problem
 from sefa_runtime.json_text import MAX_JSON

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from sefa.bank import DirectionBank
     from sefa_runtime import Editor
     from sefa_runtime.explore import Exploration
-    from sefa_runtime.explore.kept import Kept
+    from sefa_runtime.explore.resume_cache import Kept
 
 PANEL = "Of a checkpoint"
 
@@ -231,7 +231,7 @@ def explore(
     same command goes on where it was.
     """
     from sefa_runtime import load
-    from sefa_runtime.explore.kept import Kept
+    from sefa_runtime.explore.resume_cache import Kept
     from sefa_runtime.explore.writing import check_output_name, save_exploration
 
     options = CheckpointOptions(

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from sefa.checkpoints.checkpoint import clean
 from sefa.checkpoints.entries import Entry, Network, choose, find_entries, parts_of, strip_prefix
-from sefa.checkpoints.objects import PersistedModule, Placeholder
 from sefa.checkpoints.reading import read
+from sefa.checkpoints.unpickling.objects import PersistedModule, Placeholder
 from sefa.errors import CheckpointError
 
 MAX_NAMED = 6  # keys in one message

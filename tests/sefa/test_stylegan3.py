@@ -16,9 +16,9 @@ from sefa import CheckpointError
 from sefa.checkpoints.checkpoint import Checkpoint, LoadOptions
 from sefa.checkpoints.entries import Entry
 from sefa.checkpoints.formats import nvidia_stylegan3, nvidia_stylegan_xl
-from sefa.checkpoints.objects import PersistedModule
-from sefa.checkpoints.placeholders import Placeholder
+from sefa.checkpoints.unpickling.objects import PersistedModule
 from sefa.generators import StyleGAN3
+from sefa_runtime.pickles.placeholders import Placeholder
 
 CRITICAL = 2  # layers at the end that are sampled as coarsely as their content allows
 MARGIN = 10  # pixels around the image

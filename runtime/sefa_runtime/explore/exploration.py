@@ -15,8 +15,8 @@ from PIL import Image
 from sefa_runtime.editor import Editor
 from sefa_runtime.errors import InputError
 from sefa_runtime.explore.effects import STEPS, Effect, measure, reference_change
-from sefa_runtime.explore.kept import Kept
 from sefa_runtime.explore.ranges import SEARCHED, START, TARGET, limit_of, suggest_range
+from sefa_runtime.explore.resume_cache import Kept
 from sefa_runtime.explore.samples import EditorSamples, Rendered
 from sefa_runtime.explore.similarity import looks_like, similarity
 from sefa_runtime.images import Pictures, to_pillow

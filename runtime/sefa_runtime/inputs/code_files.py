@@ -19,7 +19,7 @@ from sefa_runtime.inputs.number_files import NPY_HEAD, SINGLE, ZIP_HEAD, read_nu
 from sefa_runtime.model.info import ModelInfo
 from sefa_runtime.pickles.arrays import StoredArray
 from sefa_runtime.pickles.torch_archive import PICKLE
-from sefa_runtime.torch_arrays import load_torch_arrays
+from sefa_runtime.pickles.torch_arrays import load_torch_arrays
 
 # What writers call the codes, among other entries.
 NAMES = ("codes", "w", "ws", "w_plus", "latent", "latents", "latent_codes", "projected_w")

@@ -7,8 +7,8 @@ from typing import Any
 
 from sefa_runtime.errors import ContentError
 from sefa_runtime.pickles.arrays import StoredArray, StoredDtype, array_of, is_number
+from sefa_runtime.pickles.interpreter import Table, dict_of, is_key
 from sefa_runtime.pickles.limits import Limits
-from sefa_runtime.pickles.machine import Table, dict_of, is_key
 from sefa_runtime.pickles.names import MAX_LENGTH, RUNNING, Name, refuse_to_run
 from sefa_runtime.pickles.placeholders import Placeholder
 

@@ -10,8 +10,8 @@ from typing import Any
 
 from sefa_runtime.archives import open_archive
 from sefa_runtime.errors import ContentError
+from sefa_runtime.pickles.interpreter import RestrictedUnpickler, Table
 from sefa_runtime.pickles.limits import Limits
-from sefa_runtime.pickles.machine import RestrictedUnpickler, Table
 from sefa_runtime.pickles.names import MAX_LENGTH
 
 CHUNK = 2**20  # bytes

@@ -13,10 +13,10 @@ from sefa.checkpoints import pggan_parts
 from sefa.checkpoints.assembly import Weights, check_keys, shape_of, source
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
 from sefa.checkpoints.growing import SQRT2, Growth, equalized, highest, up_kernel
-from sefa.checkpoints.placeholders import Placeholder
 from sefa.checkpoints.sizes import check_class_codes
 from sefa.errors import CheckpointError
 from sefa.generators.pggan import PGGAN
+from sefa_runtime.pickles.placeholders import Placeholder
 
 DENSE = "formatLayer.module"
 BASE = (4, 4)

@@ -4,7 +4,6 @@ from torch import Tensor
 
 from sefa.checkpoints.assembly import Weights, combine, shape_of, source
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, clean
-from sefa.checkpoints.objects import PersistedModule
 from sefa.checkpoints.stylegan2_parts import (
     RGB,
     SQRT2,
@@ -17,6 +16,7 @@ from sefa.checkpoints.stylegan2_parts import (
     kernel,
     scaled,
 )
+from sefa.checkpoints.unpickling.objects import PersistedModule
 from sefa.errors import CheckpointError
 from sefa.generators import StyleGAN2
 

@@ -13,14 +13,14 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sefa.checkpoints.arrays import StoredArray
 from sefa.checkpoints.assembly import Source, assemble, check_keys, combine, shape_of, source
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, clean
-from sefa.checkpoints.objects import PersistedModule
+from sefa.checkpoints.unpickling.objects import PersistedModule
 from sefa.errors import CheckpointError
 from sefa.generators.mapping import Mapping as MappingNetwork
 from sefa.generators.polyphase import Resampling
 from sefa.generators.stylegan3 import StyleGAN3, SynthesisInput, SynthesisLayer, ToRGB, padded
+from sefa_runtime.pickles.arrays import StoredArray
 
 SQRT2 = math.sqrt(2)
 INPUT = "synthesis.input"

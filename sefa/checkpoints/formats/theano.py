@@ -3,8 +3,8 @@
 from typing import NoReturn
 
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
-from sefa.checkpoints.placeholders import Placeholder
 from sefa.errors import CheckpointError
+from sefa_runtime.pickles.placeholders import Placeholder
 
 CLASS = "network.Network"
 

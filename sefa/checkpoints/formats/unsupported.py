@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
-from sefa.checkpoints.objects import PersistedModule, Placeholder
+from sefa.checkpoints.unpickling.objects import PersistedModule, Placeholder
 from sefa.errors import CheckpointError
 
 NO_LATENT = "it turns images into images, there is no latent code to find directions in"

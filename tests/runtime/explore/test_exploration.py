@@ -13,7 +13,7 @@ import sefa_runtime
 from sefa_runtime import Editor, InputError
 from sefa_runtime.explore import Exploration, exploration, explore, save_exploration
 from sefa_runtime.explore.effects import measure
-from sefa_runtime.explore.kept import Kept
+from sefa_runtime.explore.resume_cache import Kept
 from sefa_runtime.explore.samples import Rendered
 from sefa_runtime.images import to_pillow
 from sefa_runtime.inputs.preparation import Feeds
@@ -256,7 +256,7 @@ def test_what_a_killed_exploration_kept_goes_altogether(tmp_path: Path) -> None:
     program = """
 import os, sys
 from pathlib import Path
-from sefa_runtime.explore.kept import Kept
+from sefa_runtime.explore.resume_cache import Kept
 from sefa_runtime.files import replacing
 kept = Kept(Path(sys.argv[1]))
 kept.open({"samples": 4})

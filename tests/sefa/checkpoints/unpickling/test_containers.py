@@ -32,9 +32,9 @@ from pickle_files import (
     zip_of,
 )
 from sefa import CheckpointError
-from sefa.checkpoints.arrays import StoredArray
-from sefa.checkpoints.objects import Placeholder, TensorFlowNetwork
 from sefa.checkpoints.reading import read
+from sefa.checkpoints.unpickling.objects import Placeholder, TensorFlowNetwork
+from sefa_runtime.pickles.arrays import StoredArray
 
 ONES = struct.pack("<6f", *range(6))  # Of a storage of six elements.
 MATRIX = tensor(storage(6), (2, 3), (3, 1))

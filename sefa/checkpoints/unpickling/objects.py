@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sefa.checkpoints.arrays import StoredArray
-from sefa.checkpoints.limits import MAX_ENTRIES, check_names, check_uses
-from sefa.checkpoints.placeholders import Placeholder, StandIn, is_module_state
+from sefa.checkpoints.unpickling.limits import MAX_ENTRIES, check_names, check_uses
 from sefa.errors import CheckpointError
+from sefa_runtime.pickles.arrays import StoredArray
+from sefa_runtime.pickles.placeholders import Placeholder, StandIn, is_module_state
 
 # What formats need; the last is what an unknown class became.
 __all__ = ["PersistedModule", "Placeholder", "TensorFlowNetwork"]

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from sefa_runtime.archives import DAMAGED_ARCHIVE
 from sefa_runtime.errors import ContentError, InputError
 from sefa_runtime.pickles.arrays import is_shape
+from sefa_runtime.pickles.interpreter import Table
 from sefa_runtime.pickles.limits import Limits
-from sefa_runtime.pickles.machine import Table
 from sefa_runtime.pickles.names import Name
 from sefa_runtime.pickles.tables import PLAIN_TABLE
 from sefa_runtime.pickles.torch_archive import read_torch_archive

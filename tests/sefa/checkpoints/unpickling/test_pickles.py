@@ -13,12 +13,12 @@ import pytest
 import sefa
 from pickle_files import call, dict_of, literal, name, nested_of, number, pickle_of, stream_of, text, zip_of
 from sefa import CheckpointError
-from sefa.checkpoints.arrays import StoredArray
-from sefa.checkpoints.containers import read_pickle
-from sefa.checkpoints.limits import Limits
-from sefa.checkpoints.names import Name
-from sefa.checkpoints.objects import PersistedModule, Placeholder, TensorFlowNetwork
-from sefa.checkpoints.rebuilding import TABLE
+from sefa.checkpoints.unpickling.containers import read_pickle
+from sefa.checkpoints.unpickling.limits import Limits
+from sefa.checkpoints.unpickling.objects import PersistedModule, Placeholder, TensorFlowNetwork
+from sefa.checkpoints.unpickling.rebuilding import TABLE
+from sefa_runtime.pickles.arrays import StoredArray
+from sefa_runtime.pickles.names import Name
 
 Container = Callable[[bytes], bytes]
 CONTAINERS: dict[str, Container] = {"pickle": bytes, "zip": zip_of, "stream": stream_of, "nested": nested_of}
@@ -268,7 +268,7 @@ def test_an_unknown_escape_sequence_is_kept_without_a_warning() -> None:
 
 
 def test_work_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sefa.checkpoints.limits.MAX_WORK", 50_000)
+    monkeypatch.setattr("sefa.checkpoints.unpickling.limits.MAX_WORK", 50_000)
     items = b"](" + number(1) * 5_000 + b"eq\x00"
     with pytest.raises(CheckpointError, match="for ever"):  # 20 copies of a list for a few bytes each.
         read(pickle_of(items + b"0" + b"".join(call("builtins", "list", b"h\x00") + b"0" for _ in range(20)) + b"N"))

@@ -10,11 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sefa.checkpoints.objects import PersistedModule, TensorFlowNetwork
+from sefa.checkpoints.unpickling.objects import PersistedModule, TensorFlowNetwork
 from sefa.errors import CheckpointError
 from sefa_runtime.pickles.arrays import StoredArray, is_shape
+from sefa_runtime.pickles.interpreter import Table
 from sefa_runtime.pickles.limits import Limits
-from sefa_runtime.pickles.machine import Table
 from sefa_runtime.pickles.names import Name
 from sefa_runtime.pickles.placeholders import Placeholder
 from sefa_runtime.pickles.tables import PLAIN_TABLE, make_dict, make_method, make_object

@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sefa.checkpoints.rebuilding import TABLE, Storage, storage_dtype
+from sefa.checkpoints.unpickling.rebuilding import TABLE, Storage, storage_dtype
 from sefa.errors import CheckpointError
 from sefa_runtime.errors import ContentError
+from sefa_runtime.pickles.interpreter import RestrictedUnpickler, Source, Table
 from sefa_runtime.pickles.limits import Limits
-from sefa_runtime.pickles.machine import RestrictedUnpickler, Source, Table
 from sefa_runtime.pickles.torch_archive import read_torch_archive, storage_reference
 
 STREAM_MAGIC = 0x1950A86A20F9469CFC6C

@@ -1,0 +1,1 @@
+"""Checkpoints' containers and the objects in them, read without running anything."""
