@@ -11,7 +11,7 @@ from torch.nn import functional as F
 def up_conv(inputs: int, outputs: int, bias: bool = True) -> nn.ConvTranspose2d:
     """Nearest-neighbour doubling and a 3x3 convolution in one, with 4/9 of their multiplications.
 
-    Source: `sefa.checkpoints.growing.up_kernel` makes its kernel.
+    Source: `sefa.checkpoints.parts.growing.up_kernel` makes its kernel.
     """
     return nn.ConvTranspose2d(inputs, outputs, kernel_size=4, stride=2, padding=1, bias=bias)
 

@@ -5,21 +5,15 @@ from sefa.checkpoints.formats import (
     biggan_pytorch,
     dcgan,
     gan_zoo,
-    genforce_pggan,
-    genforce_stylegan,
-    genforce_stylegan2,
     huggingface_biggan,
     lucidrains,
-    nvidia_stylegan2,
-    nvidia_stylegan3,
-    nvidia_stylegan_xl,
     rosinality,
-    tensorflow_pggan,
-    tensorflow_stylegan,
-    tensorflow_stylegan2,
     theano,
     unsupported,
 )
+from sefa.checkpoints.formats.genforce import genforce_pggan, genforce_stylegan, genforce_stylegan2
+from sefa.checkpoints.formats.nvidia import nvidia_stylegan2, nvidia_stylegan3, nvidia_stylegan_xl
+from sefa.checkpoints.formats.tensorflow import tensorflow_pggan, tensorflow_stylegan, tensorflow_stylegan2
 
 # Asked in this order; the first that recognises a file loads it.
 FORMATS: tuple[Format, ...] = (

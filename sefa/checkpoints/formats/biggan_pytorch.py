@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sefa.checkpoints.assembly import Plan, Source, assemble, combine, shape_of, source
 from sefa.checkpoints.assumptions import Assumptions, one_of, positive
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
+from sefa.checkpoints.parts.assembly import Plan, Source, assemble, combine, shape_of, source
 from sefa.checkpoints.sizes import one_hot_codes
 from sefa.errors import CheckpointError
 from sefa.generators.biggan import BigGAN, ConditionalNorm, Norm
@@ -141,7 +141,7 @@ class _File:
         return shape_of(self.tensors, "output_layer.2.weight", 4)[0]
 
     def assemble(self, generator: G, plan: Plan) -> G:
-        """Fill the generator; see `sefa.checkpoints.assembly.assemble`."""
+        """Fill the generator; see `sefa.checkpoints.parts.assembly.assemble`."""
         # The training's estimates of spectral norms, and its counters of batches.
         return assemble(generator, plan, self.tensors, (r".*\.sv0", r".*\.bn\.accumulation_counter"))
 

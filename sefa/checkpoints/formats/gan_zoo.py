@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sefa.checkpoints import pggan_parts
-from sefa.checkpoints.assembly import Weights, check_keys, shape_of, source
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
-from sefa.checkpoints.growing import SQRT2, Growth, equalized, highest, up_kernel
+from sefa.checkpoints.parts import pggan_layers
+from sefa.checkpoints.parts.assembly import Weights, check_keys, shape_of, source
+from sefa.checkpoints.parts.growing import SQRT2, Growth, equalized, highest, up_kernel
 from sefa.checkpoints.sizes import check_class_codes
 from sefa.errors import CheckpointError
 from sefa.generators.pggan import PGGAN
@@ -52,7 +52,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:
     silent = [f"{name} {value:g}" for name, value in usual.items() if name not in config]
     if silent:
         options.assumptions.note(f"where its config is silent: {', '.join(silent)}")
-    return pggan_parts.build(
+    return pggan_layers.build(
         tensors,
         layers=[_weights(name, gained, up=name.startswith("scaleLayers") and ".0.module" in name) for name in layers],
         widths=widths,

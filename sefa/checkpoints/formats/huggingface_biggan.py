@@ -14,8 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sefa.checkpoints.assembly import Source, assemble, combine, shape_of, source
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
+from sefa.checkpoints.parts.assembly import Source, assemble, combine, shape_of, source
 from sefa.errors import CheckpointError
 from sefa.generators.biggan_deep import AttentionSizes, BigGANDeep, DeepBlockSizes
 from sefa_runtime.json_text import read_json

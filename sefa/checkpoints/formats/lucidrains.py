@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sefa.checkpoints.assembly import Source, assemble, count, shape_of, source
 from sefa.checkpoints.assumptions import Assumptions, mapping_rate
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
+from sefa.checkpoints.parts.assembly import Source, assemble, count, shape_of, source
 from sefa.errors import CheckpointError
 from sefa.generators.lucidrains_stylegan2 import Block, LucidrainsStyleGAN2
 from sefa.generators.mapping import Mapping as MappingNetwork

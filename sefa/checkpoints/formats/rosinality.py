@@ -5,10 +5,10 @@ from collections.abc import Mapping
 
 from torch import Tensor
 
-from sefa.checkpoints.assembly import Weights, count, shape_of, source
 from sefa.checkpoints.assumptions import mapping_rate
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, clean
-from sefa.checkpoints.stylegan2_parts import (
+from sefa.checkpoints.parts.assembly import Weights, count, shape_of, source
+from sefa.checkpoints.parts.stylegan2_layers import (
     NOISE_SEED,
     RGB,
     SQRT2,

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from sefa.checkpoints.assembly import Source, Weights, assemble, source
-from sefa.checkpoints.growing import Growth
+from sefa.checkpoints.parts.assembly import Source, Weights, assemble, source
+from sefa.checkpoints.parts.growing import Growth
 from sefa.generators.pggan import PGGAN
 
 

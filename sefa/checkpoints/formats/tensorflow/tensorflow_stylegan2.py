@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sefa.checkpoints.assembly import Source, Weights, combine, count, shape_of, source
 from sefa.checkpoints.assumptions import Assumptions, mapping_rate
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, clean
-from sefa.checkpoints.stylegan2_parts import (
+from sefa.checkpoints.parts.assembly import Source, Weights, combine, count, shape_of, source
+from sefa.checkpoints.parts.stylegan2_layers import (
     RGB,
     SQRT2,
     Block,

@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from torch import Tensor
 from torch.nn import functional as F
 
-from sefa.checkpoints.assembly import combine, shape_of, source
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, clean
-from sefa.checkpoints.formats.nvidia_stylegan3 import (
+from sefa.checkpoints.formats.nvidia.nvidia_stylegan3 import (
     CENTER,
     SQRT2,
     Embedding,
@@ -16,6 +15,7 @@ from sefa.checkpoints.formats.nvidia_stylegan3 import (
     has_sinusoids,
     is_stylegan_xl,
 )
+from sefa.checkpoints.parts.assembly import combine, shape_of, source
 from sefa.errors import CheckpointError
 from sefa.generators.stylegan3 import StyleGAN3
 

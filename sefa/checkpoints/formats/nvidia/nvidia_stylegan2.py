@@ -2,9 +2,9 @@
 
 from torch import Tensor
 
-from sefa.checkpoints.assembly import Weights, combine, shape_of, source
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, clean
-from sefa.checkpoints.stylegan2_parts import (
+from sefa.checkpoints.parts.assembly import Weights, combine, shape_of, source
+from sefa.checkpoints.parts.stylegan2_layers import (
     RGB,
     SQRT2,
     Block,

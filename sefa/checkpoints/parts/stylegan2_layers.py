@@ -8,7 +8,7 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from sefa.checkpoints.assembly import Source, Weights, assemble, combine, source
+from sefa.checkpoints.parts.assembly import Source, Weights, assemble, combine, source
 from sefa.checkpoints.sizes import MAX_NOISE
 from sefa.errors import CheckpointError
 from sefa.generators.fir import separate

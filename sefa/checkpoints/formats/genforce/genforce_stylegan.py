@@ -5,12 +5,12 @@ from functools import partial
 
 from torch import Tensor
 
-from sefa.checkpoints import stylegan_parts
-from sefa.checkpoints.assembly import Weights, check_keys, shape_of, source
 from sefa.checkpoints.assumptions import mapping_rate
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
-from sefa.checkpoints.growing import Growth, channels_of, equalized, highest, up_kernel
-from sefa.checkpoints.stylegan_parts import MAPPING_LR, Layer, MappingParts, dense_weight
+from sefa.checkpoints.parts import stylegan_layers
+from sefa.checkpoints.parts.assembly import Weights, check_keys, shape_of, source
+from sefa.checkpoints.parts.growing import Growth, channels_of, equalized, highest, up_kernel
+from sefa.checkpoints.parts.stylegan_layers import MAPPING_LR, Layer, MappingParts, dense_weight
 from sefa.generators.stylegan import StyleGAN
 
 CONST = "synthesis.layer0.const"
@@ -38,8 +38,8 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN:
     keys += [f"{name}.{entry}" for name in (*dense, *outputs) for entry in ("weight", "bias")]
     check_keys(tensors, keys, (CENTER, LABEL))
     _, _, *base = shape_of(tensors, CONST, 4)
-    fused_from = stylegan_parts.fused_from(options.assumptions)
-    return stylegan_parts.build(
+    fused_from = stylegan_layers.fused_from(options.assumptions)
+    return stylegan_layers.build(
         tensors,
         mapping=_mapping(tensors, dense, mapping_rate(options.assumptions, MAPPING_LR)),
         center=source(CENTER) if CENTER in tensors else None,

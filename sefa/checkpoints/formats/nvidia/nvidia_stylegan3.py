@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sefa.checkpoints.assembly import Source, assemble, check_keys, combine, shape_of, source
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, clean
+from sefa.checkpoints.parts.assembly import Source, assemble, check_keys, combine, shape_of, source
 from sefa.checkpoints.unpickling.objects import PersistedModule
 from sefa.errors import CheckpointError
 from sefa.generators.mapping import Mapping as MappingNetwork

@@ -7,13 +7,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sefa.checkpoints import stylegan_parts
-from sefa.checkpoints.assembly import Source, Weights, check_keys, shape_of, source
 from sefa.checkpoints.assumptions import Assumptions, mapping_rate
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, clean
-from sefa.checkpoints.growing import Growth, channels_of, equalized, highest, up_kernel
-from sefa.checkpoints.stylegan_parts import FUSED_FROM, MAPPING_LR, Layer, MappingParts, dense_weight
-from sefa.checkpoints.tensorflow_parts import check_kwargs, levels_of
+from sefa.checkpoints.parts import stylegan_layers
+from sefa.checkpoints.parts.assembly import Source, Weights, check_keys, shape_of, source
+from sefa.checkpoints.parts.growing import Growth, channels_of, equalized, highest, up_kernel
+from sefa.checkpoints.parts.stylegan_layers import FUSED_FROM, MAPPING_LR, Layer, MappingParts, dense_weight
+from sefa.checkpoints.parts.tensorflow_variables import check_kwargs, levels_of
 from sefa.errors import CheckpointError
 from sefa.generators.stylegan import StyleGAN
 
@@ -64,7 +64,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN:
     keys += [f"{name}/{entry}" for name in (*dense, *images) for entry in ("weight", "bias")]
     ignored = [*keys, WHOLE_LOD]
     check_keys(tensors, keys, (CENTER, LABEL, WHOLE_LOD))
-    return stylegan_parts.build(
+    return stylegan_layers.build(
         tensors,
         mapping=_mapping(tensors, dense, rate),
         center=source(CENTER) if CENTER in tensors else None,
@@ -93,7 +93,7 @@ def _fused_from(kwargs: Mapping[str, Any], assumptions: Assumptions) -> float:
     """From which size of the output on doubling and convolution are fused."""
     option = kwargs.get("fused_scale")
     if option is None:
-        return stylegan_parts.fused_from(assumptions)
+        return stylegan_layers.fused_from(assumptions)
     return FUSED_FROM if option == "auto" else 0 if option else math.inf
 
 

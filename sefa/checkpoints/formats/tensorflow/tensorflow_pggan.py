@@ -2,12 +2,12 @@
 
 from torch import Tensor
 
-from sefa.checkpoints import pggan_parts
-from sefa.checkpoints.assembly import Source, Weights, check_keys, shape_of, source
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, clean
-from sefa.checkpoints.growing import SQRT2, Growth, channels_of, equalized, highest, split_latent, up_kernel
+from sefa.checkpoints.parts import pggan_layers
+from sefa.checkpoints.parts.assembly import Source, Weights, check_keys, shape_of, source
+from sefa.checkpoints.parts.growing import SQRT2, Growth, channels_of, equalized, highest, split_latent, up_kernel
+from sefa.checkpoints.parts.tensorflow_variables import check_kwargs, integer, levels_of
 from sefa.checkpoints.sizes import one_hot_codes
-from sefa.checkpoints.tensorflow_parts import check_kwargs, integer, levels_of
 from sefa.errors import CheckpointError
 from sefa.generators.pggan import PGGAN
 
@@ -57,7 +57,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:
             f"a one-hot label of {num_classes} classes behind z (as told)" if num_classes else "no label behind z"
         )
     options.assumptions.note("the original's defaults where its options are silent: leaky ReLU 0.2, no tanh")
-    return pggan_parts.build(
+    return pggan_layers.build(
         tensors,
         layers=[
             Weights(source(f"{DENSE}/weight", convert=_dense_weight), source(f"{DENSE}/bias", convert=_dense_bias)),

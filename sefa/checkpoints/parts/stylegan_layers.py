@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sefa.checkpoints.assembly import Source, Weights, assemble, combine, source
 from sefa.checkpoints.assumptions import Assumptions, one_of
-from sefa.checkpoints.growing import SQRT2, Growth
+from sefa.checkpoints.parts.assembly import Source, Weights, assemble, combine, source
+from sefa.checkpoints.parts.growing import SQRT2, Growth
 from sefa.errors import CheckpointError
 from sefa.generators.mapping import LabelNorm
 from sefa.generators.mapping import Mapping as MappingNetwork

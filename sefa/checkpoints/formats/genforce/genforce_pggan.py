@@ -5,11 +5,11 @@ from functools import partial
 
 from torch import Tensor
 
-from sefa.checkpoints import pggan_parts
-from sefa.checkpoints.assembly import Weights, check_keys, shape_of, source
 from sefa.checkpoints.assumptions import Assumptions, one_of, positive
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
-from sefa.checkpoints.growing import Growth, channels_of, equalized, highest, split_latent, up_kernel
+from sefa.checkpoints.parts import pggan_layers
+from sefa.checkpoints.parts.assembly import Weights, check_keys, shape_of, source
+from sefa.checkpoints.parts.growing import Growth, channels_of, equalized, highest, split_latent, up_kernel
 from sefa.checkpoints.sizes import one_hot_codes
 from sefa.generators.pggan import PGGAN
 
@@ -42,7 +42,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:
     options.assumptions.note(f"leaky ReLU {slope:g}", "slope")
     options.assumptions.note("tanh at the end" if output == "tanh" else "nothing behind the last layer", "output")
     up_weight = partial(_up_weight, fused=fused)
-    return pggan_parts.build(
+    return pggan_layers.build(
         tensors,
         layers=[
             Weights(

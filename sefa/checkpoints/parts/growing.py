@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from sefa.checkpoints.assembly import Source, Weights, combine
+from sefa.checkpoints.parts.assembly import Source, Weights, combine
 from sefa.errors import ArgumentError, CheckpointError
 from sefa.generators.progressive import ToImage
 

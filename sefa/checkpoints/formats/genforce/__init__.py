@@ -1,0 +1,1 @@
+"""Files of genforce's code."""

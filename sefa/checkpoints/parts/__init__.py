@@ -1,0 +1,1 @@
+"""A family's layers from a file's tensors: what several formats share."""
