@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from sefa.errors import ArgumentError, BankError, CheckpointError, SefaError
     from sefa.factorization import factorize
     from sefa.generators import Generator
-    from sefa.layers import parse_layers
+    from sefa.generators.layers import parse_layers
     from sefa.rosinality_factor import import_factor
 
 # Resolved on first use, so that the command line can live in this package and start without torch.
@@ -31,7 +31,7 @@ _HOMES = {
     "factorize": "sefa.factorization",
     "import_factor": "sefa.rosinality_factor",
     "load": "sefa.checkpoints",
-    "parse_layers": "sefa.layers",
+    "parse_layers": "sefa.generators.layers",
     "wrap": "sefa.custom",
 }
 

@@ -13,7 +13,7 @@ from sefa.bank import DirectionBank, DirectionSource
 from sefa.errors import ArgumentError
 from sefa.ganspace import DEFAULT_SAMPLES, principal_components
 from sefa.generators import Generator
-from sefa.layers import LayerSpec, parse_layers
+from sefa.generators.layers import LayerSpec, parse_layers
 from sefa.spectrum import right_singular_vectors, zero_level
 from sefa_runtime.version import VERSION
 

@@ -16,7 +16,7 @@ from sefa.errors import ArgumentError
 from sefa.factorization import factorize
 from sefa.ganspace import DEFAULT_SAMPLES
 from sefa.generators import Generator
-from sefa.layers import LayerSpec, parse_layers
+from sefa.generators.layers import LayerSpec, parse_layers
 from sefa.peak_memory import peak_memory
 from sefa.subspaces import moves, principal_angles
 from sefa_runtime.machine.description import describe_machine, describe_versions, load_average

@@ -11,7 +11,7 @@ from sefa.bank import DirectionBank
 from sefa.bank_fit import check_fits
 from sefa.errors import ArgumentError
 from sefa.generators import Generator
-from sefa.generators.mapping import StyleBasedGenerator
+from sefa.generators.common.mapping import StyleBasedGenerator
 
 OUTPUTS = ("uint8", "float32")
 

@@ -6,7 +6,7 @@ import torch
 
 from sefa.bank import DirectionBank
 from sefa.bank_fit import other_checkpoints
-from sefa.generators.mapping import StyleBasedGenerator
+from sefa.generators.common.mapping import StyleBasedGenerator
 from sefa_export.bake import EditGraph
 from sefa_export.pinned import Pinned
 from sefa_runtime.editor import as_pictures

@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto
 
 from sefa.bank import DirectionBank
+from sefa.custom.custom_generator import CustomGenerator
 from sefa.errors import ArgumentError
 from sefa.generators import Generator
-from sefa.generators.custom import CustomGenerator
 from sefa_export.bake import EditGraph, bake
 from sefa_export.describe import describe
 from sefa_export.determinism import check_model, check_program, graphs

@@ -10,7 +10,7 @@ from sefa.bank_files.ganspace_components import components_bank, is_components
 from sefa.bank_fit import check_fits
 from sefa.errors import ArgumentError, BankError
 from sefa.generators import Generator
-from sefa.layers import LayerSpec
+from sefa.generators.layers import LayerSpec
 from sefa.rosinality_factor import export_factor, import_factor
 from sefa_runtime.files import input_problem
 

@@ -19,7 +19,7 @@ from sefa.bank_files.arrays import Arrays
 from sefa.errors import ArgumentError, BankError
 from sefa.factorization import ALPHA_RANGE
 from sefa.generators import Generator
-from sefa.layers import LayerSpec, parse_layers
+from sefa.generators.layers import LayerSpec, parse_layers
 from sefa.spectrum import zero_level
 from sefa_runtime.files import write_whole
 from sefa_runtime.inputs.number_files import SINGLE

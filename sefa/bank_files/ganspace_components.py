@@ -16,8 +16,8 @@ from sefa.bank_files.arrays import Arrays
 from sefa.bank_files.boundaries import chosen_layers, foreign_bank, latent_rows
 from sefa.errors import BankError
 from sefa.generators import Generator
-from sefa.generators.mapping import StyleBasedGenerator
-from sefa.layers import LayerSpec
+from sefa.generators.common.mapping import StyleBasedGenerator
+from sefa.generators.layers import LayerSpec
 from sefa.spectrum import zero_level
 
 DIRECTIONS, LENGTHS, DEVIATIONS = "lat_comp", "lat_stdev", "act_stdev"

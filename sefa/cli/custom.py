@@ -20,7 +20,7 @@ from sefa_runtime.model.reading import is_torchscript
 if TYPE_CHECKING:
     from torch import nn
 
-    from sefa.generators.custom import CustomGenerator
+    from sefa.custom.custom_generator import CustomGenerator
 
 # A share of values beyond black and white that is worth a word: most generators without a tanh have a few.
 MAX_BEYOND = 0.05
@@ -186,7 +186,7 @@ def load_custom(
     with contextlib.redirect_stdout(sys.stderr):  # Whatever the user's code prints is no result of ours.
         module, source_entry = _build(argument, options, entry)
         if need_layers and not names:
-            from sefa.generators.latent_layers import name_usable_layers
+            from sefa.custom.latent_layers import name_usable_layers
 
             raise ArgumentError(
                 f"{argument}: --layers is needed: which of its layers read the latent first? Those with a weight are "
@@ -256,7 +256,7 @@ def _parse_range(text: str) -> tuple[float, float]:
 
 
 def _warn_of_range(generator: "CustomGenerator", given: bool) -> None:
-    from sefa.generators.custom import random_codes
+    from sefa.custom.custom_generator import random_codes
 
     images = generator.decode(random_codes(4, generator.z_dim, generator.num_classes)[:, None])
     if not given and float(images.min()) >= 0 and float(images.max()) <= 1:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sefa.custom.custom_generator import CallForm, ImageForm, call, entry_of, random_codes
 from sefa.errors import ArgumentError
-from sefa.generators.custom import CallForm, ImageForm, call, entry_of, random_codes
 
 LAYOUTS = ("nchw", "nhwc")
 USUAL_CHANNELS = (1, 3, 4)  # grey, RGB, RGBA

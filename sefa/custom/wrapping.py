@@ -8,11 +8,11 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from sefa.custom.calling import LAYOUTS, assumptions, find_form, first_line, kind
+from sefa.custom.custom_generator import CustomGenerator, call, image_of, random_codes
 from sefa.custom.purity import State, check_pure
 from sefa.custom.settling import fold_norms, settle
 from sefa.errors import ArgumentError
-from sefa.generators.custom import CustomGenerator, call, image_of, random_codes
-from sefa.generators.labels import one_hot
+from sefa.generators.common.labels import one_hot
 
 LABELS = ("index", "onehot")
 USUAL_RANGE, BYTE_RANGE = (-1.0, 1.0), (0.0, 255.0)

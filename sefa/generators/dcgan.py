@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from sefa.generators.labels import OneHotGenerator
+from sefa.generators.common.labels import OneHotGenerator
 
 
 class DCGAN(OneHotGenerator):

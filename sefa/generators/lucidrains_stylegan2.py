@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sefa.generators.mapping import Mapping, StyleBasedGenerator
+from sefa.generators.common.mapping import Mapping, StyleBasedGenerator
 
 DEMODULATION_EPSILON = 1e-8
 

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sefa.generators.common.mapping import pixel_norm
+from sefa.generators.common.progressive import ToImage, up_conv
 from sefa.generators.generator import Generator, Truncation
-from sefa.generators.mapping import pixel_norm
-from sefa.generators.progressive import ToImage, up_conv
 
 
 class PGGAN(Generator):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sefa.generators.mapping import Mapping, StyleBasedGenerator
-from sefa.generators.progressive import ToImage, up_conv
+from sefa.generators.common.mapping import Mapping, StyleBasedGenerator
+from sefa.generators.common.progressive import ToImage, up_conv
 
 
 class StyleGAN(StyleBasedGenerator):

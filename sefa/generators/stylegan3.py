@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sefa.generators.mapping import Mapping, StyleBasedGenerator
-from sefa.generators.polyphase import FilteredActivation, Resampling, pad
+from sefa.generators.common.mapping import Mapping, StyleBasedGenerator
+from sefa.generators.common.polyphase import FilteredActivation, Resampling, pad
 
 # onnxruntime's vectorized convolutions want channels in multiples of 16 (AVX-512) or 8; channels of zeros fill up.
 CHANNEL_BLOCK = 16

@@ -18,7 +18,7 @@ from torch import Tensor
 import sefa
 from archives import load_pt2, load_torchscript
 from conftest import GOLDEN, Result
-from sefa.generators.mapping import StyleBasedGenerator
+from sefa.generators.common.mapping import StyleBasedGenerator
 from sefa_runtime.verification import psnr_db
 
 Command = Callable[..., Result]

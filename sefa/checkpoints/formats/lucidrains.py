@@ -14,8 +14,8 @@ from sefa.checkpoints.assumptions import Assumptions, mapping_rate
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
 from sefa.checkpoints.parts.assembly import Source, assemble, count, shape_of, source
 from sefa.errors import CheckpointError
+from sefa.generators.common.mapping import Mapping as MappingNetwork
 from sefa.generators.lucidrains_stylegan2 import Block, LucidrainsStyleGAN2
-from sefa.generators.mapping import Mapping as MappingNetwork
 from sefa_runtime.json_text import read_json
 
 NOISE_SEED = 0

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from sefa.checkpoints.parts.assembly import Source, Weights, combine
 from sefa.errors import ArgumentError, CheckpointError
-from sefa.generators.progressive import ToImage
+from sefa.generators.common.progressive import ToImage
 
 SQRT2 = math.sqrt(2)
 

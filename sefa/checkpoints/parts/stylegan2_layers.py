@@ -11,9 +11,9 @@ from torch import Tensor
 from sefa.checkpoints.parts.assembly import Source, Weights, assemble, combine, source
 from sefa.checkpoints.sizes import MAX_NOISE
 from sefa.errors import CheckpointError
-from sefa.generators.fir import separate
-from sefa.generators.mapping import LabelNorm
-from sefa.generators.mapping import Mapping as MappingNetwork
+from sefa.generators.common.fir import separate
+from sefa.generators.common.mapping import LabelNorm
+from sefa.generators.common.mapping import Mapping as MappingNetwork
 from sefa.generators.stylegan2 import KernelShape, ModulatedConv, Shortcut, StyleGAN2, SynthesisBlock, ToRGB, UpFilter
 
 SQRT2 = math.sqrt(2)

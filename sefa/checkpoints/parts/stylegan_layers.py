@@ -14,8 +14,8 @@ from sefa.checkpoints.assumptions import Assumptions, one_of
 from sefa.checkpoints.parts.assembly import Source, Weights, assemble, combine, source
 from sefa.checkpoints.parts.growing import SQRT2, Growth
 from sefa.errors import CheckpointError
-from sefa.generators.mapping import LabelNorm
-from sefa.generators.mapping import Mapping as MappingNetwork
+from sefa.generators.common.mapping import LabelNorm
+from sefa.generators.common.mapping import Mapping as MappingNetwork
 from sefa.generators.stylegan import StyleGAN, instance_norm
 
 # Of the mapping network, unless the file tells.

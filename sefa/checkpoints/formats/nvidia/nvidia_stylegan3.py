@@ -17,8 +17,8 @@ from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, clean
 from sefa.checkpoints.parts.assembly import Source, assemble, check_keys, combine, shape_of, source
 from sefa.checkpoints.unpickling.objects import PersistedModule
 from sefa.errors import CheckpointError
-from sefa.generators.mapping import Mapping as MappingNetwork
-from sefa.generators.polyphase import Resampling
+from sefa.generators.common.mapping import Mapping as MappingNetwork
+from sefa.generators.common.polyphase import Resampling
 from sefa.generators.stylegan3 import StyleGAN3, SynthesisInput, SynthesisLayer, ToRGB, padded
 from sefa_runtime.pickles.arrays import StoredArray
 

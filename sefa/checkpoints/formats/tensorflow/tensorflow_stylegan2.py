@@ -25,7 +25,7 @@ from sefa.checkpoints.parts.stylegan2_layers import (
 )
 from sefa.errors import CheckpointError
 from sefa.generators import StyleGAN2
-from sefa.generators.mapping import LabelNorm
+from sefa.generators.common.mapping import LabelNorm
 
 CONST = "synthesis/4x4/Const/const"
 CENTER = "dlatent_avg"

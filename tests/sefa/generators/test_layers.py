@@ -1,7 +1,7 @@
 import pytest
 
 from sefa.errors import ArgumentError
-from sefa.layers import LayerSpec, parse_layers
+from sefa.generators.layers import LayerSpec, parse_layers
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from sefa.custom.latent_layers import Probe, affine_weight
 from sefa.errors import ArgumentError
-from sefa.generators.labels import OneHotGenerator, one_hot
-from sefa.generators.latent_layers import Probe, affine_weight
+from sefa.generators.common.labels import OneHotGenerator, one_hot
 
 CHECK_SEED = 0
 # Of the latents at which a layer is looked at, in terms of usual ones. What normalises z, clips it or bends it shows.

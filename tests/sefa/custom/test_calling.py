@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 import sefa
 from sefa import ArgumentError
-from sefa.generators.custom import CustomGenerator
+from sefa.custom.custom_generator import CustomGenerator
 
 D = 10
 Named = namedtuple("Named", "features image")

@@ -1,0 +1,1 @@
+"""What several families share: the mapping network, class labels, filters, growing."""
