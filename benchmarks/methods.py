@@ -26,9 +26,9 @@ from sklearn.decomposition import IncrementalPCA
 import sefa
 from sefa.demo import find_faces
 from sefa.generators import DCGAN
-from sefa.method_comparison import compare_methods
-from sefa.peak_memory import peak_memory
-from sefa.subspaces import principal_angles
+from sefa.linear_algebra import principal_angles
+from sefa.method_comparison.methods import compare_methods
+from sefa.method_comparison.peak_memory import peak_memory
 from sefa_runtime.files import write_whole
 from sefa_runtime.machine.description import describe_machine, describe_versions, load_average
 

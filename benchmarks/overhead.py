@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 import sefa
 import sefa_runtime
-from sefa.bank import DirectionBank
+from sefa.bank.direction_bank import DirectionBank
 from sefa.demo import find_faces
 from sefa.generators import Generator
 from sefa_export import export_onnx

@@ -11,25 +11,25 @@ from typing import TYPE_CHECKING, Any
 from sefa_runtime.version import __version__
 
 if TYPE_CHECKING:
-    from sefa.bank import DirectionBank
+    from sefa.bank.direction_bank import DirectionBank
+    from sefa.bank.files.rosinality_factor import import_factor
     from sefa.checkpoints import load
     from sefa.custom import wrap
+    from sefa.directions.factorization import factorize
     from sefa.errors import ArgumentError, BankError, CheckpointError, SefaError
-    from sefa.factorization import factorize
     from sefa.generators import Generator
     from sefa.generators.layers import parse_layers
-    from sefa.rosinality_factor import import_factor
 
 # Resolved on first use, so that the command line can live in this package and start without torch.
 _HOMES = {
     "ArgumentError": "sefa.errors",
     "BankError": "sefa.errors",
     "CheckpointError": "sefa.errors",
-    "DirectionBank": "sefa.bank",
+    "DirectionBank": "sefa.bank.direction_bank",
     "Generator": "sefa.generators",
     "SefaError": "sefa.errors",
-    "factorize": "sefa.factorization",
-    "import_factor": "sefa.rosinality_factor",
+    "factorize": "sefa.directions.factorization",
+    "import_factor": "sefa.bank.files.rosinality_factor",
     "load": "sefa.checkpoints",
     "parse_layers": "sefa.generators.layers",
     "wrap": "sefa.custom",

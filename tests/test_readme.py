@@ -14,9 +14,9 @@ from PIL import Image
 
 import sefa
 import sefa_runtime
-from sefa.bank_editing import change
+from sefa.bank.editing import change
+from sefa.bank.naming import parse_change, resolve
 from sefa.demo import NAMES
-from sefa.naming import parse_change, resolve
 from sefa_export import export_onnx
 from serving import Running, starting
 from trained import trained_faces

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sefa.bank import DirectionBank
-from sefa.bank_fit import check_fits
+from sefa.bank.direction_bank import DirectionBank
+from sefa.bank.fit import check_fits
 from sefa.errors import ArgumentError
 from sefa.generators import Generator
 from sefa.generators.common.mapping import StyleBasedGenerator

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import torch
 
-from sefa.bank import DirectionBank
-from sefa.bank_fit import other_checkpoints
+from sefa.bank.direction_bank import DirectionBank
+from sefa.bank.fit import other_checkpoints
 from sefa.generators.common.mapping import StyleBasedGenerator
 from sefa_export.bake import EditGraph
 from sefa_export.pinned import Pinned

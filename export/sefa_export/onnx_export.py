@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto
 
-from sefa.bank import DirectionBank
+from sefa.bank.direction_bank import DirectionBank
 from sefa.custom.custom_generator import CustomGenerator
 from sefa.errors import ArgumentError
 from sefa.generators import Generator

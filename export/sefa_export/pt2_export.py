@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch.export import ExportedProgram
 
-from sefa.bank import DirectionBank
+from sefa.bank.direction_bank import DirectionBank
 from sefa.generators import Generator
 from sefa_export.alone import verify_alone
 from sefa_export.bake import EditGraph, bake

@@ -26,7 +26,7 @@ def read_safetensors(path: Path) -> dict[str, Tensor]:
         from safetensors import SafetensorError, safe_open
     except ModuleNotFoundError as error:
         raise CheckpointError("a safetensors file, which needs the package: pip install safetensors") from error
-    from sefa.bank import METADATA_KEY  # It needs the package, too.
+    from sefa.bank.direction_bank import METADATA_KEY  # It needs the package, too.
 
     problem = utf8_problem(path)
     if problem:

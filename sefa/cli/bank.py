@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from sefa.bank.naming import find_all
 from sefa.cli.factorize import load_on, print_directions
 from sefa.cli.options import (
     AssumeOption,
@@ -19,12 +20,11 @@ from sefa.cli.options import (
 )
 from sefa.cli.output import print_facts, print_json, print_table, say, working
 from sefa.errors import ArgumentError
-from sefa.naming import find_all
 from sefa_runtime.files import check_output
 
 if TYPE_CHECKING:
-    from sefa.bank import DirectionBank, DirectionSource
-    from sefa.bank_comparison import BankComparison
+    from sefa.bank.comparison import BankComparison
+    from sefa.bank.direction_bank import DirectionBank, DirectionSource
 
 BankArgument = Annotated[Path, typer.Argument(metavar="BANK", help="A direction bank.")]
 BankOutput = Annotated[Path, typer.Option("-o", "--output", metavar="BANK", help="A .safetensors file to write.")]
@@ -32,7 +32,7 @@ BankOutput = Annotated[Path, typer.Option("-o", "--output", metavar="BANK", help
 
 def show(bank: BankArgument, json: JsonOption = False) -> None:
     """Tell everything about a bank: directions, layers, ranges, and where each came from."""
-    from sefa.bank import DirectionBank
+    from sefa.bank.direction_bank import DirectionBank
 
     loaded = DirectionBank.load(bank)
     if json:
@@ -86,8 +86,8 @@ def merge(
 
     [b]sefa bank merge pose.safetensors light.safetensors -o both.safetensors[/b]
     """
-    from sefa.bank import DirectionBank
-    from sefa.bank_editing import merge as merge_banks
+    from sefa.bank.direction_bank import DirectionBank
+    from sefa.bank.editing import merge as merge_banks
 
     check_output(output, *banks)
     merged = merge_banks(
@@ -110,8 +110,8 @@ def subset(
 
     [b]sefa bank subset faces.safetensors 1,3,pose -o few.safetensors[/b]
     """
-    from sefa.bank import DirectionBank
-    from sefa.bank_editing import subset as subset_of
+    from sefa.bank.direction_bank import DirectionBank
+    from sefa.bank.editing import subset as subset_of
 
     check_output(output, bank)
     loaded = DirectionBank.load(bank)
@@ -134,9 +134,9 @@ def compare(
     The cosine is that of what two edits add to the codes: it counts the layers that both edit. Each direction of A is
     matched with at most one of B, the most alike first; a cosine of -1 is the same direction, turned.
     """
-    from sefa.bank import DirectionBank
-    from sefa.bank_comparison import compare_banks
-    from sefa.comparison_plot import save_matrix
+    from sefa.bank.comparison import compare_banks
+    from sefa.bank.direction_bank import DirectionBank
+    from sefa.method_comparison.plot import save_matrix
     from sefa_runtime.latency.plot import check_plot
 
     if output is not None:
@@ -192,7 +192,7 @@ def import_(
     The kind of file is detected from its contents; nothing in it is unpickled. Only an .npz of [b]sefa bank export[/b]
     says what generator it is of.
     """
-    from sefa.bank_files import import_bank
+    from sefa.bank.files import import_bank
 
     check_output(output, file, checkpoint)
     generator = None
@@ -226,9 +226,9 @@ def export(
 
     [b]sefa bank export faces.safetensors -o boundaries.npy[/b]
     """
-    from sefa.bank import DirectionBank
-    from sefa.bank_files import export_bank
-    from sefa.rosinality_factor import export_factor
+    from sefa.bank.direction_bank import DirectionBank
+    from sefa.bank.files import export_bank
+    from sefa.bank.files.rosinality_factor import export_factor
 
     check_output(output, bank)
     loaded = DirectionBank.load(bank)

@@ -22,7 +22,7 @@ from sefa.errors import ArgumentError
 from sefa_runtime.files import check_output, write_whole
 
 if TYPE_CHECKING:
-    from sefa.method_comparison import MethodComparison, MethodResult
+    from sefa.method_comparison.methods import MethodComparison, MethodResult
 
 SUFFIXES = (".png", ".json")
 
@@ -64,9 +64,9 @@ def compare_methods(
     SeFa runs with and without normalised rows. Random directions stand beside them, to compare with. Methods take turns
     in being timed, and the median counts; let nothing else run meanwhile: the load average is in the record.
     """
-    from sefa.comparison_plot import save_methods
-    from sefa.ganspace import DEFAULT_SAMPLES
-    from sefa.method_comparison import compare_methods as compare
+    from sefa.directions.ganspace import DEFAULT_SAMPLES
+    from sefa.method_comparison.methods import compare_methods as compare
+    from sefa.method_comparison.plot import save_methods
     from sefa_runtime.latency.plot import check_plot
 
     for output in outputs or ():
@@ -95,7 +95,7 @@ def compare_methods(
 
 def _times(method: "MethodResult") -> str:
     """The median, and the shortest and longest if there are several."""
-    from sefa.comparison_plot import seconds_in_words
+    from sefa.method_comparison.plot import seconds_in_words
 
     if method.seconds is None:
         return ""
@@ -104,7 +104,7 @@ def _times(method: "MethodResult") -> str:
 
 
 def _print(comparison: "MethodComparison") -> None:
-    from sefa.comparison_plot import times_in_words
+    from sefa.method_comparison.plot import times_in_words
     from sefa_runtime.machine.description import load_in_words, machine_in_words
 
     facts = comparison.generator

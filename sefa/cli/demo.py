@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sefa.bank.naming import parse_change, resolve
 from sefa.cli.bench import print_record, save_record
 from sefa.cli.export import describe_parity
 from sefa.cli.factorize import load_on
 from sefa.cli.options import Device, DeviceOption, ProviderOption
 from sefa.cli.output import command_line, format_bytes, progress_bar, say, working
-from sefa.naming import parse_change, resolve
 from sefa_runtime.files import check_output
 from sefa_runtime.model.reading import read_info
 
@@ -41,9 +41,9 @@ def demo(
     Leaves in DIR: [b]faces.safetensors[/b], the directions; [b]faces.onnx[/b] and [b]faces.ts[/b], the exported models;
     [b]sheet.png[/b], what the directions do; [b]turn.gif[/b]; [b]latency.json[/b].
     """
-    from sefa.bank_editing import change
+    from sefa.bank.editing import change
     from sefa.demo import NAMES, find_faces
-    from sefa.factorization import factorize
+    from sefa.directions.factorization import factorize
     from sefa_export import export_onnx, export_torchscript
     from sefa_runtime import load
     from sefa_runtime.images import eased, enlarge, mosaic, save_animation, save_picture

@@ -59,7 +59,7 @@ from sefa_runtime.model.reading import files_of, is_onnx
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from sefa.bank import DirectionBank
+    from sefa.bank.direction_bank import DirectionBank
     from sefa_runtime import Editor
     from sefa_runtime.explore import Exploration
     from sefa_runtime.explore.resume_cache import Kept
@@ -271,8 +271,8 @@ def explore(
 
         rename_directions(source, {}, ranges)
     if directions is not None and save_bank is not None:
-        from sefa.bank_editing import change
-        from sefa.naming import Change
+        from sefa.bank.editing import change
+        from sefa.bank.naming import Change
 
         change(directions, {index: Change(alpha_range=found) for index, found in ranges.items()}).save(save_bank)
     kept.remove()
@@ -323,8 +323,8 @@ def _export(
     source: Path, model: Path, options: CheckpointOptions, device: Device, codes: Path | None, truncation: float
 ) -> "DirectionBank":
     """Find directions of a checkpoint and bake them; gives them as a bank."""
-    from sefa.bank import DirectionBank
-    from sefa.bank_editing import merge
+    from sefa.bank.direction_bank import DirectionBank
+    from sefa.bank.editing import merge
     from sefa_export import export_onnx
 
     custom = CustomOptions(

@@ -178,7 +178,7 @@ def export(
     The graph is run against PyTorch over several batches, directions and alphas before the file takes its name. The
     file describes itself: directions, resolution, where it came from, the difference that was measured.
     """
-    from sefa.bank import DirectionBank
+    from sefa.bank.direction_bank import DirectionBank
     from sefa_export import export_onnx, export_pt2, export_torchscript
 
     check_output(output, checkpoint, bank, weights)

@@ -40,7 +40,7 @@ from sefa.errors import ArgumentError
 from sefa_runtime.files import check_utf8_output, input_problem
 
 if TYPE_CHECKING:
-    from sefa.bank import DirectionBank
+    from sefa.bank.direction_bank import DirectionBank
     from sefa.generators import Generator
 
 
@@ -217,7 +217,7 @@ def _choose_device(device: Device) -> str:
 
 def find_directions(generator: "Generator", finding: Finding) -> "DirectionBank":
     """Factorize, and warn of directions that change nothing."""
-    from sefa.factorization import factorize
+    from sefa.directions.factorization import factorize
 
     options = {**vars(finding), "method": finding.method.value, "normalize": finding.normalize.value}
     if finding.method == Method.SEFA:

@@ -116,7 +116,7 @@ def _inspect_model(path: Path, json: bool) -> None:
 
 
 def _inspect_bank(path: Path, json: bool) -> None:
-    from sefa.bank import DirectionBank
+    from sefa.bank.direction_bank import DirectionBank
     from sefa.cli.factorize import print_directions
 
     bank = DirectionBank.load(path)
@@ -246,7 +246,7 @@ def _checkpoint(path: Path, checkpoint_format: str) -> str:
 
 def _is_bank(path: Path) -> bool:
     """A safetensors file, with a bank's mark in its metadata."""
-    from sefa.bank import METADATA_KEY
+    from sefa.bank.direction_bank import METADATA_KEY
 
     with path.open("rb") as file:
         head = file.read(9)

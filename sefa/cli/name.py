@@ -5,10 +5,10 @@ from typing import Annotated
 
 import typer
 
+from sefa.bank.naming import Change, find_all, parse_change, parse_range, renamed, resolve
 from sefa.cli.options import JsonOption
 from sefa.cli.output import print_json, print_table, say
 from sefa.errors import ArgumentError
-from sefa.naming import Change, find_all, parse_change, parse_range, renamed, resolve
 from sefa_runtime.errors import InputError
 from sefa_runtime.files import check_output, input_problem
 from sefa_runtime.model.reading import is_onnx, is_pt2, is_torchscript, read_info
@@ -95,8 +95,8 @@ def _name_in_model(file: Path, told: list[tuple[str, Change]], keep: str | None,
 
 
 def _name_in_bank(file: Path, told: list[tuple[str, Change]], keep: str | None, output: Path | None) -> list[Row]:
-    from sefa.bank import DirectionBank
-    from sefa.bank_editing import change, subset
+    from sefa.bank.direction_bank import DirectionBank
+    from sefa.bank.editing import change, subset
 
     bank = DirectionBank.load(file)
     changes = resolve(bank.names, told)

@@ -10,7 +10,7 @@ from onnx import TensorProto, helper
 
 import sefa
 from sefa.checkpoints.formats.dcgan import build
-from sefa.factorization import factorize
+from sefa.directions.factorization import factorize
 from sefa_export import bake, export_onnx
 from sefa_runtime.session import diagnosis
 

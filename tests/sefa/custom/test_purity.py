@@ -70,7 +70,7 @@ def test_the_line_is_the_users_also_where_a_layer_of_torchs_asks() -> None:
 
     module = Net(lambda net, x: net.drop(x))  # type: ignore[operator]
     module.drop = Stubborn(0.1)
-    with pytest.raises(ArgumentError, match=r"bernoulli at test_custom_purity\.py:\d+; drop stays in training mode"):
+    with pytest.raises(ArgumentError, match=r"bernoulli at test_purity\.py:\d+; drop stays in training mode"):
         wrapped(module)
 
 

@@ -12,7 +12,7 @@ import sefa
 import sefa_export
 from archives import load_torchscript
 from golden_checkpoints import GoldenCheckpoint
-from sefa.bank_fit import check_fits
+from sefa.bank.fit import check_fits
 from stylegan2_files import (
     Spec,
     genforce_state,

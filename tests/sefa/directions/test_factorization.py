@@ -8,8 +8,8 @@ import torch
 import sefa
 from measuring import readings
 from sefa.checkpoints.formats.dcgan import build
+from sefa.directions.factorization import principal_directions
 from sefa.errors import ArgumentError
-from sefa.factorization import principal_directions
 from sefa.generators import DCGAN
 
 
@@ -164,14 +164,16 @@ def test_weights_of_fewer_rows_than_columns_have_the_same_directions(
 
 def test_the_memory_is_that_of_the_smaller_side(tmp_path: Path) -> None:
     call = "principal_directions(torch.randn(32, 20_000, generator=torch.Generator().manual_seed(0)), 40)"
-    imports = "import torch; from sefa.factorization import principal_directions; torch.linalg.svd(torch.eye(3))"
+    imports = (
+        "import torch; from sefa.directions.factorization import principal_directions; torch.linalg.svd(torch.eye(3))"
+    )
     (reading,) = readings(imports, call, [tmp_path])
     assert (reading.error, reading.message) == ("", "")
     assert reading.peak_mb < 300  # A is 5 MB in float64, AᵀA would be 3200.
 
 
 def test_weights_too_large_on_both_sides_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sefa.spectrum.MAX_SIDE", 8)
+    monkeypatch.setattr("sefa.linear_algebra.MAX_SIDE", 8)
     assert principal_directions(random_rows(8, 20), 2)[0].shape == (2, 20)
     assert principal_directions(random_rows(20, 8), 2)[0].shape == (2, 8)
     with pytest.raises(ArgumentError, match=r"an affine weight of \[9, 9\] is too large"):
@@ -179,7 +181,7 @@ def test_weights_too_large_on_both_sides_are_refused(monkeypatch: pytest.MonkeyP
 
 
 def test_more_directions_than_memory_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sefa.factorization.MAX_NUMBERS", 100)
+    monkeypatch.setattr("sefa.directions.factorization.MAX_NUMBERS", 100)
     assert len(sefa.factorize(random_dcgan(), top=7)) == 7
     with pytest.raises(ArgumentError, match="top must be at most 7 for codes of 12, got 8"):
         sefa.factorize(random_dcgan(), top=8)

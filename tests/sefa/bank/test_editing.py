@@ -7,8 +7,8 @@ import torch
 import sefa
 from golden_checkpoints import GoldenCheckpoint
 from sefa import ArgumentError, BankError, DirectionBank
-from sefa.bank_editing import change, merge, subset
-from sefa.naming import Change
+from sefa.bank.editing import change, merge, subset
+from sefa.bank.naming import Change
 from sefa_export import bake
 
 

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save
 
 from measuring import MAX_CPU_S, MAX_MB, Reading, check_refused, readings
-from sefa.bank import METADATA_KEY, DirectionSource
+from sefa.bank.direction_bank import METADATA_KEY, DirectionSource
 
 SOURCE = DirectionSource("dcgan", "", "sefa", "none", 1, "0")
 
@@ -84,7 +84,9 @@ def read_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Reading]:
     for index, make in enumerate((REFUSED | READ).values()):
         paths.append(folder / f"{index}.safetensors")
         paths[-1].write_bytes(make())
-    found = readings("import sefa.bank", "sefa.bank.DirectionBank.load(path).description()", paths)
+    found = readings(
+        "import sefa.bank.direction_bank", "sefa.bank.direction_bank.DirectionBank.load(path).description()", paths
+    )
     return dict(zip(REFUSED | READ, found, strict=True))
 
 
@@ -103,7 +105,7 @@ def test_a_large_bank_is_read_soon(read_files: dict[str, Reading], kind: str) ->
 
 
 def test_arrays_of_a_bank_that_are_no_tensors_are_refused(tmp_path: Path) -> None:
-    from sefa.bank_files import import_bank
+    from sefa.bank.files import import_bank
     from sefa.errors import BankError
 
     good = {

@@ -1,7 +1,7 @@
 import pytest
 
 from sefa import ArgumentError
-from sefa.naming import Change, find, find_all, parse_change, parse_range, resolve
+from sefa.bank.naming import Change, find, find_all, parse_change, parse_range, resolve
 
 NAMES = ("pose", "light", "direction-2", "direction-3")
 

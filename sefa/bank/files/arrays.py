@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sefa.bank import METADATA_KEY, TENSORS, DirectionBank
+from sefa.bank.direction_bank import METADATA_KEY, TENSORS, DirectionBank
 from sefa.errors import BankError
 from sefa_runtime.errors import ContentError
 from sefa_runtime.files import write_whole

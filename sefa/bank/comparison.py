@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from torch import Tensor
 from torch.nn import functional as F
 
-from sefa.bank import DirectionBank
+from sefa.bank.direction_bank import DirectionBank
 from sefa.errors import BankError
 
 MAX_PAIRS = 4_000_000
@@ -86,3 +86,9 @@ def match(likeness: Tensor) -> list[tuple[int, int]]:
             if len(pairs) == min(rows, columns):
                 break
     return pairs
+
+
+def moves(bank: DirectionBank) -> Tensor:
+    """What each direction adds to the codes of all layers, scaled to unit length, float64 [K, L·D]."""
+    added = bank.edited_layers[:, :, None] * bank.vectors[:, None].double()
+    return F.normalize(added.flatten(1), dim=1)

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sefa.bank import DirectionBank, DirectionSource
+from sefa.bank.direction_bank import DirectionBank, DirectionSource
+from sefa.directions.ganspace import DEFAULT_SAMPLES, principal_components
 from sefa.errors import ArgumentError
-from sefa.ganspace import DEFAULT_SAMPLES, principal_components
 from sefa.generators import Generator
 from sefa.generators.layers import LayerSpec, parse_layers
-from sefa.spectrum import right_singular_vectors, zero_level
+from sefa.linear_algebra import right_singular_vectors, zero_level
 from sefa_runtime.version import VERSION
 
 METHODS = ("sefa", "ganspace")
@@ -40,8 +40,8 @@ def factorize(
     """Find the directions that move a generator most.
 
     `sefa` reads them from the weights of the first transforms, in closed form: it needs no data and draws no samples.
-    `ganspace` takes the principal components of what random latents become, see `sefa.ganspace`. The difference for an
-    edit: alpha is a distance in the latent space with `sefa`, and counts standard deviations with `ganspace`.
+    `ganspace` takes the principal components of what random latents become, see `sefa.directions.ganspace`. The
+    difference for an edit: alpha is a distance in the latent space with `sefa`, and counts standard deviations with `ganspace`.
 
     Runs on the device the generator is on.
 

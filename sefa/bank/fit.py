@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sefa.bank import DirectionBank, DirectionSource
-from sefa.bank_comparison import match
+from sefa.bank.comparison import match
+from sefa.bank.direction_bank import DirectionBank, DirectionSource
+from sefa.directions.factorization import DEFAULT_TOP, METHODS, factorize
 from sefa.errors import ArgumentError, BankError
-from sefa.factorization import DEFAULT_TOP, METHODS, factorize
 from sefa.generators import Generator
 
 SHOWN = 12  # digits of a sha256

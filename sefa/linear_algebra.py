@@ -1,4 +1,4 @@
-"""Eigenvectors in an order and with signs that are the same everywhere."""
+"""Eigenvectors in an order and with signs that are the same everywhere, and angles between subspaces."""
 
 import torch
 from torch import Tensor
@@ -77,3 +77,24 @@ def zero_level(eigenvalues: Tensor, size: int) -> float:
         size: Length D of the eigenvectors.
     """
     return (size * torch.finfo(torch.float32).eps) ** 2 * float(eigenvalues[0])
+
+
+def principal_angles(one: Tensor, other: Tensor) -> Tensor:
+    """Return the principal angles between the spans of two sets of independent rows.
+
+    Source: Björck & Golub, "Numerical Methods for Computing Angles Between Linear Subspaces", 1973.
+
+    Args:
+        one: Shape [K, D].
+        other: Shape [M, D].
+
+    Returns:
+        Shape [min(K, M)], float64, radians, smallest first; accurate for small angles, too, where the cosine is not.
+    """
+    one, other = (torch.linalg.qr(rows.double().T).Q for rows in (one, other))  # [D, K]: orthonormal columns
+    if one.shape[1] < other.shape[1]:
+        one, other = other, one
+    inside = one.T @ other
+    cosines = torch.linalg.svdvals(inside).clamp(0, 1)  # descending
+    sines = torch.linalg.svdvals(other - one @ inside).flip(0).clamp(0, 1)  # ascending
+    return torch.where(cosines > 0.5**0.5, sines.asin(), cosines.acos())

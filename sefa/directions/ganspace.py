@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from sefa.errors import ArgumentError
 from sefa.generators import PGGAN, Generator
 from sefa.generators.common.mapping import StyleBasedGenerator, pixel_norm
-from sefa.spectrum import MAX_SIDE, eigenpairs, fix_signs, zero_level
+from sefa.linear_algebra import MAX_SIDE, eigenpairs, fix_signs, zero_level
 
 DEFAULT_SAMPLES = 50_000
 MAX_SAMPLES = 100_000_000

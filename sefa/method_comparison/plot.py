@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sefa.bank import DirectionBank
-from sefa.bank_comparison import BankComparison
-from sefa.method_comparison import RANDOM, MethodComparison
+from sefa.bank.comparison import BankComparison
+from sefa.bank.direction_bank import DirectionBank
+from sefa.method_comparison.methods import RANDOM, MethodComparison
 from sefa_runtime.files import replacing
 from sefa_runtime.latency.plot import check_plot
 from sefa_runtime.machine.description import machine_in_words

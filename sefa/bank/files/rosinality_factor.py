@@ -5,12 +5,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sefa.bank import DirectionBank, DirectionSource
+from sefa.bank.direction_bank import DirectionBank, DirectionSource
 from sefa.checkpoints.reading import read
+from sefa.directions.factorization import ALPHA_RANGE
 from sefa.errors import ArgumentError, BankError, CheckpointError
-from sefa.factorization import ALPHA_RANGE
 from sefa.generators import Generator, StyleGAN2
-from sefa.spectrum import zero_level
+from sefa.linear_algebra import zero_level
 from sefa_runtime.files import replacing
 from sefa_runtime.version import VERSION
 

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 import sefa
 from golden_checkpoints import GoldenCheckpoint
 from sefa import ArgumentError
-from sefa.ganspace import CHUNK
+from sefa.directions.ganspace import CHUNK
 from sefa.generators import DCGAN, PGGAN
-from sefa.peak_memory import peak_memory
+from sefa.method_comparison.peak_memory import peak_memory
 
 SAMPLES = 5000
 Array = NDArray[np.float64]

@@ -16,9 +16,9 @@ import sefa
 import sefa_export
 import sefa_runtime
 from sefa import BankError
-from sefa.bank_editing import change, merge
-from sefa.bank_fit import check_fits, likeness, other_checkpoints
-from sefa.naming import Change
+from sefa.bank.editing import change, merge
+from sefa.bank.fit import check_fits, likeness, other_checkpoints
+from sefa.bank.naming import Change
 from sefa_runtime.verification import verify
 
 Command = Callable[..., Any]

@@ -11,10 +11,10 @@ import torch
 import sefa
 from golden_checkpoints import GoldenCheckpoint
 from sefa import ArgumentError, BankError, DirectionBank
-from sefa.bank_editing import change, merge
-from sefa.bank_files import export_bank, import_bank
-from sefa.bank_fit import check_fits
-from sefa.naming import Change
+from sefa.bank.editing import change, merge
+from sefa.bank.files import export_bank, import_bank
+from sefa.bank.fit import check_fits
+from sefa.bank.naming import Change
 
 
 @pytest.fixture(scope="module")

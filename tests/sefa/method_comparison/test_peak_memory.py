@@ -5,12 +5,12 @@ from pathlib import Path
 import pytest
 import torch
 
-from sefa.peak_memory import peak_memory
+from sefa.method_comparison.peak_memory import peak_memory
 
 # In a process of its own: what other tests leave behind may be freed at any moment.
 PROGRAM = """
 import torch
-from sefa.peak_memory import peak_memory
+from sefa.method_comparison.peak_memory import peak_memory
 
 held = torch.ones(40 * 2**20, dtype=torch.uint8)
 for mib in (60, 20):
@@ -30,7 +30,7 @@ def test_memory_that_was_freed_again_counts_and_what_was_there_before_does_not()
 
 
 def test_a_system_that_does_not_tell_gives_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sefa.peak_memory.CLEAR", Path("/nowhere/at/all"))
+    monkeypatch.setattr("sefa.method_comparison.peak_memory.CLEAR", Path("/nowhere/at/all"))
     with peak_memory(torch.device("cpu")) as peak:
         pass
     assert peak.bytes is None

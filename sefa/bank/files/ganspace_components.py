@@ -11,14 +11,14 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
-from sefa.bank import DirectionBank
-from sefa.bank_files.arrays import Arrays
-from sefa.bank_files.boundaries import chosen_layers, foreign_bank, latent_rows
+from sefa.bank.direction_bank import DirectionBank
+from sefa.bank.files.arrays import Arrays
+from sefa.bank.files.boundaries import chosen_layers, foreign_bank, latent_rows
 from sefa.errors import BankError
 from sefa.generators import Generator
 from sefa.generators.common.mapping import StyleBasedGenerator
 from sefa.generators.layers import LayerSpec
-from sefa.spectrum import zero_level
+from sefa.linear_algebra import zero_level
 
 DIRECTIONS, LENGTHS, DEVIATIONS = "lat_comp", "lat_stdev", "act_stdev"
 

@@ -9,9 +9,10 @@ from scipy.linalg import subspace_angles
 
 import sefa
 from golden_checkpoints import GoldenCheckpoint
-from sefa import ArgumentError, method_comparison
-from sefa.comparison_plot import save_methods, seconds_in_words, times_in_words
-from sefa.method_comparison import MethodComparison, compare_methods
+from sefa import ArgumentError
+from sefa.method_comparison import methods
+from sefa.method_comparison.methods import MethodComparison, compare_methods
+from sefa.method_comparison.plot import save_methods, seconds_in_words, times_in_words
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +89,7 @@ def test_methods_take_turns_and_a_short_first_run_only_warms_up(
         timed.append((options.get("method", "sefa"), options.get("normalize", "none")))
         return (seconds if first_is_long else seconds / 100), sefa.factorize(generator, layers, top=top, **options)
 
-    monkeypatch.setattr(method_comparison, "_timed", timing)
+    monkeypatch.setattr(methods, "_timed", timing)
     comparison = compare_methods(generator, top=1, samples=300, images=1, repeats=2)
     turn = [("sefa", "none"), ("sefa", "rows"), ("ganspace", "none")]
     assert timed == turn * (2 if first_is_long else 3)

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from sefa.bank import DirectionBank
+from sefa.bank.comparison import moves
+from sefa.bank.direction_bank import DirectionBank
+from sefa.directions.factorization import factorize
+from sefa.directions.ganspace import DEFAULT_SAMPLES
 from sefa.errors import ArgumentError
-from sefa.factorization import factorize
-from sefa.ganspace import DEFAULT_SAMPLES
 from sefa.generators import Generator
 from sefa.generators.layers import LayerSpec, parse_layers
-from sefa.peak_memory import peak_memory
-from sefa.subspaces import moves, principal_angles
+from sefa.linear_algebra import principal_angles
+from sefa.method_comparison.peak_memory import peak_memory
 from sefa_runtime.machine.description import describe_machine, describe_versions, load_average
 
 # Of what takes less than this the first run only warms up.

@@ -5,9 +5,9 @@ from dataclasses import replace
 
 import torch
 
-from sefa.bank import DirectionBank, joint_source
+from sefa.bank.direction_bank import DirectionBank, joint_source
+from sefa.bank.naming import Change, renamed
 from sefa.errors import ArgumentError, BankError
-from sefa.naming import Change, renamed
 
 
 def change(bank: DirectionBank, changes: Mapping[int, Change]) -> DirectionBank:

@@ -3,7 +3,7 @@ import pytest
 import torch
 from scipy.linalg import subspace_angles
 
-from sefa.subspaces import principal_angles
+from sefa.linear_algebra import principal_angles
 
 RANDOM = torch.Generator().manual_seed(0)
 

@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from sefa.bank import UNIT_TOLERANCE, DirectionBank, DirectionSource
-from sefa.bank_files.arrays import Arrays
+from sefa.bank.direction_bank import UNIT_TOLERANCE, DirectionBank, DirectionSource
+from sefa.bank.files.arrays import Arrays
+from sefa.directions.factorization import ALPHA_RANGE
 from sefa.errors import ArgumentError, BankError
-from sefa.factorization import ALPHA_RANGE
 from sefa.generators import Generator
 from sefa.generators.layers import LayerSpec, parse_layers
-from sefa.spectrum import zero_level
+from sefa.linear_algebra import zero_level
 from sefa_runtime.files import write_whole
 from sefa_runtime.inputs.number_files import SINGLE
 from sefa_runtime.version import VERSION

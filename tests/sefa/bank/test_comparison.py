@@ -9,10 +9,10 @@ from PIL import Image
 import sefa
 from golden_checkpoints import GoldenCheckpoint
 from sefa import BankError, DirectionBank
-from sefa.bank_comparison import compare_banks
-from sefa.bank_editing import change, subset
-from sefa.comparison_plot import save_matrix
-from sefa.naming import Change
+from sefa.bank.comparison import compare_banks
+from sefa.bank.editing import change, subset
+from sefa.bank.naming import Change
+from sefa.method_comparison.plot import save_matrix
 
 
 @pytest.fixture(scope="module")
@@ -88,6 +88,6 @@ def test_the_most_alike_are_matched_first_each_once(bank: DirectionBank) -> None
 
 
 def test_more_pairs_than_memory_are_refused(bank: DirectionBank, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sefa.bank_comparison.MAX_PAIRS", 35)
+    monkeypatch.setattr("sefa.bank.comparison.MAX_PAIRS", 35)
     with pytest.raises(BankError, match="6 x 6 directions are more than can be compared at once"):
         compare_banks(bank, bank)

@@ -3,15 +3,15 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from sefa.bank import DirectionBank
-from sefa.bank_files.arrays import is_bank, load_arrays, read_bank, write_bank
-from sefa.bank_files.boundaries import boundaries_bank, write_boundaries
-from sefa.bank_files.ganspace_components import components_bank, is_components
-from sefa.bank_fit import check_fits
+from sefa.bank.direction_bank import DirectionBank
+from sefa.bank.files.arrays import is_bank, load_arrays, read_bank, write_bank
+from sefa.bank.files.boundaries import boundaries_bank, write_boundaries
+from sefa.bank.files.ganspace_components import components_bank, is_components
+from sefa.bank.files.rosinality_factor import export_factor, import_factor
+from sefa.bank.fit import check_fits
 from sefa.errors import ArgumentError, BankError
 from sefa.generators import Generator
 from sefa.generators.layers import LayerSpec
-from sefa.rosinality_factor import export_factor, import_factor
 from sefa_runtime.files import input_problem
 
 WRITERS: dict[str, Callable[[DirectionBank, Path], Path]] = {
@@ -38,7 +38,7 @@ def import_bank(
         layers: Layers that were analysed; of boundaries and components. Eigenvalues of boundaries are measured on their
             weights.
         edit_layers: Layers that an edit touches; None: those analysed.
-        allow_other_checkpoint: See `sefa.bank_fit.check_fits`, for the first kind of file.
+        allow_other_checkpoint: See `sefa.bank.fit.check_fits`, for the first kind of file.
 
     Raises:
         BankError: If the file is missing, damaged or none of these, or does not fit the generator.

@@ -1,0 +1,1 @@
+"""The bank of directions: its file, editing, naming and comparison."""
