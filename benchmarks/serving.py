@@ -134,7 +134,7 @@ def serving(model: Path, instances: int) -> Iterator[Server]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
-    command = [sys.executable, "-m", "sefa.cli", "serve", f"model={model}", "--port", str(port), "--provider", "cpu"]
+    command = [sys.executable, "-m", "sefa_cli", "serve", f"model={model}", "--port", str(port), "--provider", "cpu"]
     command += ["--instances", str(instances)]
     with tempfile.TemporaryFile() as log, subprocess.Popen(command, stdout=log, stderr=log) as process:
         try:
@@ -367,7 +367,7 @@ def measure_offline(model: Path) -> float:
     """The most images per second that `sefa bench` gets."""
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder, "offline.json")
-        command = [sys.executable, "-m", "sefa.cli", "bench", str(model), "--scenario", "offline", "--seconds", "5"]
+        command = [sys.executable, "-m", "sefa_cli", "bench", str(model), "--scenario", "offline", "--seconds", "5"]
         subprocess.run([*command, "--provider", "cpu", "-o", str(record)], check=True, stdout=subprocess.DEVNULL)
         results = json.loads(record.read_text())["results"]
     return float(max(result["images_per_second"] for result in results))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from sefa.generators import Generator
     from sefa.generators.layers import parse_layers
 
-# Resolved on first use, so that the command line can live in this package and start without torch.
+# Resolved on first use: the command line starts without torch.
 _HOMES = {
     "ArgumentError": "sefa.errors",
     "BankError": "sefa.errors",

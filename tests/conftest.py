@@ -16,7 +16,7 @@ import pytest
 
 import sefa_runtime
 from patience import PATIENCE_S
-from sefa.cli import main, output
+from sefa_cli import main, output
 from sefa_runtime.latency.scenarios import Clock
 from sefa_runtime.machine.description import EXPORT_PACKAGES
 from sefa_runtime.session.importing import DISABLE_TELEMETRY
@@ -108,7 +108,8 @@ def without_torch() -> Callable[..., Result]:
     program = f"""
 import sys
 sys.modules.update(dict.fromkeys({EXPORT_PACKAGES!r}))
-from sefa.cli import main, output
+from sefa_cli import main
+from sefa_cli import output
 output.PATIENCE_S = {PATIENCE_S}
 main()
 """

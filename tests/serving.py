@@ -123,7 +123,7 @@ def held(self, feeds):
     return infer(self, feeds)
 
 Editor.infer = held
-from sefa.cli import main
+from sefa_cli import main
 main()
 """
 

@@ -88,7 +88,7 @@ def test_sefa_commands_start(folder: Path) -> None:
     for given in arguments:
         given = [text if text != "8001" else "0" for text in given]
         process = subprocess.Popen(
-            [sys.executable, "-m", "sefa.cli", *given, "--port", "0"], stderr=subprocess.PIPE, text=True
+            [sys.executable, "-m", "sefa_cli", *given, "--port", "0"], stderr=subprocess.PIPE, text=True
         )
         assert process.stderr is not None
         said = iter(process.stderr.readline, "")

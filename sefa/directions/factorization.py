@@ -41,7 +41,8 @@ def factorize(
 
     `sefa` reads them from the weights of the first transforms, in closed form: it needs no data and draws no samples.
     `ganspace` takes the principal components of what random latents become, see `sefa.directions.ganspace`. The
-    difference for an edit: alpha is a distance in the latent space with `sefa`, and counts standard deviations with `ganspace`.
+    difference for an edit: alpha is a distance in the latent space with `sefa`, and counts standard deviations with
+    `ganspace`.
 
     Runs on the device the generator is on.
 

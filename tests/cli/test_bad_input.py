@@ -279,7 +279,7 @@ def test_being_asked_to_stop_leaves_nothing(small: dict[str, Path], tmp_path: Pa
     program = f"""
 import os, signal, sys
 from pathlib import Path
-from sefa.cli import main
+from sefa_cli import main
 
 def stop(*arguments):
     print(os.listdir({str(tmp_path)!r}))
@@ -299,7 +299,7 @@ def test_without_a_stdout(small: dict[str, Path]) -> None:
     command = [
         sys.executable,
         "-c",
-        "import sys, sefa.cli; sys.stdout = None; sefa.cli.main()",
+        "import sys, sefa_cli; sys.stdout = None; sefa_cli.main()",
         "inspect",
         str(small["model"]),
     ]
@@ -375,7 +375,7 @@ def test_a_full_disk(small: dict[str, Path], tmp_path: Path, name: str) -> None:
     # A process whose files may not grow beyond 1 kB meets the same failing write as a full disk. onnxruntime and torch
     # write nothing of their own; Python's caches are off.
     done = subprocess.run(
-        [sys.executable, "-B", "-m", "sefa.cli", *arguments],
+        [sys.executable, "-B", "-m", "sefa_cli", *arguments],
         capture_output=True,
         text=True,
         check=False,
@@ -414,7 +414,7 @@ def test_pictures_that_would_fill_the_memory_are_refused_before_they_are_rendere
     arguments: list[str],
     size: str,
 ) -> None:
-    monkeypatch.setattr("sefa.cli.options.MAX_PICTURE_BYTES", 90_000_000)
+    monkeypatch.setattr("sefa_cli.options.MAX_PICTURE_BYTES", 90_000_000)
     command, *options = arguments
     result = sefa_command(command, golden / "tiny.onnx", "-o", tmp_path / "x.png", *options)
     assert result.code == 1

@@ -13,7 +13,7 @@ from typer.main import get_command
 
 import sefa
 import sefa_runtime
-from sefa.cli.app import app
+from sefa_cli.app import app
 from sefa_runtime.images import enlarge
 from trained import trained_faces
 from videos import decode
@@ -176,7 +176,7 @@ def test_what_is_no_command_is_refused_with_what_was_meant(
 
 def test_the_demo_leaves_what_it_says(sefa_command: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     faces = trained_faces()
-    monkeypatch.setattr("sefa.cli.demo.BENCH_SECONDS", 0.1)
+    monkeypatch.setattr("sefa_cli.commands.demo.BENCH_SECONDS", 0.1)
     folder = tmp_path / "demo"
     result = sefa_command("demo", "-o", folder)
     assert result.code == 0, result.err

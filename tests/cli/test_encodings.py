@@ -79,8 +79,8 @@ def test_torchscript_of_any_name_is_loaded(folder: Path) -> None:
 HELP = """
 import sys
 from typer.main import get_command
-from sefa.cli import main
-from sefa.cli.app import app
+from sefa_cli import main
+from sefa_cli.app import app
 
 def walk(command, *words):
     yield words
@@ -107,7 +107,7 @@ def test_help_can_be_read_in_any_encoding(encoding: str) -> None:
 def test_json_stays_json_where_letters_are_missing(golden: Path, tmp_path: Path) -> None:
     model = tmp_path / "größe.onnx"
     shutil.copy(golden / "tiny.onnx", model)
-    program = "import sys; from sefa.cli import main; main()"
+    program = "import sys; from sefa_cli import main; main()"
     command = [sys.executable, "-c", program, "name", str(model), "0=größe", "-o", str(tmp_path / "b.onnx")]
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
     for encoding in ("ascii", "latin-1", "utf-8"):

@@ -122,7 +122,7 @@ def test_sigterm_stops_it_and_the_same_command_goes_on(sefa_command: Command, mo
     # Asked to stop when the first direction is measured.
     program = """
 import os, signal
-from sefa.cli import main
+from sefa_cli import main
 from sefa_runtime.explore import effects, exploration
 
 def stop_at_the_second(samples, direction, *arguments):

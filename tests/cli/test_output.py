@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from patience import wait_until
-from sefa.cli import output
-from sefa.cli.output import duration, progress_bar, say_how_long, working
+from sefa_cli import output
+from sefa_cli.output import duration, progress_bar, say_how_long, working
 
 Command = Callable[..., Any]
 

@@ -22,7 +22,7 @@ def told(*arguments):
 session._run = told
 if sys.argv.pop(1) == "stubborn":
     session.stop_run = lambda thread: print("asked", flush=True)
-from sefa.cli import main
+from sefa_cli import main
 main()
 """
 
@@ -79,7 +79,7 @@ def test_the_second_signal_ends_the_process_whatever_holds_it(model: Path, tmp_p
 
 
 def test_what_was_printed_is_not_lost_with_the_process(tmp_path: Path) -> None:
-    program = "from sefa.cli.signals import leave; print('written', end=''); leave(3)"
+    program = "from sefa_cli.signals import leave; print('written', end=''); leave(3)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (3, "written")
 
@@ -94,7 +94,7 @@ class Interrupts:
 sys.meta_path.insert(0, Interrupts())
 signal.signal(signal.SIGINT, signal.default_int_handler)
 sys.argv = ["sefa", "--version"]
-from sefa.cli import main
+from sefa_cli import main
 main()
 """
     ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE_S)
@@ -104,7 +104,7 @@ main()
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_what_fails_because_it_was_stopped_is_no_error(number: int) -> None:
     program = f"""
-import os, signal, sefa.cli.app as app
+import os, signal, sefa_cli.app as app
 from sefa.errors import CheckpointError
 signal.signal(signal.SIGINT, signal.default_int_handler)
 def command(prog_name):

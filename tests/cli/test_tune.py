@@ -6,7 +6,7 @@ from typing import Any
 
 from typer.main import get_command
 
-from sefa.cli.app import app
+from sefa_cli.app import app
 from sefa_runtime.server.models import parse_model
 
 Command = Callable[..., Any]

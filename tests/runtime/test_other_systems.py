@@ -18,7 +18,7 @@ GOLDEN = Path(__file__).parents[1] / "golden"
 COMMANDS = """
 import json, sys
 {first}import windows_like
-from sefa.cli import main
+from sefa_cli import main
 for arguments in json.loads(sys.argv[1]):
     sys.argv[1:] = arguments
     try:
@@ -99,7 +99,7 @@ print(path.read_text())
 
 def test_a_server_runs_on_asyncio_s_loop_where_there_is_no_uvloop(tmp_path: Path) -> None:
     pytest.importorskip("uvicorn")
-    program = "import windows_like; from sefa.cli import main; main()"
+    program = "import windows_like; from sefa_cli import main; main()"
     server = subprocess.Popen(
         [sys.executable, "-c", program, "serve", str(GOLDEN / "tiny.onnx"), "--port", "0"],
         cwd=tmp_path,

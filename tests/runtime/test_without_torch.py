@@ -102,7 +102,7 @@ def test_what_needs_torch_says_so(without_torch: Command, golden: Path, tmp_path
 
 
 def test_starting_imports_nothing_that_is_not_needed() -> None:
-    program = "import sys, sefa_runtime, sefa, sefa.cli; print(*sys.modules)"
+    program = "import sys, sefa_runtime, sefa, sefa_cli; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     heavy = {
         "torch",

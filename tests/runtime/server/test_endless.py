@@ -169,7 +169,7 @@ def told(self, feeds):
 Editor.infer = told
 batching.stop_run = models.stop_run = lambda thread: None
 models.FIRST_RUN_S = SECONDS
-from sefa.cli import main
+from sefa_cli import main
 main()
 """
 

@@ -207,7 +207,7 @@ def test_a_bad_model_does_not_take_the_good_one_down(start: Start, tmp_path: Pat
 )
 def test_what_cannot_be_served_is_one_line(arguments: list[str | Path], message: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "sefa.cli", "serve", *map(str, arguments), "--port", "0"],
+        [sys.executable, "-W", "error", "-m", "sefa_cli", "serve", *map(str, arguments), "--port", "0"],
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,
@@ -221,13 +221,13 @@ def test_what_cannot_be_served_is_one_line(arguments: list[str | Path], message:
 
 
 def test_the_runtime_and_the_command_line_import_nothing_of_the_server() -> None:
-    program = "import sys, sefa_runtime.editor, sefa.cli; print(*sys.modules)"
+    program = "import sys, sefa_runtime.editor, sefa_cli; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert not {"fastapi", "starlette", "uvicorn", "prometheus_client", "pydantic"} & set(done.stdout.split())
 
 
 def test_what_is_not_installed_is_named() -> None:
-    program = "import sys; sys.modules['fastapi'] = None; from sefa.cli import main; main()"
+    program = "import sys; sys.modules['fastapi'] = None; from sefa_cli import main; main()"
     command = [sys.executable, "-c", program, "serve", str(TINY)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
@@ -237,7 +237,7 @@ def test_what_is_not_installed_is_named() -> None:
 def test_an_address_that_is_taken_is_one_line(start: Start) -> None:
     server = start(TINY)
     done = subprocess.run(
-        [sys.executable, "-m", "sefa.cli", "serve", str(TINY), "--port", str(server.port)],
+        [sys.executable, "-m", "sefa_cli", "serve", str(TINY), "--port", str(server.port)],
         capture_output=True,
         text=True,
         timeout=PATIENCE_S,

@@ -20,7 +20,7 @@ class Watch:
             with open(os.environ["SEEN"], "a") as file:
                 print(os.environ.get("ORT_DISABLE_TELEMETRY"), file=file)
 sys.meta_path.insert(0, Watch())
-from sefa.cli import main
+from sefa_cli import main
 main()
 """
 # With one of these onnxruntime keeps silent by itself.

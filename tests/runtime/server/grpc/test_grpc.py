@@ -613,7 +613,7 @@ def test_what_was_asked_is_answered_after_sigterm_and_the_exit_code_is_0() -> No
     assert "Traceback" not in errors
 
 
-def serve_once(*arguments: str, program: str = "from sefa.cli import main; main()") -> str:
+def serve_once(*arguments: str, program: str = "from sefa_cli import main; main()") -> str:
     """What `sefa serve` writes before it fails."""
     done = subprocess.run(
         [sys.executable, "-W", "error", "-c", program, "serve", str(TINY), "--port", "0", *arguments],
@@ -634,7 +634,7 @@ def test_a_port_that_is_taken_is_one_line(server: Running) -> None:
 
 
 def test_what_is_not_installed_is_named() -> None:
-    program = "import sys; sys.modules['grpc'] = None; from sefa.cli import main; main()"
+    program = "import sys; sys.modules['grpc'] = None; from sefa_cli import main; main()"
     message = "sefa: serving needs grpc, which is not installed: install sefa with its extra 'grpc'\n"
     assert serve_once("--grpc-port", "0", program=program) == message
 

@@ -126,7 +126,7 @@ def test_everybody_reaches_every_network() -> None:
 
 def said_at_start(host: str) -> str:
     """What the command says until it fails, which is soon: there is no such model."""
-    command = [sys.executable, "-m", "sefa.cli", "serve", "gone.onnx", "--host", host, "--port", "0"]
+    command = [sys.executable, "-m", "sefa_cli", "serve", "gone.onnx", "--host", host, "--port", "0"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
     assert done.returncode == 1
     assert "sefa serves at http://" in done.stderr, done.stderr

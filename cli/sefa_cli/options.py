@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
-from sefa.cli.output import warn
+from sefa_cli.output import warn
 from sefa_runtime.errors import InputError
 
 if TYPE_CHECKING:

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sefa.cli.options import (
+from sefa_cli.options import (
     JsonOption,
     ModelArgument,
     ProviderOption,
     ProviderOptionsOption,
     parse_provider_options,
 )
-from sefa.cli.output import command_line, print_facts, print_json, print_table, progress_bar, say, say_how_long
+from sefa_cli.output import command_line, print_facts, print_json, print_table, progress_bar, say, say_how_long
 from sefa_runtime.errors import InputError
 from sefa_runtime.files import check_output, write_whole
 from sefa_runtime.model.reading import files_of

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from sefa.cli.options import parse_integers
-from sefa.cli.output import command_line, say
+from sefa_cli.options import parse_integers
+from sefa_cli.output import command_line, say
 from sefa_runtime.errors import InputError
 
 

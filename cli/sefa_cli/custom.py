@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sefa.cli.output import warn
 from sefa.errors import ArgumentError
+from sefa_cli.output import warn
 from sefa_runtime.archives import open_archive
 from sefa_runtime.files import sha256_of
 from sefa_runtime.json_text import parse_json

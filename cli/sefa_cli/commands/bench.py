@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sefa.cli.options import (
+from sefa_cli.options import (
     CpuFallbackOption,
     JsonOption,
     ModelArgument,
@@ -18,7 +18,7 @@ from sefa.cli.options import (
     parse_integers,
     parse_provider_options,
 )
-from sefa.cli.output import print_facts, print_json, print_table, progress_bar, say
+from sefa_cli.output import print_facts, print_json, print_table, progress_bar, say
 from sefa_runtime.errors import ProviderError
 from sefa_runtime.files import check_output, write_whole
 from sefa_runtime.model.reading import files_of

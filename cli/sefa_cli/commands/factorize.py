@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sefa.cli.custom import (
+from sefa.errors import ArgumentError
+from sefa_cli.custom import (
     CustomOptions,
     ImageLayoutOption,
     ImageRangeOption,
@@ -20,7 +21,7 @@ from sefa.cli.custom import (
     is_custom,
     load_custom,
 )
-from sefa.cli.options import (
+from sefa_cli.options import (
     AssumeOption,
     CheckpointArgument,
     Device,
@@ -35,8 +36,7 @@ from sefa.cli.options import (
     TopOption,
     parse_assumptions,
 )
-from sefa.cli.output import Cell, origin_facts, print_json, print_table, progress_bar, say, warn, working
-from sefa.errors import ArgumentError
+from sefa_cli.output import Cell, origin_facts, print_json, print_table, progress_bar, say, warn, working
 from sefa_runtime.files import check_utf8_output, input_problem
 
 if TYPE_CHECKING:

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from sefa.cli.custom import (
+from sefa.errors import ArgumentError
+from sefa_cli.commands.factorize import Finding, Method, find_directions, load_any
+from sefa_cli.custom import (
     CustomOptions,
     ImageLayoutOption,
     ImageRangeOption,
@@ -19,8 +21,7 @@ from sefa.cli.custom import (
     WeightsOption,
     is_custom,
 )
-from sefa.cli.factorize import Finding, Method, find_directions, load_any
-from sefa.cli.options import (
+from sefa_cli.options import (
     AssumeOption,
     CodesOption,
     CpuFallbackOption,
@@ -39,7 +40,7 @@ from sefa.cli.options import (
     parse_integers,
     parse_provider_options,
 )
-from sefa.cli.output import (
+from sefa_cli.output import (
     Cell,
     format_bytes,
     print_json,
@@ -50,8 +51,7 @@ from sefa.cli.output import (
     where_it_ran,
     working,
 )
-from sefa.cli.surprises import warn_of_truncation
-from sefa.errors import ArgumentError
+from sefa_cli.surprises import warn_of_truncation
 from sefa_runtime.errors import InputError
 from sefa_runtime.files import check_output, input_problem
 from sefa_runtime.model.reading import files_of, is_onnx

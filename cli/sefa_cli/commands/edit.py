@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sefa.cli.options import (
+from sefa_cli.options import (
     CodesOption,
     CpuFallbackOption,
     LabelOption,
@@ -21,8 +21,8 @@ from sefa.cli.options import (
     parse_label,
     parse_provider_options,
 )
-from sefa.cli.output import say, warn, where_it_ran, working
-from sefa.cli.surprises import warn_of_flat_images, warn_of_format, warn_of_range, warn_of_truncation
+from sefa_cli.output import say, warn, where_it_ran, working
+from sefa_cli.surprises import warn_of_flat_images, warn_of_format, warn_of_range, warn_of_truncation
 from sefa_runtime.errors import InputError
 from sefa_runtime.files import check_output
 from sefa_runtime.model.reading import files_of, read_info

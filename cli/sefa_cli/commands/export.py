@@ -8,7 +8,18 @@ from typing import Annotated, Any
 
 import typer
 
-from sefa.cli.custom import (
+from sefa.errors import ArgumentError
+from sefa_cli.commands.factorize import (
+    Finding,
+    Method,
+    MethodOption,
+    SampleLabelOption,
+    SampleSeedOption,
+    SamplesOption,
+    find_directions,
+    load_any,
+)
+from sefa_cli.custom import (
     CustomOptions,
     ImageLayoutOption,
     ImageRangeOption,
@@ -19,17 +30,7 @@ from sefa.cli.custom import (
     RunCodeOption,
     WeightsOption,
 )
-from sefa.cli.factorize import (
-    Finding,
-    Method,
-    MethodOption,
-    SampleLabelOption,
-    SampleSeedOption,
-    SamplesOption,
-    find_directions,
-    load_any,
-)
-from sefa.cli.options import (
+from sefa_cli.options import (
     AssumeOption,
     CheckpointArgument,
     Device,
@@ -44,9 +45,8 @@ from sefa.cli.options import (
     OtherCheckpointOption,
     TopOption,
 )
-from sefa.cli.output import format_bytes, origin_facts, print_json, say, working
-from sefa.cli.surprises import warn_of_truncation
-from sefa.errors import ArgumentError
+from sefa_cli.output import format_bytes, origin_facts, print_json, say, working
+from sefa_cli.surprises import warn_of_truncation
 from sefa_runtime.files import check_output
 from sefa_runtime.model.info import ModelInfo
 from sefa_runtime.model.reading import read_info, weights_path

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sefa.cli.options import (
+from sefa_cli.options import (
     JsonOption,
     ModelArgument,
     ProviderOption,
@@ -14,7 +14,7 @@ from sefa.cli.options import (
     ThreadsOption,
     parse_provider_options,
 )
-from sefa.cli.output import print_json, say, working
+from sefa_cli.output import print_json, say, working
 
 
 def verify(

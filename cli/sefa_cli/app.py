@@ -11,7 +11,8 @@ from typing import Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from sefa.cli import (
+from sefa.errors import SefaError
+from sefa_cli.commands import (
     bank,
     bench,
     compare_methods,
@@ -30,9 +31,8 @@ from sefa.cli import (
     tune,
     verify,
 )
-from sefa.cli.output import say
-from sefa.cli.signals import watched_signals
-from sefa.errors import SefaError
+from sefa_cli.output import say
+from sefa_cli.signals import watched_signals
 from sefa_runtime.errors import SefaRuntimeError
 from sefa_runtime.version import VERSION
 

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sefa.bank.naming import parse_change, resolve
-from sefa.cli.bench import print_record, save_record
-from sefa.cli.export import describe_parity
-from sefa.cli.factorize import load_on
-from sefa.cli.options import Device, DeviceOption, ProviderOption
-from sefa.cli.output import command_line, format_bytes, progress_bar, say, working
+from sefa_cli.commands.bench import print_record, save_record
+from sefa_cli.commands.export import describe_parity
+from sefa_cli.commands.factorize import load_on
+from sefa_cli.options import Device, DeviceOption, ProviderOption
+from sefa_cli.output import command_line, format_bytes, progress_bar, say, working
 from sefa_runtime.files import check_output
 from sefa_runtime.model.reading import read_info
 

@@ -4,8 +4,8 @@ from dataclasses import asdict
 
 import typer
 
-from sefa.cli.options import JsonOption
-from sefa.cli.output import print_json, say, working
+from sefa_cli.options import JsonOption
+from sefa_cli.output import print_json, say, working
 
 
 def doctor(json: JsonOption = False) -> None:

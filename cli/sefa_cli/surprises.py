@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sefa.cli.output import warn
+from sefa_cli.output import warn
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

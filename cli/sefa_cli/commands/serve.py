@@ -8,14 +8,14 @@ from typing import Annotated
 
 import typer
 
-from sefa.cli.options import (
+from sefa_cli.options import (
     CpuFallbackOption,
     ProviderOption,
     ProviderOptionsOption,
     ThreadsOption,
     parse_provider_options,
 )
-from sefa.cli.output import say
+from sefa_cli.output import say
 from sefa_runtime.errors import InputError
 from sefa_runtime.files import input_problem
 

@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sefa.cli.factorize import load_on
-from sefa.cli.options import (
+from sefa.errors import ArgumentError
+from sefa_cli.commands.factorize import load_on
+from sefa_cli.options import (
     AssumeOption,
     CheckpointArgument,
     Device,
@@ -17,8 +18,7 @@ from sefa.cli.options import (
     LayersOption,
     NumClassesOption,
 )
-from sefa.cli.output import format_bytes, print_facts, print_json, print_table, progress_bar, say, working
-from sefa.errors import ArgumentError
+from sefa_cli.output import format_bytes, print_facts, print_json, print_table, progress_bar, say, working
 from sefa_runtime.files import check_output, write_whole
 
 if TYPE_CHECKING:

@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-from sefa.cli.custom import (
+from sefa_cli.commands.export import describe_parity
+from sefa_cli.commands.factorize import load_any
+from sefa_cli.custom import (
     CustomOptions,
     ImageLayoutOption,
     ImageRangeOption,
@@ -18,10 +20,8 @@ from sefa.cli.custom import (
     is_custom,
     is_torchscript_generator,
 )
-from sefa.cli.export import describe_parity
-from sefa.cli.factorize import load_any
-from sefa.cli.options import AssumeOption, Device, EntryOption, JsonOption, LayersOption, NumClassesOption
-from sefa.cli.output import format_bytes, origin_facts, print_facts, print_json, print_table, say
+from sefa_cli.options import AssumeOption, Device, EntryOption, JsonOption, LayersOption, NumClassesOption
+from sefa_cli.output import format_bytes, origin_facts, print_facts, print_json, print_table, say
 from sefa_runtime.archives import open_archive
 from sefa_runtime.errors import InputError
 from sefa_runtime.files import input_problem, sha256_of
@@ -117,7 +117,7 @@ def _inspect_model(path: Path, json: bool) -> None:
 
 def _inspect_bank(path: Path, json: bool) -> None:
     from sefa.bank.direction_bank import DirectionBank
-    from sefa.cli.factorize import print_directions
+    from sefa_cli.commands.factorize import print_directions
 
     bank = DirectionBank.load(path)
     source = bank.source

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sefa.bank.naming import find_all
-from sefa.cli.factorize import load_on, print_directions
-from sefa.cli.options import (
+from sefa.errors import ArgumentError
+from sefa_cli.commands.factorize import load_on, print_directions
+from sefa_cli.options import (
     AssumeOption,
     Device,
     EditLayersOption,
@@ -18,8 +19,7 @@ from sefa.cli.options import (
     NumClassesOption,
     OtherCheckpointOption,
 )
-from sefa.cli.output import print_facts, print_json, print_table, say, working
-from sefa.errors import ArgumentError
+from sefa_cli.output import print_facts, print_json, print_table, say, working
 from sefa_runtime.files import check_output
 
 if TYPE_CHECKING:

@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from sefa.cli.options import ModelArgument
-from sefa.cli.output import command_line, say
+from sefa_cli.options import ModelArgument
+from sefa_cli.output import command_line, say
 from sefa_runtime.files import check_output, write_whole
 from sefa_runtime.model.reading import files_of
 

@@ -6,9 +6,9 @@ from typing import Annotated
 import typer
 
 from sefa.bank.naming import Change, find_all, parse_change, parse_range, renamed, resolve
-from sefa.cli.options import JsonOption
-from sefa.cli.output import print_json, print_table, say
 from sefa.errors import ArgumentError
+from sefa_cli.options import JsonOption
+from sefa_cli.output import print_json, print_table, say
 from sefa_runtime.errors import InputError
 from sefa_runtime.files import check_output, input_problem
 from sefa_runtime.model.reading import is_onnx, is_pt2, is_torchscript, read_info

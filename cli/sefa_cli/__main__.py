@@ -1,0 +1,5 @@
+"""python -m sefa_cli"""
+
+from sefa_cli import main
+
+main()

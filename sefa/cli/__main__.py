@@ -1,5 +1,0 @@
-"""python -m sefa.cli"""
-
-from sefa.cli import main
-
-main()
