@@ -73,9 +73,9 @@ test-runtime: $(RUNTIME)
 	$(RUNTIME_VENV)/bin/python -m pytest tests/runtime
 
 # The lowest that pyproject.toml allows, of all that users install. schemathesis wants a newer rich, and does not come.
-$(LOWEST): pyproject.toml tests/lowest.py Makefile
+$(LOWEST): pyproject.toml tests/support/lowest.py Makefile
 	test -x $(LOWEST_VENV)/bin/python || $(PYTHON) -m venv $(LOWEST_VENV)
-	$(PYTHON) tests/lowest.py pyproject.toml > $(LOWEST_VENV)/lowest.txt
+	$(PYTHON) tests/support/lowest.py pyproject.toml > $(LOWEST_VENV)/lowest.txt
 	$(LOWEST_VENV)/bin/python -m pip --disable-pip-version-check install --quiet \
 		--constraint $(LOWEST_VENV)/lowest.txt --editable ".[cpu,export,grpc,plot,video]" \
 		httpx hypothesis jsonschema pytest pytest-xdist pyyaml scikit-learn "tritonclient[grpc,http]"
@@ -139,7 +139,7 @@ bench-serving: $(DEV)
 	$(BIN)/python benchmarks/serving.py $(DEMO_OUT)/faces.onnx -o benchmarks/results/serving.json
 
 bench-formats: $(DEV)
-	$(BIN)/python tests/golden_checkpoints.py -o benchmarks/results/formats.json
+	PYTHONPATH=tests $(BIN)/python -m support.golden_checkpoints -o benchmarks/results/formats.json
 
 clean:
 	rm -rf .venv .venv-* $(DEMO_OUT)

@@ -33,7 +33,7 @@ from sefa_runtime.files import write_whole
 from sefa_runtime.machine.description import describe_machine, describe_versions, load_average
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from stylegan2_files import Spec, genforce_state, random_tensors
+from support.stylegan2_files import Spec, genforce_state, random_tensors
 
 CONFIG_F = Spec(channels=(512, 512, 512, 512, 512, 256, 128), w_dim=512, z_dim=512, widths=(512,) * 8, clamp=256.0)
 TOP, COMPONENTS, BATCH, CHUNK = 8, 80, 2000, 1000

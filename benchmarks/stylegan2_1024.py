@@ -24,7 +24,7 @@ from sefa_runtime.files import write_whole
 from sefa_runtime.machine.description import describe_machine, describe_versions
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from stylegan2_files import Spec, genforce_state, nvidia_network, random_tensors, rosinality_state, write_nvidia
+from support.stylegan2_files import Spec, genforce_state, nvidia_network, random_tensors, rosinality_state, write_nvidia
 
 CONFIG_F = Spec(
     channels=(512, 512, 512, 512, 512, 256, 128, 64, 32), w_dim=512, z_dim=512, widths=(512,) * 8, clamp=256.0

@@ -31,7 +31,7 @@ from sefa_runtime.files import write_whole
 from sefa_runtime.machine.description import describe_machine, describe_versions
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from stylegan2_files import (
+from support.stylegan2_files import (
     Convolve,
     Spec,
     convolve_apart,

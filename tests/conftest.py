@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 import sefa_runtime
-from patience import PATIENCE_S
 from sefa_cli import main, output
 from sefa_runtime.latency.scenarios import Clock
 from sefa_runtime.machine.description import EXPORT_PACKAGES
 from sefa_runtime.session.importing import DISABLE_TELEMETRY
+from support.patience import PATIENCE_S
 
 # Tests import onnxruntime themselves.
 os.environ.setdefault(DISABLE_TELEMETRY, "1")

@@ -65,4 +65,4 @@ def test_an_unpacked_source_distribution_collects_its_tests(tmp_path: Path) -> N
     environment = os.environ | {"PYTHONPATH": paths}
     done = subprocess.run(command, cwd=unpacked, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout
-    assert "tests/test_readme.py::test_files_that_are_linked_exist" in done.stdout
+    assert "tests/documents/test_readme.py::test_files_that_are_linked_exist" in done.stdout

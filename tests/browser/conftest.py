@@ -12,7 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-    from serving import Start
+    from support.serving import Start
 
 collect_ignore_glob = [] if all(map(find_spec, ("playwright", "axe_playwright_python", "fastapi"))) else ["test_*.py"]
 
@@ -33,7 +33,7 @@ OpenPage = Callable[..., "Page"]
 @pytest.fixture(scope="module")
 def start() -> "Iterator[Start]":
     """Start servers of models, by path or NAME=PATH, with settings by keyword; they end with the module."""
-    from serving import starting
+    from support.serving import starting
 
     yield from starting()
 
@@ -41,7 +41,7 @@ def start() -> "Iterator[Start]":
 @pytest.fixture
 def start_once() -> "Iterator[Start]":
     """As `start`; they end with the test."""
-    from serving import starting
+    from support.serving import starting
 
     yield from starting()
 

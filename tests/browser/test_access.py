@@ -6,7 +6,7 @@ from playwright.sync_api import Page, expect
 
 from browser.conftest import OpenPage
 from browser.pages import contrast, slide, wait_for_picture
-from serving import Running, Start
+from support.serving import Running, Start
 
 pytestmark = pytest.mark.browser
 PHONE = {"viewport": {"width": 390, "height": 844}, "is_mobile": True, "has_touch": True}

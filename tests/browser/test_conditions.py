@@ -17,7 +17,7 @@ from browser.pages import alphas, pixels, shown, slide, wait_for_picture
 from sefa_runtime.editor import Editor
 from sefa_runtime.inputs.preparation import Feeds
 from sefa_runtime.instances import load_instances
-from serving import Door, Running, Start, wait_until
+from support.serving import Door, Running, Start, wait_until
 
 pytestmark = pytest.mark.browser
 GOLDEN = Path(__file__).parents[1] / "golden"

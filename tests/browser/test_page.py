@@ -11,7 +11,7 @@ from playwright.sync_api import Page, expect
 import sefa_runtime
 from browser.conftest import OpenPage
 from browser.pages import alphas, fragment, pixels, shown, slide, wait_for_picture
-from serving import Running, Start
+from support.serving import Running, Start
 
 pytestmark = pytest.mark.browser
 GOLDEN = Path(__file__).parents[1] / "golden"

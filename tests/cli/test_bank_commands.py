@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 import sefa
-from golden_checkpoints import GoldenCheckpoint
+from support.golden_checkpoints import GoldenCheckpoint
 
 Command = Callable[..., Any]
 

@@ -15,8 +15,8 @@ import sefa
 import sefa_runtime
 from sefa_cli.app import app
 from sefa_runtime.images import enlarge
-from trained import trained_faces
-from videos import decode
+from support.trained import trained_faces
+from support.videos import decode
 
 Command = Callable[..., Any]
 

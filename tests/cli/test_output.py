@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from patience import wait_until
 from sefa_cli import output
 from sefa_cli.output import duration, progress_bar, say_how_long, working
+from support.patience import wait_until
 
 Command = Callable[..., Any]
 

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from patience import PATIENCE_S
-from strange_graphs import endless
+from support.patience import PATIENCE_S
+from support.strange_graphs import endless
 
 # As `sefa`; it says when a run begins, and may leave runs alone that are to be stopped.
 PROGRAM = """

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from descriptions import replace_description
 from sefa_runtime.model.reading import read_info
+from support.descriptions import replace_description
 
 Command = Callable[..., Any]
 

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 
 import sefa
-from descriptions import replace_description, write_model
 from sefa_runtime.model.reading import read_info
+from support.descriptions import replace_description, write_model
 
 Command = Callable[..., Any]
 

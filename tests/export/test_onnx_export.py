@@ -25,7 +25,7 @@ from sefa_export import (
     onnx_export,
 )
 from sefa_runtime import latents_from_seeds
-from trained import trained_faces
+from support.trained import trained_faces
 
 BATCHES, EDITS = (1, 2, 7, 16), (0, 1, 3)
 

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import sefa
-from archives import load_pt2
 from sefa_export import EditGraph, ExportError, VerificationError, bake, export_pt2, pt2_export
 from sefa_export.pinned import Pinned
 from sefa_runtime import ModelFileError, load
 from sefa_runtime.model.reading import is_pt2, is_torchscript, read_info
+from support.archives import load_pt2
 
 
 @pytest.fixture

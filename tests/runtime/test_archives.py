@@ -10,12 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pickle_files import pickle_of, storage, tensor, zip_of
 from sefa_runtime import InputError
 from sefa_runtime.archives import DAMAGED_ARCHIVE, open_archive, read_member
 from sefa_runtime.errors import ModelFileError
 from sefa_runtime.inputs.code_files import load_codes
 from sefa_runtime.model.reading import read_info
+from support.pickle_files import pickle_of, storage, tensor, zip_of
 
 DAMAGES = 300
 SIGNATURES = (b"PK\1\2", b"PK\3\4", b"PK\5\6", b"PK\6\6", b"PK\6\7")

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from patience import PATIENCE_S
 from sefa_runtime import Editor, ModelFileError, load
+from support.patience import PATIENCE_S
 
 # Loads, forks, and compares the child's images with the parent's. The child ends like any program, without `os._exit`.
 FORKED = """

@@ -17,7 +17,7 @@ import sefa_runtime
 GOLDEN = Path(__file__).parents[1] / "golden"
 COMMANDS = """
 import json, sys
-{first}import windows_like
+{first}import support.windows_like
 from sefa_cli import main
 for arguments in json.loads(sys.argv[1]):
     sys.argv[1:] = arguments
@@ -79,7 +79,7 @@ def test_a_model_is_made_without_what_windows_lacks(tmp_path: Path) -> None:
 
 def test_parts_of_killed_processes_go_without_locks(tmp_path: Path) -> None:
     program = """
-import windows_like
+import support.windows_like
 from pathlib import Path
 from sefa_runtime.files import replacing, write_whole
 path = Path("model.onnx")
@@ -99,7 +99,7 @@ print(path.read_text())
 
 def test_a_server_runs_on_asyncio_s_loop_where_there_is_no_uvloop(tmp_path: Path) -> None:
     pytest.importorskip("uvicorn")
-    program = "import windows_like; from sefa_cli import main; main()"
+    program = "import support.windows_like; from sefa_cli import main; main()"
     server = subprocess.Popen(
         [sys.executable, "-c", program, "serve", str(GOLDEN / "tiny.onnx"), "--port", "0"],
         cwd=tmp_path,

@@ -1,7 +1,10 @@
 import numpy as np
 import pytest
 
-from made_pictures import (
+from sefa_runtime.explore.effects import Effect, area_of_half, measure, reduce_to, reference_change
+from sefa_runtime.explore.samples import MAX_BYTES, in_parts
+from sefa_runtime.explore.similarity import looks_like, similarity
+from support.made_pictures import (
     BRIGHTNESS,
     LEFT_RIGHT,
     NOTHING,
@@ -12,9 +15,6 @@ from made_pictures import (
     SATURATING,
     MadePictures,
 )
-from sefa_runtime.explore.effects import Effect, area_of_half, measure, reduce_to, reference_change
-from sefa_runtime.explore.samples import MAX_BYTES, in_parts
-from sefa_runtime.explore.similarity import looks_like, similarity
 
 RANGE = (-3.0, 3.0)
 PICTURES = MadePictures()

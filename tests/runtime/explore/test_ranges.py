@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from made_pictures import BRIGHTNESS, NOTHING, OPPOSITE, PATCH_ONLY, PERIODIC, SATURATING, MadePictures
 from sefa_runtime import Editor
 from sefa_runtime.explore.ranges import End, find_end, limit_of, round_to_two_digits, suggest_range
+from support.made_pictures import BRIGHTNESS, NOTHING, OPPOSITE, PATCH_ONLY, PERIODIC, SATURATING, MadePictures
 
 REFERENCE = 24.0  # Between neighbours of `MadePictures`; a range ends where half of it is reached.
 

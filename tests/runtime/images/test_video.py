@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from sefa_runtime import InputError
 from sefa_runtime.images.video import find_ffmpeg, save_video
-from videos import decode
+from support.videos import decode
 
 
 def ramps(count: int, height: int, width: int, channels: int = 3) -> NDArray[np.uint8]:

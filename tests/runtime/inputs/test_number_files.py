@@ -12,8 +12,12 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from measuring import Reading, check_refused, readings
-from pickle_files import (
+from sefa_runtime import InputError
+from sefa_runtime.errors import ContentError
+from sefa_runtime.inputs.code_files import load_codes, load_latents
+from sefa_runtime.inputs.number_files import SINGLE, is_number_file, read_number_file
+from support.measuring import Reading, check_refused, readings
+from support.pickle_files import (
     call,
     dict_of,
     literal,
@@ -26,10 +30,6 @@ from pickle_files import (
     text,
     zip_of,
 )
-from sefa_runtime import InputError
-from sefa_runtime.errors import ContentError
-from sefa_runtime.inputs.code_files import load_codes, load_latents
-from sefa_runtime.inputs.number_files import SINGLE, is_number_file, read_number_file
 
 SHAPE = (4, 5)
 CODES = np.random.default_rng(0).standard_normal((3, *SHAPE)).astype(np.float32)

@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from patience import PATIENCE_S
 from sefa_runtime import InputError, RunError
 from sefa_runtime.instances import load_instances
 from sefa_runtime.latency import tuning
@@ -18,6 +17,7 @@ from sefa_runtime.latency.tuning import (
     run_together,
     tune,
 )
+from support.patience import PATIENCE_S
 
 SPIN = "session.intra_op.spin_duration_us"
 

@@ -13,9 +13,9 @@ import pytest
 
 import sefa_runtime
 from conftest import Result
-from descriptions import change_description, write_model
 from sefa_runtime import ModelFileError, RunError
 from sefa_runtime.model.reading import read_info
+from support.descriptions import change_description, write_model
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 HUGE = 5 * 10**9

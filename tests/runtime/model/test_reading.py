@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 import sefa_runtime
-from descriptions import change_description, replace_description
 from sefa_runtime import ModelFileError
 from sefa_runtime.json_text import MAX_JSON
 from sefa_runtime.model import reading
@@ -17,6 +16,7 @@ from sefa_runtime.model.info import ModelInfo, Payload
 from sefa_runtime.model.protobuf import bytes_field
 from sefa_runtime.model.reading import check_payload, files_of, is_onnx, is_torchscript, read_info, weights_path
 from sefa_runtime.session import session
+from support.descriptions import change_description, replace_description
 
 
 def test_the_description_is_read_without_loading_the_model(golden: Path) -> None:

@@ -6,12 +6,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from patience import PATIENCE_S
 from sefa_runtime.editor import Editor
 from sefa_runtime.inputs.preparation import Feeds
+from support.patience import PATIENCE_S
 
 if TYPE_CHECKING:
-    from serving import Door, Start
+    from support.serving import Door, Start
 
 NEEDED = ("fastapi", "grpc", "httpx", "schemathesis", "tritonclient")
 collect_ignore_glob = [] if all(map(find_spec, NEEDED)) else ["test_*.py"]
@@ -20,7 +20,7 @@ collect_ignore_glob = [] if all(map(find_spec, NEEDED)) else ["test_*.py"]
 @pytest.fixture(scope="module")
 def start() -> "Iterator[Start]":
     """Start servers of models, by path or NAME=PATH, with settings by keyword; they end with the module."""
-    from serving import starting
+    from support.serving import starting
 
     yield from starting()
 
@@ -28,7 +28,7 @@ def start() -> "Iterator[Start]":
 @pytest.fixture
 def start_once() -> "Iterator[Start]":
     """As `start`; they end with the test."""
-    from serving import starting
+    from support.serving import starting
 
     yield from starting()
 
@@ -36,7 +36,7 @@ def start_once() -> "Iterator[Start]":
 @pytest.fixture
 def door(monkeypatch: pytest.MonkeyPatch) -> "Iterator[Door]":
     """An open door before every run of every model that is loaded from now on."""
-    from serving import Door
+    from support.serving import Door
 
     door = Door()
     door.open()

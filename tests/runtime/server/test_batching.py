@@ -13,10 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sefa_runtime
-from patience import PATIENCE_S, wait_until
 from sefa_runtime.inputs.preparation import Feeds
 from sefa_runtime.server.batching import Batcher, Clock, RunRecord, join
 from sefa_runtime.server.errors import QueueFullError, UnavailableError
+from support.patience import PATIENCE_S, wait_until
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 EDITORS: dict[str, sefa_runtime.Editor] = {}

@@ -17,13 +17,13 @@ import pytest
 from tritonclient.grpc import service_pb2 as protocol
 from tritonclient.grpc import service_pb2_grpc
 
-from patience import PATIENCE_S, wait_until
 from sefa_runtime.editor import Editor
 from sefa_runtime.inputs.preparation import Feeds
 from sefa_runtime.server import models
-from serving import Running, Start, infer_body
+from support.patience import PATIENCE_S, wait_until
+from support.serving import Running, Start, infer_body
 
-strange_graphs = pytest.importorskip("strange_graphs", reason="its graphs are made with onnx")
+strange_graphs = pytest.importorskip("support.strange_graphs", reason="its graphs are made with onnx")
 LIMIT, endless = strange_graphs.LIMIT, strange_graphs.endless
 
 TINY = Path(__file__).parents[2] / "golden" / "tiny.onnx"

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
-from serving import Running, Start, infer_body
+from support.serving import Running, Start, infer_body
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 

@@ -17,13 +17,13 @@ import pytest
 from numpy.typing import NDArray
 
 import sefa_runtime.editor
-from patience import PATIENCE_S
 from sefa_runtime.editor import Editor
 from sefa_runtime.inputs.preparation import Feeds
 from sefa_runtime.instances import load_instances
 from sefa_runtime.server import models
 from sefa_runtime.server.models import State, parse_model
-from serving import Door, Start, image_in, infer_body, serve, wait_until
+from support.patience import PATIENCE_S
+from support.serving import Door, Start, image_in, infer_body, serve, wait_until
 
 GOLDEN = Path(__file__).parents[2] / "golden"
 TINY = GOLDEN / "tiny.onnx"

@@ -12,11 +12,11 @@ import onnxruntime
 import pytest
 
 import sefa_runtime
-from patience import PATIENCE_S
 from sefa_runtime import Editor, InputError, RunError
 from sefa_runtime.session import binding
 from sefa_runtime.session.binding import BoundRuns, Feeds, can_bind
 from sefa_runtime.session.session import build_session
+from support.patience import PATIENCE_S
 
 SHAPES = [(1, 1), (1, 0), (3, 2), (16, 1), (2, 5)]
 

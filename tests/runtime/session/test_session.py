@@ -11,10 +11,10 @@ import onnxruntime
 import pytest
 
 import sefa_runtime
-from patience import wait_until
 from sefa_runtime import InputError, ModelFileError, ProviderError, RunError
 from sefa_runtime.session import diagnosis, session
 from sefa_runtime.session.session import build_session
+from support.patience import wait_until
 
 PROBE = Path(sefa_runtime.__file__).parent / "session" / "probe.onnx"
 FEEDS = {"x": np.ones((1, 1, 8, 8), np.float32)}
@@ -241,7 +241,7 @@ def test_a_mistake_of_ours_flies() -> None:
 
 @pytest.mark.parametrize("binding", [False, True])
 def test_a_run_is_stopped_from_another_thread(golden: Path, tmp_path: Path, binding: bool) -> None:
-    strange_graphs = pytest.importorskip("strange_graphs", reason="its graphs are made with onnx")
+    strange_graphs = pytest.importorskip("support.strange_graphs", reason="its graphs are made with onnx")
     model = strange_graphs.endless(golden / "tiny.onnx", tmp_path / "endless.onnx")
     built = build_session(model, "cpu", binding=binding)
     feeds: dict[str, Any] = {"z": np.zeros((1, 6), np.float32), "direction": np.zeros((1, 1), np.int64)}

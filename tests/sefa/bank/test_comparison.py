@@ -7,12 +7,12 @@ import torch
 from PIL import Image
 
 import sefa
-from golden_checkpoints import GoldenCheckpoint
 from sefa import BankError, DirectionBank
 from sefa.bank.comparison import compare_banks
 from sefa.bank.editing import change, subset
 from sefa.bank.naming import Change
 from sefa.method_comparison.plot import save_matrix
+from support.golden_checkpoints import GoldenCheckpoint
 
 
 @pytest.fixture(scope="module")

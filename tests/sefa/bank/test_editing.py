@@ -5,11 +5,11 @@ import pytest
 import torch
 
 import sefa
-from golden_checkpoints import GoldenCheckpoint
 from sefa import ArgumentError, BankError, DirectionBank
 from sefa.bank.editing import change, merge, subset
 from sefa.bank.naming import Change
 from sefa_export import bake
+from support.golden_checkpoints import GoldenCheckpoint
 
 
 @pytest.fixture(scope="module")

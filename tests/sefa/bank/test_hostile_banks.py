@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from measuring import MAX_CPU_S, MAX_MB, Reading, check_refused, readings
 from sefa.bank.direction_bank import METADATA_KEY, DirectionSource
+from support.measuring import MAX_CPU_S, MAX_MB, Reading, check_refused, readings
 
 SOURCE = DirectionSource("dcgan", "", "sefa", "none", 1, "0")
 

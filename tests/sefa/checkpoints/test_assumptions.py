@@ -9,10 +9,10 @@ import torch
 from torch import Tensor
 
 import sefa
-from golden_checkpoints import GoldenCheckpoint
 from sefa import ArgumentError
 from sefa.checkpoints.reading import read
-from stylegan2_files import Spec, random_tensors, tensorflow_network, tensorflow_variables, write_tensorflow
+from support.golden_checkpoints import GoldenCheckpoint
+from support.stylegan2_files import Spec, random_tensors, tensorflow_network, tensorflow_variables, write_tensorflow
 
 State = dict[str, Tensor]
 

@@ -16,7 +16,7 @@ import sefa
 from sefa import CheckpointError
 from sefa.checkpoints.entries import MAX_ENTRIES, choose, find_entries
 from sefa.custom import load_weights
-from stylegan2_files import (
+from support.stylegan2_files import (
     Network,
     Spec,
     importable,

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import sefa
-from pickle_files import call, dict_of, pickle_of, text
 from sefa import CheckpointError
+from support.pickle_files import call, dict_of, pickle_of, text
 
 FILTERS = torch.ones(2, 2)
 NEEDED = "but the generator's checkpoint is needed"

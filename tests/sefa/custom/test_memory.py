@@ -7,9 +7,9 @@ import torch
 from torch import nn
 
 import sefa
-from measuring import readings
 from sefa import ArgumentError
 from sefa.custom.wrapping import MAX_LATENT
+from support.measuring import readings
 
 IMPORTS = """
 import sefa, torch

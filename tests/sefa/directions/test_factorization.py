@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import sefa
-from measuring import readings
 from sefa.checkpoints.formats.dcgan import build
 from sefa.directions.factorization import principal_directions
 from sefa.errors import ArgumentError
 from sefa.generators import DCGAN
+from support.measuring import readings
 
 
 def random_dcgan(z_dim: int = 12, seed: int = 0) -> DCGAN:

@@ -10,11 +10,11 @@ from sklearn.decomposition import PCA
 from torch import Tensor, nn
 
 import sefa
-from golden_checkpoints import GoldenCheckpoint
 from sefa import ArgumentError
 from sefa.directions.ganspace import CHUNK
 from sefa.generators import DCGAN, PGGAN
 from sefa.method_comparison.peak_memory import peak_memory
+from support.golden_checkpoints import GoldenCheckpoint
 
 SAMPLES = 5000
 Array = NDArray[np.float64]

@@ -15,9 +15,9 @@ from torch.nn import functional as F
 
 import sefa
 import sefa_export
-from archives import load_torchscript
 from sefa.errors import ArgumentError, CheckpointError
 from sefa.generators.biggan_deep import select_statistics
+from support.archives import load_torchscript
 
 State = dict[str, Tensor]
 

@@ -13,10 +13,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import sefa
-from golden_checkpoints import GoldenCheckpoint
 from sefa import ArgumentError, CheckpointError
 from sefa.checkpoints.reading import read
 from sefa.generators import PGGAN
+from support.golden_checkpoints import GoldenCheckpoint
 
 Tensors = dict[str, Tensor]
 

@@ -12,9 +12,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import sefa
-from golden_checkpoints import GoldenCheckpoint
 from sefa import CheckpointError
 from sefa.generators import StyleGAN
+from support.golden_checkpoints import GoldenCheckpoint
 
 Tensors = dict[str, Tensor]
 

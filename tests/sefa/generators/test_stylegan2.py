@@ -10,10 +10,10 @@ from torch import Tensor
 
 import sefa
 import sefa_export
-from archives import load_torchscript
-from golden_checkpoints import GoldenCheckpoint
 from sefa.bank.fit import check_fits
-from stylegan2_files import (
+from support.archives import load_torchscript
+from support.golden_checkpoints import GoldenCheckpoint
+from support.stylegan2_files import (
     Spec,
     genforce_state,
     nvidia_network,

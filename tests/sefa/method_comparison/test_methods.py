@@ -8,11 +8,11 @@ from PIL import Image
 from scipy.linalg import subspace_angles
 
 import sefa
-from golden_checkpoints import GoldenCheckpoint
 from sefa import ArgumentError
 from sefa.method_comparison import methods
 from sefa.method_comparison.methods import MethodComparison, compare_methods
 from sefa.method_comparison.plot import save_methods, seconds_in_words, times_in_words
+from support.golden_checkpoints import GoldenCheckpoint
 
 
 @pytest.fixture(scope="module")

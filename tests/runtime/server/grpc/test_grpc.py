@@ -25,11 +25,11 @@ from tritonclient.grpc import service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
 import sefa_runtime
-from patience import PATIENCE_S
 from sefa_runtime.errors import RunError
 from sefa_runtime.server.grpc.messages import INFERENCE, Messages
 from sefa_runtime.session.session import Session
-from serving import Door, Running, Start, image_in, infer_body, serve, wait_until
+from support.patience import PATIENCE_S
+from support.serving import Door, Running, Start, image_in, infer_body, serve, wait_until
 
 GOLDEN = Path(__file__).parents[3] / "golden"
 TINY = GOLDEN / "tiny.onnx"

@@ -10,7 +10,7 @@ from starlette.routing import Route
 
 from sefa_runtime.model.renaming import rename_directions
 from sefa_runtime.server.http.answers import is_known
-from serving import Door, Running, Start
+from support.serving import Door, Running, Start
 
 GOLDEN = Path(__file__).parents[3] / "golden"
 TINY = GOLDEN / "tiny.onnx"

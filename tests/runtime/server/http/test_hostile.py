@@ -14,8 +14,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sefa_runtime
-from patience import PATIENCE_S
-from serving import Running, Start, image_in, infer_body
+from support.patience import PATIENCE_S
+from support.serving import Running, Start, image_in, infer_body
 
 GOLDEN = Path(__file__).parents[3] / "golden"
 GOOD = {

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image, ImageSequence
 
 import sefa_runtime
-from serving import Running, Start, infer_body
+from support.serving import Running, Start, infer_body
 
 GOLDEN = Path(__file__).parents[3] / "golden"
 

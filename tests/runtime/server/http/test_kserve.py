@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import sefa_runtime
-from serving import Start
+from support.serving import Start
 
 GOLDEN = Path(__file__).parents[3] / "golden"
 KSERVE = "kserve==0.21.0"

@@ -11,8 +11,8 @@ import httpx
 import numpy as np
 import pytest
 
-from patience import PATIENCE_S
-from serving import Door, Running, Start, infer_body, wait_until
+from support.patience import PATIENCE_S
+from support.serving import Door, Running, Start, infer_body, wait_until
 
 GOLDEN = Path(__file__).parents[3] / "golden"
 TINY = GOLDEN / "tiny.onnx"

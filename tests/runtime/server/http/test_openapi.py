@@ -12,8 +12,8 @@ from PIL import Image
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
-from patience import PATIENCE_S
-from serving import Running, Start, image_in
+from support.patience import PATIENCE_S
+from support.serving import Running, Start, image_in
 
 GOLDEN = Path(__file__).parents[3] / "golden"
 

@@ -18,13 +18,13 @@ from starlette.applications import Starlette
 from starlette.routing import Mount
 
 import sefa_runtime
-from patience import PATIENCE_S, wait_until
 from sefa_runtime.errors import InputError
 from sefa_runtime.server.app import create_app
 from sefa_runtime.server.models import HostedModel, Models
 from sefa_runtime.server.network.addresses import listen
 from sefa_runtime.server.settings import Settings
-from serving import Start, image_in, infer_body
+from support.patience import PATIENCE_S, wait_until
+from support.serving import Start, image_in, infer_body
 
 TINY = Path(__file__).parents[3] / "golden" / "tiny.onnx"
 TOKEN = {"Authorization": "Bearer secret"}

@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from patience import PATIENCE_S
-from serving import Running, Start, image_in, infer_body
+from support.patience import PATIENCE_S
+from support.serving import Running, Start, image_in, infer_body
 
 TINY = Path(__file__).parents[3] / "golden" / "tiny.onnx"
 BODY = infer_body({"z": np.zeros((1, 6), np.float32)})

@@ -10,9 +10,9 @@ import pytest
 import tritonclient.http as triton
 
 import sefa_runtime
-from patience import PATIENCE_S
 from sefa_runtime.server.http import v2
-from serving import Door, Running, Start, image_in, infer_body, wait_until
+from support.patience import PATIENCE_S
+from support.serving import Door, Running, Start, image_in, infer_body, wait_until
 
 GOLDEN = Path(__file__).parents[3] / "golden"
 MODELS = ("tiny", "tiny_float32", "style_z", "style_w", "style_w+", "style_pinned")

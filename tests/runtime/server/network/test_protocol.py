@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from patience import PATIENCE_S
 from sefa_runtime.server.network import protocol
-from serving import Start
+from support.patience import PATIENCE_S
+from support.serving import Start
 
 TINY = Path(__file__).parents[3] / "golden" / "tiny.onnx"
 

@@ -9,12 +9,12 @@ import pytest
 import torch
 
 import sefa
-from golden_checkpoints import GoldenCheckpoint
 from sefa import ArgumentError, BankError, DirectionBank
 from sefa.bank.editing import change, merge
 from sefa.bank.files import export_bank, import_bank
 from sefa.bank.fit import check_fits
 from sefa.bank.naming import Change
+from support.golden_checkpoints import GoldenCheckpoint
 
 
 @pytest.fixture(scope="module")

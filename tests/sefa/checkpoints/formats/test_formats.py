@@ -2,7 +2,7 @@
 
 import pytest
 
-from golden_checkpoints import MANIFEST, GoldenCheckpoint
+from support.golden_checkpoints import MANIFEST, GoldenCheckpoint
 
 # Exporting takes seconds: one of each architecture always, the others in `make test-slow`.
 EXPORTED = {

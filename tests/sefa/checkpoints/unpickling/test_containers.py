@@ -13,7 +13,11 @@ import torch
 from torch import Tensor, nn
 
 import sefa
-from pickle_files import (
+from sefa import CheckpointError
+from sefa.checkpoints.reading import read
+from sefa.checkpoints.unpickling.objects import Placeholder, TensorFlowNetwork
+from sefa_runtime.pickles.arrays import StoredArray
+from support.pickle_files import (
     MAGIC,
     PROTOCOL,
     SYSTEM,
@@ -31,10 +35,6 @@ from pickle_files import (
     text,
     zip_of,
 )
-from sefa import CheckpointError
-from sefa.checkpoints.reading import read
-from sefa.checkpoints.unpickling.objects import Placeholder, TensorFlowNetwork
-from sefa_runtime.pickles.arrays import StoredArray
 
 ONES = struct.pack("<6f", *range(6))  # Of a storage of six elements.
 MATRIX = tensor(storage(6), (2, 3), (3, 1))

@@ -8,8 +8,20 @@ import pytest
 import torch
 from safetensors.torch import save as safetensors_file
 
-from measuring import Reading, check_refused, readings
-from pickle_files import call, dict_of, literal, name, number, pickle_of, storage, stream_of, tensor, text, zip_of
+from support.measuring import Reading, check_refused, readings
+from support.pickle_files import (
+    call,
+    dict_of,
+    literal,
+    name,
+    number,
+    pickle_of,
+    storage,
+    stream_of,
+    tensor,
+    text,
+    zip_of,
+)
 
 MILLION = 1_000_000
 

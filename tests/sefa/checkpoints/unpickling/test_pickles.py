@@ -11,7 +11,6 @@ from pathlib import Path
 import pytest
 
 import sefa
-from pickle_files import call, dict_of, literal, name, nested_of, number, pickle_of, stream_of, text, zip_of
 from sefa import CheckpointError
 from sefa.checkpoints.unpickling.containers import read_pickle
 from sefa.checkpoints.unpickling.limits import Limits
@@ -19,6 +18,7 @@ from sefa.checkpoints.unpickling.objects import PersistedModule, Placeholder, Te
 from sefa.checkpoints.unpickling.rebuilding import TABLE
 from sefa_runtime.pickles.arrays import StoredArray
 from sefa_runtime.pickles.names import Name
+from support.pickle_files import call, dict_of, literal, name, nested_of, number, pickle_of, stream_of, text, zip_of
 
 Container = Callable[[bytes], bytes]
 CONTAINERS: dict[str, Container] = {"pickle": bytes, "zip": zip_of, "stream": stream_of, "nested": nested_of}

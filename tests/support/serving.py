@@ -16,13 +16,13 @@ from typing import Any
 import httpx
 import numpy as np
 
-from patience import PATIENCE_S
-from patience import wait_until as wait_until
 from sefa_runtime.machine.description import EXPORT_PACKAGES
 from sefa_runtime.server.models import HostedModel, Models, parse_model
 from sefa_runtime.server.network.addresses import listen
 from sefa_runtime.server.run import Server
 from sefa_runtime.server.settings import Settings
+from support.patience import PATIENCE_S
+from support.patience import wait_until as wait_until
 
 
 @dataclass

@@ -1,4 +1,6 @@
-"""Run a notebook's code cells in order in one process, without Jupyter: `python tests/notebooks.py docs/tour.ipynb`.
+"""Run a notebook's code cells in order in one process, without Jupyter.
+
+    python tests/support/notebooks.py docs/tour.ipynb
 
 Prints each cell's outputs as JSON; with `--write` puts them into the notebook instead. What a cell prints and the value
 of its last line are its outputs, as in Jupyter, of pictures a JPEG. Magics and top-level `await` are not for it.

@@ -18,13 +18,13 @@ import pytest
 from PIL import Image
 
 import sefa_runtime
-from patience import PATIENCE_S, wait_until
 from sefa_runtime.model.renaming import rename_directions
 from sefa_runtime.server.network.addresses import listen
-from serving import Running, starting
+from support.patience import PATIENCE_S, wait_until
+from support.serving import Running, starting
 
-TEXT = (Path(__file__).parents[1] / "docs" / "serve.md").read_text()
-TINY = Path(__file__).parent / "golden" / "tiny.onnx"
+TEXT = (Path(__file__).parents[2] / "docs" / "serve.md").read_text()
+TINY = Path(__file__).parents[1] / "golden" / "tiny.onnx"
 
 
 def blocks(language: str) -> list[str]:

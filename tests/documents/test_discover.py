@@ -12,9 +12,9 @@ import torch
 
 import sefa
 import sefa_runtime
-from trained import trained_faces
+from support.trained import trained_faces
 
-TEXT = (Path(__file__).parents[1] / "docs" / "discover.md").read_text()
+TEXT = (Path(__file__).parents[2] / "docs" / "discover.md").read_text()
 
 
 def test_command_examples(sefa_command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

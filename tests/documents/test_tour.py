@@ -11,10 +11,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from notebooks import Outputs, code_cells, execute
-from trained import trained_faces
+from support.notebooks import Outputs, code_cells, execute
+from support.trained import trained_faces
 
-NOTEBOOK = Path(__file__).parents[1] / "docs" / "tour.ipynb"
+NOTEBOOK = Path(__file__).parents[2] / "docs" / "tour.ipynb"
 DOCUMENT = json.loads(NOTEBOOK.read_text())
 
 

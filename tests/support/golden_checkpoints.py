@@ -1,6 +1,6 @@
 """How far our generators are from what the original code computed, for each checkpoint in tests/golden/checkpoints.
 
-    python tests/golden_checkpoints.py -o benchmarks/results/formats.json
+    PYTHONPATH=tests python -m support.golden_checkpoints -o benchmarks/results/formats.json
 
 measures all of them; the tests assert the same measurements.
 """
@@ -24,9 +24,9 @@ from torch import Tensor
 import sefa
 import sefa_export
 from sefa.generators.stylegan3 import StyleGAN3
-from trained import trained_eyes, trained_faces
+from support.trained import trained_eyes, trained_faces
 
-FOLDER = Path(__file__).parent / "golden" / "checkpoints"
+FOLDER = Path(__file__).parents[1] / "golden" / "checkpoints"
 MANIFEST: dict[str, Any] = json.loads((FOLDER / "MANIFEST.json").read_text())
 # Relative distance of neighbouring eigenvalues below which their float32 eigenvectors may mix.
 SEPARATED = 1e-5
