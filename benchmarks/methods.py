@@ -25,7 +25,6 @@ from sklearn.decomposition import IncrementalPCA
 
 import sefa
 from sefa.demo import find_faces
-from sefa.generators import DCGAN
 from sefa.linear_algebra import principal_angles
 from sefa.method_comparison.methods import compare_methods
 from sefa.method_comparison.peak_memory import peak_memory
@@ -133,7 +132,7 @@ def authors_ganspace(generator: sefa.Generator, samples: int) -> np.ndarray[Any,
     batches = torch.split(z, BATCH)
     for batch in batches:
         pca.partial_fit(activations(generator, batch))
-    if not isinstance(generator, DCGAN):
+    if generator.has_style_codes:
         return np.asarray(pca.components_)
     coordinates = [pca.transform(activations(generator, batch)) for batch in batches]
     scaled = np.concatenate(coordinates) / np.sqrt(pca.explained_variance_)
@@ -143,10 +142,8 @@ def authors_ganspace(generator: sefa.Generator, samples: int) -> np.ndarray[Any,
 
 def activations(generator: sefa.Generator, z: torch.Tensor) -> np.ndarray[Any, np.dtype[Any]]:
     """What is analysed, [N, features]."""
-    if isinstance(generator, DCGAN):
-        output: torch.Tensor = generator.first(z[:, :, None, None])
-        return output.flatten(1).numpy()
-    return generator.encode(z)[:, 0].numpy()
+    code = generator.encode(z)[:, 0]
+    return (code if generator.has_style_codes else code @ generator.affines()[0].T).numpy()
 
 
 def rounded(method: dict[str, Any]) -> dict[str, Any]:

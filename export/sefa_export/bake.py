@@ -11,7 +11,6 @@ from sefa.bank.direction_bank import DirectionBank
 from sefa.bank.fit import check_fits
 from sefa.errors import ArgumentError
 from sefa.generators import Generator
-from sefa.generators.common.mapping import StyleBasedGenerator
 
 OUTPUTS = ("uint8", "float32")
 
@@ -212,14 +211,14 @@ def bake(
         raise ArgumentError(f"the generator must be in float32, got {', '.join(map(str, precisions))}")
     if truncation is not None and not math.isfinite(truncation):
         raise ArgumentError(f"truncation psi must be a finite number, got {truncation}")
-    if truncation != 1 and not generator.truncation_center:
+    if truncation != 1 and not generator.supports_truncation:
         raise ArgumentError(f"{generator.family} has no truncation: psi must be 1, got {truncation}")
     check_fits(bank, generator, allow_other_checkpoint=allow_other_checkpoint)
     if latent == "z":
         return LatentEditGraph(generator, bank, output, truncation).eval()
     if latent not in ("w", "w+"):
         raise ArgumentError(f"latent must be z, w or w+, got {latent!r}")
-    if not isinstance(generator, StyleBasedGenerator):
+    if not generator.has_style_codes:
         raise ArgumentError(f"{generator.family} has no style codes: latent must be z, got {latent}")
     if truncation != 1:
         raise ArgumentError(f"a graph of {latent} takes codes as they are: truncation psi must be 1, got {truncation}")

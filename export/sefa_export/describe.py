@@ -6,7 +6,6 @@ import torch
 
 from sefa.bank.direction_bank import DirectionBank
 from sefa.bank.fit import other_checkpoints
-from sefa.generators.common.mapping import StyleBasedGenerator
 from sefa_export.bake import EditGraph
 from sefa_export.pinned import Pinned
 from sefa_runtime.editor import as_pictures
@@ -45,7 +44,7 @@ def describe(
         precision=precision,
         num_classes=generator.num_classes,
         truncation=graph.truncation,
-        code_rms=generator.code_rms() if takes_codes and isinstance(generator, StyleBasedGenerator) else None,
+        code_rms=generator.code_rms() if takes_codes else None,
         truncation_center=generator.truncation_center,
         noise=generator.noise,
         directions=tuple(

@@ -17,7 +17,6 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto
 
 from sefa.bank.direction_bank import DirectionBank
-from sefa.custom.custom_generator import CustomGenerator
 from sefa.errors import ArgumentError
 from sefa.generators import Generator
 from sefa_export.bake import EditGraph, bake
@@ -129,7 +128,7 @@ def export_onnx(
 def _to_onnx(graph: EditGraph, pinned: Pinned) -> ModelProto:
     if holds_torchscript(graph):
         return trace_to_onnx(graph, pinned, OPSET)
-    if not isinstance(graph.generator, CustomGenerator):
+    if not graph.generator.runs_user_code:
         return _export(graph, pinned)
     try:
         return _export(graph, pinned)

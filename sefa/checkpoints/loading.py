@@ -63,7 +63,7 @@ def load(
         raise ArgumentError(
             f"{path}: num_classes {num_classes} was given, but the {generator.family} has {generator.num_classes}"
         )
-    if noise == "none" and not generator.noise:
+    if noise == "none" and not generator.has_noise:
         raise ArgumentError(f"{path}: {generator.family} has no noise to leave out")
     generator.source_sha256 = sha256_of(path)
     return generator

@@ -54,6 +54,7 @@ class CustomGenerator(OneHotGenerator):
     """
 
     family = "custom"
+    runs_user_code = True
 
     def __init__(
         self,

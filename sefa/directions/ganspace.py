@@ -13,8 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sefa.errors import ArgumentError
-from sefa.generators import PGGAN, Generator
-from sefa.generators.common.mapping import StyleBasedGenerator, pixel_norm
+from sefa.generators import Generator
 from sefa.linear_algebra import MAX_SIDE, eigenpairs, fix_signs, zero_level
 
 DEFAULT_SAMPLES = 50_000
@@ -75,13 +74,15 @@ def principal_components(
         done = 0
         for codes in _random_codes(generator, samples, seed, label):
             for group, moments in zip(groups, sums, strict=True):
-                code = codes[:, group[0], : generator.latent_dim]
-                # [N, D], or [N, 2·D] where the latent is normalised before it is read.
-                moments.add(torch.cat([_normalized(generator, codes), code], dim=1) if _normalizes(generator) else code)
+                code = codes[:, group[0]]  # [N, D]
+                x = code[:, : generator.latent_dim]
+                if generator.normalizes_codes:
+                    x = torch.cat([generator.normalize_codes(code)[:, : generator.latent_dim], x], dim=1)
+                moments.add(x)
             done += len(codes)
             if progress is not None:
                 progress(done / samples)
-        if isinstance(generator, StyleBasedGenerator):
+        if generator.has_style_codes:
             return [_components(moments.covariance()) for moments in sums]
         affines = [affine[:, : generator.latent_dim].double() for affine in generator.affines()]
         return [
@@ -152,19 +153,6 @@ class _Moments:
     def covariance(self) -> Tensor:
         """Unbiased, [D, D]."""
         return (self.products - torch.outer(self.sum, self.sum) / self.count) / (self.count - 1)
-
-
-def _normalizes(generator: Generator) -> bool:
-    return isinstance(generator, PGGAN)
-
-
-def _normalized(generator: Generator, codes: Tensor) -> Tensor:
-    """The latent as a PGGAN's first convolution reads it, [N, latent_dim]."""
-    assert isinstance(generator, PGGAN)
-    code, size = codes[:, 0], generator.z_dim
-    if generator.normalize_z:
-        code = torch.cat([pixel_norm(code[:, :size]), code[:, size:]], dim=1)
-    return pixel_norm(code)[:, :size]
 
 
 def _check(generator: Generator, samples: int, seed: int, label: int | None) -> None:

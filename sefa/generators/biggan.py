@@ -192,14 +192,7 @@ class BigGAN(Generator):
     def latent_dim(self) -> int:
         return self._latent_dim
 
-    def encode(
-        self,
-        z: Tensor,
-        label: Tensor | None = None,
-        truncation: Truncation = 1.0,
-        truncation_layers: int | None = None,
-    ) -> Tensor:
-        self._check_inputs(label, truncation)
+    def _encode(self, z: Tensor, label: Tensor | None, truncation: Truncation, truncation_layers: int | None) -> Tensor:
         assert label is not None
         embedding = F.embedding(label, self.embedding)[:, None]  # [N, 1, embed_dim]
         chunks = z.reshape(-1, self.num_layers, self.latent_dim)  # [N, L, latent_dim]

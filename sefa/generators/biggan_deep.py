@@ -202,14 +202,7 @@ class BigGANDeep(Generator):
     def latent_dim(self) -> int:
         return self.z_dim
 
-    def encode(
-        self,
-        z: Tensor,
-        label: Tensor | None = None,
-        truncation: Truncation = 1.0,
-        truncation_layers: int | None = None,
-    ) -> Tensor:
-        self._check_inputs(label, truncation)
+    def _encode(self, z: Tensor, label: Tensor | None, truncation: Truncation, truncation_layers: int | None) -> Tensor:
         assert label is not None
         parts = [z, F.embedding(label, self.embedding)]
         if self.rows > 1:

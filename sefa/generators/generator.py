@@ -32,6 +32,10 @@ class Generator(nn.Module, ABC):
         edits_all_layers: Whether an edit moves the latent in every layer that reads it, whichever was analysed, unless
             its layers are chosen. If not, each layer has a copy of its own, and those that were analysed are edited.
         default_layers: The layers that `all` means.
+        has_style_codes: Whether the codes are style codes w, which all layers read alike and a graph may take in place
+            of z.
+        normalizes_codes: Whether the first transforms read the codes normalised.
+        runs_user_code: Whether it runs code of the user's own, which not every exporter may take.
         truncation_center: Where the centre of truncation comes from; empty if the family cannot be truncated.
         noise: What the noise inputs are: "const" or "none"; empty if the family has none.
         checkpoint_format: Whose format the checkpoint file had; empty if it was not loaded from a file.
@@ -42,6 +46,9 @@ class Generator(nn.Module, ABC):
 
     family: ClassVar[str]
     tolerance: ClassVar[float] = 1e-4
+    has_style_codes: ClassVar[bool] = False
+    normalizes_codes: ClassVar[bool] = False
+    runs_user_code: ClassVar[bool] = False
     z_dim: int
     code_dim: int
     num_layers: int
@@ -65,7 +72,16 @@ class Generator(nn.Module, ABC):
     def default_layers(self) -> tuple[int, ...]:
         return tuple(range(self.num_layers))
 
-    @abstractmethod
+    @property
+    def supports_truncation(self) -> bool:
+        """Whether `encode` takes a truncation psi other than 1."""
+        return bool(self.truncation_center)
+
+    @property
+    def has_noise(self) -> bool:
+        """Whether the family has noise inputs, which may be left out."""
+        return bool(self.noise)
+
     def encode(
         self,
         z: Tensor,
@@ -87,6 +103,18 @@ class Generator(nn.Module, ABC):
         Raises:
             ArgumentError: If the family has no such input, or a label is needed.
         """
+        if self.num_classes and label is None:
+            raise ArgumentError(f"class-conditional: a label in 0..{self.num_classes - 1} is needed")
+        if not self.num_classes and label is not None:
+            raise ArgumentError("not class-conditional: it takes no label")
+        off = not isinstance(truncation, Tensor) and truncation == 1
+        if not self.supports_truncation and not off:
+            raise ArgumentError(f"{self.family} has no truncation: psi must be 1, got {truncation}")
+        return self._encode(z, label, truncation, truncation_layers)
+
+    @abstractmethod
+    def _encode(self, z: Tensor, label: Tensor | None, truncation: Truncation, truncation_layers: int | None) -> Tensor:
+        """Compute the codes of inputs that `encode` has checked."""
 
     @abstractmethod
     def decode(self, codes: Tensor) -> Tensor:
@@ -107,12 +135,10 @@ class Generator(nn.Module, ABC):
             One effective (gain-applied) weight A per layer, shape [out_features, D].
         """
 
-    def _check_inputs(self, label: Tensor | None, truncation: Truncation) -> None:
-        """Refuse inputs that the generator does not have, for `encode`."""
-        if self.num_classes and label is None:
-            raise ArgumentError(f"class-conditional: a label in 0..{self.num_classes - 1} is needed")
-        if not self.num_classes and label is not None:
-            raise ArgumentError("not class-conditional: it takes no label")
-        off = not isinstance(truncation, Tensor) and truncation == 1
-        if not self.truncation_center and not off:
-            raise ArgumentError(f"{self.family} has no truncation: psi must be 1, got {truncation}")
+    def normalize_codes(self, codes: Tensor) -> Tensor:
+        """Return a layer's codes [N, D] as its first transform reads them: unchanged, unless `normalizes_codes`."""
+        return codes
+
+    def code_rms(self) -> tuple[float, float] | None:
+        """Return the smallest and the largest root mean square of a style code; None without style codes."""
+        return None

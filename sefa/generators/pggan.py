@@ -38,6 +38,7 @@ class PGGAN(Generator):
     """
 
     family = "pggan"
+    normalizes_codes = True
     num_layers = 1
 
     def __init__(
@@ -75,29 +76,25 @@ class PGGAN(Generator):
     def latent_dim(self) -> int:
         return self.z_dim
 
-    def encode(
-        self,
-        z: Tensor,
-        label: Tensor | None = None,
-        truncation: Truncation = 1.0,
-        truncation_layers: int | None = None,
-    ) -> Tensor:
-        self._check_inputs(label, truncation)
+    def _encode(self, z: Tensor, label: Tensor | None, truncation: Truncation, truncation_layers: int | None) -> Tensor:
         if self.class_codes is not None and label is not None:
             z = torch.cat([z, F.embedding(label, self.class_codes)], dim=1)
         return z[:, None]  # [N, 1, D]
 
     def decode(self, codes: Tensor) -> Tensor:
-        code = codes.squeeze(1)  # [N, D]
-        if self.normalize_z:
-            code = torch.cat([pixel_norm(code[:, : self.z_dim]), code[:, self.z_dim :]], dim=1)
-        x = before = self._activate(self.dense(pixel_norm(code)).unflatten(1, (-1, *self.base)))  # [N, C, 4, 4]
+        code = self.normalize_codes(codes.squeeze(1))  # [N, D]
+        x = before = self._activate(self.dense(code).unflatten(1, (-1, *self.base)))  # [N, C, 4, 4]
         for k, conv in enumerate(self.convs, start=1):
             if k % 2 == 0:
                 before = x
             x = self._activate(conv(x))
         image: Tensor = self.to_image(x, before)
         return torch.tanh(image) if self.tanh else image
+
+    def normalize_codes(self, codes: Tensor) -> Tensor:
+        if self.normalize_z:
+            codes = torch.cat([pixel_norm(codes[:, : self.z_dim]), codes[:, self.z_dim :]], dim=1)
+        return pixel_norm(codes)
 
     def affines(self) -> list[Tensor]:
         return [self.dense.weight.detach()]  # [C·4·4, D]

@@ -16,7 +16,6 @@ from sefa.bank.files.arrays import Arrays
 from sefa.bank.files.boundaries import chosen_layers, foreign_bank, latent_rows
 from sefa.errors import BankError
 from sefa.generators import Generator
-from sefa.generators.common.mapping import StyleBasedGenerator
 from sefa.generators.layers import LayerSpec
 from sefa.linear_algebra import zero_level
 
@@ -46,7 +45,7 @@ def components_bank(
             or not (np.isfinite(values) & (values > 0)).all()
         ):
             raise BankError(f"{path}: {name} must be {len(vectors)} positive numbers, one for each component")
-    if isinstance(generator, StyleBasedGenerator) and (lengths == 1).all():
+    if generator.has_style_codes and (lengths == 1).all():
         raise BankError(f"{path}: its components are of z, edits of a {generator.family} are of w: it needs --use_w")
     if not (vectors.norm(dim=1) > 0).all():
         raise BankError(f"{path}: a component is zero")

@@ -17,14 +17,7 @@ class OneHotGenerator(Generator, ABC):
     def latent_dim(self) -> int:
         return self.z_dim
 
-    def encode(
-        self,
-        z: Tensor,
-        label: Tensor | None = None,
-        truncation: Truncation = 1.0,
-        truncation_layers: int | None = None,
-    ) -> Tensor:
-        self._check_inputs(label, truncation)
+    def _encode(self, z: Tensor, label: Tensor | None, truncation: Truncation, truncation_layers: int | None) -> Tensor:
         code = z if label is None else torch.cat([z, one_hot(label, self.num_classes)], dim=1)
         return code[:, None]  # [N, 1, z_dim + num_classes]
 

@@ -88,17 +88,11 @@ class StyleBasedGenerator(Generator, ABC):
         center: Centre of truncation, [w_dim], or one row per class, [num_classes, w_dim].
     """
 
+    has_style_codes = True
     mapping: Mapping
     center: Tensor
 
-    def encode(
-        self,
-        z: Tensor,
-        label: Tensor | None = None,
-        truncation: Truncation = 1.0,
-        truncation_layers: int | None = None,
-    ) -> Tensor:
-        self._check_inputs(label, truncation)
+    def _encode(self, z: Tensor, label: Tensor | None, truncation: Truncation, truncation_layers: int | None) -> Tensor:
         w: Tensor = self.mapping(z, label)  # [N, D]
         if not isinstance(truncation, Tensor) and truncation == 1:
             return w[:, None].repeat(1, self.num_layers, 1)  # [N, L, D]
