@@ -41,7 +41,7 @@ def main() -> None:
         editor = sefa_runtime.load(path, "cpu", threads=threads)
         results = [measure(editor, graph, batch) for batch in BATCHES]
     record = {
-        "what": "p50 of one edited batch, from arrays to uint8 pictures, 64x64 faces",
+        "what": "p50 of one edited batch, from arrays to uint8 images, 64x64 faces",
         "threads": threads,
         "runs": ROUNDS * RUNS,
         "provider": editor.provider,
@@ -68,7 +68,7 @@ def measure(editor: sefa_runtime.Editor, graph: torch.nn.Module, batch: int) -> 
         return image.numpy()
 
     difference = np.abs(run_onnx().astype(int) - run_torch()).max()
-    assert difference <= 1, f"the pictures differ by {difference} levels"
+    assert difference <= 1, f"the images differ by {difference} levels"
     times_ms: dict[str, list[float]] = {"onnxruntime": [], "pytorch": []}
     for _ in range(ROUNDS):
         for name, run in (("onnxruntime", run_onnx), ("pytorch", run_torch)):

@@ -239,7 +239,7 @@ def unedited(feeds: Feeds) -> Feeds:
 def check_same(images: NDArray[np.uint8], others: NDArray[np.uint8]) -> None:
     """What is timed against each other draws the same, to a level."""
     difference = np.abs(images.astype(int) - others).max()
-    assert difference <= 1, f"the pictures differ by {difference} levels"
+    assert difference <= 1, f"the images differ by {difference} levels"
 
 
 def alternate(a: Callable[[], object], b: Callable[[], object]) -> NDArray[np.float64]:

@@ -1,9 +1,9 @@
-"""How soon the page's picture follows a slider: python benchmarks/page_latency.py [-o RECORD.json]
+"""How soon the page's image follows a slider: python benchmarks/page_latency.py [-o RECORD.json]
 
 Serves the demo's faces on loopback, opens the page in a headless Chromium (from the PATH, or named by the environment
 variable CHROMIUM) and moves a slider as a hand does: with arrow keys, one step at a time, and by dragging its thumb
 with the mouse, 60 moves a second. The time of each value runs from the slider's input event, by the event's own clock,
-to the end of the first frame after a picture of that value, or of a newer one, was decoded: a value that was overtaken
+to the end of the first frame after an image of that value, or of a newer one, was decoded: a value that was overtaken
 counts until its successor is seen. A frame ends with the first task after its animation callbacks.
 
 Exit code 1 if the 95th percentile of either is over 100 ms.
@@ -48,7 +48,7 @@ CHROMIUM_FLAGS = (
     "--disable-sync",
 )
 
-# Writes down when each value was wanted and when a picture of it was seen, by performance.now().
+# Writes down when each value was wanted and when an image of it was seen, by performance.now().
 OBSERVE = """
 (selector) => {
   const record = (window.record = { wanted: [], seen: [], requests: 0 });

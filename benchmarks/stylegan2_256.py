@@ -99,7 +99,7 @@ def measure(editor: sefa_runtime.Editor, tensors: dict[str, torch.Tensor], batch
     ]
     expected, *others = (run().astype(int) for run in runs)
     difference = max(np.abs(image - expected).max() for image in others)
-    assert difference <= 1, f"the pictures differ by {difference} levels"
+    assert difference <= 1, f"the images differ by {difference} levels"
     times_ms = np.empty((WARM_UP + ROUNDS, len(runs)))
     for index in range(len(times_ms)):
         for side in np.roll(np.arange(len(runs)), index):

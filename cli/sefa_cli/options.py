@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 Number = TypeVar("Number", int, float)
 
 MAX_ALPHAS = 1000
-MAX_ALPHA = 1e6  # far beyond any picture, and far from overflow
+MAX_ALPHA = 1e6  # far beyond any image, and far from overflow
 MAX_NUMBERS = 1000
-MAX_PICTURE_BYTES = 2**31
+MAX_IMAGE_BYTES = 2**31
 
 
 class Device(StrEnum):
@@ -108,7 +108,7 @@ LabelOption = Annotated[
     typer.Option(
         "--label",
         metavar="CLASS",
-        help="Class index, for a class-conditional model: one for all pictures, or one for each: [b]3,3,8[/b].",
+        help="Class index, for a class-conditional model: one for all images, or one for each: [b]3,3,8[/b].",
     ),
 ]
 OtherCheckpointOption = Annotated[
@@ -296,12 +296,12 @@ def choose_latents(seeds: str | None, z: Path | None, codes: Path | None, info: 
     return {"seed": parse_integers("0" if seeds is None else seeds)}
 
 
-def check_picture_bytes(info: "ModelInfo", count: int, scale: int) -> None:
-    """Refuse pictures that together would fill the memory, before the first is rendered.
+def check_image_bytes(info: "ModelInfo", count: int, scale: int) -> None:
+    """Refuse images that together would fill the memory, before the first is rendered.
 
     Args:
         info: The model.
-        count: How many pictures.
+        count: How many images.
         scale: How many times each is enlarged.
 
     Raises:
@@ -309,15 +309,15 @@ def check_picture_bytes(info: "ModelInfo", count: int, scale: int) -> None:
     """
     height, width, channels = info.image_shape
     size = count * height * width * channels * scale**2
-    if size > MAX_PICTURE_BYTES:
+    if size > MAX_IMAGE_BYTES:
         raise InputError(
-            f"{count} pictures of {width * scale}x{height * scale} pixels take {size / 1e9:.3g} GB: at most "
-            f"{MAX_PICTURE_BYTES / 1e9:.3g} GB at once; take fewer seeds or steps, or a smaller --scale"
+            f"{count} images of {width * scale}x{height * scale} pixels take {size / 1e9:.3g} GB: at most "
+            f"{MAX_IMAGE_BYTES / 1e9:.3g} GB at once; take fewer seeds or steps, or a smaller --scale"
         )
 
 
 def parse_label(text: str | None) -> int | list[int] | None:
-    """Read one class index for all pictures, or one for each.
+    """Read one class index for all images, or one for each.
 
     Raises:
         InputError: If it is neither.

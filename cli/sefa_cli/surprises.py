@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 def warn_of_truncation(psi: float | None) -> None:
     """Warn of a truncation that leaves nothing of the latents, or goes where no latent was trained."""
     if psi == 0:
-        warn("truncation psi 0 is the centre itself: the same picture for every seed")
+        warn("truncation psi 0 is the centre itself: the same image for every seed")
     elif psi is not None and not 0 < psi <= 1.5:
         warn(f"truncation psi is usually in 0 to 1, got {psi:g}: expect images that look broken")
 

@@ -8,7 +8,7 @@ from sefa.bank.direction_bank import DirectionBank
 from sefa.bank.fit import other_checkpoints
 from sefa_export.bake import EditGraph
 from sefa_export.pinned import Pinned
-from sefa_runtime.editor import as_pictures
+from sefa_runtime.editor import as_images
 from sefa_runtime.inputs.preparation import split
 from sefa_runtime.inputs.reference import mean_levels, reference_inputs
 from sefa_runtime.machine.description import installed_version
@@ -77,7 +77,7 @@ def _draw_reference(graph: EditGraph, info: ModelInfo) -> tuple[tuple[float, ...
     levels = []
     for single in split(reference_inputs(info), 1):  # A large generator may fit into memory only one by one.
         image = graph(**{name: torch.from_numpy(value) for name, value in single.items()})
-        levels.append(mean_levels(as_pictures(image.numpy()))[0])
+        levels.append(mean_levels(as_images(image.numpy()))[0])
     return tuple(tuple(parts.round(2).tolist()) for parts in levels)
 
 

@@ -1,4 +1,4 @@
-"""Editing pictures with an exported model: latents, directions and alphas in, uint8 pictures out."""
+"""Editing images with an exported model: latents, directions and alphas in, uint8 images out."""
 
 import os
 import threading
@@ -29,7 +29,7 @@ from sefa_runtime.model.session_signature import signature_problems
 from sefa_runtime.model.signature import image
 from sefa_runtime.session.session import Session, build_session
 
-# Pictures that `edit` and `sweep` compute at once: bounds the memory, whatever is asked for.
+# Images that `edit` and `sweep` compute at once: bounds the memory, whatever is asked for.
 MAX_BATCH = 16
 
 
@@ -194,20 +194,20 @@ class Editor:
         w: ArrayLike | None = None,
         codes: ArrayLike | None = None,
     ) -> NDArray[np.uint8]:
-        """Edit the pictures of some seeds, latents or codes.
+        """Edit the images of some seeds, latents or codes.
 
         Args:
             seed: One seed or several; each draws its own latent (see `latents_from_seeds`).
             z: Latents instead of seeds, shape [N, z_dim] or [z_dim].
-            edits: Alpha for each direction, by name or index; a number for all pictures or one number per picture.
-                None or empty gives the unedited pictures.
-            label: Class indices, for a class-conditional model: one for all pictures, or one per picture.
+            edits: Alpha for each direction, by name or index; a number for all images or one number per image.
+                None or empty gives the unedited images.
+            label: Class indices, for a class-conditional model: one for all images, or one per image.
             truncation: As `run`.
             w: As `run`.
             codes: As `run`.
 
         Returns:
-            Pictures, uint8 [N, H, W, C].
+            Images, uint8 [N, H, W, C].
 
         Raises:
             InputError: If not exactly one of `seed`, `z`, `w` and `codes` is given, the model takes another, a
@@ -216,7 +216,7 @@ class Editor:
         """
         feeds = self.read_edit(seed, z, edits, label, truncation, w=w, codes=codes)
         self._warn_of_unclear(w)
-        return self._pictures(feeds)
+        return self._images(feeds)
 
     def sweep(
         self,
@@ -245,7 +245,7 @@ class Editor:
             codes: As `run`.
 
         Returns:
-            Pictures, uint8 [N, A, H, W, C].
+            Images, uint8 [N, A, H, W, C].
 
         Raises:
             InputError: As `edit`.
@@ -256,7 +256,7 @@ class Editor:
             alphas = np.linspace(*self.info.directions[index].alpha_range, 7).tolist()
         feeds = self.read_sweep(seed, z, index, alphas, label, truncation, w=w, codes=codes)
         self._warn_of_unclear(w)
-        return self._pictures(feeds, progress).reshape(-1, len(alphas), *self.info.image_shape)
+        return self._images(feeds, progress).reshape(-1, len(alphas), *self.info.image_shape)
 
     def read(
         self,
@@ -378,15 +378,15 @@ class Editor:
                 stacklevel=3,
             )
 
-    def _pictures(self, feeds: Feeds, progress: Callable[[float], None] = lambda share: None) -> NDArray[np.uint8]:
+    def _images(self, feeds: Feeds, progress: Callable[[float], None] = lambda share: None) -> NDArray[np.uint8]:
         """Run in batches of `MAX_BATCH`, or of the model's own."""
         count, size = len(feeds["direction"]), self.info.batch or MAX_BATCH
-        pictures = np.empty((count, *self.info.image_shape), np.uint8)
+        images = np.empty((count, *self.info.image_shape), np.uint8)
         for index, part in enumerate(split(feeds, size)):
-            image = as_pictures(self.infer(part))
-            pictures[index * size : index * size + len(image)] = image
+            image = as_images(self.infer(part))
+            images[index * size : index * size + len(image)] = image
             progress(min((index + 1) * size / count, 1.0))
-        return pictures
+        return images
 
 
 def _load_again(path: Path, payload: Payload | None, arguments: Mapping[str, Any]) -> Editor:
@@ -401,8 +401,8 @@ def _load_again(path: Path, payload: Payload | None, arguments: Mapping[str, Any
     return editor
 
 
-def as_pictures(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """What a graph gives as pictures, uint8 [batch, H, W, C]; float32 [batch, C, H, W] as the uint8 graphs do it.
+def as_images(image: NDArray[Any]) -> NDArray[np.uint8]:
+    """What a graph gives as images, uint8 [batch, H, W, C]; float32 [batch, C, H, W] as the uint8 graphs do it.
 
     Raises:
         NotFiniteError: If there is NaN or infinity in it.

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sefa_runtime.editor import Editor, as_pictures, load
+from sefa_runtime.editor import Editor, as_images, load
 from sefa_runtime.errors import InputError
 from sefa_runtime.files import input_problem, sha256_of
 from sefa_runtime.inputs.preparation import split
@@ -75,13 +75,11 @@ def verify(
     if checkpoint is not None:
         findings.append(_made_from(editor, Path(checkpoint)))
     findings.append(_placed(editor))
-    pictures = _draw(editor)
-    findings.append(_as_exported(editor, pictures))
-    findings.append(_alike("batches", "images drawn together and one by one", pictures, _draw(editor, together=False)))
+    images = _draw(editor)
+    findings.append(_as_exported(editor, images))
+    findings.append(_alike("batches", "images drawn together and one by one", images, _draw(editor, together=False)))
     if editor.provider != "cpu":
-        findings.append(
-            _alike("cpu", f"images of {editor.provider} and of the CPU", pictures, _draw(load(path, "cpu")))
-        )
+        findings.append(_alike("cpu", f"images of {editor.provider} and of the CPU", images, _draw(load(path, "cpu"))))
     return Verification(editor.path.name, editor.provider, tuple(findings))
 
 
@@ -99,8 +97,8 @@ def _draw(editor: Editor, *, together: bool = True) -> NDArray[np.uint8]:
     if "w" in inputs:  # As [N, 1, D], which nobody takes for one image's code of each layer.
         inputs["w"] = inputs["w"][:, None]
     if together:
-        return as_pictures(editor.run(**inputs))
-    return np.concatenate([as_pictures(editor.run(**single)) for single in split(inputs, 1)])
+        return as_images(editor.run(**inputs))
+    return np.concatenate([as_images(editor.run(**single)) for single in split(inputs, 1)])
 
 
 def _whole(editor: Editor) -> Finding:
@@ -134,17 +132,17 @@ def _placed(editor: Editor) -> Finding:
     return Finding("provider", True, detail + (f" ({session.reason})" if session.reason else ""))
 
 
-def _as_exported(editor: Editor, pictures: NDArray[np.uint8]) -> Finding:
+def _as_exported(editor: Editor, images: NDArray[np.uint8]) -> Finding:
     expected, limit = np.array(editor.info.reference), MAX_LEVELS[editor.info.precision]
-    error = float(np.abs(mean_levels(pictures) - expected).max())
-    detail = f"means of the parts of {len(pictures)} images: at most {error:.2f} of 255 levels from PyTorch's at export"
+    error = float(np.abs(mean_levels(images) - expected).max())
+    detail = f"means of the parts of {len(images)} images: at most {error:.2f} of 255 levels from PyTorch's at export"
     return Finding("images", error <= limit, f"{detail} ({limit:g} is allowed)")
 
 
-def _alike(name: str, how: str, pictures: NDArray[np.uint8], others: NDArray[np.uint8]) -> Finding:
-    levels = int(np.abs(pictures.astype(int) - others).max())
+def _alike(name: str, how: str, images: NDArray[np.uint8], others: NDArray[np.uint8]) -> Finding:
+    levels = int(np.abs(images.astype(int) - others).max())
     if not levels:
         return Finding(name, True, f"{how}: the same to the bit")
-    ratio = float(psnr_db(pictures, others, 255.0).min())
+    ratio = float(psnr_db(images, others, 255.0).min())
     detail = f"{how}: at most {levels} of 255 levels apart, PSNR {ratio:.1f} dB ({MIN_PSNR_DB:g} is the least)"
     return Finding(name, ratio >= MIN_PSNR_DB, detail)

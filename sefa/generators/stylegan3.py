@@ -28,7 +28,7 @@ def padded(channels: int) -> int:
 
 
 class SynthesisInput(nn.Module):
-    """A picture of sinusoids, rotated and translated as w says, then as the user says.
+    """An image of sinusoids, rotated and translated as w says, then as the user says.
 
         x_o(p) = Σ_c weight_oc · amplitude_c · sin(2π(f_c·p + phase_c))
 

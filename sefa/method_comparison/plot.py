@@ -1,4 +1,4 @@
-"""Pictures of comparisons: of two banks as a matrix, of methods as bars. Need matplotlib."""
+"""Images of comparisons: of two banks as a matrix, of methods as bars. Need matplotlib."""
 
 import math
 from collections.abc import Sequence

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from playwright.sync_api import Page, expect
 
-# The picture's pixels as the browser shows them, by way of a canvas.
+# The image's pixels as the browser shows them, by way of a canvas.
 PIXELS = """
 async (selector) => {
   const image = document.querySelector(selector);
@@ -23,7 +23,7 @@ async (selector) => {
 """
 
 
-def wait_for_picture(page: Page) -> None:
+def wait_for_image(page: Page) -> None:
     """Wait until nothing is being drawn and the address has followed."""
     expect(page.locator("#edited[src]")).to_be_attached()
     page.wait_for_timeout(350)
@@ -31,7 +31,7 @@ def wait_for_picture(page: Page) -> None:
 
 
 def shown(page: Page, selector: str = "#edited") -> NDArray[np.uint8]:
-    """The pixels of a picture on the page, RGB, [H, W, 3]."""
+    """The pixels of an image on the page, RGB, [H, W, 3]."""
     height, width, *values = page.evaluate(PIXELS, selector)
     return np.array(values, np.uint8).reshape(height, width, 4)[..., :3]
 

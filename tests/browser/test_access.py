@@ -5,7 +5,7 @@ from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 from browser.conftest import OpenPage
-from browser.pages import contrast, slide, wait_for_picture
+from browser.pages import contrast, slide, wait_for_image
 from support.serving import Running, Start
 
 pytestmark = pytest.mark.browser
@@ -42,7 +42,7 @@ def use_everything(page: Page) -> None:
 def test_axe_finds_nothing(server: Running, open_page: OpenPage, scheme: str, screen: dict[str, object]) -> None:
     # It puts its program into the page, which our own policy forbids.
     page = open_page(f"http://{server.address}/#model=style_z", color_scheme=scheme, bypass_csp=True, **screen)
-    wait_for_picture(page)
+    wait_for_image(page)
     use_everything(page)
     found = Axe().run(page).response["violations"]
     assert not [(fault["id"], [node["html"][:120] for node in fault["nodes"]]) for fault in found]
@@ -57,7 +57,7 @@ def test_axe_finds_nothing_where_a_code_is_missing(server: Running, open_page: O
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_controls_stand_out_and_text_is_legible(server: Running, open_page: OpenPage, scheme: str) -> None:
     page = open_page(f"http://{server.address}/#model=style_z&edit=0:2", color_scheme=scheme)
-    wait_for_picture(page)
+    wait_for_image(page)
 
     def colour(selector: str, name: str) -> str:
         return str(page.locator(selector).first.evaluate(f"element => getComputedStyle(element)['{name}']"))
@@ -77,9 +77,9 @@ def test_nothing_is_wider_than_the_screen(server: Running, open_page: OpenPage, 
     assert page.evaluate("document.documentElement.scrollWidth") <= width
 
 
-def test_the_picture_stays_in_sight_on_a_phone(server: Running, open_page: OpenPage) -> None:
+def test_the_image_stays_in_sight_on_a_phone(server: Running, open_page: OpenPage) -> None:
     page = open_page(f"http://{server.address}/#model=tiny", **PHONE)
-    wait_for_picture(page)
+    wait_for_image(page)
     page.locator("#alpha-3").scroll_into_view_if_needed()
     page.mouse.wheel(0, 300)
     expect(page.locator("#edited")).to_be_in_viewport()
@@ -90,7 +90,7 @@ def test_the_picture_stays_in_sight_on_a_phone(server: Running, open_page: OpenP
 def test_animations_are_not_played_where_motion_is_unwanted(server: Running, open_page: OpenPage) -> None:
     for wish, hidden in (("reduce", True), ("no-preference", False)):
         page = open_page(f"http://{server.address}/#model=tiny", reduced_motion=wish)
-        wait_for_picture(page)
+        wait_for_image(page)
         page.locator("#sweep-scale").select_option("1")
         page.get_by_role("button", name="Make sweep").click()
         expect(page.locator("#sweep-download")).to_be_visible()

@@ -13,7 +13,7 @@ from playwright.sync_api import Page, Request, expect
 
 import sefa_runtime
 from browser.conftest import OpenPage
-from browser.pages import alphas, pixels, shown, slide, wait_for_picture
+from browser.pages import alphas, pixels, shown, slide, wait_for_image
 from sefa_runtime.editor import Editor
 from sefa_runtime.inputs.preparation import Feeds
 from sefa_runtime.instances import load_instances
@@ -39,8 +39,8 @@ def door(monkeypatch: pytest.MonkeyPatch) -> Door:
     return door
 
 
-def pictures_asked_for(page: Page) -> list[Request]:
-    """The requests for pictures from now on."""
+def images_asked_for(page: Page) -> list[Request]:
+    """The requests for images from now on."""
     asked: list[Request] = []
     page.on("request", lambda request: asked.append(request) if "/image?" in request.url else None)
     return asked
@@ -49,8 +49,8 @@ def pictures_asked_for(page: Page) -> list[Request]:
 def test_what_is_overtaken_is_never_asked_for(door: Door, start_once: Start, open_page: OpenPage) -> None:
     server = start_once(GOLDEN / "tiny.onnx")
     page = open_page(f"http://{server.address}/#seed=7")
-    wait_for_picture(page)
-    asked = pictures_asked_for(page)
+    wait_for_image(page)
+    asked = images_asked_for(page)
     before = len(door.runs)
     door.close()
     for step in range(1, 41):
@@ -58,7 +58,7 @@ def test_what_is_overtaken_is_never_asked_for(door: Door, start_once: Start, ope
     page.wait_for_timeout(500)
     assert len(asked) == 1
     door.open()
-    wait_for_picture(page)
+    wait_for_image(page)
     assert len(asked) == 2
     assert len(door.runs) - before == 2
     assert asked[-1].url.endswith("/models/tiny/image?seed=7&edit=0:2&format=webp")
@@ -69,7 +69,7 @@ def test_what_is_overtaken_is_never_asked_for(door: Door, start_once: Start, ope
 def test_one_request_at_a_time_and_the_last_value_is_shown(start_once: Start, open_page: OpenPage) -> None:
     server = start_once(GOLDEN / "style_z.onnx")
     page = open_page(f"http://{server.address}/")
-    wait_for_picture(page)
+    wait_for_image(page)
     under_way = most = 0
 
     def began(request: Request) -> None:
@@ -91,14 +91,14 @@ def test_one_request_at_a_time_and_the_last_value_is_shown(start_once: Start, op
     for step in range(60):
         page.mouse.move(box["x"] + box["width"] * (0.5 + step / 150), box["y"] + 10)
     page.mouse.up()
-    wait_for_picture(page)
+    wait_for_image(page)
     assert most <= 2
     alpha = alphas(page)[1]
     answer = server.http.get(f"/models/style_z/image?label=0&edit=1:{alpha}&format=png")
     np.testing.assert_array_equal(shown(page), pixels(answer.content))
 
 
-def test_a_large_picture_is_rough_in_motion_and_exact_at_rest(
+def test_a_large_image_is_rough_in_motion_and_exact_at_rest(
     start_once: Start, open_page: OpenPage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = start_once(GOLDEN / "tiny.onnx")
@@ -110,11 +110,11 @@ def test_a_large_picture_is_rough_in_motion_and_exact_at_rest(
 
     page.route("**/models/tiny", enlarge)
     page.reload()
-    wait_for_picture(page)
-    asked = pictures_asked_for(page)
+    wait_for_image(page)
+    asked = images_asked_for(page)
     slide(page, 0, 1)
     slide(page, 0, 2)
-    wait_for_picture(page)
+    wait_for_image(page)
     formats = [request.url.rpartition("=")[2] for request in asked]
     assert formats[0] == "jpeg"
     assert formats[-1] == "webp"
@@ -125,7 +125,7 @@ def test_a_large_picture_is_rough_in_motion_and_exact_at_rest(
 def test_a_server_that_is_gone_and_comes_back(start_once: Start, open_page: OpenPage) -> None:
     server = start_once(GOLDEN / "tiny.onnx")
     page = open_page(f"http://{server.address}/#seed=7")
-    wait_for_picture(page)
+    wait_for_image(page)
     page.route("**/image?**", lambda route: route.abort("connectionrefused"))
     slide(page, 0, 2)
     expect(page.locator("#message")).to_have_text("The server does not answer. Trying again …")
@@ -134,7 +134,7 @@ def test_a_server_that_is_gone_and_comes_back(start_once: Start, open_page: Open
     expect(page.locator("#notice")).to_be_visible()
     page.unroute("**/image?**")
     expect(page.locator("#notice")).to_be_hidden(timeout=12_000)
-    wait_for_picture(page)
+    wait_for_image(page)
     answer = server.http.get("/models/tiny/image?seed=7&edit=0:3&format=png")
     np.testing.assert_array_equal(shown(page), pixels(answer.content))
 
@@ -142,7 +142,7 @@ def test_a_server_that_is_gone_and_comes_back(start_once: Start, open_page: Open
 def test_a_server_that_has_ended(start_once: Start, open_page: OpenPage) -> None:
     server = start_once(GOLDEN / "tiny.onnx")
     page = open_page(f"http://{server.address}/#seed=7")
-    wait_for_picture(page)
+    wait_for_image(page)
     server.server.should_exit = True
     wait_until(lambda: _is_gone(server))
     slide(page, 0, 2)
@@ -184,7 +184,7 @@ def test_a_model_that_is_still_loading(start_once: Start, open_page: OpenPage, m
     finally:
         loaded.set()
     expect(page.locator(".name")).to_have_count(4)
-    wait_for_picture(page)
+    wait_for_image(page)
     expect(page.locator("#notice")).to_be_hidden()
 
 
@@ -199,7 +199,7 @@ def test_a_token_is_asked_for_and_kept(start_once: Start, open_page: OpenPage) -
     field.fill("open sesame")
     field.press("Enter")
     expect(page.locator("#token-dialog")).to_be_hidden()
-    wait_for_picture(page)
+    wait_for_image(page)
     answer = server.http.get(
         "/models/tiny/image?seed=7&edit=0:2&format=png", headers={"Authorization": "Bearer open sesame"}
     )
@@ -207,7 +207,7 @@ def test_a_token_is_asked_for_and_kept(start_once: Start, open_page: OpenPage) -
     assert 'Bearer $SEFA_TOKEN"' in page.locator("#curl").inner_text()
     assert "sesame" not in page.content() + page.url
     page.reload()
-    wait_for_picture(page)
+    wait_for_image(page)
     expect(page.locator("#token-dialog")).to_be_hidden()
 
 
@@ -223,20 +223,20 @@ def test_a_model_of_codes(start_once: Start, open_page: OpenPage, tmp_path: Path
     editor = sefa_runtime.load(GOLDEN / f"{model}.onnx", "cpu")
     codes = np.random.RandomState(0).randn(2, *editor.info.latent_shape).astype(np.float32)
     given: dict[str, Any] = {name: codes}
-    pictures = editor.edit(**given, edits={1: 2})
+    images = editor.edit(**given, edits={1: 2})
     np.save(tmp_path / "one.npy", codes[0])
     np.savez(tmp_path / "projected_w.npz", w=codes[:1])
     np.savez_compressed(tmp_path / "two.npz", w=codes.astype(np.float64), other=np.zeros(3))
     (tmp_path / "two.json").write_text(json.dumps(codes.tolist()))
     for file in ("one.npy", "projected_w.npz", "two.npz", "two.json"):
         page.get_by_label("File with codes").set_input_files(tmp_path / file)
-        wait_for_picture(page)
-        np.testing.assert_array_equal(shown(page), pictures[0])
+        wait_for_image(page)
+        np.testing.assert_array_equal(shown(page), images[0])
         # What a shell or Python could read is offered.
         assert page.locator("#python").is_visible() == (not file.endswith(".json"))
     page.get_by_label("Code, 1 to 2").fill("2")
-    wait_for_picture(page)
-    np.testing.assert_array_equal(shown(page), pictures[1])
+    wait_for_image(page)
+    np.testing.assert_array_equal(shown(page), images[1])
     assert page.url.endswith(f"#model={model.replace('+', '%2B')}&edit=1:2")
 
     np.save(tmp_path / "wrong.npy", np.zeros((3, 5), np.float32))
@@ -254,7 +254,7 @@ def test_the_python_recipe_of_a_code(
     np.savez(tmp_path / "two.npz", w=np.random.RandomState(0).randn(2, 8, 24))
     page.get_by_label("File with codes").set_input_files(tmp_path / "two.npz")
     page.get_by_label("Code, 1 to 2").fill("2")
-    wait_for_picture(page)
+    wait_for_image(page)
     for file in ("style_w+.onnx", "style.safetensors"):
         (tmp_path / file).write_bytes((GOLDEN / file).read_bytes())
     monkeypatch.chdir(tmp_path)

@@ -10,7 +10,7 @@ from playwright.sync_api import Page, expect
 
 import sefa_runtime
 from browser.conftest import OpenPage
-from browser.pages import alphas, fragment, pixels, shown, slide, wait_for_picture
+from browser.pages import alphas, fragment, pixels, shown, slide, wait_for_image
 from support.serving import Running, Start
 
 pytestmark = pytest.mark.browser
@@ -27,29 +27,29 @@ def server(start: Start) -> Running:
 def tiny_page(server: Running, open_page: OpenPage) -> Page:
     """The page, of the model of 4 directions."""
     page = open_page(f"http://{server.address}/#model=tiny&seed=7")
-    wait_for_picture(page)
+    wait_for_image(page)
     return page
 
 
 def drawn(server: Running, model: str, query: str) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """A picture by the server's own address, as PNG."""
+    """An image by the server's own address, as PNG."""
     return pixels(server.http.get(f"/models/{model}/image?{query}&format=png").content)
 
 
 def test_the_first_model_is_shown_without_being_asked_for(server: Running, open_page: OpenPage) -> None:
     page = open_page(f"http://{server.address}/")
-    wait_for_picture(page)
+    wait_for_image(page)
     np.testing.assert_array_equal(shown(page), drawn(server, "tiny", "seed=0"))
     assert fragment(page) == {"model": ["tiny"], "seed": ["0"]}
     expect(page.locator(".name")).to_have_text(["pose", "light", "direction-2", "direction-3"])
     assert page.locator(".slider").evaluate_all("all => all.map((one) => [one.min, one.max])") == [["-3", "3"]] * 4
 
 
-def test_the_picture_follows_several_sliders(server: Running, tiny_page: Page) -> None:
+def test_the_image_follows_several_sliders(server: Running, tiny_page: Page) -> None:
     before = shown(tiny_page)
     slide(tiny_page, 0, 2.5)
     slide(tiny_page, 3, -1.25)
-    wait_for_picture(tiny_page)
+    wait_for_image(tiny_page)
     after = shown(tiny_page)
     assert (after != before).any()
     np.testing.assert_array_equal(after, drawn(server, "tiny", "seed=7&edit=0:2.5&edit=3:-1.25"))
@@ -59,7 +59,7 @@ def test_the_picture_follows_several_sliders(server: Running, tiny_page: Page) -
 
 def test_an_exact_value_may_lie_beyond_the_suggested_range(server: Running, tiny_page: Page) -> None:
     tiny_page.get_by_label("light, exact").fill("7.125")
-    wait_for_picture(tiny_page)
+    wait_for_image(tiny_page)
     assert alphas(tiny_page)[1] == 3
     np.testing.assert_array_equal(shown(tiny_page), drawn(server, "tiny", "seed=7&edit=light:7.125"))
 
@@ -70,11 +70,11 @@ def test_reset_of_one_and_of_all(server: Running, tiny_page: Page) -> None:
     tiny_page.get_by_role("button", name="Reset light").click()
     assert alphas(tiny_page) == [1, 0, -1, 0]
     tiny_page.get_by_role("button", name="Reset all").click()
-    wait_for_picture(tiny_page)
+    wait_for_image(tiny_page)
     assert alphas(tiny_page) == [0, 0, 0, 0]
     np.testing.assert_array_equal(shown(tiny_page), drawn(server, "tiny", "seed=7"))
     tiny_page.go_back()
-    wait_for_picture(tiny_page)
+    wait_for_image(tiny_page)
     assert alphas(tiny_page) == [1, 0, -1, 0]
 
 
@@ -92,28 +92,28 @@ def test_locked_directions_stay(tiny_page: Page) -> None:
     assert len(seen) > 1
     tiny_page.get_by_role("button", name="Reset all").click()
     assert alphas(tiny_page) == [0, 1.5, 0, 0]
-    wait_for_picture(tiny_page)
+    wait_for_image(tiny_page)
     assert fragment(tiny_page)["lock"] == ["1"]
 
 
 def test_another_seed_keeps_the_edits(server: Running, tiny_page: Page) -> None:
     slide(tiny_page, 0, 2)
     tiny_page.get_by_role("button", name="Random seed").click()
-    wait_for_picture(tiny_page)
+    wait_for_image(tiny_page)
     (seed,) = fragment(tiny_page)["seed"]
     assert seed != "7"
     np.testing.assert_array_equal(shown(tiny_page), drawn(server, "tiny", f"seed={seed}&edit=0:2"))
     tiny_page.get_by_label("Seed", exact=True).fill("-4")
     expect(tiny_page.locator("#seed")).to_have_attribute("aria-invalid", "true")
     tiny_page.get_by_label("Seed", exact=True).fill("9")
-    wait_for_picture(tiny_page)
+    wait_for_image(tiny_page)
     np.testing.assert_array_equal(shown(tiny_page), drawn(server, "tiny", "seed=9&edit=0:2"))
 
 
-def test_a_link_shows_the_same_picture(server: Running, open_page: OpenPage) -> None:
+def test_a_link_shows_the_same_image(server: Running, open_page: OpenPage) -> None:
     link = f"http://{server.address}/#model=style_z&seed=12&label=3&truncation=0.7&edit=0:2.5&edit=2:-1&lock=2"
     page = open_page(link)
-    wait_for_picture(page)
+    wait_for_image(page)
     assert page.url == link
     np.testing.assert_array_equal(
         shown(page), drawn(server, "style_z", "seed=12&label=3&truncation=0.7&edit=0:2.5&edit=2:-1")
@@ -125,7 +125,7 @@ def test_a_link_shows_the_same_picture(server: Running, open_page: OpenPage) -> 
 
 def test_a_link_with_names_and_with_nonsense(server: Running, open_page: OpenPage) -> None:
     page = open_page(f"http://{server.address}/#model=tiny&seed=x&edit=pose:1.5&edit=nobody:1&edit=3:y")
-    wait_for_picture(page)
+    wait_for_image(page)
     assert alphas(page) == [1.5, 0, 0, 0]
     expect(page.locator("#message")).to_have_text(
         "Parts of the link say nothing to this model: seed=x, edit=3:y, nobody."
@@ -141,11 +141,11 @@ def test_another_model_with_classes_and_truncation(server: Running, tiny_page: P
     tiny_page.get_by_label("Class, 0 to 5").fill("4")
     tiny_page.locator("#truncation").fill("0.5")
     slide(tiny_page, 1, 2)
-    wait_for_picture(tiny_page)
+    wait_for_image(tiny_page)
     np.testing.assert_array_equal(shown(tiny_page), drawn(server, "style_z", "seed=7&label=4&truncation=0.5&edit=1:2"))
     tiny_page.go_back()
     expect(tiny_page.locator(".name")).to_have_count(4)
-    wait_for_picture(tiny_page)
+    wait_for_image(tiny_page)
     np.testing.assert_array_equal(shown(tiny_page), drawn(server, "tiny", "seed=7&edit=3:1"))
 
 
@@ -161,7 +161,7 @@ def test_everything_by_keyboard(server: Running, tiny_page: Page) -> None:
     assert 0 < value < 3
     keyboard.press("End")
     assert alphas(tiny_page)[0] == 3
-    wait_for_picture(tiny_page)
+    wait_for_image(tiny_page)
     np.testing.assert_array_equal(shown(tiny_page), drawn(server, "tiny", "seed=7&edit=0:3"))
     keyboard.press("Delete")
     assert alphas(tiny_page)[0] == 0
@@ -170,7 +170,7 @@ def test_everything_by_keyboard(server: Running, tiny_page: Page) -> None:
     assert any(alphas(tiny_page))
     keyboard.press("x")
     assert not any(alphas(tiny_page))
-    wait_for_picture(tiny_page)
+    wait_for_image(tiny_page)
     assert fragment(tiny_page)["seed"] != ["7"]
     tiny_page.get_by_label("Keys that are single letters work").uncheck()
     keyboard.press("e")
@@ -179,7 +179,7 @@ def test_everything_by_keyboard(server: Running, tiny_page: Page) -> None:
 
 def test_the_original_while_a_button_or_key_is_held(server: Running, tiny_page: Page) -> None:
     slide(tiny_page, 0, 3)
-    wait_for_picture(tiny_page)
+    wait_for_image(tiny_page)
     box = tiny_page.locator("#hold").bounding_box()
     assert box is not None
     expect(tiny_page.locator("#original")).to_be_hidden()
@@ -202,7 +202,7 @@ def test_side_by_side(server: Running, tiny_page: Page) -> None:
     tiny_page.get_by_role("button", name="Side by side").click()
     slide(tiny_page, 0, 3)
     tiny_page.get_by_label("Seed", exact=True).fill("8")
-    wait_for_picture(tiny_page)
+    wait_for_image(tiny_page)
     expect(tiny_page.locator("#original")).to_be_visible()
     expect(tiny_page.locator("#edited")).to_be_visible()
     np.testing.assert_array_equal(shown(tiny_page, "#original"), drawn(server, "tiny", "seed=8"))
@@ -220,9 +220,9 @@ def test_a_new_name_lasts_and_breaks_nothing(server: Running, tiny_page: Page, t
     field.press("Enter")
     expect(tiny_page.get_by_role("button", name="Rename wide smile's")).to_be_focused()
     tiny_page.reload()
-    wait_for_picture(tiny_page)
+    wait_for_image(tiny_page)
     slide(tiny_page, 2, 1)
-    wait_for_picture(tiny_page)
+    wait_for_image(tiny_page)
     expect(tiny_page.locator(".name").nth(2)).to_have_text("wide smile's")
     np.testing.assert_array_equal(shown(tiny_page), drawn(server, "tiny", "seed=7&edit=2:1"))
     words = shlex.split(tiny_page.locator("#name-command").inner_text())
@@ -244,21 +244,21 @@ def test_escape_leaves_a_name(tiny_page: Page) -> None:
     expect(tiny_page.locator(".name").nth(0)).to_have_text("pose")
 
 
-def test_the_recipes_make_the_same_picture(
+def test_the_recipes_make_the_same_image(
     server: Running, open_page: OpenPage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = open_page(f"http://{server.address}/#model=style_z&seed=12&label=3&truncation=0.7&edit=0:2.5&edit=2:-1")
-    wait_for_picture(page)
-    picture = shown(page)
+    wait_for_image(page)
+    image = shown(page)
     (tmp_path / "style_z.onnx").symlink_to(GOLDEN / "style_z.onnx")
     monkeypatch.chdir(tmp_path)
     made = tmp_path / "style_z.png"
 
     exec(page.locator("#python").inner_text(), {})
-    np.testing.assert_array_equal(pixels(made.read_bytes()), picture)
+    np.testing.assert_array_equal(pixels(made.read_bytes()), image)
     made.unlink()
     subprocess.run(shlex.split(page.locator("#curl").inner_text()), check=True, capture_output=True)
-    np.testing.assert_array_equal(pixels(made.read_bytes()), picture)
+    np.testing.assert_array_equal(pixels(made.read_bytes()), image)
     words = shlex.split(page.locator("#sefa-command").inner_text())
     assert words[:2] == ["sefa", "edit"]
     assert words[2:] == shlex.split(
@@ -266,10 +266,10 @@ def test_the_recipes_make_the_same_picture(
     )
 
 
-def test_downloads_of_the_picture_and_of_a_sweep(server: Running, tiny_page: Page) -> None:
+def test_downloads_of_the_image_and_of_a_sweep(server: Running, tiny_page: Page) -> None:
     slide(tiny_page, 1, 2)
     slide(tiny_page, 0, 1)
-    wait_for_picture(tiny_page)
+    wait_for_image(tiny_page)
     tiny_page.get_by_label("This picture as").select_option("png")
     with tiny_page.expect_download() as saved:
         tiny_page.get_by_role("button", name="Download", exact=True).click()
@@ -305,5 +305,5 @@ def test_the_address_is_not_written_faster_than_browsers_allow(tiny_page: Page) 
     )
     for step in range(60):
         slide(tiny_page, 0, round(0.05 * (step % 50), 2))
-    wait_for_picture(tiny_page)
+    wait_for_image(tiny_page)
     assert tiny_page.evaluate("writes") <= 5

@@ -402,11 +402,11 @@ def assert_one_line(result: Any, message: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "size"),
     [
-        (["sweep", "--seeds", "0-999", "--alphas", "-3:3:1000", "--scale", "5"], "1000000 pictures of 20x40 pixels"),
-        (["edit", "--seed", "0-999", "--scale", "32"], "1000 pictures of 128x256 pixels"),
+        (["sweep", "--seeds", "0-999", "--alphas", "-3:3:1000", "--scale", "5"], "1000000 images of 20x40 pixels"),
+        (["edit", "--seed", "0-999", "--scale", "32"], "1000 images of 128x256 pixels"),
     ],
 )
-def test_pictures_that_would_fill_the_memory_are_refused_before_they_are_rendered(
+def test_images_that_would_fill_the_memory_are_refused_before_they_are_rendered(
     sefa_command: Command,
     tmp_path: Path,
     golden: Path,
@@ -414,7 +414,7 @@ def test_pictures_that_would_fill_the_memory_are_refused_before_they_are_rendere
     arguments: list[str],
     size: str,
 ) -> None:
-    monkeypatch.setattr("sefa_cli.options.MAX_PICTURE_BYTES", 90_000_000)
+    monkeypatch.setattr("sefa_cli.options.MAX_IMAGE_BYTES", 90_000_000)
     command, *options = arguments
     result = sefa_command(command, golden / "tiny.onnx", "-o", tmp_path / "x.png", *options)
     assert result.code == 1

@@ -51,14 +51,14 @@ def test_a_subset_is_taken(sefa_command: Command, folder: Path, tmp_path: Path) 
 
 
 def test_two_banks_are_compared(sefa_command: Command, folder: Path, tmp_path: Path) -> None:
-    few, picture = tmp_path / "few.safetensors", tmp_path / "alike.png"
+    few, image = tmp_path / "few.safetensors", tmp_path / "alike.png"
     shutil.copy(folder / "coarse.safetensors", few)
     assert sefa_command("name", few, "0=pose:-1", "--keep", "2,0").code == 0
-    result = sefa_command("bank", "compare", folder / "coarse.safetensors", few, "-o", picture)
+    result = sefa_command("bank", "compare", folder / "coarse.safetensors", few, "-o", image)
     assert result.code == 0, result.err
     assert "-1.0000" in result.out
-    with Image.open(picture) as image:
-        assert image.format == "PNG"
+    with Image.open(image) as opened:
+        assert opened.format == "PNG"
     document = json.loads(sefa_command("bank", "compare", folder / "coarse.safetensors", few, "--json").out)
     assert {(pair["name_a"], pair["name_b"], round(pair["cosine"], 4)) for pair in document["pairs"]} == {
         ("direction-2", "direction-2", 1.0),

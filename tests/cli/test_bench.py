@@ -71,7 +71,7 @@ def test_server(sefa_command: Command, golden: Path, tmp_path: Path) -> None:
 def test_plot(sefa_command: Command, golden: Path, tmp_path: Path) -> None:
     result = sefa_command("bench", golden / "tiny.onnx", *QUICK, "--plot", tmp_path / "a.png")
     assert result.code == 0, result.err
-    assert "a.png: the record as a picture" in result.out
+    assert "a.png: the record as an image" in result.out
     with Image.open(tmp_path / "a.png") as image:
         assert image.format == "PNG"
 

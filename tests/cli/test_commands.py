@@ -26,15 +26,15 @@ def checkpoint(golden: Path) -> Path:
     return golden / "checkpoints/dcgan_small_64/netG.pth"
 
 
-def test_from_checkpoint_to_edited_picture(sefa_command: Command, checkpoint: Path, tmp_path: Path) -> None:
-    bank, model, picture = (tmp_path / name for name in ("bank.safetensors", "model.onnx", "face.png"))
+def test_from_checkpoint_to_edited_image(sefa_command: Command, checkpoint: Path, tmp_path: Path) -> None:
+    bank, model, image = (tmp_path / name for name in ("bank.safetensors", "model.onnx", "face.png"))
     assert sefa_command("factorize", checkpoint, "-o", bank, "--top", "5").code == 0
     assert sefa_command("export", checkpoint, "--bank", bank, "-o", model).code == 0
-    assert sefa_command("edit", model, "-o", picture, "--seed", "7", "--edit", "direction-4=2").code == 0
+    assert sefa_command("edit", model, "-o", image, "--seed", "7", "--edit", "direction-4=2").code == 0
     editor = sefa_runtime.load(model)
     assert len(editor.info.directions) == 5
-    with Image.open(picture) as image:
-        np.testing.assert_array_equal(np.asarray(image), editor.edit(seed=7, edits={4: 2.0})[0])
+    with Image.open(image) as opened:
+        np.testing.assert_array_equal(np.asarray(opened), editor.edit(seed=7, edits={4: 2.0})[0])
 
 
 def test_factorize_prints_the_directions(sefa_command: Command, checkpoint: Path, tmp_path: Path) -> None:
@@ -106,7 +106,7 @@ def test_a_sweep_in_motion_shows_all_seeds_in_a_grid(
     editor = sefa_runtime.load(golden / "tiny.onnx")
 
     def off(moments: list[int], alphas: list[float]) -> float:
-        """How far the sixth picture's brightness is from that at these alphas."""
+        """How far the sixth image's brightness is from that at these alphas."""
         sixth = enlarge(editor.sweep(seed=6, direction="light", alphas=alphas), 4)[0]
         return float(np.abs((frames[moments, 32:, 32:] - sixth.astype(float)) @ (0.2126, 0.7152, 0.0722)).mean())
 

@@ -11,13 +11,13 @@ Command = Callable[..., Any]
 
 def test_a_report_is_printed_drawn_and_recorded(sefa_command: Command, golden: Path, tmp_path: Path) -> None:
     checkpoint = golden / "checkpoints/dcgan_small_64/netG.pth"
-    picture, record = tmp_path / "report.png", tmp_path / "report.json"
+    image, record = tmp_path / "report.png", tmp_path / "report.json"
     options = ("--samples", "500", "--top", "3", "--images", "1", "--repeats", "2")
-    result = sefa_command("compare-methods", checkpoint, "-o", picture, "-o", record, *options)
+    result = sefa_command("compare-methods", checkpoint, "-o", image, "-o", record, *options)
     assert result.code == 0, result.err
     assert "SeFa needs no samples, and was" in result.out
-    with Image.open(picture) as image:
-        assert image.format == "PNG"
+    with Image.open(image) as opened:
+        assert opened.format == "PNG"
     document = json.loads(record.read_text())
     assert [method["name"] for method in document["methods"]] == ["sefa", "sefa, rows", "ganspace", "random"]
     assert document["machine"]["cores"]

@@ -1,4 +1,4 @@
-"""A generator of the user's own, from its package or TorchScript archive to edited pictures."""
+"""A generator of the user's own, from its package or TorchScript archive to edited images."""
 
 import json
 import sys
@@ -94,7 +94,7 @@ RUN = ["--run-code"]
 OWN = ["--latent-dim", "10", "--layers", "main.0", "--image-range", "0,1"]
 
 
-def test_from_a_package_to_edited_pictures(sefa_command: Command, package: Path, model: Any) -> None:
+def test_from_a_package_to_edited_images(sefa_command: Command, package: Path, model: Any) -> None:
     module = trained(model(nz=12))
     torch.save({"epoch": 3, "gen": module.state_dict(), "disc": nn.Linear(2, 2).state_dict()}, "w.pth")
     own = ["--weights", "w.pth", "--kwargs", '{"nz": 12}', "--latent-dim", "12", "--image-range", "0,1"]

@@ -34,7 +34,7 @@ def folder(tmp_path: Path) -> Path:
     return folder
 
 
-def test_models_pictures_and_codes_may_have_any_name(golden: Path, folder: Path, sefa_command: Command) -> None:
+def test_models_images_and_codes_may_have_any_name(golden: Path, folder: Path, sefa_command: Command) -> None:
     model = folder / "tiny.onnx"
     shutil.copy(golden / "tiny.onnx", model)
     assert (load(model, "cpu").edit(7) == load(golden / "tiny.onnx", "cpu").edit(7)).all()

@@ -34,7 +34,7 @@ def test_a_model_is_explored_where_torch_is_not_installed(without_torch: Command
     result = without_torch("explore", model, *named, "--samples", 10, "--seeds", "4,7")
     assert result.code == 0, result.err
     assert "pose" in result.out
-    assert "measured on 10 pictures, on cpu" in result.out
+    assert "measured on 10 images, on cpu" in result.out
     for output in outputs:
         assert f"{output}: " in result.out
     assert "seed 7" in outputs[0].read_text()
@@ -54,11 +54,11 @@ def test_a_quick_look(sefa_command: Command, model: Path, tmp_path: Path) -> Non
     outputs = [argument for name in ("a.json", "a.html", "a.png") for argument in ("-o", tmp_path / name)]
     result = sefa_command("explore", model, *outputs, "--quick")
     assert result.code == 0, result.err
-    assert "measured on 2 pictures" in result.out
+    assert "measured on 2 images" in result.out
     document = json.loads((tmp_path / "a.json").read_text())
     assert (document["quick"], document["samples"]) == (True, 2)
     page = (tmp_path / "a.html").read_text()
-    assert "measured on 2 pictures, a quick look" in page
+    assert "measured on 2 images, a quick look" in page
     assert "--frames:7;" in page
 
 

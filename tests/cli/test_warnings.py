@@ -18,7 +18,7 @@ from support.descriptions import replace_description, write_model
 
 Command = Callable[..., Any]
 
-SAME_PICTURE = "sefa: warning: truncation psi 0 is the centre itself: the same picture for every seed\n"
+SAME_IMAGE = "sefa: warning: truncation psi 0 is the centre itself: the same image for every seed\n"
 
 
 def test_edit_says_how_far_it_went(sefa_command: Command, golden: Path, tmp_path: Path) -> None:
@@ -43,7 +43,7 @@ def test_an_edit_that_changes_nothing(sefa_command: Command, golden: Path, tmp_p
 @pytest.mark.parametrize("command", ["edit", "sweep"])
 def test_no_seed_is_left_at_psi_0(sefa_command: Command, golden: Path, tmp_path: Path, command: str) -> None:
     arguments = (command, golden / "style_z.onnx", "-o", tmp_path / "a.png", "--label", "1", "--truncation")
-    assert sefa_command(*arguments, "0").err == SAME_PICTURE
+    assert sefa_command(*arguments, "0").err == SAME_IMAGE
     assert sefa_command(*arguments, "0.1").err == ""
 
 
@@ -51,7 +51,7 @@ def test_no_seed_is_left_at_psi_0(sefa_command: Command, golden: Path, tmp_path:
 def test_nor_in_a_model_of_psi_0(sefa_command: Command, tmp_path: Path, command: str) -> None:
     output = tmp_path / ("a.onnx" if command == "export" else "a.html")
     result = sefa_command(command, tmp_path / "missing.pth", "-o", output, "--truncation", "0")
-    assert result.err.startswith(SAME_PICTURE)
+    assert result.err.startswith(SAME_IMAGE)
 
 
 def test_latents_where_codes_are_meant(sefa_command: Command, golden: Path, tmp_path: Path) -> None:

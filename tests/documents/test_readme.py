@@ -54,7 +54,7 @@ def test_python_examples(folder: Path) -> None:
     assert names["pictures"].shape == (2, 64, 64, 3)
     exec(from_anywhere, names)
     assert names["image"].shape == (64, 64, 3)
-    # The graph alone and the Editor draw the same picture for the same seed.
+    # The graph alone and the Editor draw the same image for the same seed.
     editor = sefa_runtime.load("demo/faces.onnx", "cpu")
     expected = editor.edit(seed=7, edits={"turn": 2.0, "brightness": 1.5})[0]
     assert abs(names["image"].astype(int) - expected).max() <= 1
@@ -77,9 +77,9 @@ def test_the_server_example(folder: Path) -> None:
     for running in starting_servers(*arguments[1:]):
         response = running.http.get(address.removeprefix("http://127.0.0.1:8000"))
         assert (response.status_code, response.headers["content-type"]) == (200, "image/webp")
-        picture = np.asarray(Image.open(io.BytesIO(response.content)))
+        image = np.asarray(Image.open(io.BytesIO(response.content)))
         expected = sefa_runtime.load("demo/faces.onnx", "cpu").edit(seed=7, edits={1: 2.5})[0]
-        assert np.abs(picture.astype(int) - expected).max() <= 1
+        assert np.abs(image.astype(int) - expected).max() <= 1
         assert running.http.get("/").headers["content-type"].startswith("text/html")
 
 

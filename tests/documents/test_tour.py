@@ -23,7 +23,7 @@ def texts(outputs: Outputs) -> list[str]:
     return ["".join(output.get("text", []) or output["data"]["text/plain"]) for output in outputs]
 
 
-def pictures(outputs: Outputs) -> list[NDArray[np.uint8]]:
+def images(outputs: Outputs) -> list[NDArray[np.uint8]]:
     found = [output["data"]["image/jpeg"] for output in outputs if "image/jpeg" in output.get("data", {})]
     return [np.asarray(Image.open(io.BytesIO(base64.b64decode(jpeg)))) for jpeg in found]
 
@@ -35,7 +35,7 @@ def test_every_cell_runs_and_gives_what_the_notebook_shows(tmp_path: Path, monke
     now = execute(NOTEBOOK, tmp_path)
     stored = [cell["outputs"] for cell in code_cells(DOCUMENT)]
     assert [texts(outputs) for outputs in now] == [texts(outputs) for outputs in stored]
-    shown, expected = ([picture for outputs in run for picture in pictures(outputs)] for run in (now, stored))
+    shown, expected = ([image for outputs in run for image in images(outputs)] for run in (now, stored))
     assert len(shown) == len(expected) == 4
     for one, other in zip(shown, expected, strict=True):
         assert np.abs(one.astype(int) - other).mean() < 1  # Other processors round other values.
@@ -45,8 +45,8 @@ def test_every_cell_runs_and_gives_what_the_notebook_shows(tmp_path: Path, monke
 
 def test_the_notebook_is_small_and_knows_no_machine() -> None:
     assert NOTEBOOK.stat().st_size < 200_000
-    without_pictures = re.sub(r'"image/jpeg": "[^"]*"', "", NOTEBOOK.read_text())
-    assert not re.search(r"/(home|root|tmp|usr|work|Users)/|[A-Z]:\\\\|https?://(?!json)", without_pictures)
+    without_images = re.sub(r'"image/jpeg": "[^"]*"', "", NOTEBOOK.read_text())
+    assert not re.search(r"/(home|root|tmp|usr|work|Users)/|[A-Z]:\\\\|https?://(?!json)", without_images)
     assert set(DOCUMENT["metadata"]) == {"kernelspec", "language_info"}
     assert [cell["execution_count"] for cell in code_cells(DOCUMENT)] == [*range(1, len(code_cells(DOCUMENT)) + 1)]
 

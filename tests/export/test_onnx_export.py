@@ -92,7 +92,7 @@ def test_directions_of_faces_are_those_recorded_from_the_original(bank: sefa.Dir
         np.testing.assert_allclose(bank.vectors.numpy(), recorded["dirs__layer0"][:16], atol=1e-4)
 
 
-def test_alpha_zero_is_the_same_picture_to_the_bit_for_every_direction(models: dict[str, Path]) -> None:
+def test_alpha_zero_is_the_same_image_to_the_bit_for_every_direction(models: dict[str, Path]) -> None:
     z = latents_from_seeds(range(4), 100)
     for path in models.values():
         editor = sefa_runtime.load(path, "cpu")

@@ -26,18 +26,18 @@ def test_float_images_are_the_ones_that_pytorch_computed(golden: Path, tiny_arra
     np.testing.assert_allclose(image, tiny_arrays["float32"], atol=1e-5)
 
 
-def test_edit_gives_uint8_pictures_of_a_float_model(golden: Path, tiny: Editor) -> None:
-    pictures = sefa_runtime.load(golden / "tiny_float32.onnx", provider="cpu").edit(seed=[1, 2], edits={"pose": 2})
-    np.testing.assert_allclose(pictures.astype(int), tiny.edit(seed=[1, 2], edits={"pose": 2}).astype(int), atol=1)
+def test_edit_gives_uint8_images_of_a_float_model(golden: Path, tiny: Editor) -> None:
+    images = sefa_runtime.load(golden / "tiny_float32.onnx", provider="cpu").edit(seed=[1, 2], edits={"pose": 2})
+    np.testing.assert_allclose(images.astype(int), tiny.edit(seed=[1, 2], edits={"pose": 2}).astype(int), atol=1)
 
 
-def test_alpha_zero_is_the_unedited_picture_for_every_direction(tiny: Editor) -> None:
+def test_alpha_zero_is_the_unedited_image_for_every_direction(tiny: Editor) -> None:
     unedited = tiny.edit(seed=7)
     for index in range(len(tiny.info.directions)):
         np.testing.assert_array_equal(tiny.edit(seed=7, edits={index: 0.0}), unedited)
 
 
-def test_every_direction_changes_the_picture(tiny: Editor) -> None:
+def test_every_direction_changes_the_image(tiny: Editor) -> None:
     unedited = tiny.edit(seed=7)
     assert all((tiny.edit(seed=7, edits={name: 2.0}) != unedited).any() for name in tiny.info.names)
 
@@ -56,7 +56,7 @@ def test_an_edit_is_a_step_of_the_latent(tiny: Editor) -> None:
 
 
 @pytest.mark.parametrize("batch", [2, 7, 16])
-def test_a_picture_does_not_depend_on_the_batch_it_is_in(golden: Path, batch: int) -> None:
+def test_a_image_does_not_depend_on_the_batch_it_is_in(golden: Path, batch: int) -> None:
     editor = sefa_runtime.load(golden / "tiny_float32.onnx", provider="cpu")
     z = latents_from_seeds(range(batch), 6)
     together = editor.run(z, 1, 2.0)
@@ -100,13 +100,13 @@ def test_a_seed_comes_in_any_form_of_an_integer(tiny: Editor, seed: Any) -> None
     np.testing.assert_array_equal(tiny.edit(seed=seed), tiny.edit(seed=7))
 
 
-def test_many_pictures_are_those_of_one_at_a_time(tiny: Editor) -> None:
-    pictures = tiny.edit(seed=range(40), edits={"pose": np.linspace(-3, 3, 40).tolist()})
-    assert pictures.shape == (40, 8, 4, 3)
+def test_many_images_are_those_of_one_at_a_time(tiny: Editor) -> None:
+    images = tiny.edit(seed=range(40), edits={"pose": np.linspace(-3, 3, 40).tolist()})
+    assert images.shape == (40, 8, 4, 3)
     for index in (0, 15, 16, 39):
         alpha = float(np.linspace(-3, 3, 40)[index])
         alone = tiny.edit(seed=index, edits={"pose": alpha})[0]
-        np.testing.assert_allclose(pictures[index].astype(int), alone.astype(int), atol=1)
+        np.testing.assert_allclose(images[index].astype(int), alone.astype(int), atol=1)
 
 
 def test_no_edits_at_all(tiny: Editor) -> None:
@@ -170,9 +170,9 @@ def test_edit_by_name_and_by_index_are_the_same(tiny: Editor) -> None:
     np.testing.assert_array_equal(tiny.edit(seed=7, edits={"light": 2.0}), tiny.edit(seed=7, edits={1: 2.0}))
 
 
-def test_edit_takes_one_alpha_per_picture(tiny: Editor) -> None:
-    pictures = tiny.edit(seed=[1, 2], edits={"pose": [1.0, -2.0], "light": 0.5})
-    np.testing.assert_array_equal(pictures[1], tiny.edit(seed=2, edits={"pose": -2.0, "light": 0.5})[0])
+def test_edit_takes_one_alpha_per_image(tiny: Editor) -> None:
+    images = tiny.edit(seed=[1, 2], edits={"pose": [1.0, -2.0], "light": 0.5})
+    np.testing.assert_array_equal(images[1], tiny.edit(seed=2, edits={"pose": -2.0, "light": 0.5})[0])
 
 
 def test_edit_takes_latents_of_ones_own(tiny: Editor) -> None:
@@ -207,23 +207,23 @@ def test_an_edit_that_makes_no_sense_is_refused(
 
 
 def test_sweep_moves_along_one_direction(tiny: Editor) -> None:
-    pictures = tiny.sweep(seed=[1, 2], direction="light", alphas=[-2.0, 0.0, 2.0])
-    assert pictures.shape == (2, 3, 8, 4, 3)
-    np.testing.assert_array_equal(pictures[1, 2], tiny.edit(seed=2, edits={"light": 2.0})[0])
-    np.testing.assert_array_equal(pictures[:, 1], tiny.edit(seed=[1, 2]))
+    images = tiny.sweep(seed=[1, 2], direction="light", alphas=[-2.0, 0.0, 2.0])
+    assert images.shape == (2, 3, 8, 4, 3)
+    np.testing.assert_array_equal(images[1, 2], tiny.edit(seed=2, edits={"light": 2.0})[0])
+    np.testing.assert_array_equal(images[:, 1], tiny.edit(seed=[1, 2]))
 
 
 def test_sweep_covers_the_suggested_range_by_itself(tiny: Editor) -> None:
-    pictures = tiny.sweep(seed=1, direction=1)
+    images = tiny.sweep(seed=1, direction=1)
     low, high = tiny.info.directions[1].alpha_range
-    np.testing.assert_array_equal(pictures[0, 0], tiny.edit(seed=1, edits={1: low})[0])
-    np.testing.assert_array_equal(pictures[0, -1], tiny.edit(seed=1, edits={1: high})[0])
+    np.testing.assert_array_equal(images[0, 0], tiny.edit(seed=1, edits={1: low})[0])
+    np.testing.assert_array_equal(images[0, -1], tiny.edit(seed=1, edits={1: high})[0])
 
 
-def test_a_sweep_of_many_pictures_tells_its_progress(tiny: Editor) -> None:
+def test_a_sweep_of_many_images_tells_its_progress(tiny: Editor) -> None:
     shares: list[float] = []
-    pictures = tiny.sweep(seed=range(5), direction=0, alphas=[-1.0] * 7, progress=shares.append)
-    assert pictures.shape[:2] == (5, 7)
+    images = tiny.sweep(seed=range(5), direction=0, alphas=[-1.0] * 7, progress=shares.append)
+    assert images.shape[:2] == (5, 7)
     assert shares == sorted(shares)
     assert shares[-1] == 1.0
 

@@ -27,7 +27,7 @@ class Recorder:
 
     def run(self, feeds: Feeds) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
         self.feeds = feeds
-        # The picture tells which latent and edits it is of: alpha summed per row, in the first pixel.
+        # The image tells which latent and edits it is of: alpha summed per row, in the first pixel.
         image = np.zeros((len(feeds["z"]), 8, 4, 3), np.uint8)
         image[:, 0, 0, 0] = np.abs(feeds["alpha"]).sum(axis=1).astype(np.int64) % 256
         return image
@@ -246,9 +246,9 @@ def test_whatever_is_given_there_is_an_answer_or_an_input_error(
 @settings(max_examples=30)
 def test_edits_by_name_reach_the_graph_by_index(seeds: list[int], edits: dict[str | int, float]) -> None:
     editor, recorder = make_editor()
-    pictures = editor.edit(seed=seeds, edits=edits)
+    images = editor.edit(seed=seeds, edits=edits)
     names = {"light": 1, "direction-3": 3}
     expected = [names.get(str(key), key) for key in edits]
     assert recorder.feeds["direction"].tolist() == [expected] * len(recorder.feeds["direction"])
     assert recorder.feeds["alpha"].tolist() == [list(edits.values())] * len(recorder.feeds["alpha"])
-    assert len(pictures) == len(seeds)
+    assert len(images) == len(seeds)

@@ -93,10 +93,10 @@ def test_a_damaged_weight_is_an_error(golden: Path, tmp_path: Path) -> None:
 
 
 def test_mean_levels_are_those_of_a_box_filter() -> None:
-    pictures = np.random.default_rng(0).integers(0, 256, (2, 16, 8, 3), np.uint8)
-    for picture, levels in zip(pictures, mean_levels(pictures), strict=True):
+    images = np.random.default_rng(0).integers(0, 256, (2, 16, 8, 3), np.uint8)
+    for image, levels in zip(images, mean_levels(images), strict=True):
         for c in range(3):
-            channel = Image.fromarray(picture[:, :, c].astype(np.float32))
+            channel = Image.fromarray(image[:, :, c].astype(np.float32))
             expected = np.asarray(channel.resize((4, 4), Image.Resampling.BOX))
             np.testing.assert_allclose(levels.reshape(4, 4, 3)[:, :, c], expected, rtol=1e-6)
 
@@ -104,8 +104,8 @@ def test_mean_levels_are_those_of_a_box_filter() -> None:
 @pytest.mark.parametrize("size", [(1, 1), (3, 9), (5, 4)])
 def test_mean_levels_of_odd_sizes(size: tuple[int, int]) -> None:
     height, width = size
-    pictures = np.arange(height * width, dtype=np.uint8).reshape(1, height, width, 1)
-    levels = mean_levels(pictures)
+    images = np.arange(height * width, dtype=np.uint8).reshape(1, height, width, 1)
+    levels = mean_levels(images)
     assert levels.shape == (1, min(4, height) * min(4, width))
     assert levels.min() >= 0
     assert levels[0, 0] < levels[0, -1] or size == (1, 1)

@@ -3,7 +3,7 @@
     python tests/support/notebooks.py docs/tour.ipynb
 
 Prints each cell's outputs as JSON; with `--write` puts them into the notebook instead. What a cell prints and the value
-of its last line are its outputs, as in Jupyter, of pictures a JPEG. Magics and top-level `await` are not for it.
+of its last line are its outputs, as in Jupyter, of images a JPEG. Magics and top-level `await` are not for it.
 """
 
 import ast
@@ -70,7 +70,7 @@ def _data(value: Any) -> dict[str, Any]:
     if hasattr(value, "_repr_jpeg_"):
         return {
             "image/jpeg": base64.b64encode(value._repr_jpeg_()).decode() + "\n",
-            "text/plain": [f"<picture of {value.width}x{value.height} pixels>"],
+            "text/plain": [f"<image of {value.width}x{value.height} pixels>"],
         }
     return {"text/plain": repr(value).splitlines(keepends=True)}
 

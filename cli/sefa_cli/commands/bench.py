@@ -105,7 +105,7 @@ def bench(
         print_json(record.to_dict(samples))
     else:
         print_record(record)
-        for path, what in ((output, "the record as JSON"), (plot, "the record as a picture")):
+        for path, what in ((output, "the record as JSON"), (plot, "the record as an image")):
             if path is not None:
                 say("", f"{path}: {what}")
     if not record.ran_as_asked:

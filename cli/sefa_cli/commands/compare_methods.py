@@ -35,7 +35,7 @@ def compare_methods(
             "-o",
             "--output",
             metavar="REPORT",
-            help="Write a picture, [b].png[/b] (needs matplotlib), or a record, [b].json[/b]; may be repeated.",
+            help="Write an image, [b].png[/b] (needs matplotlib), or a record, [b].json[/b]; may be repeated.",
         ),
     ] = None,
     layers: LayersOption = "all",
@@ -90,7 +90,7 @@ def compare_methods(
     else:
         _print(comparison)
         for output in outputs or ():
-            say("", f"{output}: the {'picture' if output.suffix.lower() == '.png' else 'record'}")
+            say("", f"{output}: the {'image' if output.suffix.lower() == '.png' else 'record'}")
 
 
 def _times(method: "MethodResult") -> str:

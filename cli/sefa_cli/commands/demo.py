@@ -18,7 +18,7 @@ from sefa_runtime.model.reading import read_info
 
 if TYPE_CHECKING:
     from sefa_runtime import Editor
-    from sefa_runtime.images import Pictures
+    from sefa_runtime.images import Images
 
 PEOPLE = (7, 15, 35)
 SHEET_DIRECTIONS = 8
@@ -46,7 +46,7 @@ def demo(
     from sefa.directions.factorization import factorize
     from sefa_export import export_onnx, export_torchscript
     from sefa_runtime import load
-    from sefa_runtime.images import eased, enlarge, mosaic, save_animation, save_picture
+    from sefa_runtime.images import eased, enlarge, mosaic, save_animation, save_image
     from sefa_runtime.latency import measure
     from sefa_runtime.session.doctor import probe
 
@@ -83,7 +83,7 @@ def demo(
         say(f"{format_bytes(path.stat().st_size)}, {describe_parity(read_info(path))}")
 
     editor = load(onnx_path, provider)
-    save_picture(_sheet(editor), sheet_path)
+    save_image(_sheet(editor), sheet_path)
     say("", f"# {sheet_path}: {SHEET_DIRECTIONS} sweeps, one for each direction", bold=True)
     say(f"directions down, alpha across, {len(PEOPLE)} people; on {editor.provider}")
 
@@ -105,7 +105,7 @@ def demo(
     say("", f"Look at {sheet_path} and {gif_path}; then: {edit}")
 
 
-def _sheet(editor: "Editor") -> "Pictures":
+def _sheet(editor: "Editor") -> "Images":
     import numpy as np
 
     from sefa_runtime.images import contact_sheet

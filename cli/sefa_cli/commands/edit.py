@@ -1,4 +1,4 @@
-"""sefa edit: one edited picture per seed."""
+"""sefa edit: one edited image per seed."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,7 @@ from sefa_cli.options import (
     ProviderOptionsOption,
     ThreadsOption,
     TruncationOption,
-    check_picture_bytes,
+    check_image_bytes,
     choose_latents,
     parse_edit,
     parse_label,
@@ -39,7 +39,7 @@ def edit(
             "--seed",
             "--seeds",
             metavar="SEEDS",
-            help="Which picture: [b]7[/b], or several side by side: [b]1,2,5-8[/b]; 0 if not given.",
+            help="Which image: [b]7[/b], or several side by side: [b]1,2,5-8[/b]; 0 if not given.",
         ),
     ] = None,
     z: LatentFileOption = None,
@@ -54,25 +54,25 @@ def edit(
     ] = None,
     label: LabelOption = None,
     truncation: TruncationOption = None,
-    scale: Annotated[int, typer.Option(metavar="N", help="Enlarge the pictures N times.")] = 1,
+    scale: Annotated[int, typer.Option(metavar="N", help="Enlarge the images N times.")] = 1,
     provider: ProviderOption = "auto",
     provider_options: ProviderOptionsOption = None,
     allow_cpu_fallback: CpuFallbackOption = False,
     threads: ThreadsOption = None,
 ) -> None:
-    """Draw a seed's picture, moved along one or more directions.
+    """Draw a seed's image, moved along one or more directions.
 
     [b]sefa edit faces.onnx -o face.png --seed 7 --edit turn=2.5 --edit 4=1[/b]
 
     The same seed is the same latent on every machine. Without [b]--edit[/b] it is the unedited one. How far the edits
-    change the pictures is measured and said.
+    change the images is measured and said.
     """
     import numpy as np
 
     from sefa_runtime import load
-    from sefa_runtime.images import PICTURE_SUFFIXES, check_suffix, enlarge, grid, save_picture
+    from sefa_runtime.images import IMAGE_SUFFIXES, check_suffix, enlarge, grid, save_image
 
-    check_suffix(output, PICTURE_SUFFIXES)
+    check_suffix(output, IMAGE_SUFFIXES)
     check_output(output, *files_of(model), z, codes)
     parsed = [parse_edit(text) for text in edits or []]
     wanted = dict(parsed)
@@ -85,15 +85,15 @@ def edit(
     warn_of_truncation(truncation)
     with working("Drawing"):
         editor = load(model, provider, options, threads, allow_cpu_fallback=allow_cpu_fallback)
-        check_picture_bytes(editor.info, len(next(iter(inputs.values()))), scale)
-        pictures = editor.edit(**inputs, edits=wanted)
-        levels = np.abs(pictures.astype(np.int16) - editor.edit(**inputs)).mean() if wanted else 0.0
+        check_image_bytes(editor.info, len(next(iter(inputs.values()))), scale)
+        images = editor.edit(**inputs, edits=wanted)
+        levels = np.abs(images.astype(np.int16) - editor.edit(**inputs)).mean() if wanted else 0.0
     for direction, alpha in wanted.items():
         warn_of_range(editor.info, editor.direction_index(direction), [alpha])
-    warn_of_flat_images(pictures)
-    picture = enlarge(grid(pictures[None]), scale)
-    save_picture(picture, output)
+    warn_of_flat_images(images)
+    image = enlarge(grid(images[None]), scale)
+    save_image(image, output)
     if wanted and not levels:
         warn("the edits change no pixel: the alphas are too small, or the directions do nothing (sefa explore tells)")
     change = f", changed by {levels:.3g} of 255 levels on average" if levels else ""
-    say(f"{output}: {picture.shape[1]}x{picture.shape[0]} pixels{change}, {where_it_ran(editor.session)}")
+    say(f"{output}: {image.shape[1]}x{image.shape[0]} pixels{change}, {where_it_ran(editor.session)}")

@@ -112,7 +112,7 @@ def explore(
             "--output",
             metavar="FILE",
             help="[b].html[/b] is a page that needs no other file, [b].png[/b], [b].webp[/b] or [b].jpg[/b] a sheet "
-            "of pictures, [b].json[/b] the measures; may be repeated.",
+            "of images, [b].json[/b] the measures; may be repeated.",
         ),
     ],
     samples: Annotated[
@@ -136,14 +136,14 @@ def explore(
             "--seeds",
             "--seed",
             metavar="SEEDS",
-            help="Pictures to show.",
+            help="Images to show.",
             show_default="0-3; those measured with --quick",
         ),
     ] = None,
     z: LatentFileOption = None,
     codes: CodesOption = None,
     label: Annotated[
-        int | None, typer.Option(metavar="CLASS", help="Class of all pictures, for a class-conditional model.")
+        int | None, typer.Option(metavar="CLASS", help="Class of all images, for a class-conditional model.")
     ] = None,
     truncation: Annotated[
         float | None,
@@ -226,7 +226,7 @@ def explore(
 
     [b]sefa explore faces.onnx -o sheet.html[/b]
 
-    For each direction: strips of several pictures that move when pointed at, where in the picture it acts, how
+    For each direction: strips of several images that move when pointed at, where in the image it acts, how
     strongly, how locally and how steadily, which others do the same, and a suggested range of alpha. Interrupted, the
     same command goes on where it was.
     """
@@ -261,7 +261,7 @@ def explore(
         editor = load(model, provider, runtime_options, threads, allow_cpu_fallback=allow_cpu_fallback)
         exploration = _explore(
             editor, kept, model=source.name, samples=samples, label=label, truncation=truncation,
-            alpha_range=wanted_range, quick=quick, **_choose_pictures(editor, seeds, z, codes),
+            alpha_range=wanted_range, quick=quick, **_choose_images(editor, seeds, z, codes),
         )  # fmt: skip
         for output in outputs:
             save_exploration(exploration, output)
@@ -280,7 +280,7 @@ def explore(
         print_json(exploration.to_dict())
         return
     _print_effects(exploration)
-    say("", f"measured on {exploration.samples} pictures, {where_it_ran(editor.session)}")
+    say("", f"measured on {exploration.samples} images, {where_it_ran(editor.session)}")
     for output in outputs:
         say(f"{output}: {format_bytes(output.stat().st_size)}")
     if write_ranges or save_bank is not None:
@@ -373,7 +373,7 @@ def _export(
     return directions
 
 
-def _choose_pictures(editor: "Editor", seeds: str | None, z: Path | None, codes: Path | None) -> dict[str, Any]:
+def _choose_images(editor: "Editor", seeds: str | None, z: Path | None, codes: Path | None) -> dict[str, Any]:
     """The arguments `seeds` or `latents` of `explore`."""
     if z is None and codes is None:
         if editor.info.latent != "z":

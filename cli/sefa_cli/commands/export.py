@@ -168,7 +168,7 @@ def export(
     output_type: Annotated[
         Output,
         typer.Option(
-            help="[b]uint8[/b]: pictures \\[batch, H, W, C]; [b]float32[/b]: \\[batch, C, H, W] in -1 to 1.",
+            help="[b]uint8[/b]: images \\[batch, H, W, C]; [b]float32[/b]: \\[batch, C, H, W] in -1 to 1.",
         ),
     ] = Output.UINT8,
     json: JsonOption = False,

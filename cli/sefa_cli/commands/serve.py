@@ -55,7 +55,7 @@ def serve(
         int,
         typer.Option(
             metavar="N",
-            help="Runs of a model at the same time, each on its share of the cores: more pictures a second, "
+            help="Runs of a model at the same time, each on its share of the cores: more images a second, "
             "but a request alone takes longer.",
         ),
     ] = 1,
@@ -118,7 +118,7 @@ def serve(
         ),
     ] = "",
 ) -> None:
-    """Serve models over HTTP: pictures for people, the Open Inference Protocol v2 for inference clients.
+    """Serve models over HTTP: images for people, the Open Inference Protocol v2 for inference clients.
 
     [b]sefa serve faces.onnx[/b], then [b]http://127.0.0.1:8000/models/faces/image?seed=7[/b]
 

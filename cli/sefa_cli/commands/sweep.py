@@ -1,4 +1,4 @@
-"""sefa sweep: a picture strip, a grid or an animation along one direction."""
+"""sefa sweep: an image strip, a grid or an animation along one direction."""
 
 from pathlib import Path
 from typing import Annotated
@@ -15,7 +15,7 @@ from sefa_cli.options import (
     ProviderOptionsOption,
     ThreadsOption,
     TruncationOption,
-    check_picture_bytes,
+    check_image_bytes,
     choose_latents,
     linear_steps,
     parse_alphas,
@@ -61,7 +61,7 @@ def sweep(
     ] = None,
     label: LabelOption = None,
     truncation: TruncationOption = None,
-    scale: Annotated[int, typer.Option(metavar="N", help="Enlarge the pictures N times.")] = 1,
+    scale: Annotated[int, typer.Option(metavar="N", help="Enlarge the images N times.")] = 1,
     frames_per_second: Annotated[float, typer.Option("--fps", help="Pace of an animation.")] = 12.0,
     provider: ProviderOption = "auto",
     provider_options: ProviderOptionsOption = None,
@@ -77,7 +77,7 @@ def sweep(
     from sefa_runtime import load
     from sefa_runtime.images import (
         ANIMATION_SUFFIXES,
-        PICTURE_SUFFIXES,
+        IMAGE_SUFFIXES,
         check_pace,
         check_suffix,
         eased,
@@ -85,11 +85,11 @@ def sweep(
         grid,
         mosaic,
         save_animation,
-        save_picture,
+        save_image,
     )
     from sefa_runtime.images.video import VIDEO_SUFFIXES, find_ffmpeg, save_video
 
-    check_suffix(output, (*PICTURE_SUFFIXES, ".gif", *VIDEO_SUFFIXES))
+    check_suffix(output, (*IMAGE_SUFFIXES, ".gif", *VIDEO_SUFFIXES))
     check_output(output, *files_of(model), z, codes)
     check_pace(frames_per_second)
     filmed = output.suffix.lower() in VIDEO_SUFFIXES
@@ -110,21 +110,21 @@ def sweep(
         index = editor.direction_index(parse_direction(direction))
         if steps is None:
             steps = steps_between(*editor.info.directions[index].alpha_range, 24 if animated else 7)
-        check_picture_bytes(editor.info, len(next(iter(latents.values()))) * len(steps), scale)
-        pictures = editor.sweep(
+        check_image_bytes(editor.info, len(next(iter(latents.values()))) * len(steps), scale)
+        images = editor.sweep(
             **latents, direction=index, alphas=steps, label=parse_label(label), truncation=truncation, progress=show
         )
     warn_of_range(editor.info, index, steps)
-    warn_of_flat_images(pictures)
-    pictures = enlarge(pictures, scale)
+    warn_of_flat_images(images)
+    images = enlarge(images, scale)
     if animated:
         if len(steps) == 1:
             warn("one step is one frame: nothing moves")
         save = save_video if filmed else save_animation
-        save(mosaic(pictures), output, frames_per_second)
+        save(mosaic(images), output, frames_per_second)
     else:
-        save_picture(grid(pictures), output)
+        save_image(grid(images), output)
     say(
         f"{output}: {editor.info.names[index]}, alpha {steps[0]:g} to {steps[-1]:g} in {len(steps)} steps, "
-        f"{len(pictures)} {'picture' if len(pictures) == 1 else 'pictures'}, {where_it_ran(editor.session)}"
+        f"{len(images)} {'image' if len(images) == 1 else 'images'}, {where_it_ran(editor.session)}"
     )

@@ -1,4 +1,4 @@
-"""The page's small pictures: strips of frames, heat maps, the similarity matrix, the spectrum."""
+"""The page's small images: strips of frames, heat maps, the similarity matrix, the spectrum."""
 
 import base64
 import io
@@ -9,13 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from sefa_runtime.images import Pictures, grid, on_white, to_pillow
+from sefa_runtime.images import Images, grid, on_white, to_pillow
 
 # Of strips and maps; a thumbnail of a face of 64x64 pixels takes about 1 kB.
 QUALITY = 82
 # From little change to much: dark red, orange, yellow, almost white.
 HEAT = np.array([(90, 0, 20), (200, 30, 10), (250, 120, 0), (255, 215, 70), (255, 255, 220)], np.float32)
-# Grey levels left of the mean picture under the heat.
+# Grey levels left of the mean image under the heat.
 DIMMED = 0.75
 MATRIX_COLOUR = (37, 99, 235)
 PLOT_WIDTH, PLOT_HEIGHT, PLOT_LEFT, PLOT_TOP, PLOT_BOTTOM = 640, 220, 56, 12, 24
@@ -23,37 +23,37 @@ GROUP_COLOURS = 6
 
 
 def data_uri(image: Image.Image, kind: str = "webp") -> str:
-    """A picture as an address that holds it."""
+    """An image as an address that holds it."""
     buffer = io.BytesIO()
-    # Grey pictures have no mode of their own in WebP.
+    # Grey images have no mode of their own in WebP.
     image = image.convert("RGB") if image.mode == "L" else image
     image.save(buffer, kind, quality=QUALITY, method=4)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
-def strip(frames: Pictures) -> str:
+def strip(frames: Images) -> str:
     """Frames side by side, [A, h, w, C], as an address."""
     return data_uri(to_pillow(grid(frames[None])))
 
 
-def heat_map(change_map: NDArray[np.float32], picture: Pictures) -> str:
-    """Where the pictures change, over their mean in grey, as an address.
+def heat_map(change_map: NDArray[np.float32], image: Images) -> str:
+    """Where the images change, over their mean in grey, as an address.
 
     Args:
         change_map: [h, w].
-        picture: The mean picture, uint8 [h, w, C].
+        image: The mean image, uint8 [h, w, C].
     """
-    grey = np.asarray(on_white(to_pillow(picture)).convert("L"), np.float32)[..., None] * DIMMED
+    grey = np.asarray(on_white(to_pillow(image)).convert("L"), np.float32)[..., None] * DIMMED
     most = float(change_map.max())
     share = (change_map / most if most else change_map)[..., None]  # [h, w, 1]
     colour = np.stack(
         [np.interp(share[..., 0], np.linspace(0, 1, len(HEAT)), HEAT[:, channel]) for channel in range(3)], axis=-1
     )
-    cover = np.clip(1.6 * share - 0.2, 0, 0.92)  # Little change leaves the picture to be seen, much its outlines.
+    cover = np.clip(1.6 * share - 0.2, 0, 0.92)  # Little change leaves the image to be seen, much its outlines.
     return data_uri(Image.fromarray((grey * (1 - cover) + colour * cover).round().astype(np.uint8)))
 
 
-def matrix_picture(cosines: NDArray[np.float32]) -> str:
+def matrix_image(cosines: NDArray[np.float32]) -> str:
     """|cosine| as opacity of one colour, a pixel each, so that it fits a light and a dark page; as an address."""
     pixels = np.empty((*cosines.shape, 4), np.uint8)
     pixels[..., :3] = MATRIX_COLOUR

@@ -1,4 +1,4 @@
-"""What one direction does, in numbers, on many pictures."""
+"""What one direction does, in numbers, on many images."""
 
 from dataclasses import dataclass
 
@@ -6,17 +6,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sefa_runtime.explore.samples import Samples, in_parts
-from sefa_runtime.images import Pictures
+from sefa_runtime.images import Images
 
-# Steps from 0 to either end of a range, at which pictures are compared.
+# Steps from 0 to either end of a range, at which images are compared.
 STEPS = 3
-# Changes are compared between directions on pictures that are averaged to at most so many pixels a side.
+# Changes are compared between directions on images that are averaged to at most so many pixels a side.
 SIGNATURE_SIDE = 32
 
 
 @dataclass(frozen=True)
 class Effect:
-    """What one direction does to the pictures, over a range of alpha.
+    """What one direction does to the images, over a range of alpha.
 
     Attributes:
         direction: Its index.
@@ -24,8 +24,8 @@ class Effect:
         ends: Why the range ends there, below and above 0: see `sefa_runtime.explore.ranges`; `given`: it was asked for.
         strength: Mean absolute change per unit of alpha near 0, in grey levels (0 to 255).
         change: Mean absolute change at the ends of the range, in grey levels.
-        area: Share of the picture's area, 0 to 0.5, that holds half of the change: 0.5 is everywhere alike.
-        monotone: Share of the steps away from 0, 0 to 1, that take a picture further from the unedited one.
+        area: Share of the image's area, 0 to 0.5, that holds half of the change: 0.5 is everywhere alike.
+        monotone: Share of the steps away from 0, 0 to 1, that take an image further from the unedited one.
     """
 
     direction: int
@@ -38,18 +38,18 @@ class Effect:
 
     @property
     def is_nothing(self) -> bool:
-        """Whether the pictures stay as they are."""
+        """Whether the images stay as they are."""
         return self.ends == ("nothing", "nothing")
 
 
 @dataclass(frozen=True, eq=False)
 class Measurement:
-    """An effect, and where in the pictures it acts.
+    """An effect, and where in the images it acts.
 
     Attributes:
         effect: The numbers.
         change_map: Mean absolute change of each pixel at the ends of the range, grey levels, float32 [H, W].
-        signature: What the picture at the upper end has more than the one at the lower end, for each sample, averaged
+        signature: What the image at the upper end has more than the one at the lower end, for each sample, averaged
             to few pixels: float16 [N, h, w, C].
     """
 
@@ -67,7 +67,7 @@ def measure(
     """Measure one direction over a range.
 
     Args:
-        samples: The pictures, at least one.
+        samples: The images, at least one.
         direction: Its index.
         alpha_range: Least and greatest alpha, on either side of 0.
         ends: Why the range ends there.
@@ -81,8 +81,8 @@ def measure(
     signatures = []
     for rows in in_parts(samples, len(alphas)):
         still, *moved = samples.sweep(direction, alphas, rows).astype(np.int16).swapaxes(0, 1)
-        for index, pictures in enumerate(moved):
-            changes = np.abs(pictures - still)  # [n, H, W, C]
+        for index, images in enumerate(moved):
+            changes = np.abs(images - still)  # [n, H, W, C]
             side, step = divmod(index, STEPS)
             distances[rows, side, step + 1] = changes.mean((1, 2, 3))
             if step == STEPS - 1:
@@ -114,8 +114,8 @@ def area_of_half(change_map: NDArray[np.floating]) -> float:
     return float((whole + (total / 2 - before) / change[whole]) / change.size)
 
 
-def reference_change(samples: Samples) -> tuple[float, Pictures]:
-    """How much different pictures differ, and their mean.
+def reference_change(samples: Samples) -> tuple[float, Images]:
+    """How much different images differ, and their mean.
 
     Returns:
         reference: Mean absolute difference between each sample and the next, in grey levels.
@@ -126,22 +126,22 @@ def reference_change(samples: Samples) -> tuple[float, Pictures]:
     last = None
     first = None
     for rows in in_parts(samples, 1):
-        pictures = samples.sweep(0, [0.0], rows)[:, 0].astype(np.int16)
-        total += pictures.sum(0)
-        for picture in pictures:
+        images = samples.sweep(0, [0.0], rows)[:, 0].astype(np.int16)
+        total += images.sum(0)
+        for image in images:
             if last is None:
-                first = picture
+                first = image
             else:
-                differences.append(float(np.abs(picture - last).mean()))
-            last = picture
+                differences.append(float(np.abs(image - last).mean()))
+            last = image
     if first is not None and last is not None:
         differences.append(float(np.abs(first - last).mean()))
     return float(np.mean(differences)), np.rint(total / samples.count).astype(np.uint8)
 
 
-def reduce_to(pictures: NDArray[np.number], side: int) -> NDArray[np.float32]:
-    """Average pictures to at most `side` pixels a side: [N, H, W, C] -> [N, h, w, C]."""
-    averaged = pictures.astype(np.float32)
+def reduce_to(images: NDArray[np.number], side: int) -> NDArray[np.float32]:
+    """Average images to at most `side` pixels a side: [N, H, W, C] -> [N, h, w, C]."""
+    averaged = images.astype(np.float32)
     for axis in (1, 2):
         size = averaged.shape[axis]
         if size > side:

@@ -1,4 +1,4 @@
-"""Exploring a model: every direction's range, effect, and pictures to look at."""
+"""Exploring a model: every direction's range, effect, and images to look at."""
 
 import json
 import time
@@ -19,7 +19,7 @@ from sefa_runtime.explore.ranges import SEARCHED, START, TARGET, limit_of, sugge
 from sefa_runtime.explore.resume_cache import Kept
 from sefa_runtime.explore.samples import EditorSamples, Rendered
 from sefa_runtime.explore.similarity import looks_like, similarity
-from sefa_runtime.images import Pictures, to_pillow
+from sefa_runtime.images import Images, to_pillow
 from sefa_runtime.inputs.latents import latents_from_seeds
 from sefa_runtime.inputs.preparation import read_conditions
 from sefa_runtime.model.info import DirectionInfo, ModelInfo
@@ -28,7 +28,7 @@ from sefa_runtime.version import VERSION
 DEFAULT_SAMPLES, QUICK_SAMPLES = 200, 2
 MAX_SAMPLES = 100_000
 DEFAULT_SEEDS = (0, 1, 2, 3)
-# Of each picture that is shown; larger ones are reduced.
+# Of each image that is shown; larger ones are reduced.
 THUMBNAIL_SIDE = 128
 # Steps over the range that are shown, both ends and 0 in the middle included. In a quick look those that are measured.
 FRAMES, QUICK_FRAMES = 9, 2 * STEPS + 1
@@ -43,16 +43,16 @@ class Exploration:
     Attributes:
         model: What it is called.
         info: What the model says about itself.
-        samples: How many pictures were measured.
+        samples: How many images were measured.
         label: Their class; None if the model has none.
         truncation: Their truncation psi, if it was asked for.
-        reference: Mean absolute difference between different pictures, in grey levels.
+        reference: Mean absolute difference between different images, in grey levels.
         effects: One per direction.
         similarity: |cosine| between what directions do, float32 [K, K].
-        titles: What the pictures that are shown are called: "seed 7"; P of them.
-        mean_picture: Of the unedited samples, uint8 [h, w, C], at most `THUMBNAIL_SIDE` pixels a side.
+        titles: What the images that are shown are called: "seed 7"; P of them.
+        mean_image: Of the unedited samples, uint8 [h, w, C], at most `THUMBNAIL_SIDE` pixels a side.
         change_maps: Where each direction acts, grey levels, float32 [K, h, w].
-        frames: The pictures that are shown, uint8 [K, P, F, h, w, C]: F alphas from one end of the range to the other.
+        frames: The images that are shown, uint8 [K, P, F, h, w, C]: F alphas from one end of the range to the other.
     """
 
     model: str
@@ -64,9 +64,9 @@ class Exploration:
     effects: tuple[Effect, ...]
     similarity: NDArray[np.float32]
     titles: tuple[str, ...]
-    mean_picture: Pictures
+    mean_image: Images
     change_maps: NDArray[np.float32]
-    frames: Pictures
+    frames: Images
 
     def alphas(self, direction: int) -> list[float]:
         """The alphas of a direction's frames."""
@@ -124,21 +124,21 @@ def explore(
     Args:
         editor: The loaded model.
         model: What to call it; None: its file's name.
-        samples: How many pictures to measure, those of seeds 0, 1, 2, ...; None: 200, or all of `latents`. Ranges are
+        samples: How many images to measure, those of seeds 0, 1, 2, ...; None: 200, or all of `latents`. Ranges are
             looked for on at most 16 of them.
-        seeds: The pictures to show; None: those of seeds 0 to 3.
+        seeds: The images to show; None: those of seeds 0 to 3.
         latents: Instead of seeds: what the model takes, float32 [N, ...]. The first are shown.
-        label: The class of all pictures, for a class-conditional model.
+        label: The class of all images, for a class-conditional model.
         truncation: Truncation psi, for a model that has it as an input.
         alpha_range: The range to measure and show of every direction; None: each one's suggested range.
-        quick: A first look: the pictures that are shown are those that are measured, 2 unless `samples` or `seeds` say
+        quick: A first look: the images that are shown are those that are measured, 2 unless `samples` or `seeds` say
             otherwise, and an end of a range is an alpha where the change is within 15 % of what is wanted.
         kept: Where what is measured is kept, and looked for first.
         progress: Called with the share that is done, 0 to 1.
         estimate: Called once, before the first direction, with the seconds that all of them are likely to take.
 
     Raises:
-        InputError: If an argument does not fit, or the pictures do not differ.
+        InputError: If an argument does not fit, or the images do not differ.
         RunError: As `Editor.run`.
         OSError: If what was measured cannot be kept.
     """
@@ -162,7 +162,7 @@ def explore(
             kept.put("unedited", **unedited)
     reference = float(unedited["reference"])
     if reference == 0:
-        raise InputError("the pictures of different latents are all the same: there is nothing to compare with")
+        raise InputError("the images of different latents are all the same: there is nothing to compare with")
     found: list[dict[str, NDArray[Any]]] = []
     for direction in range(count):
         arrays = None if kept is None else kept.get(f"direction-{direction}")
@@ -186,7 +186,7 @@ def explore(
         effects=tuple(_effect_from(arrays["effect"]) for arrays in found),
         similarity=similarity([arrays["signature"] for arrays in found]),
         titles=titles,
-        mean_picture=unedited["mean"],
+        mean_image=unedited["mean"],
         change_maps=np.stack([arrays["change_map"] for arrays in found]),
         frames=np.stack([arrays["frames"] for arrays in found]),
     )
@@ -215,7 +215,7 @@ def _choose(
     truncation: float | None,
     quick: bool,
 ) -> tuple[EditorSamples, EditorSamples, tuple[str, ...]]:
-    """The pictures to measure, those to show, and what these are called."""
+    """The images to measure, those to show, and what these are called."""
     info = editor.info
     if latents is None:
         if info.latent != "z":
@@ -238,7 +238,7 @@ def _choose(
             raise InputError(f"latents must be [N, {_sizes(info.latent_shape)}], got {list(latents.shape)}")
         usual = min(QUICK_SAMPLES, len(latents)) if quick else len(latents)
         many = latents[: usual if samples is None else max(samples, 0)]
-        _check_count(len(many), "at least 2 latents are needed, since effects are compared with how pictures differ")
+        _check_count(len(many), "at least 2 latents are needed, since effects are compared with how images differ")
         few = many[: len(DEFAULT_SEEDS)]
         titles = tuple(f"latent {index}" for index in range(len(few)))
     read_conditions(info, label, truncation, len(many))
@@ -324,7 +324,7 @@ def _explore_direction(
         "effect": np.array(json.dumps(asdict(measurement.effect))),
         "change_map": _reduced_map(measurement.change_map),
         "signature": measurement.signature,
-        "frames": np.stack([np.stack([_thumbnails(picture) for picture in row]) for row in rows]),
+        "frames": np.stack([np.stack([_thumbnails(image) for image in row]) for row in rows]),
     }
 
 
@@ -333,12 +333,12 @@ def _effect_from(document: NDArray[Any]) -> Effect:
     return Effect(**fields | {"alpha_range": tuple(fields["alpha_range"]), "ends": tuple(fields["ends"])})
 
 
-def _thumbnails(picture: Pictures) -> Pictures:
-    """One picture, [H, W, C], at most `THUMBNAIL_SIDE` pixels a side."""
-    size = thumbnail_size(picture.shape[:2])
-    if size == picture.shape[1::-1]:
-        return picture
-    reduced = np.asarray(to_pillow(picture).resize(size, Image.Resampling.LANCZOS))
+def _thumbnails(image: Images) -> Images:
+    """One image, [H, W, C], at most `THUMBNAIL_SIDE` pixels a side."""
+    size = thumbnail_size(image.shape[:2])
+    if size == image.shape[1::-1]:
+        return image
+    reduced = np.asarray(to_pillow(image).resize(size, Image.Resampling.LANCZOS))
     return reduced.reshape(size[1], size[0], -1)
 
 
@@ -350,7 +350,7 @@ def _reduced_map(change_map: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def thumbnail_size(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Width and height in which a picture of H, W is shown."""
+    """Width and height in which an image of H, W is shown."""
     scale = min(1.0, THUMBNAIL_SIDE / max(shape))
     return max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale))
 

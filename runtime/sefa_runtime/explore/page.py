@@ -12,7 +12,7 @@ from sefa_runtime.explore.drawing import (
     GROUP_COLOURS,
     data_uri,
     heat_map,
-    matrix_picture,
+    matrix_image,
     spectrum,
     strip,
 )
@@ -32,7 +32,7 @@ def render(exploration: Exploration) -> str:
     info = exploration.info
     groups = exploration.groups()
     number_of = {index: number for number, indices in enumerate(groups.values()) for index in indices}
-    mean = exploration.mean_picture
+    mean = exploration.mean_image
     height, width = mean.shape[:2]
     return Template(_resource("page.html")).substitute(
         title=escape(f"What the directions of {exploration.model} do"),
@@ -48,7 +48,7 @@ def render(exploration: Exploration) -> str:
             info.names,
             [number_of[index] for index in range(len(info.directions))],
         ),
-        matrix=matrix_picture(exploration.similarity),
+        matrix=matrix_image(exploration.similarity),
         cosines=json.dumps(np.rint(exploration.similarity * 100).astype(int).tolist(), separators=(",", ":")),
         samples="".join(
             f'<option value="{index}">{escape(title)}</option>' for index, title in enumerate(exploration.titles)
@@ -57,7 +57,7 @@ def render(exploration: Exploration) -> str:
             _group(exploration, layers, indices, number) for number, (layers, indices) in enumerate(groups.items())
         ),
         last=exploration.frames.shape[2] - 1,
-        footer=f'Mean picture of the samples: <img alt="" height="32" src="{data_uri(to_pillow(mean))}"> '
+        footer=f'Mean image of the samples: <img alt="" height="32" src="{data_uri(to_pillow(mean))}"> '
         f"Made by sefa {VERSION}.",
     )
 
@@ -86,7 +86,7 @@ def _facts(exploration: Exploration) -> str:
         f"{len(info.directions)} directions ({info.method}"
         + ("" if info.normalize == "none" else f", rows of A normalized: {info.normalize}")
         + ")",
-        f"measured on {exploration.samples} pictures" + (", a quick look" if exploration.is_quick else ""),
+        f"measured on {exploration.samples} images" + (", a quick look" if exploration.is_quick else ""),
     ]
     if exploration.label is not None:
         facts.append(f"class {exploration.label}")
@@ -141,7 +141,7 @@ def _direction(exploration: Exploration, index: int) -> str:
         for place in range(len(alphas))
     )
     attributes = " ".join(f'data-{key}="{value}"' for key, value in keys.items())
-    where = heat_map(exploration.change_maps[index], exploration.mean_picture)
+    where = heat_map(exploration.change_maps[index], exploration.mean_image)
     return (
         f'<li class="direction{" none" if effect.is_nothing else ""}" id="d{index}" tabindex="-1" '
         f"{attributes}>"
@@ -155,7 +155,7 @@ def _direction(exploration: Exploration, index: int) -> str:
 
 
 def _where(effect: Effect) -> str:
-    return f"half of the change in {effect.area:.0%} of the picture"
+    return f"half of the change in {effect.area:.0%} of the image"
 
 
 def _measures(

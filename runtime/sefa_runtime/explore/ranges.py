@@ -1,9 +1,9 @@
-"""How far to go along a direction: a suggested range of alpha, from how much the pictures change.
+"""How far to go along a direction: a suggested range of alpha, from how much the images change.
 
-d(alpha) is the mean absolute difference, in grey levels, between edited and unedited pictures; the reference is the
-same between different pictures. A range ends, on either side of 0,
+d(alpha) is the mean absolute difference, in grey levels, between edited and unedited images; the reference is the
+same between different images. A range ends, on either side of 0,
 
-- `change`: where d reaches `TARGET` of the reference, halfway to another picture altogether; or before that
+- `change`: where d reaches `TARGET` of the reference, halfway to another image altogether; or before that
 - `flat`: where d has stopped growing: doubling alpha would add less than `LEAST_GROWTH`; or
 - `limit`: at `limit_of` the model, beyond which latents are unlike those it was trained on.
 """
@@ -18,7 +18,7 @@ from sefa_runtime.model.info import ModelInfo
 
 TARGET = 0.5
 LEAST_GROWTH = 0.05
-# Pictures that are looked at: their mean is within a few percent of that of hundreds.
+# Images that are looked at: their mean is within a few percent of that of hundreds.
 SEARCHED = 16
 START = 1.0
 SMALLEST = 1e-6
@@ -39,7 +39,7 @@ class End:
 
     Attributes:
         alpha: How far from 0, positive, two digits.
-        reason: `change`, `flat`, `limit`, or `nothing`: at the limit, and the pictures are as they were.
+        reason: `change`, `flat`, `limit`, or `nothing`: at the limit, and the images are as they were.
     """
 
     alpha: float
@@ -60,7 +60,7 @@ def suggest_range(
     Args:
         samples: Where to look: on the first `SEARCHED` of them.
         direction: Index of the direction.
-        reference: Mean absolute difference between different pictures, in grey levels.
+        reference: Mean absolute difference between different images, in grey levels.
         limit: The largest alpha to suggest.
         guess: Be quick: begin here, and take an alpha that was looked at where the change is `NEAR` what is wanted.
 
@@ -94,7 +94,7 @@ def find_end(
     Doubling or halving brackets the place, false position finds it.
 
     Args:
-        change: Of the pictures, at an alpha.
+        change: Of the images, at an alpha.
         target: Of `change`.
         limit: The largest alpha.
         start: The first alpha to look at.

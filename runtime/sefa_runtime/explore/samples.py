@@ -1,4 +1,4 @@
-"""The pictures that effects are measured on: an Editor, and the latents it starts from."""
+"""The images that effects are measured on: an Editor, and the latents it starts from."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -8,15 +8,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sefa_runtime.editor import MAX_BATCH, Editor
-from sefa_runtime.images import Pictures
+from sefa_runtime.images import Images
 
-# Of pictures that are held at once, and of those that are kept so as not to render them twice.
+# Of images that are held at once, and of those that are kept so as not to render them twice.
 MAX_BYTES = 64 << 20
 MAX_KEPT_BYTES = 128 << 20
 
 
 class Samples(Protocol):
-    """Some pictures that can be moved along directions."""
+    """Some images that can be moved along directions."""
 
     @property
     def count(self) -> int:
@@ -26,8 +26,8 @@ class Samples(Protocol):
     def image_shape(self) -> tuple[int, int, int]:
         """H, W, C."""
 
-    def sweep(self, direction: int, alphas: Sequence[float], rows: slice) -> Pictures:
-        """Some of the pictures at some alphas: uint8 [n, A, H, W, C]."""
+    def sweep(self, direction: int, alphas: Sequence[float], rows: slice) -> Images:
+        """Some of the images at some alphas: uint8 [n, A, H, W, C]."""
 
 
 @dataclass
@@ -43,8 +43,8 @@ class Rendered:
     count: float = 0
     _direction: int | None = None
     _room: int = MAX_KEPT_BYTES
-    _unedited: dict[bytes, Pictures] = field(default_factory=dict)  # by latent
-    _edited: dict[tuple[bytes, float], Pictures] = field(default_factory=dict)  # by latent and alpha
+    _unedited: dict[bytes, Images] = field(default_factory=dict)  # by latent
+    _edited: dict[tuple[bytes, float], Images] = field(default_factory=dict)  # by latent and alpha
 
     def turn_to(self, direction: int) -> None:
         """Forget the images of other directions."""
@@ -53,11 +53,11 @@ class Rendered:
             self._edited.clear()
             self._direction = direction
 
-    def get(self, latent: bytes, alpha: float) -> Pictures | None:
+    def get(self, latent: bytes, alpha: float) -> Images | None:
         """Return an image, if it is there."""
         return self._edited.get((latent, alpha)) if alpha else self._unedited.get(latent)
 
-    def keep(self, latent: bytes, alpha: float, image: Pictures) -> None:
+    def keep(self, latent: bytes, alpha: float, image: Images) -> None:
         """Keep an image, if there is room."""
         if image.nbytes > self._room or self.get(latent, alpha) is not None:
             return
@@ -75,12 +75,12 @@ class Rendered:
 
 @dataclass(frozen=True)
 class EditorSamples:
-    """The pictures of an Editor from some latents.
+    """The images of an Editor from some latents.
 
     Attributes:
         editor: The loaded model.
         latents: What the model takes, `z`, `w` or `codes`, float32 [N, ...].
-        label: The class of all pictures, for a class-conditional model.
+        label: The class of all images, for a class-conditional model.
         truncation: Truncation psi, for a model that has it as an input.
         rendered: What need not be rendered again; shared by samples of one model, label and truncation.
     """
@@ -101,8 +101,8 @@ class EditorSamples:
         """H, W, C."""
         return self.editor.info.image_shape
 
-    def sweep(self, direction: int, alphas: Sequence[float], rows: slice) -> Pictures:
-        """Some of the pictures at some alphas: uint8 [n, A, H, W, C]."""
+    def sweep(self, direction: int, alphas: Sequence[float], rows: slice) -> Images:
+        """Some of the images at some alphas: uint8 [n, A, H, W, C]."""
         latents = self.latents[rows]
         keys = [latent.tobytes() for latent in latents]
         self.rendered.turn_to(direction)
@@ -116,7 +116,7 @@ class EditorSamples:
                 self.rendered.keep(key, alpha, images[row, step])
         return images
 
-    def _render(self, direction: int, alphas: Sequence[float], latents: NDArray[np.float32]) -> Pictures:
+    def _render(self, direction: int, alphas: Sequence[float], latents: NDArray[np.float32]) -> Images:
         if not alphas:
             return np.empty((len(latents), 0, *self.image_shape), np.uint8)
         before, more = self.rendered.count, len(latents) * len(alphas)
@@ -128,7 +128,7 @@ class EditorSamples:
 
 
 def in_parts(samples: Samples, steps: int, count: int | None = None) -> Iterator[slice]:
-    """The first `count` samples in parts, of which `steps` pictures each fit into `MAX_BYTES`."""
+    """The first `count` samples in parts, of which `steps` images each fit into `MAX_BYTES`."""
     count = samples.count if count is None else min(count, samples.count)
     size = max(1, min(MAX_BATCH, MAX_BYTES // (steps * int(np.prod(samples.image_shape)))))
     for start in range(0, count, size):

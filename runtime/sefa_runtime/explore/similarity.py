@@ -13,7 +13,7 @@ COLUMNS = 1 << 20
 
 
 def similarity(signatures: Sequence[NDArray[np.float16]]) -> NDArray[np.float32]:
-    """|cosine| between the changes that directions make to the same pictures.
+    """|cosine| between the changes that directions make to the same images.
 
     1 is the same change, whatever its size and sign; 0 is unrelated.
 

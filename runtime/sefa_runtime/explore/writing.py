@@ -7,10 +7,10 @@ from sefa_runtime.explore.exploration import Exploration
 from sefa_runtime.explore.page import layers_in_words, render
 from sefa_runtime.explore.similarity import looks_like
 from sefa_runtime.files import write_whole
-from sefa_runtime.images import PICTURE_SUFFIXES, Pictures, check_suffix, contact_sheet, save_picture
+from sefa_runtime.images import IMAGE_SUFFIXES, Images, check_suffix, contact_sheet, save_image
 
 PAGE_SUFFIX, JSON_SUFFIX = ".html", ".json"
-SUFFIXES = (PAGE_SUFFIX, JSON_SUFFIX, *PICTURE_SUFFIXES)
+SUFFIXES = (PAGE_SUFFIX, JSON_SUFFIX, *IMAGE_SUFFIXES)
 
 
 def check_output_name(path: Path) -> None:
@@ -27,7 +27,7 @@ def save_exploration(exploration: Exploration, path: str | Path) -> None:
 
     Args:
         exploration: What `explore` gave.
-        path: `.html` is a page that needs no other file, `.json` all measures, a picture's suffix a contact sheet.
+        path: `.html` is a page that needs no other file, `.json` all measures, an image's suffix a contact sheet.
 
     Raises:
         InputError: If the suffix is another, or the format cannot hold the sheet.
@@ -41,11 +41,11 @@ def save_exploration(exploration: Exploration, path: str | Path) -> None:
     elif suffix == JSON_SUFFIX:
         write_whole(path, (json.dumps(exploration.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
     else:
-        save_picture(sheet(exploration), path)
+        save_image(sheet(exploration), path)
 
 
-def sheet(exploration: Exploration) -> Pictures:
-    """Directions down, their ranges across, one block per picture that is shown: RGB, uint8 [H', W', 3]."""
+def sheet(exploration: Exploration) -> Images:
+    """Directions down, their ranges across, one block per image that is shown: RGB, uint8 [H', W', 3]."""
     half = exploration.frames.shape[2] // 2
     step = 1 if half % 2 else 2  # Every second frame, if both ends and 0 are among them.
     shown = slice(None, None, step)

@@ -1,4 +1,4 @@
-"""Pictures, grids, labelled sheets and animations from uint8 arrays."""
+"""Images, grids, labelled sheets and animations from uint8 arrays."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 from sefa_runtime.errors import InputError
 from sefa_runtime.files import replacing
 
-Pictures = NDArray[np.uint8]
+Images = NDArray[np.uint8]
 
-PICTURE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
+IMAGE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
 ANIMATION_SUFFIXES = (".gif", ".webp")
 # Of files that hold an alpha channel; all others show the image on white.
 TRANSPARENT_SUFFIXES = (".png", ".webp")
@@ -30,26 +30,26 @@ def check_suffix(path: Path, suffixes: Sequence[str]) -> None:
         raise InputError(f"{path}: the name must end in {', '.join(suffixes)}")
 
 
-def save_picture(picture: Pictures, path: Path) -> None:
-    """Write one picture; the suffix chooses the format.
+def save_image(image: Images, path: Path) -> None:
+    """Write one image; the suffix chooses the format.
 
     Args:
-        picture: Shape [H, W, C], 1 (grey), 3 (RGB) or 4 (RGBA) channels.
-        path: Ends in one of `PICTURE_SUFFIXES`. A JPEG shows an RGBA image on white.
+        image: Shape [H, W, C], 1 (grey), 3 (RGB) or 4 (RGBA) channels.
+        path: Ends in one of `IMAGE_SUFFIXES`. A JPEG shows an RGBA image on white.
 
     Raises:
-        InputError: If the suffix is another or the format cannot hold the picture.
+        InputError: If the suffix is another or the format cannot hold the image.
         OSError: If the file cannot be written.
     """
-    check_suffix(path, PICTURE_SUFFIXES)
-    image = to_pillow(picture)
+    check_suffix(path, IMAGE_SUFFIXES)
+    pillow = to_pillow(image)
     if path.suffix.lower() not in TRANSPARENT_SUFFIXES:
-        image = on_white(image)
+        pillow = on_white(pillow)
     with replacing(path) as partial, _format_limits(path):
-        image.save(partial, quality=95)
+        pillow.save(partial, quality=95)
 
 
-def save_animation(frames: Pictures, path: Path, frames_per_second: float = 12.0) -> None:
+def save_animation(frames: Images, path: Path, frames_per_second: float = 12.0) -> None:
     """Write an endless animation that runs forth and back, so that it does not jump.
 
     Args:
@@ -77,7 +77,7 @@ def save_animation(frames: Pictures, path: Path, frames_per_second: float = 12.0
         )
 
 
-def forth_and_back(frames: Pictures) -> list[Pictures]:
+def forth_and_back(frames: Images) -> list[Images]:
     """The frames of one round of an endless animation; the first and the last, where it turns, are shown once.
 
     Args:
@@ -109,13 +109,13 @@ def check_pace(frames_per_second: float) -> None:
         raise InputError(f"frames per second must be in 0.1 to 50, got {frames_per_second}")
 
 
-def grid(pictures: Pictures) -> Pictures:
-    """Join pictures without gaps: [R, A, H, W, C] -> [R·H, A·W, C]."""
-    rows, columns, height, width, channels = pictures.shape
-    return pictures.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
+def grid(images: Images) -> Images:
+    """Join images without gaps: [R, A, H, W, C] -> [R·H, A·W, C]."""
+    rows, columns, height, width, channels = images.shape
+    return images.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
 
 
-def mosaic(frames: Pictures) -> Pictures:
+def mosaic(frames: Images) -> Images:
     """Show several animations at once, in a tidy grid, in the order of reading.
 
     Up to 3 stand in a row, 6 in two rows of 3; the last row may end in empty places, which are white.
@@ -140,8 +140,8 @@ def _tidy(count: int) -> tuple[int, int]:
     return min(fit, key=lambda shape: (shape[0] * shape[1] - count, shape[1]))
 
 
-def enlarge(pictures: Pictures, factor: int) -> Pictures:
-    """Scale pictures up for looking at: [..., H, W, C] -> [..., H·factor, W·factor, C].
+def enlarge(images: Images, factor: int) -> Images:
+    """Scale images up for looking at: [..., H, W, C] -> [..., H·factor, W·factor, C].
 
     Raises:
         InputError: If `factor` is not 1 to 32.
@@ -149,31 +149,31 @@ def enlarge(pictures: Pictures, factor: int) -> Pictures:
     if not 1 <= factor <= 32:
         raise InputError(f"scale must be 1 to 32, got {factor}")
     if factor == 1:
-        return pictures
-    *leading, height, width, channels = pictures.shape
+        return images
+    *leading, height, width, channels = images.shape
     size = (width * factor, height * factor)
     flat = [
-        np.asarray(to_pillow(picture).resize(size, Image.Resampling.BICUBIC))
-        for picture in pictures.reshape(-1, height, width, channels)
+        np.asarray(to_pillow(image).resize(size, Image.Resampling.BICUBIC))
+        for image in images.reshape(-1, height, width, channels)
     ]
     return np.stack(flat).reshape(*leading, size[1], size[0], channels)
 
 
 def contact_sheet(
-    pictures: Pictures, titles: Sequence[str], row_labels: Sequence[str], column_labels: Sequence[str]
-) -> Pictures:
+    images: Images, titles: Sequence[str], row_labels: Sequence[str], column_labels: Sequence[str]
+) -> Images:
     """Lay out sweeps to compare: directions down, alphas across, one block per person.
 
     Args:
-        pictures: Shape [blocks, rows, columns, H, W, C].
+        images: Shape [blocks, rows, columns, H, W, C].
         titles: One per block.
         row_labels: One per row.
         column_labels: One per column.
 
     Returns:
-        One RGB picture, uint8 [H', W', 3].
+        One RGB image, uint8 [H', W', 3].
     """
-    blocks, rows, columns, height, width, _ = pictures.shape
+    blocks, rows, columns, height, width, _ = images.shape
     size = max(11, height // 5)
     font = ImageFont.load_default(size)
     line = round(size * 1.5)
@@ -190,13 +190,13 @@ def contact_sheet(
         draw.text((x + columns * width / 2, gap + line / 2), title, INK, font, anchor="mm")
         for column, label in enumerate(column_labels):
             draw.text((x + (column + 0.5) * width, gap + 1.5 * line), label, INK, font, anchor="mm")
-        sheet.paste(on_white(to_pillow(grid(pictures[block])).convert("RGBA")), (x, top))
+        sheet.paste(on_white(to_pillow(grid(images[block])).convert("RGBA")), (x, top))
     return np.asarray(sheet)
 
 
 @contextmanager
 def _format_limits(path: Path) -> Iterator[None]:
-    """Turn what Pillow says of a picture that a format cannot hold into our error."""
+    """Turn what Pillow says of an image that a format cannot hold into our error."""
     try:
         yield
     except OSError as error:
@@ -207,16 +207,16 @@ def _format_limits(path: Path) -> Iterator[None]:
         raise InputError(f"{path}: {error}") from error
 
 
-def to_pillow(picture: Pictures) -> Image.Image:
-    """One picture, [H, W, C], as Pillow sees it.
+def to_pillow(image: Images) -> Image.Image:
+    """One image, [H, W, C], as Pillow sees it.
 
     Raises:
         InputError: If it has no colours that can be shown, or is no uint8 array of that shape.
     """
-    if picture.ndim != 3 or picture.dtype != np.uint8:
-        raise InputError(f"an image is uint8 [H, W, C], got {picture.dtype} {list(picture.shape)}")
-    check_channels(picture.shape[-1])
-    return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+    if image.ndim != 3 or image.dtype != np.uint8:
+        raise InputError(f"an image is uint8 [H, W, C], got {image.dtype} {list(image.shape)}")
+    check_channels(image.shape[-1])
+    return Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
 
 
 def check_channels(channels: int) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from sefa_runtime.errors import InputError
 from sefa_runtime.files import replacing
-from sefa_runtime.images import Pictures, check_pace, check_suffix, forth_and_back, on_white, to_pillow
+from sefa_runtime.images import Images, check_pace, check_suffix, forth_and_back, on_white, to_pillow
 
 VIDEO_SUFFIXES = (".mp4",)
 ENCODER = "libx264"
@@ -21,7 +21,7 @@ COLOURS = (
 )
 
 
-def save_video(frames: Pictures, path: Path, frames_per_second: float = 12.0) -> None:
+def save_video(frames: Images, path: Path, frames_per_second: float = 12.0) -> None:
     """Write one round of an animation that runs forth and back, as H.264: repeated by the player, it does not jump.
 
     What every player wants: 4:2:0 colours, tagged as BT.709; even sides, for which the last row or column of an odd one
@@ -81,7 +81,7 @@ def _encodes(program: str) -> bool:
     return f" {ENCODER} " in listed.stdout
 
 
-def _feed(command: list[str], frames: list[Pictures]) -> str:
+def _feed(command: list[str], frames: list[Images]) -> str:
     """Run ffmpeg on frames, [H, W, C] each, padded to even sides; what went wrong in its words, or nothing."""
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         try:

@@ -1,7 +1,7 @@
 """Style codes from the files that projectors and encoders write: inverted photographs.
 
 NVlabs' projector saves `projected_w.npz` with `w` [1, L, D]; e4e and pSp save `latents.pt` or `.npy`, [N, L, D];
-rosinality's projector a `.pt` with a `latent` for each picture.
+rosinality's projector a `.pt` with a `latent` for each image.
 """
 
 import math

@@ -118,7 +118,7 @@ def read_edits_by_name(
         values = read_numbers(value, f"alpha of direction {key}", np.float32)
         if values.shape not in ((), (batch,)):
             raise InputError(
-                f"alpha of direction {key} must be one number or one for each of {batch} pictures, "
+                f"alpha of direction {key} must be one number or one for each of {batch} images, "
                 f"got shape {list(values.shape)}"
             )
         alpha[:, column] = values

@@ -36,17 +36,17 @@ def reference_inputs(info: ModelInfo) -> dict[str, NDArray[Any]]:
     return inputs
 
 
-def mean_levels(pictures: NDArray[np.uint8]) -> NDArray[np.float64]:
+def mean_levels(images: NDArray[np.uint8]) -> NDArray[np.float64]:
     """The mean of each channel in each of `GRID`² parts, or of single pixels where there are fewer.
 
     Args:
-        pictures: [N, H, W, C].
+        images: [N, H, W, C].
 
     Returns:
         [N, parts · C], in grey levels, row by row of the grid.
     """
-    height, width = pictures.shape[1:3]
+    height, width = images.shape[1:3]
     rows = np.array_split(np.arange(height), min(GRID, height))
     columns = np.array_split(np.arange(width), min(GRID, width))
-    parts = [pictures[:, row[0] : row[-1] + 1, column[0] : column[-1] + 1] for row in rows for column in columns]
+    parts = [images[:, row[0] : row[-1] + 1, column[0] : column[-1] + 1] for row in rows for column in columns]
     return np.concatenate([part.mean(axis=(1, 2), dtype=np.float64) for part in parts], axis=1)

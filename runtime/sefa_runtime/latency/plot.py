@@ -1,4 +1,4 @@
-"""A picture of a latency record: how latency is distributed, and throughput over batch size. Needs matplotlib."""
+"""An image of a latency record: how latency is distributed, and throughput over batch size. Needs matplotlib."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,7 +48,7 @@ def save_plot(record: LatencyRecord, path: Path) -> None:
 
 
 def draw(record: LatencyRecord) -> "Figure":
-    """The picture as a matplotlib figure of two axes."""
+    """The image as a matplotlib figure of two axes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.6), layout="constrained")

@@ -1,10 +1,10 @@
-"""Why a request is not answered with a picture; every transport maps these to its own codes."""
+"""Why a request is not answered with an image; every transport maps these to its own codes."""
 
 from sefa_runtime.errors import SefaRuntimeError
 
 
 class RefusedError(SefaRuntimeError):
-    """Base of what the server answers instead of a picture, beside `InputError` and `RunError`."""
+    """Base of what the server answers instead of an image, beside `InputError` and `RunError`."""
 
 
 class UnknownModelError(RefusedError):

@@ -18,7 +18,7 @@ SUFFIX = "executionprovider"
 
 # Entries of the session, whatever the provider. A thread that is out of work looks for more for 0.1 ms before it
 # sleeps, not for milliseconds: on two cores of an EPYC one session alone kept its speed within 4 %, sessions that
-# shared the cores were twice as fast, and a process that drew 40 pictures a second used a quarter of the processor
+# shared the cores were twice as fast, and a process that drew 40 images a second used a quarter of the processor
 # time. onnxruntime knows the entry from version 1.26.
 SESSION_ENTRIES = {"session.intra_op.spin_duration_us": "100"}
 

@@ -4,7 +4,7 @@ import pytest
 from sefa_runtime.explore.effects import Effect, area_of_half, measure, reduce_to, reference_change
 from sefa_runtime.explore.samples import MAX_BYTES, in_parts
 from sefa_runtime.explore.similarity import looks_like, similarity
-from support.made_pictures import (
+from support.made_images import (
     BRIGHTNESS,
     LEFT_RIGHT,
     NOTHING,
@@ -13,15 +13,15 @@ from support.made_pictures import (
     PATCH_ONLY,
     PERIODIC,
     SATURATING,
-    MadePictures,
+    MadeImages,
 )
 
 RANGE = (-3.0, 3.0)
-PICTURES = MadePictures()
+IMAGES = MadeImages()
 
 
 def _effect(direction: int, alpha_range: tuple[float, float] = RANGE) -> Effect:
-    return measure(PICTURES, direction, alpha_range).effect
+    return measure(IMAGES, direction, alpha_range).effect
 
 
 def test_brightness_is_everywhere_and_as_strong_as_it_was_made() -> None:
@@ -40,7 +40,7 @@ def test_a_range_need_not_be_symmetric() -> None:
 
 
 def test_a_patch_is_local_and_where_it_was_put() -> None:
-    measurement = measure(PICTURES, PATCH_ONLY, RANGE)  # 20 levels per alpha in an eighth of the area
+    measurement = measure(IMAGES, PATCH_ONLY, RANGE)  # 20 levels per alpha in an eighth of the area
     assert measurement.effect.strength == pytest.approx(20 / 8)
     assert measurement.effect.area == pytest.approx(1 / 16)
     expected = np.zeros((16, 16))
@@ -63,7 +63,7 @@ def test_nothing_is_nothing() -> None:
 
 def test_duplicates_are_alike_and_orthogonal_effects_are_not() -> None:
     directions = (BRIGHTNESS, OPPOSITE, LEFT_RIGHT, PATCH_ONLY, NOTHING)
-    cosines = similarity([measure(PICTURES, direction, (-1.0, 1.0)).signature for direction in directions])
+    cosines = similarity([measure(IMAGES, direction, (-1.0, 1.0)).signature for direction in directions])
     bright, opposite, left_right, patch, nothing = range(5)
     assert cosines[bright, opposite] == pytest.approx(1)
     assert cosines[bright, left_right] == pytest.approx(0)
@@ -98,35 +98,35 @@ def test_the_area_that_holds_half(change_map: list[list[float]], share: float) -
     assert area_of_half(np.array(change_map, np.float32)) == pytest.approx(share)
 
 
-def test_the_reference_is_how_much_pictures_differ() -> None:
-    reference, mean = reference_change(PICTURES)
+def test_the_reference_is_how_much_images_differ() -> None:
+    reference, mean = reference_change(IMAGES)
     assert reference == pytest.approx(24)
     assert mean.shape == (16, 16, 3)
     assert (mean == 112).all()  # Half of them 100, half 124.
 
 
 def test_the_size_of_parts_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
-    whole = measure(PICTURES, PERIODIC, RANGE)
+    whole = measure(IMAGES, PERIODIC, RANGE)
     monkeypatch.setattr("sefa_runtime.explore.samples.MAX_BYTES", 3 * 7 * 16 * 16 * 3)
-    assert [part.stop - part.start for part in in_parts(PICTURES, 7)] == [3] * 6 + [2]
-    parts = measure(PICTURES, PERIODIC, RANGE)
+    assert [part.stop - part.start for part in in_parts(IMAGES, 7)] == [3] * 6 + [2]
+    parts = measure(IMAGES, PERIODIC, RANGE)
     assert parts.effect == whole.effect
     np.testing.assert_allclose(parts.change_map, whole.change_map)
     np.testing.assert_array_equal(parts.signature, whole.signature)
 
 
-def test_large_pictures_come_few_at_once() -> None:
-    large = MadePictures(count=5, image_shape=(1024, 1024, 3))
+def test_large_images_come_few_at_once() -> None:
+    large = MadeImages(count=5, image_shape=(1024, 1024, 3))
     parts = list(in_parts(large, 7))
     assert [part.start for part in parts] == [0, 3]
     assert all((part.stop - part.start) * 7 * 1024 * 1024 * 3 <= MAX_BYTES for part in parts)
 
 
-def test_pictures_are_averaged_to_few_pixels() -> None:
-    pictures = np.random.RandomState(0).randint(-255, 256, (2, 12, 20, 3))
-    blocks = pictures.reshape(2, 4, 3, 4, 5, 3).mean((2, 4))
-    np.testing.assert_allclose(reduce_to(pictures, 4), blocks, atol=1e-4)
-    np.testing.assert_array_equal(reduce_to(pictures, 20)[:, :, ::5], pictures[:, :, ::5])
+def test_images_are_averaged_to_few_pixels() -> None:
+    images = np.random.RandomState(0).randint(-255, 256, (2, 12, 20, 3))
+    blocks = images.reshape(2, 4, 3, 4, 5, 3).mean((2, 4))
+    np.testing.assert_allclose(reduce_to(images, 4), blocks, atol=1e-4)
+    np.testing.assert_array_equal(reduce_to(images, 20)[:, :, ::5], images[:, :, ::5])
     # Sides that are no multiple: parts differ by a pixel, and each is a mean.
     np.testing.assert_allclose(reduce_to(np.ones((1, 7, 13, 1)), 5), 1)
     assert reduce_to(np.ones((1, 7, 13, 1)), 5).shape == (1, 5, 5, 1)

@@ -35,8 +35,8 @@ def test_the_frames_are_what_the_editor_draws(tiny: Editor, explored: Exploratio
         )
 
 
-def test_the_numbers_are_those_of_the_pictures(tiny: Editor, explored: Exploration) -> None:
-    # Another route: all pictures at once, from Editor.edit.
+def test_the_numbers_are_those_of_the_images(tiny: Editor, explored: Exploration) -> None:
+    # Another route: all images at once, from Editor.edit.
     still = tiny.edit(seed=range(12)).astype(float)
     reference = np.mean([np.abs(still[row] - still[row - 1]).mean() for row in range(12)])
     assert explored.reference == pytest.approx(reference)
@@ -45,7 +45,7 @@ def test_the_numbers_are_those_of_the_pictures(tiny: Editor, explored: Explorati
     ends = [np.abs(tiny.edit(seed=range(12), edits={2: alpha}) - still) for alpha in (low, high)]
     assert effect.change == pytest.approx(np.mean(ends))
     np.testing.assert_allclose(explored.change_maps[2], np.mean(ends, axis=(0, 1, 4)), rtol=1e-5)
-    # At the ends of its range it has changed half as much as pictures differ; the alphas have two digits.
+    # At the ends of its range it has changed half as much as images differ; the alphas have two digits.
     assert effect.ends == ("change", "change")
     assert effect.change == pytest.approx(reference / 2, rel=0.05)
 
@@ -222,13 +222,13 @@ def test_a_folder_that_others_use_stays(tmp_path: Path) -> None:
     assert [path.name for path in kept.folder.iterdir()] == ["mine.txt"]
 
 
-def test_large_pictures_are_shown_reduced() -> None:
-    picture = np.random.RandomState(0).randint(0, 256, (256, 512, 3)).astype(np.uint8)
+def test_large_images_are_shown_reduced() -> None:
+    image = np.random.RandomState(0).randint(0, 256, (256, 512, 3)).astype(np.uint8)
     assert exploration.thumbnail_size((256, 512)) == (128, 64)
-    reduced = exploration._thumbnails(picture)
+    reduced = exploration._thumbnails(image)
     assert reduced.shape == (64, 128, 3)
-    assert abs(float(reduced.mean()) - float(picture.mean())) < 1
-    assert exploration._thumbnails(picture[..., :1]).shape == (64, 128, 1)
+    assert abs(float(reduced.mean()) - float(image.mean())) < 1
+    assert exploration._thumbnails(image[..., :1]).shape == (64, 128, 1)
 
 
 def test_the_measures_and_the_sheet_are_files(explored: Exploration, tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_the_measures_and_the_sheet_are_files(explored: Exploration, tmp_path: P
     save_exploration(explored, tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
         found = np.asarray(sheet)
-    # The picture at the upper end of the last direction stands at the right, above the margin.
+    # The image at the upper end of the last direction stands at the right, above the margin.
     height, width, _ = explored.info.image_shape
     last = np.asarray(to_pillow(explored.frames[-1, -1, -1]).convert("RGB"))
     gap = max(4, width // 8)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from sefa_runtime import Editor
 from sefa_runtime.explore import Exploration, explore, save_exploration
-from sefa_runtime.explore.drawing import heat_map, matrix_picture, spectrum, strip
+from sefa_runtime.explore.drawing import heat_map, matrix_image, spectrum, strip
 from sefa_runtime.explore.page import layers_in_words, render
 
 Attributes = dict[str, str | None]
@@ -87,11 +87,11 @@ def test_every_direction_and_sample_is_there(explored: Exploration, page: Page) 
         assert json.loads(row["data-alphas"] or "") == pytest.approx(explored.alphas(effect.direction), abs=1e-6)
     strips = page.all("button", "strip")
     assert [item["data-title"] for item in strips] == ["seed 5", "seed 9"] * 4
-    pictures = [attributes for attributes in page.all("img") if " along " in (attributes["alt"] or "")]
+    images = [attributes for attributes in page.all("img") if " along " in (attributes["alt"] or "")]
     height, width, _ = explored.info.image_shape
-    for attributes in pictures:
+    for attributes in images:
         assert _decode(attributes["src"]).size == (9 * width, height)
-    assert len(pictures) == 8
+    assert len(images) == 8
 
 
 def test_what_can_be_used_has_a_name(page: Page) -> None:
@@ -132,7 +132,7 @@ def test_groups_of_layers_stand_side_by_side(explored: Exploration) -> None:
     assert "Layers 4–5, 7</h2>" in text
 
 
-def test_a_page_of_large_pictures_stays_small(explored: Exploration) -> None:
+def test_a_page_of_large_images_stays_small(explored: Exploration) -> None:
     smooth = np.linspace(0, 255, 128 * 9 * 128 * 3).reshape(128, 9 * 128, 3)
     noise = np.random.RandomState(0).normal(0, 4, smooth.shape)  # About as detailed as photographs of faces.
     frames = np.clip(smooth + noise, 0, 255).astype(np.uint8).reshape(128, 9, 128, 3).swapaxes(0, 1)
@@ -148,16 +148,16 @@ def test_layers_are_counted_in_runs() -> None:
 def test_the_heat_is_where_the_change_is() -> None:
     change_map = np.zeros((16, 16), np.float32)
     change_map[4:8, 8:16] = 5.0
-    picture = np.full((16, 16, 3), 80, np.uint8)
-    pixels = np.asarray(_decode(heat_map(change_map, picture)).convert("RGB"), np.float32)
+    image = np.full((16, 16, 3), 80, np.uint8)
+    pixels = np.asarray(_decode(heat_map(change_map, image)).convert("RGB"), np.float32)
     hot, cold = pixels[5:7, 10:14], pixels[10:14, 2:14]
     assert (hot.mean((0, 1)) > [200, 200, 150]).all()
-    assert abs(cold - 60).max() < 12  # The mean picture, dimmed; WebP is not exact.
-    unmoved = np.asarray(_decode(heat_map(np.zeros_like(change_map), picture)).convert("RGB"), np.float32)
+    assert abs(cold - 60).max() < 12  # The mean image, dimmed; WebP is not exact.
+    unmoved = np.asarray(_decode(heat_map(np.zeros_like(change_map), image)).convert("RGB"), np.float32)
     assert abs(unmoved - 60).max() < 4
 
 
-def test_grey_and_transparent_pictures_are_drawn(explored: Exploration) -> None:
+def test_grey_and_transparent_images_are_drawn(explored: Exploration) -> None:
     for channels in (1, 4):
         frames = np.zeros((9, 8, 4, channels), np.uint8)
         assert _decode(strip(frames)).size == (36, 8)
@@ -166,7 +166,7 @@ def test_grey_and_transparent_pictures_are_drawn(explored: Exploration) -> None:
 
 def test_the_matrix_is_opaque_where_effects_are_alike() -> None:
     cosines = np.array([[1, 0.25], [0.25, 1]], np.float32)
-    pixels = np.asarray(_decode(matrix_picture(cosines)))
+    pixels = np.asarray(_decode(matrix_image(cosines)))
     assert pixels[..., 3].tolist() == [[255, 64], [64, 255]]
 
 

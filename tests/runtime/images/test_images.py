@@ -5,53 +5,53 @@ import pytest
 from PIL import Image, ImageSequence
 
 from sefa_runtime import InputError
-from sefa_runtime.images import contact_sheet, eased, enlarge, grid, mosaic, save_animation, save_picture
+from sefa_runtime.images import contact_sheet, eased, enlarge, grid, mosaic, save_animation, save_image
 
 
 def numbered(*shape: int) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """Pictures in which every value differs from its neighbours'."""
+    """Images in which every value differs from its neighbours'."""
     return (np.arange(np.prod(shape)) * 37 % 251).astype(np.uint8).reshape(shape)
 
 
 @pytest.mark.parametrize(("channels", "mode"), [(1, "L"), (3, "RGB"), (4, "RGBA")])
 def test_a_png_holds_the_very_values(tmp_path: Path, channels: int, mode: str) -> None:
-    picture = numbered(5, 7, channels)
-    save_picture(picture, tmp_path / "a.png")
-    with Image.open(tmp_path / "a.png") as image:
-        assert image.mode == mode
-        np.testing.assert_array_equal(np.asarray(image).reshape(picture.shape), picture)
+    image = numbered(5, 7, channels)
+    save_image(image, tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as opened:
+        assert opened.mode == mode
+        np.testing.assert_array_equal(np.asarray(opened).reshape(image.shape), image)
 
 
 @pytest.mark.parametrize(("name", "kind"), [("a.jpg", "JPEG"), ("a.JPEG", "JPEG"), ("a.webp", "WEBP")])
 def test_the_suffix_chooses_the_format(tmp_path: Path, name: str, kind: str) -> None:
-    save_picture(numbered(8, 8, 4), tmp_path / name)
+    save_image(numbered(8, 8, 4), tmp_path / name)
     with Image.open(tmp_path / name) as image:
         assert image.format == kind
 
 
-def test_a_picture_that_a_format_cannot_hold_is_refused(tmp_path: Path) -> None:
+def test_a_image_that_a_format_cannot_hold_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="2 channels cannot be shown"):
-        save_picture(numbered(8, 8, 2), tmp_path / "a.png")
+        save_image(numbered(8, 8, 2), tmp_path / "a.png")
     with pytest.raises(InputError, match=r"a\.webp: "):
-        save_picture(np.zeros((1, 16384, 3), np.uint8), tmp_path / "a.webp")
+        save_image(np.zeros((1, 16384, 3), np.uint8), tmp_path / "a.webp")
     assert not list(tmp_path.iterdir())
 
 
 def test_an_unknown_suffix_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"a\.bmp: the name must end in \.png"):
-        save_picture(numbered(8, 8, 3), tmp_path / "a.bmp")
+        save_image(numbered(8, 8, 3), tmp_path / "a.bmp")
 
 
 def test_a_grid_joins_rows_and_columns() -> None:
-    pictures = numbered(2, 3, 4, 5, 3)
-    joined = grid(pictures)
+    images = numbered(2, 3, 4, 5, 3)
+    joined = grid(images)
     assert joined.shape == (8, 15, 3)
-    np.testing.assert_array_equal(joined[4:8, 10:15], pictures[1, 2])
+    np.testing.assert_array_equal(joined[4:8, 10:15], images[1, 2])
 
 
 def test_enlarging_keeps_leading_axes_and_flat_colours() -> None:
-    pictures = np.full((2, 3, 4, 5, 3), 77, np.uint8)
-    large = enlarge(pictures, 3)
+    images = np.full((2, 3, 4, 5, 3), 77, np.uint8)
+    large = enlarge(images, 3)
     assert large.shape == (2, 3, 12, 15, 3)
     assert (large == 77).all()
     assert enlarge(numbered(4, 5, 1), 2).shape == (8, 10, 1)
@@ -73,7 +73,7 @@ def test_an_animation_runs_forth_and_back_for_ever(tmp_path: Path, name: str) ->
         assert image.info["loop"] == 0
 
 
-def test_an_animation_of_one_frame_is_a_picture(tmp_path: Path) -> None:
+def test_an_animation_of_one_frame_is_a_image(tmp_path: Path) -> None:
     save_animation(numbered(1, 6, 6, 3), tmp_path / "a.gif")
     with Image.open(tmp_path / "a.gif") as image:
         assert len(list(ImageSequence.Iterator(image))) == 1
@@ -117,23 +117,23 @@ def test_a_pace_out_of_range_is_refused(tmp_path: Path, pace: float) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_sheet_shows_every_picture_unscaled() -> None:
-    pictures = np.zeros((2, 3, 4, 16, 8, 3), np.uint8)
-    pictures[1, 2, 3] = (250, 10, 10)
-    sheet = contact_sheet(pictures, ["a", "b"], ["x", "y", "z"], ["1", "2", "3", "4"])
+def test_a_sheet_shows_every_image_unscaled() -> None:
+    images = np.zeros((2, 3, 4, 16, 8, 3), np.uint8)
+    images[1, 2, 3] = (250, 10, 10)
+    sheet = contact_sheet(images, ["a", "b"], ["x", "y", "z"], ["1", "2", "3", "4"])
     assert int((sheet == (250, 10, 10)).all(axis=-1).sum()) == 16 * 8
     assert int((sheet == 0).all(axis=-1).sum()) == (2 * 3 * 4 - 1) * 16 * 8
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "a.gif", "a.png", "a.webp"])
 def test_what_has_no_transparency_shows_white_paper(tmp_path: Path, name: str) -> None:
-    picture = np.zeros((16, 16, 4), np.uint8)
-    picture[..., 0] = 255
-    picture[:8, :, 3] = 255  # Red above, and below red that is not seen.
-    save = save_animation if name == "a.gif" else save_picture
-    save(picture[None] if name == "a.gif" else picture, tmp_path / name)
-    with Image.open(tmp_path / name) as image:
-        colours = np.asarray(image.convert("RGBA")).astype(int)
+    image = np.zeros((16, 16, 4), np.uint8)
+    image[..., 0] = 255
+    image[:8, :, 3] = 255  # Red above, and below red that is not seen.
+    save = save_animation if name == "a.gif" else save_image
+    save(image[None] if name == "a.gif" else image, tmp_path / name)
+    with Image.open(tmp_path / name) as opened:
+        colours = np.asarray(opened.convert("RGBA")).astype(int)
     above, below = colours[2:6, 2:14], colours[10:14, 2:14]
     assert np.abs(above - [255, 0, 0, 255]).max() < 8
     if name in ("a.png", "a.webp"):
@@ -148,9 +148,9 @@ def test_a_sheet_is_on_white_paper() -> None:
 
 
 @pytest.mark.parametrize(
-    "picture", [np.zeros((8, 8, 3), np.float32), np.zeros((8, 8), np.uint8), np.zeros((1, 8, 8, 3), np.uint8)]
+    "image", [np.zeros((8, 8, 3), np.float32), np.zeros((8, 8), np.uint8), np.zeros((1, 8, 8, 3), np.uint8)]
 )
-def test_what_is_no_image_is_refused(tmp_path: Path, picture: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:
+def test_what_is_no_image_is_refused(tmp_path: Path, image: np.ndarray[tuple[int, ...], np.dtype[np.uint8]]) -> None:
     with pytest.raises(InputError, match=r"an image is uint8 \[H, W, C\], got"):
-        save_picture(picture, tmp_path / "a.png")
+        save_image(image, tmp_path / "a.png")
     assert list(tmp_path.iterdir()) == []

@@ -102,8 +102,8 @@ def test_noise_that_is_left_out_is_said(tmp_path: Path) -> None:
     assert len(told) == 1
     assert told[0].startswith("the noise in it is not used")
     torch = pytest.importorskip("torch")
-    pictures = {f"{name}.png": {"latent": torch.zeros(4, 5), "noise": [torch.zeros(1, 1, 4, 4)] * 2} for name in "ab"}
-    torch.save(pictures, tmp_path / "a.pt")
+    images = {f"{name}.png": {"latent": torch.zeros(4, 5), "noise": [torch.zeros(1, 1, 4, 4)] * 2} for name in "ab"}
+    torch.save(images, tmp_path / "a.pt")
     said: list[str] = []
     assert load_codes(tmp_path / "a.pt", (4, 5), 4, said.append).shape == (2, 4, 5)
     assert said == told

@@ -170,8 +170,8 @@ def test_an_editor_binds_on_request(golden: Path, tiny: Editor, monkeypatch: pyt
     editor = sefa_runtime.load(golden / "tiny.onnx", "cpu", binding=True)
     assert tiny.session.bound is None
     monkeypatch.setattr(editor.session.inference, "run", failing)  # The plain path is not taken.
-    pictures = editor.edit(seed=range(20), edits={"pose": 2.0, "light": -1.0})
-    np.testing.assert_array_equal(pictures, tiny.edit(seed=range(20), edits={"pose": 2.0, "light": -1.0}))
+    images = editor.edit(seed=range(20), edits={"pose": 2.0, "light": -1.0})
+    np.testing.assert_array_equal(images, tiny.edit(seed=range(20), edits={"pose": 2.0, "light": -1.0}))
     np.testing.assert_array_equal(
         editor.sweep(seed=[1, 2], direction="pose"), tiny.sweep(seed=[1, 2], direction="pose")
     )

@@ -103,7 +103,7 @@ def test_a_number_of_images_that_cannot_be_is_refused(generator: sefa.Generator)
         compare_methods(generator, images=0)
 
 
-def test_the_picture_has_a_bar_and_a_line_for_each_method(comparison: MethodComparison, tmp_path: Path) -> None:
+def test_the_image_has_a_bar_and_a_line_for_each_method(comparison: MethodComparison, tmp_path: Path) -> None:
     save_methods(comparison, tmp_path / "report.png")
     with Image.open(tmp_path / "report.png") as image:
         pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)

@@ -30,7 +30,7 @@ MEDIA_TYPES = {
 }
 # Swagger's user interface, from the package fastapi-offline; its own address is elsewhere in the web.
 SWAGGER_FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png")
-# Nothing from elsewhere; pictures are shown as the blobs they were fetched as.
+# Nothing from elsewhere; images are shown as the blobs they were fetched as.
 PAGE_POLICY = (
     "default-src 'self'; img-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"

@@ -1,4 +1,4 @@
-"""Pictures and animations as the bytes of an answer."""
+"""Images and animations as the bytes of an answer."""
 
 import io
 from enum import StrEnum
@@ -9,7 +9,7 @@ import PIL
 from PIL import features
 
 from sefa_runtime.errors import InputError
-from sefa_runtime.images import Pictures, enlarge, forth_and_back, grid, mosaic, on_white, to_pillow
+from sefa_runtime.images import Images, enlarge, forth_and_back, grid, mosaic, on_white, to_pillow
 from sefa_runtime.version import VERSION
 
 # Pixels of one answer, all frames together: bounds memory and time, whatever is asked for.
@@ -17,7 +17,7 @@ MAX_PIXELS = 32_000_000
 
 
 class Format(StrEnum):
-    """What a picture can be sent as."""
+    """What an image can be sent as."""
 
     WEBP = "webp"
     PNG = "png"
@@ -56,18 +56,18 @@ def check_pixels(count: int, height: int, width: int, scale: int) -> None:
         raise InputError(f"{pixels / 1e6:.0f} million pixels are too many, at most {MAX_PIXELS / 1e6:.0f} million")
 
 
-def encode_sheet(pictures: Pictures, scale: int, kind: Format) -> bytes:
-    """One picture of many, side by side without gaps.
+def encode_sheet(images: Images, scale: int, kind: Format) -> bytes:
+    """One image of many, side by side without gaps.
 
     Args:
-        pictures: Shape [rows, columns, H, W, C].
+        images: Shape [rows, columns, H, W, C].
         scale: How many times to enlarge them.
         kind: webp and png are lossless.
 
     Raises:
         InputError: If the format cannot hold it.
     """
-    image = to_pillow(enlarge(grid(pictures), scale))
+    image = to_pillow(enlarge(grid(images), scale))
     if kind is Format.JPEG:
         image = on_white(image)
     file = io.BytesIO()
@@ -78,11 +78,11 @@ def encode_sheet(pictures: Pictures, scale: int, kind: Format) -> bytes:
     return file.getvalue()
 
 
-def encode_animation(pictures: Pictures, scale: int, kind: Format, frames_per_second: float) -> bytes:
+def encode_animation(images: Images, scale: int, kind: Format, frames_per_second: float) -> bytes:
     """An endless animation that runs forth and back.
 
     Args:
-        pictures: Shape [N, frames, H, W, C]; the N are shown at once, in a grid.
+        images: Shape [N, frames, H, W, C]; the N are shown at once, in a grid.
         scale: How many times to enlarge them.
         kind: gif or webp.
         frames_per_second: Pace, 0.1 to 50.
@@ -90,7 +90,7 @@ def encode_animation(pictures: Pictures, scale: int, kind: Format, frames_per_se
     Raises:
         InputError: If the format cannot hold it.
     """
-    loop = [to_pillow(frame) for frame in forth_and_back(mosaic(enlarge(pictures, scale)))]
+    loop = [to_pillow(frame) for frame in forth_and_back(mosaic(enlarge(images, scale)))]
     if kind is Format.GIF:
         loop = list(map(on_white, loop))
     file = io.BytesIO()

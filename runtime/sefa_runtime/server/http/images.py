@@ -1,4 +1,4 @@
-"""Endpoints for people and web pages: what models there are, and pictures as PNG, WebP, JPEG or GIF."""
+"""Endpoints for people and web pages: what models there are, and images as PNG, WebP, JPEG or GIF."""
 
 import asyncio
 import hashlib
@@ -11,9 +11,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from starlette.requests import Request
 from starlette.responses import Response
 
-from sefa_runtime.editor import as_pictures
+from sefa_runtime.editor import as_images
 from sefa_runtime.errors import InputError
-from sefa_runtime.images import Pictures, eased
+from sefa_runtime.images import Images, eased
 from sefa_runtime.inputs.latents import MAX_SEED
 from sefa_runtime.inputs.preparation import Feeds
 from sefa_runtime.server.http.answers import is_known, models_of, note, while_connected
@@ -21,8 +21,8 @@ from sefa_runtime.server.http.encoding import Format, check_pixels, encode_anima
 from sefa_runtime.server.http.v2_tensors import check_numbers
 from sefa_runtime.server.models import HostedModel
 
-# Pictures of one request, drawn in as many runs as they need.
-MAX_PICTURES = 256
+# Images of one request, drawn in as many runs as they need.
+MAX_IMAGES = 256
 MAX_SCALE = 32
 QUERY = {"seed", "edit", "label", "truncation", "scale", "format"}
 # Beyond any `max_edits` of use: bounds the work of checking them.
@@ -77,7 +77,7 @@ class ModelDescription(ModelSummary):
     channels: int
     latent: Literal["z", "w", "w+"] = Field(description="What it draws from; seeds are for z alone.")
     latent_input: Literal["z", "w", "codes"] = Field(description="Name of that input.")
-    latent_shape: list[int] = Field(description="Of one picture.")
+    latent_shape: list[int] = Field(description="Of one image.")
     takes_label: bool = Field(description="Whether a class must be given, 0 to num_classes - 1.")
     num_classes: int
     truncation: float | None = Field(description="Psi fixed at export; null: an input, 1 if not given.")
@@ -85,39 +85,39 @@ class ModelDescription(ModelSummary):
     provider: str = Field(description="The onnxruntime execution provider that really runs.")
     max_batch: int = Field(description="Images of one v2 request.")
     max_edits: int = Field(description="Edits of one image.")
-    max_pictures: int = Field(description="Pictures of one request to `edit`.")
+    max_pictures: int = Field(description="Images of one request to `edit`.")
 
 
 class Sweep(Strict):
     """Steps along one direction."""
 
     direction: str | int = Field(description="Name or index.", examples=["direction-1"])
-    alphas: Annotated[list[Alpha], Field(min_length=1, max_length=MAX_PICTURES)] | None = Field(
+    alphas: Annotated[list[Alpha], Field(min_length=1, max_length=MAX_IMAGES)] | None = Field(
         None, description="The distances; left out, `steps` over the direction's suggested range."
     )
-    steps: Annotated[int, Field(ge=1, le=MAX_PICTURES)] = Field(7, description="How many, if `alphas` is left out.")
+    steps: Annotated[int, Field(ge=1, le=MAX_IMAGES)] = Field(7, description="How many, if `alphas` is left out.")
 
 
 class EditRequest(Strict):
-    """Pictures to draw. Exactly one of `seeds`, `z`, `w` and `codes` says which; seed 0 if all are left out."""
+    """Images to draw. Exactly one of `seeds`, `z`, `w` and `codes` says which; seed 0 if all are left out."""
 
-    seeds: Seed | Annotated[list[Seed], Field(min_length=1, max_length=MAX_PICTURES)] | None = Field(
-        None, description="One or several; each is the same picture on every machine.", examples=[[7, 8]]
+    seeds: Seed | Annotated[list[Seed], Field(min_length=1, max_length=MAX_IMAGES)] | None = Field(
+        None, description="One or several; each is the same image on every machine.", examples=[[7, 8]]
     )
     z: list[Any] | None = Field(None, description="Latents, [N, z_dim] or [z_dim], of a model of z.")
     w: list[Any] | None = Field(None, description="Style codes, [N, D] or [D], of a model of w.")
     codes: list[Any] | None = Field(None, description="Codes of every layer, [N, L, D] or [L, D], of a model of w+.")
     edits: Annotated[
-        dict[str, Alpha | Annotated[list[Alpha], Field(max_length=MAX_PICTURES)]], BeforeValidator(_not_too_many)
+        dict[str, Alpha | Annotated[list[Alpha], Field(max_length=MAX_IMAGES)]], BeforeValidator(_not_too_many)
     ] = Field(
         default_factory=dict,
         max_length=MAX_NAMED_EDITS,
-        description="Alpha by a direction's name or index: a number for all pictures, or one for each.",
+        description="Alpha by a direction's name or index: a number for all images, or one for each.",
         examples=[{"direction-1": 2.5, "4": -1.0}],
     )
     label: int | list[int] | None = Field(None, description="Class, of a model that takes one: for all, or for each.")
     truncation: float | list[float] | None = Field(None, description="Psi, of a model that takes it.")
-    sweep: Sweep | None = Field(None, description="Steps along one direction instead of single pictures.")
+    sweep: Sweep | None = Field(None, description="Steps along one direction instead of single images.")
     format: Format = Field(
         Format.WEBP,
         strict=False,
@@ -133,16 +133,16 @@ class EditRequest(Strict):
         return self.animate or self.format is Format.GIF
 
 
-router = APIRouter(tags=["Pictures"])
+router = APIRouter(tags=["Images"])
 
-PICTURE: dict[int | str, dict[str, Any]] = {
+ENCODED: dict[int | str, dict[str, Any]] = {
     200: {
-        "description": "The picture.",
+        "description": "The image.",
         "content": {f"image/{kind}": {"schema": {"type": "string", "format": "binary"}} for kind in Format},
     }
 }
 
-IMAGE = PICTURE | {304: {"description": "The image is the one that `If-None-Match` names; nothing was run."}}
+IMAGE = ENCODED | {304: {"description": "The image is the one that `If-None-Match` names; nothing was run."}}
 
 
 @router.head("/models", include_in_schema=False)
@@ -176,7 +176,7 @@ async def describe_model(request: Request, model: ModelName) -> ModelDescription
         provider=hosted.editor.provider,
         max_batch=hosted.settings.max_batch,
         max_edits=hosted.max_edits,
-        max_pictures=MAX_PICTURES,
+        max_pictures=MAX_IMAGES,
     )
 
 
@@ -185,7 +185,7 @@ async def describe_model(request: Request, model: ModelName) -> ModelDescription
 async def image(
     request: Request,
     model: ModelName,
-    seed: Annotated[Seed, Query(description="Which picture.")] = 0,
+    seed: Annotated[Seed, Query(description="Which image.")] = 0,
     edit: Annotated[
         list[str] | None,
         Query(
@@ -198,7 +198,7 @@ async def image(
     scale: Annotated[int, Query(ge=1, le=MAX_SCALE, description="Enlarge this many times.")] = 1,
     format: Annotated[Literal["webp", "png", "jpeg"], Query(description="webp and png are lossless.")] = "webp",  # noqa: A002
 ) -> Response:
-    """Draw one picture of a seed, moved along directions: an address to put into `<img src>`.
+    """Draw one image of a seed, moved along directions: an address to put into `<img src>`.
 
     `/models/faces/image?seed=7&edit=turn:2.5&edit=4:1&format=png`
     """
@@ -217,16 +217,16 @@ async def image(
         kept = {"etag": tag, "cache-control": "no-cache" if hosted.settings.token is None else "private, no-cache"}
         if is_known(request, tag):
             return Response(status_code=304, headers=kept)
-        pictures = await while_connected(request.receive, _draw(hosted, feeds))
-        encoded = await _encode(request, encode_sheet, pictures[None], scale, kind)
+        images = await while_connected(request.receive, _draw(hosted, feeds))
+        encoded = await _encode(request, encode_sheet, images[None], scale, kind)
     return Response(encoded, media_type=kind.media_type, headers=kept)
 
 
-@router.post("/models/{model}/edit", response_class=Response, responses=PICTURE)
-async def edit_pictures(request: Request, model: ModelName, wanted: EditRequest) -> Response:
-    """Draw pictures of several seeds or of latents, with several edits, or sweep along a direction.
+@router.post("/models/{model}/edit", response_class=Response, responses=ENCODED)
+async def edit_images(request: Request, model: ModelName, wanted: EditRequest) -> Response:
+    """Draw images of several seeds or of latents, with several edits, or sweep along a direction.
 
-    Pictures are laid out side by side; of a sweep, each seed is a row and each step a column, or the steps are the
+    Images are laid out side by side; of a sweep, each seed is a row and each step a column, or the steps are the
     frames of an animation that runs forth and back.
     """
     hosted = models_of(request).get(model)
@@ -234,19 +234,19 @@ async def edit_pictures(request: Request, model: ModelName, wanted: EditRequest)
     with hosted.counted():
         feeds, rows = _read(hosted, wanted)
         note(request, images=len(feeds["direction"]))
-        pictures = await while_connected(request.receive, _draw(hosted, feeds))
-        pictures = pictures.reshape(rows, -1, *pictures.shape[1:])
+        images = await while_connected(request.receive, _draw(hosted, feeds))
+        images = images.reshape(rows, -1, *images.shape[1:])
         if wanted.sweep and wanted.moves:
             encoded = await _encode(
-                request, encode_animation, pictures, wanted.scale, wanted.format, wanted.frames_per_second
+                request, encode_animation, images, wanted.scale, wanted.format, wanted.frames_per_second
             )
         else:
-            encoded = await _encode(request, encode_sheet, pictures, wanted.scale, wanted.format)
+            encoded = await _encode(request, encode_sheet, images, wanted.scale, wanted.format)
     return Response(encoded, media_type=wanted.format.media_type)
 
 
 def _read(model: HostedModel, wanted: EditRequest) -> tuple[Feeds, int]:
-    """The checked inputs of a request, and in how many rows its pictures are laid out."""
+    """The checked inputs of a request, and in how many rows its images are laid out."""
     if wanted.format is Format.GIF and not wanted.sweep:
         raise InputError("gif is an animation: give a sweep, or another format")
     if wanted.animate and (not wanted.sweep or wanted.format not in (Format.WEBP, Format.GIF)):
@@ -283,7 +283,7 @@ def _read(model: HostedModel, wanted: EditRequest) -> tuple[Feeds, int]:
 
 
 def _beside(sweep: Feeds, still: Feeds, steps: int) -> Feeds:
-    """A sweep of pictures that are edited already: [N·A, 1] and [N, edits] -> [N·A, 1 + edits]."""
+    """A sweep of images that are edited already: [N·A, 1] and [N, edits] -> [N·A, 1 + edits]."""
     return sweep | {
         name: np.concatenate([sweep[name], np.repeat(still[name], steps, axis=0)], axis=1)
         for name in ("direction", "alpha")
@@ -291,14 +291,14 @@ def _beside(sweep: Feeds, still: Feeds, steps: int) -> Feeds:
 
 
 def _check_count(model: HostedModel, count: int, scale: int) -> None:
-    if count > MAX_PICTURES:
-        raise InputError(f"at most {MAX_PICTURES} pictures in a request, got {count}")
+    if count > MAX_IMAGES:
+        raise InputError(f"at most {MAX_IMAGES} images in a request, got {count}")
     check_pixels(count, *model.info.resolution, scale)
 
 
-async def _draw(model: HostedModel, feeds: Feeds) -> Pictures:
-    """Pictures [N, H, W, C]."""
-    return as_pictures((await model.infer(feeds)).image)
+async def _draw(model: HostedModel, feeds: Feeds) -> Images:
+    """Images [N, H, W, C]."""
+    return as_images((await model.infer(feeds)).image)
 
 
 async def _encode(request: Request, encode: Callable[..., bytes], *arguments: Any) -> bytes:

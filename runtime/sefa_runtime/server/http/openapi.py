@@ -1,4 +1,4 @@
-"""/openapi.json: what FastAPI finds out about the picture endpoints, the protocol's own, and examples that work."""
+"""/openapi.json: what FastAPI finds out about the image endpoints, the protocol's own, and examples that work."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,9 +10,9 @@ from sefa_runtime.inputs.latents import latents_from_seeds
 from sefa_runtime.server.models import HostedModel, Models
 from sefa_runtime.server.settings import Settings
 
-DESCRIPTION = """Pictures from GANs that were exported with `sefa export`, moved along directions of their latent space.
+DESCRIPTION = """Images from GANs that were exported with `sefa export`, moved along directions of their latent space.
 
-- **Pictures**: for people and web pages; answers are WebP, PNG, JPEG or GIF.
+- **Images**: for people and web pages; answers are WebP, PNG, JPEG or GIF.
 - **Open Inference Protocol v2**: for inference clients (Triton's, KServe's); tensors as JSON or as raw bytes after it
   (the binary tensor extension). All of `/v2/models/{model}/...` is also at `/v2/models/{model}/versions/1/...`.
 
@@ -235,7 +235,7 @@ def _add_examples(paths: Mapping[str, Schema], model: HostedModel | None) -> Non
     _set_examples(
         paths["/models/{model}/edit"],
         {
-            "Pictures side by side": {**which, "edits": {names[-1]: 2.5}, "format": "png"},
+            "Images side by side": {**which, "edits": {names[-1]: 2.5}, "format": "png"},
             "A sweep": {**which, "sweep": {"direction": names[0], "steps": 7}, "format": "png"},
             "An animation": {**which, "sweep": {"direction": names[0], "steps": 24}, "format": "gif", "scale": 2},
         },

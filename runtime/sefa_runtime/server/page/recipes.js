@@ -21,7 +21,7 @@ export function sweepRecipe(drawing, options, fileName) {
  * @param {number} codeNumber Which of its codes, from 0.
  */
 export function pythonRecipe(drawing, codeFile, codeNumber) {
-  const lines = ["from pathlib import Path", "import sefa_runtime", "from sefa_runtime.images import save_picture"];
+  const lines = ["from pathlib import Path", "import sefa_runtime", "from sefa_runtime.images import save_image"];
   if (drawing.code !== null) lines.splice(2, 0, "from sefa_runtime.codes import load_codes");
   lines.push("", `editor = sefa_runtime.load(${python(`${drawing.model}.onnx`)})`);
   const given = [];
@@ -33,8 +33,8 @@ export function pythonRecipe(drawing, codeFile, codeNumber) {
   if (drawing.edits.size) given.push(`edits={${[...drawing.edits].map(([index, alpha]) => `${index}: ${alpha}`).join(", ")}}`);
   if (drawing.label !== null) given.push(`label=${drawing.label}`);
   if (drawing.truncation !== null) given.push(`truncation=${drawing.truncation}`);
-  lines.push(`picture = editor.edit(${given.join(", ")})[0]`);
-  lines.push(`save_picture(picture, Path(${python(`${drawing.model}.png`)}))`);
+  lines.push(`image = editor.edit(${given.join(", ")})[0]`);
+  lines.push(`save_image(image, Path(${python(`${drawing.model}.png`)}))`);
   return lines.join("\n");
 }
 

@@ -45,13 +45,13 @@ def test_the_models_and_what_they_take(server: Running) -> None:
 
 @pytest.mark.parametrize("kind", ["png", "webp"])
 @pytest.mark.parametrize("model", ["tiny", "tiny_float32"])
-def test_a_picture_of_a_seed(server: Running, model: str, kind: str) -> None:
+def test_a_image_of_a_seed(server: Running, model: str, kind: str) -> None:
     answer = server.http.get(f"/models/{model}/image?seed=7&edit=pose:2.5&edit=3:-1&format={kind}")
     assert (answer.status_code, answer.headers["content-type"]) == (200, f"image/{kind}")
     np.testing.assert_array_equal(pixels(answer.content), editor(model).edit(7, edits={"pose": 2.5, 3: -1})[0])
 
 
-def test_a_jpeg_and_a_larger_picture(server: Running) -> None:
+def test_a_jpeg_and_a_larger_image(server: Running) -> None:
     answer = server.http.get("/models/tiny/image?format=jpeg&scale=4")
     assert answer.headers["content-type"] == "image/jpeg"
     assert pixels(answer.content).shape == (32, 16, 3)
@@ -112,7 +112,7 @@ def test_latents_and_codes(server: Running, model: str, name: str) -> None:
     np.testing.assert_array_equal(one, expected[0])
 
 
-def test_a_sweep_of_edited_pictures(server: Running) -> None:
+def test_a_sweep_of_edited_images(server: Running) -> None:
     got = edit(server, seeds=[1, 2], edits={"light": 1.5}, sweep={"direction": "pose", "alphas": [-2, 0, 2]})
     rows = [
         np.concatenate([editor().edit(seed, edits={"light": 1.5, "pose": alpha})[0] for alpha in (-2, 0, 2)], axis=1)
@@ -147,9 +147,9 @@ def test_an_animation(server: Running, kind: str) -> None:
         ({"z": []}, "z must have shape"),
         ({"seeds": "7"}, "seeds"),
         ({"seeds": list(range(257))}, "at most 256"),
-        ({"seeds": [1] * 200, "sweep": {"direction": 0, "steps": 2}}, "at most 256 pictures in a request, got 400"),
+        ({"seeds": [1] * 200, "sweep": {"direction": 0, "steps": 2}}, "at most 256 images in a request, got 400"),
         ({"seeds": [1] * 200, "scale": 32}, "webp cannot hold 25600x256 pixels"),
-        ({"z": [[0] * 6] * 300}, "at most 256 pictures"),
+        ({"z": [[0] * 6] * 300}, "at most 256 images"),
         ({"edits": {"smile": 1}}, "direction must be in 0..3 or a name"),
         ({"edits": {"pose": [1, 2]}}, "alpha of direction pose must be one number"),
         ({"edits": {str(index): 1 for index in range(100)}}, "at most 64 edits of an image, got 100"),

@@ -1,4 +1,4 @@
-"""Pictures whose directions do what is known by construction."""
+"""Images whose directions do what is known by construction."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 SIDE = 16
-GREY, APART = 100, 24  # Every second picture is brighter: neighbours differ by 24 levels everywhere.
+GREY, APART = 100, 24  # Every second image is brighter: neighbours differ by 24 levels everywhere.
 PATCH = (slice(2, 6), slice(4, 12))  # 4 x 8 of 16 x 16 pixels: an eighth of the area
 BRIGHTNESS, PATCH_ONLY, PERIODIC, OPPOSITE, LEFT_RIGHT, NOTHING, SATURATING = range(7)
 
@@ -36,7 +36,7 @@ CHANGES: dict[int, Callable[[float], NDArray[np.float64] | float]] = {
 
 
 @dataclass(frozen=True)
-class MadePictures:
+class MadeImages:
     """As `sefa_runtime.explore.samples.Samples`."""
 
     count: int = 20
@@ -44,8 +44,8 @@ class MadePictures:
 
     def sweep(self, direction: int, alphas: Sequence[float], rows: slice) -> NDArray[np.uint8]:
         numbers = np.arange(self.count)[rows]
-        pictures = np.empty((len(numbers), len(alphas), *self.image_shape))
+        images = np.empty((len(numbers), len(alphas), *self.image_shape))
         for step, alpha in enumerate(alphas):
-            pictures[:, step] = GREY + CHANGES[direction](alpha)
-        pictures += APART * (numbers % 2)[:, None, None, None, None]
-        return np.rint(pictures).clip(0, 255).astype(np.uint8)
+            images[:, step] = GREY + CHANGES[direction](alpha)
+        images += APART * (numbers % 2)[:, None, None, None, None]
+        return np.rint(images).clip(0, 255).astype(np.uint8)
