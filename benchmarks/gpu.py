@@ -109,7 +109,7 @@ def examine(model: Path, provider: str, seconds: float) -> dict[str, Any]:
 def make_feeds(editor: sefa_runtime.Editor, batch: int, seed: int) -> Feeds:
     """Inputs of the graph, whatever latents it takes."""
     random = np.random.default_rng(seed)
-    edits = EDITS if editor.info.edits is None else editor.info.edits
+    edits = EDITS if editor.info.num_edits is None else editor.info.num_edits
     feeds: Feeds = {}
     for value in editor.session.inference.get_inputs():
         shape = [batch, *(size if isinstance(size, int) else edits for size in value.shape[1:])]
@@ -137,7 +137,7 @@ def check(
         for name, image in images.items():
             same[name] &= bool(np.array_equal(image, images["plain"]))
         expected = cpu.session.run(feeds).astype(np.float64)
-        levels.append((images["plain"] - expected) * (1 if cpu.info.output == "uint8" else 127.5))
+        levels.append((images["plain"] - expected) * (1 if cpu.info.output_type == "uint8" else 127.5))
     difference = np.stack(levels)
     largest = float(np.abs(difference).max())
     error = float(np.square(difference).mean())

@@ -12,7 +12,7 @@ from sefa.bank.fit import check_fits
 from sefa.errors import ArgumentError
 from sefa.generators import Generator
 
-OUTPUTS = ("uint8", "float32")
+OUTPUT_TYPES = ("uint8", "float32")
 
 
 class EditGraph(nn.Module, ABC):
@@ -22,7 +22,7 @@ class EditGraph(nn.Module, ABC):
         latent: The space of the first input: "z", "w" or "w+".
         input_names: The arguments that this graph takes, in order; the first is the latent.
         generator: What draws.
-        output: "uint8" or "float32".
+        output_type: "uint8" or "float32".
         truncation: Truncation psi that is fixed in the graph; None if it is an input.
     """
 
@@ -32,10 +32,10 @@ class EditGraph(nn.Module, ABC):
     vectors: Tensor  # [K, D]
     mask: Tensor | None  # [K, L], 1 where the edit touches the layer; None if all touch all
 
-    def __init__(self, generator: Generator, bank: DirectionBank, output: str) -> None:
+    def __init__(self, generator: Generator, bank: DirectionBank, output_type: str) -> None:
         super().__init__()
         self.generator = generator
-        self.output = output
+        self.output_type = output_type
         device = next(generator.parameters()).device
         self.register_buffer("vectors", bank.vectors.to(device))
         everywhere = bool(bank.edited_layers.all())
@@ -55,7 +55,7 @@ class EditGraph(nn.Module, ABC):
         """
 
     def _finish(self, image: Tensor) -> Tensor:
-        return image if self.output == "float32" else quantize(image)
+        return image if self.output_type == "float32" else quantize(image)
 
     def _edit(self, codes: Tensor, direction: Tensor, alpha: Tensor) -> Tensor:
         image: Tensor = self.generator.decode(codes + self.shift(codes, direction, alpha))
@@ -81,8 +81,8 @@ class LatentEditGraph(EditGraph):
 
     latent = "z"
 
-    def __init__(self, generator: Generator, bank: DirectionBank, output: str, truncation: float | None) -> None:
-        super().__init__(generator, bank, output)
+    def __init__(self, generator: Generator, bank: DirectionBank, output_type: str, truncation: float | None) -> None:
+        super().__init__(generator, bank, output_type)
         self.truncation = truncation
         label = ["label"] if generator.num_classes else []
         self.input_names = ("z", "direction", "alpha", *label, *(["truncation"] if truncation is None else []))
@@ -181,7 +181,7 @@ def quantize(image: Tensor) -> Tensor:
 def bake(
     generator: Generator,
     bank: DirectionBank,
-    output: str = "uint8",
+    output_type: str = "uint8",
     *,
     latent: str = "z",
     truncation: float | None = 1.0,
@@ -192,7 +192,7 @@ def bake(
     Args:
         generator: The generator; shared with the result, not copied.
         bank: Directions that were made for it.
-        output: `uint8`: [batch, H, W, C], ready to show. `float32`: [batch, C, H, W] in [-1, 1].
+        output_type: `uint8`: [batch, H, W, C], ready to show. `float32`: [batch, C, H, W] in [-1, 1].
         latent: What the graph takes. `z`: latents, and labels if the generator is class-conditional. Of StyleGANs also
             `w`: a style code, and `w+`: a code for every layer, such as an inverted photograph; both are used as given.
         truncation: Truncation psi, fixed in the graph; 1 is off, 0.7 is customary for StyleGANs. None: it is an input
@@ -204,8 +204,8 @@ def bake(
         BankError: If the bank was made for another generator, or another checkpoint and that is not allowed.
         ArgumentError: If an option is unknown or not for this generator, or the generator is not in float32.
     """
-    if output not in OUTPUTS:
-        raise ArgumentError(f"output must be uint8 or float32, got {output!r}")
+    if output_type not in OUTPUT_TYPES:
+        raise ArgumentError(f"output must be uint8 or float32, got {output_type!r}")
     precisions = {parameter.dtype for parameter in generator.parameters()}
     if precisions != {torch.float32}:
         raise ArgumentError(f"the generator must be in float32, got {', '.join(map(str, precisions))}")
@@ -215,11 +215,11 @@ def bake(
         raise ArgumentError(f"{generator.family} has no truncation: psi must be 1, got {truncation}")
     check_fits(bank, generator, allow_other_checkpoint=allow_other_checkpoint)
     if latent == "z":
-        return LatentEditGraph(generator, bank, output, truncation).eval()
+        return LatentEditGraph(generator, bank, output_type, truncation).eval()
     if latent not in ("w", "w+"):
         raise ArgumentError(f"latent must be z, w or w+, got {latent!r}")
     if not generator.has_style_codes:
         raise ArgumentError(f"{generator.family} has no style codes: latent must be z, got {latent}")
     if truncation != 1:
         raise ArgumentError(f"a graph of {latent} takes codes as they are: truncation psi must be 1, got {truncation}")
-    return (StyleEditGraph if latent == "w" else CodesEditGraph)(generator, bank, output).eval()
+    return (StyleEditGraph if latent == "w" else CodesEditGraph)(generator, bank, output_type).eval()

@@ -42,14 +42,14 @@ def export_onnx(
     generator: Generator,
     bank: DirectionBank,
     path: str | Path,
-    output: str = "uint8",
+    output_type: str = "uint8",
     *,
     latent: str = "z",
     truncation: float | None = 1.0,
     allow_other_checkpoint: bool = False,
     precision: str = "fp32",
     batch: int | None = None,
-    edits: int | None = None,
+    num_edits: int | None = None,
     external_data: str | None = None,
 ) -> Path:
     """Bake generator and directions into an ONNX file that takes (z, direction, alpha).
@@ -64,14 +64,14 @@ def export_onnx(
         generator: The generator, on any device; not changed.
         bank: Directions that were made for it.
         path: Where to write; an existing file is replaced.
-        output: `uint8` or `float32`, see `bake`.
+        output_type: `uint8` or `float32`, see `bake`.
         latent: `z`, `w` or `w+`, see `bake`.
         truncation: Truncation psi, see `bake`.
         allow_other_checkpoint: See `bake`; the file says so.
         precision: `fp32`, or `fp16`: images are computed in float16 and everything that decides their scale in float32;
             inputs and outputs keep their types. Such a file must keep `MIN_PSNR_DB` to PyTorch's float32 images.
         batch: Fixes the batch, for engines that want static shapes; None leaves it dynamic.
-        edits: Fixes the number of edits likewise.
+        num_edits: Fixes the number of edits likewise.
         external_data: Name of a `.safetensors` file beside `path` for the weights. Models of one generator that name
             the same file share it; the first one writes it. None keeps them in the model.
 
@@ -90,13 +90,13 @@ def export_onnx(
     check_utf8_output(path)
     if precision not in PRECISIONS:
         raise ArgumentError(f"precision must be fp32 or fp16, got {precision!r}")
-    pinned = Pinned(batch, edits)
+    pinned = Pinned(batch, num_edits)
     weights_file = None if external_data is None else check_file_name(external_data, path)
     graph = copy.deepcopy(
         bake(
             generator,
             bank,
-            output,
+            output_type,
             latent=latent,
             truncation=truncation,
             allow_other_checkpoint=allow_other_checkpoint,
@@ -223,7 +223,7 @@ def _signature_mismatches(graph: EditGraph, pinned: Pinned, session: Any) -> lis
     generator = graph.generator
     height, width = generator.resolution
     batch, edits = pinned.axes()
-    if graph.output == "uint8":
+    if graph.output_type == "uint8":
         image = ("tensor(uint8)", [batch, height, width, generator.channels])
     else:
         image = ("tensor(float)", [batch, generator.channels, height, width])

@@ -106,7 +106,7 @@ def verify_half(
         difference = np.abs(actual.astype(np.float64) - expected.astype(np.float64))
         errors.append(float(difference.max()))
         changed.append(float((difference > 0).mean()))
-        ratios.append(float(psnr_db(actual, expected, 255.0 if graph.output == "uint8" else 2.0).min()))
+        ratios.append(float(psnr_db(actual, expected, 255.0 if graph.output_type == "uint8" else 2.0).min()))
     if ratios and min(ratios) < MIN_PSNR_DB:
         mismatches.append(f"PSNR {min(ratios):.1f} dB to float32, {MIN_PSNR_DB:g} dB is the least allowed")
     if mismatches:
@@ -143,7 +143,7 @@ def verify(
     for case in cases:
         with torch.no_grad():
             image = graph.draw(**case.tensors)
-            expected = (image if graph.output == "float32" else quantize(image)).numpy()
+            expected = (image if graph.output_type == "float32" else quantize(image)).numpy()
         if not image.isfinite().all():  # As uint8, NaN on both sides would pass for equal.
             mismatches.append(f"{case.name}: PyTorch's own image has NaN or infinite values")
             continue
@@ -163,14 +163,14 @@ def verify(
         changed.append(float((difference > 0).mean()))
         # Sums in another order differ by a share of the largest value.
         limit = graph.generator.tolerance * max(1.0, float(image.abs().max()))
-        if graph.output == "float32":
+        if graph.output_type == "float32":
             fits = difference <= limit  # False if it is NaN.
         else:  # A value that near to a rounding border may fall on its other side.
             fits = (quantize(image - limit).numpy() <= actual) & (actual <= quantize(image + limit).numpy())
         if not fits.all():
             mismatches.append(
                 f"{case.name}: {1 - fits.mean():.2%} of the values are farther than {limit:.2g} from PyTorch's; "
-                f"largest error {errors[-1]:.3g}" + (" levels" if graph.output == "uint8" else "")
+                f"largest error {errors[-1]:.3g}" + (" levels" if graph.output_type == "uint8" else "")
             )
     if mismatches:
         raise VerificationError(f"the exported graph does not match PyTorch: {'; '.join(mismatches)}")

@@ -26,13 +26,13 @@ def export_pt2(
     generator: Generator,
     bank: DirectionBank,
     path: str | Path,
-    output: str = "uint8",
+    output_type: str = "uint8",
     *,
     latent: str = "z",
     truncation: float | None = 1.0,
     allow_other_checkpoint: bool = False,
     batch: int | None = None,
-    edits: int | None = None,
+    num_edits: int | None = None,
     compiled: bool = False,
 ) -> Path:
     """Bake generator and directions into a .pt2 archive, to be called by name: `(z=, direction=, alpha=)`.
@@ -44,12 +44,12 @@ def export_pt2(
         generator: The generator, on any device; not changed.
         bank: Directions that were made for it.
         path: Where to write; an existing file is replaced.
-        output: `uint8` or `float32`, see `bake`.
+        output_type: `uint8` or `float32`, see `bake`.
         latent: `z`, `w` or `w+`, see `bake`.
         truncation: Truncation psi, see `bake`.
         allow_other_checkpoint: See `bake`; the file says so.
         batch: Fixes the batch; None leaves it dynamic.
-        edits: Fixes the number of edits likewise.
+        num_edits: Fixes the number of edits likewise.
         compiled: False: a program for `torch.export.load(path).module()`, on any machine. True: machine code from
             AOTInductor for `torch._inductor.aoti_load_package(path)`, on CPUs like this one; needs a C++ compiler.
 
@@ -65,12 +65,12 @@ def export_pt2(
     """
     path = Path(path)
     check_utf8_output(path)
-    pinned = Pinned(batch, edits)
+    pinned = Pinned(batch, num_edits)
     graph = copy.deepcopy(
         bake(
             generator,
             bank,
-            output,
+            output_type,
             latent=latent,
             truncation=truncation,
             allow_other_checkpoint=allow_other_checkpoint,

@@ -21,7 +21,7 @@ def export_torchscript(
     generator: Generator,
     bank: DirectionBank,
     path: str | Path,
-    output: str = "uint8",
+    output_type: str = "uint8",
     *,
     latent: str = "z",
     truncation: float | None = 1.0,
@@ -36,7 +36,7 @@ def export_torchscript(
         generator: The generator, on any device; not changed.
         bank: Directions that were made for it.
         path: Where to write; an existing file is replaced.
-        output: `uint8` or `float32`, see `bake`.
+        output_type: `uint8` or `float32`, see `bake`.
         latent: `z`, `w` or `w+`, see `bake`.
         truncation: Truncation psi, see `bake`.
         allow_other_checkpoint: See `bake`; the file says so.
@@ -57,7 +57,7 @@ def export_torchscript(
         bake(
             generator,
             bank,
-            output,
+            output_type,
             latent=latent,
             truncation=truncation,
             allow_other_checkpoint=allow_other_checkpoint,

@@ -150,7 +150,7 @@ def _declare_image(model: ModelProto, graph: EditGraph, batch: int | str) -> Non
     """Write down the image's axes, which shape inference does not find behind every operator; runs prove them."""
     height, width = graph.generator.resolution
     channels = graph.generator.channels
-    byte = graph.output == "uint8"
+    byte = graph.output_type == "uint8"
     shape = [batch, height, width, channels] if byte else [batch, channels, height, width]
     kind = TensorProto.UINT8 if byte else TensorProto.FLOAT
     model.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info("image", kind, shape))

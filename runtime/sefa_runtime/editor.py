@@ -340,7 +340,7 @@ class Editor:
             RunError: As `run`.
         """
         batch = len(feeds["direction"])
-        if self.info.batch is None and self.info.edits is None:
+        if self.info.batch is None and self.info.num_edits is None:
             image = self.session.run(feeds)
         else:
             image = self.session.run(pin(self.info, feeds))[:batch]

@@ -23,11 +23,11 @@ def generator(golden: Path) -> sefa.Generator:
 
 @pytest.fixture
 def graph(generator: sefa.Generator) -> EditGraph:
-    return bake(generator, sefa.factorize(generator, top=5), output="float32")
+    return bake(generator, sefa.factorize(generator, top=5), output_type="float32")
 
 
 def test_edits_are_those_recorded_from_the_original(graph: EditGraph, generator: sefa.Generator, golden: Path) -> None:
-    every = bake(generator, sefa.factorize(generator, top=20), output="float32")
+    every = bake(generator, sefa.factorize(generator, top=20), output_type="float32")
     with np.load(golden / "checkpoints/dcgan_small_64/golden.npz") as recorded:
         z = torch.from_numpy(recorded["z"][recorded["edit_batch"]])
         top, bottom, left, right = recorded["crop_box"]

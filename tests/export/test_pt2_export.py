@@ -29,9 +29,9 @@ def test_the_program_is_called_by_name_for_any_batch_and_edits(generator: sefa.G
 
 
 def test_the_archive_describes_itself_under_any_name(generator: sefa.Generator, tmp_path: Path) -> None:
-    path = export_pt2(generator, sefa.factorize(generator, top=3), tmp_path / "model.bin", batch=2, edits=1)
+    path = export_pt2(generator, sefa.factorize(generator, top=3), tmp_path / "model.bin", batch=2, num_edits=1)
     info = read_info(path)
-    assert (info.z_dim, info.batch, info.edits, len(info.directions), info.parity.images) == (20, 2, 1, 3, 2)
+    assert (info.z_dim, info.batch, info.num_edits, len(info.directions), info.parity.images) == (20, 2, 1, 3, 2)
     assert is_pt2(path)
     assert not is_torchscript(path)
     assert [file.name for file in tmp_path.iterdir()] == ["model.bin"]

@@ -256,10 +256,10 @@ class GoldenCheckpoint:
         if self.label is not None:
             feeds["label"] = self.label.numpy()
         with tempfile.TemporaryDirectory() as folder:
-            path = sefa_export.export_onnx(self.generator, bank, Path(folder, "model.onnx"), output="float32")
+            path = sefa_export.export_onnx(self.generator, bank, Path(folder, "model.onnx"), output_type="float32")
             session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
             (image,) = session.run(None, feeds)
-        graph = sefa_export.bake(self.generator, bank, output="float32")
+        graph = sefa_export.bake(self.generator, bank, output_type="float32")
         with torch.no_grad():
             expected = graph(**{name: torch.from_numpy(value) for name, value in feeds.items()})
         self.errors["onnx"] = float(np.abs(image - expected.numpy()).max())

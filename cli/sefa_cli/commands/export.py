@@ -224,9 +224,9 @@ def export(
     }
     if file_format == Format.ONNX:
         write = export_onnx
-        options |= {"precision": precision.value, "batch": batch, "edits": edits, "external_data": external_data}
+        options |= {"precision": precision.value, "batch": batch, "num_edits": edits, "external_data": external_data}
     elif file_format == Format.PT2:
-        write, options = export_pt2, options | {"compiled": compiled, "batch": batch, "edits": edits}
+        write, options = export_pt2, options | {"compiled": compiled, "batch": batch, "num_edits": edits}
     else:
         write = export_torchscript
     with working("Exporting and verifying against PyTorch"):
@@ -251,7 +251,7 @@ def describe_parity(info: ModelInfo) -> str:
     if parity.psnr_db is not None:
         return f"PSNR at least {parity.psnr_db:.1f} dB to float32, over {parity.images} edits"
     cases = f"over {parity.images} images, batches {_list(parity.batches)}, edits {_list(parity.edits)}"
-    if info.output == "float32":
+    if info.output_type == "float32":
         return f"largest error {parity.max_abs_error:.1e} (images in -1 to 1) {cases}"
     if parity.max_abs_error == 0:
         return f"equal to the bit {cases}"

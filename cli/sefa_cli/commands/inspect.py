@@ -281,6 +281,6 @@ def _psi(info: ModelInfo) -> str:
 
 def _output(info: ModelInfo) -> str:
     height, width = info.resolution
-    if info.output == "uint8":
+    if info.output_type == "uint8":
         return f"uint8 [batch, {height}, {width}, {info.channels}]"
     return f"float32 [batch, {info.channels}, {height}, {width}] in -1 to 1"

@@ -27,7 +27,7 @@ def perf_input(info: ModelInfo) -> str:
     low, high = np.array([direction.alpha_range for direction in info.directions]).T  # [K] each
     entries = []
     for latent in latents:
-        direction = random.randint(0, len(info.directions), (count, info.edits or 1))  # [count, edits]
+        direction = random.randint(0, len(info.directions), (count, info.num_edits or 1))  # [count, edits]
         values = {
             info.latent_name: latent,
             "direction": direction,

@@ -133,7 +133,7 @@ def triton_config(name: str, info: ModelInfo, options: TritonOptions) -> Message
             f"Triton takes names of letters, digits, _ . - that begin with one of the first three, got {name[:128]!r}; "
             "give it as NAME=PATH"
         )
-    if info.edits == 0:
+    if info.num_edits == 0:
         raise InputError(
             f"{name} was exported for 0 edits, and Triton takes no input of size 0: export it without --edits; its "
             "callers may then send one edit of alpha 0"

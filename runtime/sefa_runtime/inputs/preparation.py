@@ -177,10 +177,10 @@ def pin(info: ModelInfo, feeds: Feeds) -> Feeds:
         InputError: If there are more edits than the model takes.
     """
     batch, edits = feeds["direction"].shape
-    if info.edits is not None and edits != info.edits:
-        if edits > info.edits:
-            raise InputError(f"the model was exported for {info.edits} edits at once, got {edits}")
-        missing = ((0, 0), (0, info.edits - edits))
+    if info.num_edits is not None and edits != info.num_edits:
+        if edits > info.num_edits:
+            raise InputError(f"the model was exported for {info.num_edits} edits at once, got {edits}")
+        missing = ((0, 0), (0, info.num_edits - edits))
         feeds = feeds | {name: np.pad(feeds[name], missing) for name in ("direction", "alpha")}
     if info.batch is not None and batch < info.batch:
         feeds = {

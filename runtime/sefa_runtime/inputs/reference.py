@@ -20,7 +20,7 @@ def reference_inputs(info: ModelInfo) -> dict[str, NDArray[Any]]:
     They have one edit each, and none of a model that was exported for none.
     """
     count = len(ALPHAS)
-    edits = 0 if info.edits == 0 else 1
+    edits = 0 if info.num_edits == 0 else 1
     latents = latents_from_seeds(range(count), math.prod(info.latent_shape)).reshape(count, *info.latent_shape)
     # Codes as large as those that the mapping makes.
     scale = 1.0 if info.code_rms is None else sum(info.code_rms) / 2

@@ -70,7 +70,7 @@ def measure(
         usual = OFFLINE_BATCHES if scenario == "offline" else (1,)
         batches = usual if info.batch is None else (info.batch,)
     if edits is None:
-        edits = 1 if info.edits is None else info.edits
+        edits = 1 if info.num_edits is None else info.num_edits
     _check(batches, edits, seconds, scenario, rate, seed)
     machine = describe_machine()
     clock = Clock()
@@ -98,7 +98,7 @@ def measure(
             "resolution": list(info.resolution),
             "channels": info.channels,
             "precision": info.precision,
-            "output": info.output,
+            "output": info.output_type,
         },
         graph=read_graph_facts(editor.path),
         provider_requested=session.requested,

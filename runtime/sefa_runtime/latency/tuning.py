@@ -209,7 +209,7 @@ def setting_in_words(setting: Setting) -> str:
 
 
 def _inputs(info: ModelInfo, batch: int) -> dict[str, Any]:
-    return example_inputs(info, batch, edits=1 if info.edits is None else info.edits)
+    return example_inputs(info, batch, edits=1 if info.num_edits is None else info.num_edits)
 
 
 def _batches(editor: Editor) -> tuple[list[int], float]:

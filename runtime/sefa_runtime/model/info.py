@@ -25,6 +25,8 @@ FORMAT_VERSION = 4
 # Beyond all that a generator has.
 MAX_CODE, MAX_LAYERS, MAX_SIDE, MAX_CHANNELS, MAX_DIRECTIONS = 1 << 20, 4096, 1 << 14, 1024, 1 << 16
 MAX_BYTES = 2**50
+# Names of fields in the document where they differ from those in Python.
+STORED_NAMES = {"num_edits": "edits", "output_type": "output"}
 # Of a batch, and of edits, that are fixed at export.
 MAX_FIXED = 4096
 # Of `reference`: the images, and the parts of each, down and across.
@@ -46,7 +48,7 @@ class DirectionInfo:
 class Parity:
     """How far the exported graph is from PyTorch, measured when it was exported.
 
-    For `output="uint8"` the errors are in grey levels, for `output="float32"` in units of [-1, 1].
+    For `output_type="uint8"` the errors are in grey levels, for `output_type="float32"` in units of [-1, 1].
     """
 
     max_abs_error: float
@@ -93,10 +95,10 @@ class ModelInfo:
     code_dim: int
     num_layers: int  # L
     batch: int | None  # fixed at export; None: dynamic
-    edits: int | None
+    num_edits: int | None
     resolution: tuple[int, int]  # H, W
     channels: int
-    output: str  # "uint8": [batch, H, W, C]; "float32": [batch, C, H, W] in [-1, 1]
+    output_type: str  # "uint8": [batch, H, W, C]; "float32": [batch, C, H, W] in [-1, 1]
     precision: str
     num_classes: int  # 0: not class-conditional
     truncation: float | None  # psi, fixed in the graph; 1 is off; None: it is an input
@@ -146,12 +148,12 @@ class ModelInfo:
         return self.num_classes > 0 and self.latent == "z"
 
     def to_dict(self) -> dict[str, Any]:
-        """The description as plain values."""
-        return asdict(self)
+        """Return the description as plain values, named as in the document."""
+        return {STORED_NAMES.get(name, name): value for name, value in asdict(self).items()}
 
     def to_json(self) -> str:
         """The document that `from_json` reads; fields that say no more than their default are left out."""
-        defaults = {field.name: field.default for field in fields(self)}
+        defaults = {STORED_NAMES.get(field.name, field.name): field.default for field in fields(self)}
         document = {name: value for name, value in self.to_dict().items() if value != defaults[name]}
         return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
 
@@ -174,6 +176,8 @@ class ModelInfo:
                     f"{where}: its format is version {version}, this sefa reads version {FORMAT_VERSION}; "
                     "export it again or install the sefa that wrote it"
                 )
+            for name, stored in STORED_NAMES.items():
+                document[name] = document.pop(stored)
             info: ModelInfo = _read(document, cls)
         except (ValueError, KeyError, TypeError, OverflowError) as error:
             raise ModelFileError(f"{where}: its sefa metadata is damaged ({error})") from error
@@ -194,7 +198,7 @@ def _problems(info: ModelInfo) -> list[str]:
             ("num_layers", info.num_layers, 1, MAX_LAYERS),
             ("num_classes", info.num_classes, 0, MAX_CODE),
             ("batch", 1 if info.batch is None else info.batch, 1, MAX_FIXED),
-            ("edits", 0 if info.edits is None else info.edits, 0, MAX_FIXED),
+            ("edits", 0 if info.num_edits is None else info.num_edits, 0, MAX_FIXED),
             ("height", height, 1, MAX_SIDE),
             ("width", width, 1, MAX_SIDE),
             ("channels", info.channels, 1, MAX_CHANNELS),
@@ -206,7 +210,7 @@ def _problems(info: ModelInfo) -> list[str]:
         f"{name} is {value!r}, expected {' or '.join(values)}"
         for name, value, values in (
             ("latent", info.latent, ("z", "w", "w+")),
-            ("output", info.output, ("uint8", "float32")),
+            ("output", info.output_type, ("uint8", "float32")),
             ("precision", info.precision, ("fp32", "fp16")),
         )
         if value not in values

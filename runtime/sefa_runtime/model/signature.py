@@ -16,7 +16,7 @@ class Tensor:
 
 def inputs(info: ModelInfo) -> tuple[Tensor, ...]:
     """The graph's inputs, in its order."""
-    edits = (-1 if info.edits is None else info.edits,)
+    edits = (-1 if info.num_edits is None else info.num_edits,)
     tensors = [
         Tensor(info.latent_name, "float32", info.latent_shape),
         Tensor("direction", "int64", edits),
@@ -32,6 +32,6 @@ def inputs(info: ModelInfo) -> tuple[Tensor, ...]:
 def image(info: ModelInfo) -> Tensor:
     """The graph's output."""
     height, width, channels = info.image_shape
-    if info.output == "uint8":
+    if info.output_type == "uint8":
         return Tensor("image", "uint8", (height, width, channels))
     return Tensor("image", "float32", (channels, height, width))

@@ -60,7 +60,7 @@ def datatypes(info: ModelInfo) -> dict[str, str]:
 
 def output_spec(info: ModelInfo) -> TensorSpec:
     """The output of a model."""
-    if info.output == "uint8":
+    if info.output_type == "uint8":
         return TensorSpec(OUTPUT, "UINT8", (-1, *info.image_shape))
     return TensorSpec(OUTPUT, "FP32", (-1, info.channels, *info.resolution))
 

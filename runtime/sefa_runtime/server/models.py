@@ -146,7 +146,7 @@ class HostedModel:
     @property
     def max_edits(self) -> int:
         """Edits of one image: the server's limit, or the model's own."""
-        own = self.info.edits
+        own = self.info.num_edits
         return self.settings.max_edits if own is None else min(own, self.settings.max_edits)
 
     @property

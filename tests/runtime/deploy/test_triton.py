@@ -79,7 +79,7 @@ def test_the_tensors_are_those_of_the_graph(parse: Callable[[str], Any], protoco
 
 
 def test_a_model_of_no_edits_is_refused() -> None:
-    info = replace(read_info(GOLDEN / "tiny.onnx"), edits=0)
+    info = replace(read_info(GOLDEN / "tiny.onnx"), num_edits=0)
     with pytest.raises(InputError, match="no input of size 0: export it without --edits"):
         triton_config("model", info, TritonOptions())
 

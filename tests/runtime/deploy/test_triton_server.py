@@ -208,7 +208,7 @@ def columns(feeds: dict[str, np.ndarray[Any, Any]]) -> dict[str, np.ndarray[Any,
 @pytest.mark.parametrize("model", MODELS)
 def test_images_are_those_of_the_editor(server: Server, model: str, batch: int, edits: int, protocol: str) -> None:
     editor = sefa_runtime.load(MODELS[model], "cpu")
-    feeds = feeds_of(editor.info, editor.info.batch or batch, editor.info.edits or edits)
+    feeds = feeds_of(editor.info, editor.info.batch or batch, editor.info.num_edits or edits)
     image = server.infer(protocol, model, columns(feeds))
     np.testing.assert_array_equal(image, editor.run(**feeds))
 

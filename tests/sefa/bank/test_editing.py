@@ -30,7 +30,7 @@ def sampled(generator: sefa.Generator) -> DirectionBank:
 def draw(generator: sefa.Generator, bank: DirectionBank, direction: int, alpha: float) -> torch.Tensor:
     z = torch.randn(1, 32, generator=torch.Generator().manual_seed(5))
     with torch.no_grad():
-        image: torch.Tensor = bake(generator, bank, output="float32")(
+        image: torch.Tensor = bake(generator, bank, output_type="float32")(
             z, torch.tensor([[direction]]), torch.tensor([[alpha]])
         )
     return image

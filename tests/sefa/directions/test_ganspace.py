@@ -172,7 +172,7 @@ def test_the_bank_says_how_it_was_made_and_is_exported_like_any_other(tmp_path: 
     assert again.edited_layers[0].nonzero()[:, 0].tolist() == [4, 5, 6, 7]
     import sefa_export
 
-    graph = sefa_export.bake(generator, again, output="float32")
+    graph = sefa_export.bake(generator, again, output_type="float32")
     z = torch.randn(2, 32)
     with torch.no_grad():
         edited = graph(z, torch.tensor([[1], [1]]), torch.full((2, 1), 2.0))

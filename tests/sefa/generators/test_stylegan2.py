@@ -280,7 +280,7 @@ def test_torchscript_draws_the_same(tmp_path: Path) -> None:
     spec = replace(LABELLED, architecture="resnet", clamp=0.8)
     generator = sefa.load(nvidia(tmp_path / "file", spec, random_tensors(spec)))
     bank = sefa.factorize(generator)
-    path = sefa_export.export_torchscript(generator, bank, tmp_path / "model.ts", output="float32")
+    path = sefa_export.export_torchscript(generator, bank, tmp_path / "model.ts", output_type="float32")
     z, label = seeded_inputs(spec)
     assert label is not None
     direction, alpha = torch.tensor([[0], [1], [6]]), torch.tensor([[2.0], [0.0], [-1.0]])
