@@ -198,7 +198,7 @@ def load_custom(
                 latent_dim=options.latent_dim,
                 layers=names,
                 num_classes=num_classes or 0,
-                label=(options.label_input or LabelInput.INDEX).value,
+                label_format=(options.label_input or LabelInput.INDEX).value,
                 image_range=image_range,
                 image_layout=options.image_layout and options.image_layout.value,
                 output_key=options.output_key,

@@ -8,7 +8,8 @@ from torch.nn import functional as F
 
 from sefa.bank.comparison import match
 from sefa.bank.direction_bank import DirectionBank, DirectionSource
-from sefa.directions.factorization import DEFAULT_TOP, METHODS, factorize
+from sefa.choices import Method
+from sefa.directions.factorization import DEFAULT_TOP, factorize
 from sefa.errors import ArgumentError, BankError
 from sefa.generators import Generator
 
@@ -91,7 +92,7 @@ def likeness(bank: DirectionBank, generator: Generator) -> Likeness | None:
     found: list[float] = []
     chance: list[float] = []
     for (origin, analysed), indices in groups.items():
-        if origin.method not in METHODS or not analysed:
+        if origin.method not in tuple(Method) or not analysed:
             continue
         try:
             own = _find_alike(generator, origin, analysed, len(indices)).vectors
@@ -108,7 +109,9 @@ def likeness(bank: DirectionBank, generator: Generator) -> Likeness | None:
 def _find_alike(generator: Generator, origin: DirectionSource, layers: tuple[int, ...], count: int) -> DirectionBank:
     """A generator's directions, found as others were; at least as many."""
     available = generator.latent_dim * (1 if generator.layers_share_latent else len(layers))
-    options = {} if origin.method == "sefa" else {"samples": origin.samples, "seed": origin.seed, "label": origin.label}
+    options = (
+        {} if origin.method == Method.SEFA else {"samples": origin.samples, "seed": origin.seed, "label": origin.label}
+    )
     return factorize(
         generator,
         layers,

@@ -13,12 +13,12 @@ from sefa.checkpoints.formats import FORMATS
 from sefa.checkpoints.reading import DAMAGED, EXPECTED, read
 from sefa.checkpoints.sizes import check_sizes
 from sefa.checkpoints.unpickling.objects import PersistedModule, Placeholder, TensorFlowNetwork
+from sefa.choices import Noise, choice_of
 from sefa.errors import ArgumentError, CheckpointError
 from sefa.generators import Generator
 from sefa_runtime.files import sha256_of
 from sefa_runtime.pickles.names import Name
 
-NOISES = ("const", "none")
 MAX_MESSAGE = 1000  # characters
 OWN_CLASS = "a generator of your own class is read with MODULE:CLASS --weights FILE"
 
@@ -53,8 +53,7 @@ def load(
         ArgumentError: If an option does not fit the generator.
     """
     path = Path(path)
-    if noise not in NOISES:
-        raise ArgumentError(f"noise must be const or none, got {noise!r}")
+    noise = choice_of(Noise, noise, "noise")
     try:
         generator = _build(read(path), LoadOptions(num_classes, noise, entry, Assumptions(assume)))
     except CheckpointError as error:
@@ -63,7 +62,7 @@ def load(
         raise ArgumentError(
             f"{path}: num_classes {num_classes} was given, but the {generator.family} has {generator.num_classes}"
         )
-    if noise == "none" and not generator.has_noise:
+    if noise is Noise.NONE and not generator.has_noise:
         raise ArgumentError(f"{path}: {generator.family} has no noise to leave out")
     generator.source_sha256 = sha256_of(path)
     return generator

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from sefa.choices import ImageLayout, LabelFormat
 from sefa.custom.custom_generator import CallForm, ImageForm, call, entry_of, random_codes
 from sefa.errors import ArgumentError
 
-LAYOUTS = ("nchw", "nhwc")
 USUAL_CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 MAX_DEPTH = 3  # of outputs in outputs
 MAX_NAMED = 8  # of them in one message
@@ -25,9 +25,9 @@ def find_form(
     module: nn.Module,
     latent_dim: int,
     num_classes: int,
-    label: str,
+    label_format: LabelFormat,
     output_key: str | int | None,
-    layout: str | None,
+    layout: ImageLayout | None,
 ) -> tuple[CallForm, ImageForm, torch.dtype]:
     """Try the ways of calling until one gives images; also their type.
 
@@ -35,7 +35,7 @@ def find_form(
         ArgumentError: If none does, or it is not clear which output is the image or which of its axes the channels are.
     """
     code = random_codes(LATENTS, latent_dim, num_classes)
-    one_hot = bool(num_classes) and label == "onehot"
+    one_hot = bool(num_classes) and label_format is LabelFormat.ONEHOT
     forms = [
         CallForm(z_axes, one_hot, label_as_image, none=_wants_second(module) and not num_classes)
         for label_as_image in ((False, True) if one_hot else (False,))
@@ -70,7 +70,7 @@ def assumptions(
     form: CallForm,
     image_form: ImageForm,
     output_key: object,
-    layout: str | None,
+    layout: ImageLayout | None,
 ) -> Iterator[str]:
     """What was found out by calling and was not said by the user."""
     names = _arguments(module)
@@ -84,7 +84,7 @@ def assumptions(
         yield "images [N, H, W, C]"
 
 
-def _find_image(result: object, output_key: str | int | None, layout: str | None, who: str) -> ImageForm | None:
+def _find_image(result: object, output_key: str | int | None, layout: ImageLayout | None, who: str) -> ImageForm | None:
     """Where the image is; None if there is none.
 
     Raises:
@@ -113,7 +113,7 @@ def _find_image(result: object, output_key: str | int | None, layout: str | None
         path = candidates[0]
     image = entry_of(result, path)
     assert isinstance(image, Tensor)
-    channels_last = _is_channels_last(image.shape[1:]) if layout is None else layout == "nhwc"
+    channels_last = _is_channels_last(image.shape[1:]) if layout is None else layout is ImageLayout.NHWC
     if channels_last is None:
         raise ArgumentError(
             f"{who} gives images {list(image.shape)} for {LATENTS} latents: whether channels come first or last does "

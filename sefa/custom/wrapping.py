@@ -7,14 +7,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from sefa.custom.calling import LAYOUTS, assumptions, find_form, first_line, kind
+from sefa.choices import ImageLayout, LabelFormat, choice_of
+from sefa.custom.calling import assumptions, find_form, first_line, kind
 from sefa.custom.custom_generator import CustomGenerator, call, image_of, random_codes
 from sefa.custom.purity import State, check_pure
 from sefa.custom.settling import fold_norms, settle
 from sefa.errors import ArgumentError
 from sefa.generators.common.labels import one_hot
 
-LABELS = ("index", "onehot")
 USUAL_RANGE, BYTE_RANGE = (-1.0, 1.0), (0.0, 255.0)
 # A share of the values beyond black and white that only another range explains.
 MAX_BEYOND = 0.5
@@ -28,7 +28,7 @@ def wrap(
     latent_dim: int,
     layers: Sequence[str],
     num_classes: int = 0,
-    label: str = "index",
+    label_format: str = "index",
     image_range: tuple[float, float] | None = None,
     image_layout: str | None = None,
     output_key: str | int | None = None,
@@ -43,7 +43,7 @@ def wrap(
         layers: Names of the layers that read the latent first, as `module.named_modules()` has them; the weights of
             several are stacked. May be empty if directions come from a bank.
         num_classes: Classes of a conditional generator.
-        label: How it takes the label: `index`, int64 [N], or `onehot`, float32 [N, num_classes].
+        label_format: How it takes the label: `index`, int64 [N], or `onehot`, float32 [N, num_classes].
         image_range: What the module gives for black and for white: (0, 1) behind a sigmoid. None: (-1, 1), or (0, 255)
             of uint8.
         image_layout: `nchw` or `nhwc`; None: as the images' shape shows.
@@ -57,12 +57,14 @@ def wrap(
     Raises:
         ArgumentError: If an argument does not fit the module, or the module does not draw one image for each latent.
     """
-    _check_arguments(module, latent_dim, layers, num_classes, label, image_range, image_layout)
+    label_format = choice_of(LabelFormat, label_format, "label_format")
+    layout = None if image_layout is None else choice_of(ImageLayout, image_layout, "image_layout")
+    _check_arguments(module, latent_dim, layers, num_classes, image_range)
     module = settle(module)
     with torch.no_grad():
         codes = random_codes(3, latent_dim, num_classes)
         state = State(module)
-        form, image_form, dtype = find_form(module, latent_dim, num_classes, label, output_key, image_layout)
+        form, image_form, dtype = find_form(module, latent_dim, num_classes, label_format, output_key, layout)
         changed = state.changed(module)
         if changed:
             state.restore(module)
@@ -94,7 +96,7 @@ def wrap(
             channels=image.shape[1],
         )
         generator.eval().requires_grad_(False)
-    found = list(assumptions(module, num_classes, form, image_form, output_key, image_layout))
+    found = list(assumptions(module, num_classes, form, image_form, output_key, layout))
     if image_range is None:
         found.append(f"images of {low:g} to {high:g}")
     generator.assumptions = tuple(found)
@@ -108,9 +110,7 @@ def _check_arguments(
     latent_dim: int,
     layers: Sequence[str],
     num_classes: int,
-    label: str,
     image_range: tuple[float, float] | None,
-    image_layout: str | None,
 ) -> None:
     if not isinstance(module, nn.Module):
         what = f"the class {module.__name__}" if isinstance(module, type) else f"a {type(module).__name__}"
@@ -128,10 +128,6 @@ def _check_arguments(
         raise ArgumentError(f"layers must be a list of layers' names, got {layers!r}")
     if type(num_classes) is not int or num_classes < 0:
         raise ArgumentError(f"num_classes must be 0 or a positive integer, got {num_classes!r}")
-    if label not in LABELS:
-        raise ArgumentError(f"label must be index or onehot, got {label!r}")
-    if image_layout is not None and image_layout not in LAYOUTS:
-        raise ArgumentError(f"image_layout must be nchw or nhwc, got {image_layout!r}")
     if image_range is not None and (
         len(image_range) != 2 or not all(map(math.isfinite, image_range)) or image_range[0] >= image_range[1]
     ):

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sefa.bank.direction_bank import DirectionBank, DirectionSource
+from sefa.choices import Method, Normalize, choice_of
 from sefa.directions.ganspace import DEFAULT_SAMPLES, principal_components
 from sefa.errors import ArgumentError
 from sefa.generators import Generator
@@ -17,8 +18,6 @@ from sefa.generators.layers import LayerSpec, parse_layers
 from sefa.linear_algebra import right_singular_vectors, zero_level
 from sefa_runtime.version import VERSION
 
-METHODS = ("sefa", "ganspace")
-NORMALIZATIONS = ("none", "rows")
 DEFAULT_TOP = 16
 MAX_NUMBERS = 2**26  # of a bank: 256 MB
 # Three standard deviations of a latent's component: beyond it the generator has seen next to no sample in training.
@@ -75,6 +74,7 @@ def factorize(
     edited = None if edit_layers is None else parse_layers(edit_layers, generator.num_layers, generator.default_layers)
     if top is not None and type(top) is not int:
         raise ArgumentError(f"top must be an integer, got {top!r}")
+    method, normalize = choice_of(Method, method, "method"), choice_of(Normalize, normalize, "normalize")
     _check_options(method, normalize, samples, seed, label)
     # Layers that each read a part of z of their own make A block-diagonal: its eigenvectors are those of the blocks.
     blocks = [analysed] if generator.layers_share_latent else [(layer,) for layer in analysed]
@@ -87,7 +87,7 @@ def factorize(
     if top > most:
         raise ArgumentError(f"top must be at most {most} for codes of {generator.code_dim}, got {top}")
     found: Sequence[tuple[Tensor, Tensor]]
-    if method == "sefa":
+    if method is Method.SEFA:
         affines = [affine[:, : generator.latent_dim] for affine in generator.affines()]
         kept = min(top, generator.latent_dim)  # Of each block: no more can be among the strongest of all.
         found = [_factorize_block(torch.cat([affines[layer] for layer in block]), normalize, kept) for block in blocks]
@@ -110,11 +110,11 @@ def factorize(
         source=DirectionSource(
             family=generator.family,
             checkpoint_sha256=generator.source_sha256,
-            method=method,
-            normalize=normalize,
+            method=method.value,
+            normalize=normalize.value,
             rank=int((eigenvalues > zero_level(eigenvalues, generator.latent_dim)).sum()),
             version=VERSION,
-            alpha_unit="distance" if method == "sefa" else "sigma",
+            alpha_unit="distance" if method is Method.SEFA else "sigma",
             samples=samples,
             seed=seed,
             label=label,
@@ -122,24 +122,22 @@ def factorize(
     )
 
 
-def _check_options(method: str, normalize: str, samples: int | None, seed: int | None, label: int | None) -> None:
-    """Refuse options that are unknown, or without meaning for the method."""
-    if method not in METHODS:
-        raise ArgumentError(f"method must be sefa or ganspace, got {method!r}")
-    if normalize not in NORMALIZATIONS:
-        raise ArgumentError(f"normalize must be none or rows, got {normalize!r}")
-    if method == "ganspace" and normalize != "none":
+def _check_options(
+    method: Method, normalize: Normalize, samples: int | None, seed: int | None, label: int | None
+) -> None:
+    """Refuse options without meaning for the method."""
+    if method is Method.GANSPACE and normalize is not Normalize.NONE:
         raise ArgumentError(f"normalize={normalize} scales weights, which ganspace does not analyse: leave it out")
     given = {"samples": samples, "seed": seed, "label": label}
     inapt = [name for name, value in given.items() if value is not None]
-    if method == "sefa" and inapt:
+    if method is Method.SEFA and inapt:
         raise ArgumentError(f"{inapt[0]} is an option of ganspace: sefa draws no samples")
 
 
-def _factorize_block(A: Tensor, normalize: str, k: int) -> tuple[Tensor, Tensor]:
+def _factorize_block(A: Tensor, normalize: Normalize, k: int) -> tuple[Tensor, Tensor]:
     """The `k` strongest directions of [out, latent] weights, and the eigenvalues of all."""
     A = A.double()
-    if normalize == "rows":
+    if normalize is Normalize.ROWS:
         A = A / A.norm(dim=1, keepdim=True).clamp_min(torch.finfo(A.dtype).tiny)  # A row of zeros stays one.
     return _directions(A, k)
 

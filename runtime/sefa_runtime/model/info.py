@@ -14,6 +14,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from sefa_runtime.errors import ModelFileError
 from sefa_runtime.json_text import parse_json
+from sefa_runtime.model.choices import Latent, OutputType, Precision
 from sefa_runtime.model.direction_names import name_problems
 
 METADATA_KEY = "sefa"
@@ -209,11 +210,11 @@ def _problems(info: ModelInfo) -> list[str]:
     problems += [
         f"{name} is {value!r}, expected {' or '.join(values)}"
         for name, value, values in (
-            ("latent", info.latent, ("z", "w", "w+")),
-            ("output", info.output_type, ("uint8", "float32")),
-            ("precision", info.precision, ("fp32", "fp16")),
+            ("latent", info.latent, Latent),
+            ("output", info.output_type, OutputType),
+            ("precision", info.precision, Precision),
         )
-        if value not in values
+        if value not in tuple(values)
     ]
     problems += name_problems(info.names)
     if info.truncation is not None and not math.isfinite(info.truncation):

@@ -201,7 +201,7 @@ def test_the_affine_is_the_jacobian_of_the_layer(name: str) -> None:
 def test_the_class_is_no_part_of_the_affine(label: str) -> None:
     module = Mlp(label).eval()
     form, value = CONDITIONAL[label]
-    generator = sefa.wrap(module, latent_dim=D, layers=["main.0"], num_classes=CLASSES, label=form)
+    generator = sefa.wrap(module, latent_dim=D, layers=["main.0"], num_classes=CLASSES, label_format=form)
     (A,) = generator.affines()
     torch.testing.assert_close(A[:, :D], jacobian(module, "main.0", z_of(module), value), atol=1e-6, rtol=0)
     assert not A[:, D:].any()
@@ -299,7 +299,7 @@ def test_images_are_the_modules_own_and_the_module_is_left_alone(name: str) -> N
 def test_labels_reach_the_module_in_the_form_it_takes() -> None:
     for name, (form, _) in CONDITIONAL.items():
         module = Mlp(name).eval()
-        generator = sefa.wrap(module, latent_dim=D, layers=["main.0"], num_classes=CLASSES, label=form)
+        generator = sefa.wrap(module, latent_dim=D, layers=["main.0"], num_classes=CLASSES, label_format=form)
         z, label = torch.randn(3, D), torch.tensor([3, 0, 3])
         with torch.no_grad():
             expected = module(z, F.one_hot(label, CLASSES).float() if form == "onehot" else label)
@@ -346,9 +346,9 @@ class Broken(Mlp):
         (Mlp(), {"layers": "main.0"}, "layers must be a list"),
         (Mlp(), {"latent_dim": 9}, r"Mlp cannot be called for z \[3, 9\].*: RuntimeError: .*mat1 .*needs the number"),
         (Mlp(), {"latent_dim": 0}, "latent_dim must be a positive integer, got 0"),
-        (Mlp("behind"), {"label": "word", "num_classes": 4}, "label must be index or onehot, got 'word'"),
+        (Mlp("behind"), {"label_format": "word", "num_classes": 4}, "label_format must be index or onehot, got 'word'"),
         (Mlp(), {"image_range": (1, 0)}, r"image_range must be two numbers from low to high, got \(1, 0\)"),
-        (Random(), {}, r"Random draws random numbers: torch's randn_like at test_custom\.py:\d+; make"),
+        (Random(), {}, r"Random draws random numbers: torch's randn_like at test_wrapping\.py:\d+; make"),
         (Batched(), {}, "Batched's images depend on what else is in the batch"),
         (Flat(), {}, r"Flat gives float32 \[3, 32\] for 3 latents; images \[N, C, H, W\] were expected"),
         (Broken(), {}, r"Broken cannot be called for z \[3, 10\] or .*: KeyError: 'no table'"),
@@ -370,7 +370,7 @@ def test_a_layer_that_reads_the_label_alone_is_refused() -> None:
         def forward(self, z: Tensor, label: Tensor) -> Tensor:
             return torch.tanh(self.first(z) + self.embed(label)).view(-1, 3, 2, 2)
 
-    options: dict[str, Any] = {"latent_dim": D, "num_classes": CLASSES, "label": "onehot"}
+    options: dict[str, Any] = {"latent_dim": D, "num_classes": CLASSES, "label_format": "onehot"}
     sefa.wrap(Embedded(), layers=["first"], **options)
     with pytest.raises(ArgumentError, match=r"layer 'embed' \(Linear\) reads nothing of the latent"):
         sefa.wrap(Embedded(), layers=["embed"], **options)
@@ -402,7 +402,7 @@ def check(generator: sefa.Generator, path: Path) -> None:
 
 @pytest.mark.parametrize("label", ["behind", "onehot"])
 def test_conditional_modules_are_exported(tmp_path: Path, label: str) -> None:
-    options: dict[str, Any] = {"num_classes": CLASSES, "label": CONDITIONAL[label][0]}
+    options: dict[str, Any] = {"num_classes": CLASSES, "label_format": CONDITIONAL[label][0]}
     check(*exported(Mlp(label), "main.0", tmp_path, **options))
 
 

@@ -1,0 +1,56 @@
+"""What may be chosen by name, for the library and the command line alike. This module is light: it imports no torch."""
+
+from enum import StrEnum
+from typing import TypeVar
+
+from sefa.errors import ArgumentError
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+
+class Method(StrEnum):
+    """How directions are found."""
+
+    SEFA = "sefa"
+    GANSPACE = "ganspace"
+
+
+class Normalize(StrEnum):
+    """How the rows of A are scaled."""
+
+    NONE = "none"
+    ROWS = "rows"
+
+
+class Noise(StrEnum):
+    """What a StyleGAN's noise inputs are."""
+
+    CONST = "const"
+    NONE = "none"
+
+
+class LabelFormat(StrEnum):
+    """How a user's module takes its label: int64 [N], or float32 rows [N, num_classes]."""
+
+    INDEX = "index"
+    ONEHOT = "onehot"
+
+
+class ImageLayout(StrEnum):
+    """Which axis of a user's module's images the channels are."""
+
+    NCHW = "nchw"
+    NHWC = "nhwc"
+
+
+def choice_of(kind: type[Choice], value: str, name: str) -> Choice:
+    """Return the member of `kind` that `value` is or names.
+
+    Raises:
+        ArgumentError: If there is none; the message calls the argument `name` and lists what it may be.
+    """
+    try:
+        return kind(value)
+    except ValueError:
+        *others, last = kind
+        raise ArgumentError(f"{name} must be {', '.join(others)} or {last}, got {value!r}") from None
