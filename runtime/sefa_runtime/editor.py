@@ -14,8 +14,8 @@ from sefa_runtime.errors import InputError, ModelFileError, NotFiniteError, Prov
 from sefa_runtime.inputs.preparation import (
     Feeds,
     direction_index,
+    fill_up,
     is_unclear,
-    pin,
     read_conditions,
     read_edits,
     read_edits_by_name,
@@ -25,8 +25,6 @@ from sefa_runtime.inputs.preparation import (
 )
 from sefa_runtime.model.info import ModelInfo, Payload
 from sefa_runtime.model.reading import read_model
-from sefa_runtime.model.session_signature import signature_problems
-from sefa_runtime.model.signature import image
 from sefa_runtime.session.session import Session, build_session
 
 # Images that `edit` and `sweep` compute at once: bounds the memory, whatever is asked for.
@@ -76,7 +74,7 @@ def load(
         "cuda_graph": cuda_graph,
     }
     session = build_session(path, **arguments, contents=contents)  # type: ignore[arg-type]  # Those above.
-    problems = signature_problems(info, session.inference)
+    problems = info.signature.mismatches(session.inference)
     if problems:
         raise ModelFileError(f"{path}: its graph is not as its description says: {'; '.join(problems)}")
     return Editor(path, info, session, arguments)
@@ -106,7 +104,7 @@ class Editor:
         """
         self.path = path
         self.info = info
-        self._output_shape = image(info).shape
+        self._output_shape = info.signature.output.shape[1:]
         self._session = session
         self._arguments = dict(arguments or {})
         self._file = path.absolute()  # The working directory may change.
@@ -343,7 +341,7 @@ class Editor:
         if self.info.batch is None and self.info.num_edits is None:
             image = self.session.run(feeds)
         else:
-            image = self.session.run(pin(self.info, feeds))[:batch]
+            image = self.session.run(fill_up(self.info.signature, feeds))[:batch]
         if image.shape != (batch, *self._output_shape):
             # onnxruntime only warns of an output unlike its declaration.
             shape = [batch, *self._output_shape]
@@ -367,7 +365,7 @@ class Editor:
         truncation: ArrayLike | None,
     ) -> Feeds:
         feeds: Feeds = {self.info.latent_name: latent, "direction": direction, "alpha": alpha}
-        return feeds | read_conditions(self.info, label, truncation, len(latent))
+        return feeds | read_conditions(self.info, {"label": label, "truncation": truncation}, len(latent))
 
     def _warn_of_unclear(self, w: ArrayLike | None) -> None:
         if w is not None and is_unclear(self.info, w):

@@ -3,9 +3,8 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-import numpy as np
-
 from sefa_runtime.editor import Editor, load
+from sefa_runtime.inputs.examples import neutral_inputs
 from sefa_runtime.machine.cores import usable_cores
 
 
@@ -59,6 +58,4 @@ def warm_up(editors: Iterable[Editor]) -> None:
         RunError: As `Editor.run`.
     """
     for editor in {id(editor): editor for editor in editors}.values():
-        info = editor.info
-        label = 0 if info.takes_label else None
-        editor.infer(editor.read(**{info.latent_name: np.zeros((1, *info.latent_shape), np.float32)}, label=label))
+        editor.infer(neutral_inputs(editor.info.signature))

@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 from sefa_runtime.editor import Editor, as_images, load
 from sefa_runtime.errors import InputError
 from sefa_runtime.files import input_problem, sha256_of
+from sefa_runtime.inputs.examples import as_arguments, reference_inputs
 from sefa_runtime.inputs.preparation import split
-from sefa_runtime.inputs.reference import mean_levels, reference_inputs
+from sefa_runtime.model.info import REFERENCE_GRID
 
 # What images must keep to each other, at export in half precision and here between providers and batches.
 MIN_PSNR_DB = 40.0
@@ -83,6 +84,22 @@ def verify(
     return Verification(editor.path.name, editor.provider, tuple(findings))
 
 
+def mean_levels(images: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """Return the mean of each channel in each of `REFERENCE_GRID`² parts, or of single pixels where there are fewer.
+
+    Args:
+        images: [N, H, W, C].
+
+    Returns:
+        [N, parts · C], in grey levels, row by row of the grid.
+    """
+    height, width = images.shape[1:3]
+    rows = np.array_split(np.arange(height), min(REFERENCE_GRID, height))
+    columns = np.array_split(np.arange(width), min(REFERENCE_GRID, width))
+    parts = [images[:, row[0] : row[-1] + 1, column[0] : column[-1] + 1] for row in rows for column in columns]
+    return np.concatenate([part.mean(axis=(1, 2), dtype=np.float64) for part in parts], axis=1)
+
+
 def psnr_db(image: NDArray[Any], reference: NDArray[Any], peak: float) -> NDArray[np.float64]:
     """Peak signal-to-noise ratio of each image, [batch], in dB; infinite where they are equal."""
     difference = image.astype(np.float64) - reference.astype(np.float64)
@@ -93,9 +110,7 @@ def psnr_db(image: NDArray[Any], reference: NDArray[Any], peak: float) -> NDArra
 
 
 def _draw(editor: Editor, *, together: bool = True) -> NDArray[np.uint8]:
-    inputs = reference_inputs(editor.info)
-    if "w" in inputs:  # As [N, 1, D], which nobody takes for one image's code of each layer.
-        inputs["w"] = inputs["w"][:, None]
+    inputs = as_arguments(reference_inputs(editor.info))
     if together:
         return as_images(editor.run(**inputs))
     return np.concatenate([as_images(editor.run(**single)) for single in split(inputs, 1)])

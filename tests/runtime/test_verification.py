@@ -7,9 +7,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from sefa_runtime import Editor, InputError, ModelFileError, load
-from sefa_runtime.inputs.reference import mean_levels
 from sefa_runtime.model.reading import read_info
-from sefa_runtime.verification import Verification, psnr_db, verify
+from sefa_runtime.verification import Verification, mean_levels, psnr_db, verify
 from support.descriptions import replace_description
 
 MODELS = ("tiny", "tiny_float32", "style_z", "style_w", "style_w+", "style_pinned")

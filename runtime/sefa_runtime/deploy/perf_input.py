@@ -7,9 +7,8 @@ import json
 
 import numpy as np
 
-from sefa_runtime.inputs.latents import latents_from_seeds
+from sefa_runtime.inputs.examples import random_inputs, seeded_latents
 from sefa_runtime.model.info import ModelInfo
-from sefa_runtime.model.signature import inputs
 
 ENTRIES = 8
 
@@ -20,22 +19,15 @@ def perf_input(info: ModelInfo) -> str:
     Latents are those of seeds 0, 1, ...; of a model that takes codes, numbers drawn in the same way. Directions are
     drawn from the bank, alphas from their suggested ranges, labels from the classes, truncation psi from 0.5 to 1.
     """
-    random = np.random.RandomState(0)
-    size = int(np.prod(info.latent_shape))
-    count = info.batch or 1
-    latents = latents_from_seeds(range(ENTRIES * count), size).reshape(ENTRIES, count, *info.latent_shape)
+    signature, random = info.signature, np.random.default_rng(0)
+    batch, edits = info.batch or 1, info.num_edits or 1
     low, high = np.array([direction.alpha_range for direction in info.directions]).T  # [K] each
     entries = []
-    for latent in latents:
-        direction = random.randint(0, len(info.directions), (count, info.num_edits or 1))  # [count, edits]
-        values = {
-            info.latent_name: latent,
-            "direction": direction,
-            "alpha": random.uniform(low[direction], high[direction]).astype(np.float32),
-            "label": random.randint(0, max(info.num_classes, 1), count),
-            "truncation": random.uniform(0.5, 1.0, count).astype(np.float32),
-        }
-        entries.append({tensor.name: _tensor(values[tensor.name], info.batch) for tensor in inputs(info)})
+    for latents in np.split(seeded_latents(signature, ENTRIES * batch), ENTRIES):
+        feeds = random_inputs(signature, random, batch, edits, latents)
+        moved = feeds["direction"]  # [batch, edits]
+        feeds["alpha"] = random.uniform(low[moved], high[moved]).astype(np.float32)
+        entries.append({name: _tensor(values, info.batch) for name, values in feeds.items()})
     return json.dumps({"data": entries}) + "\n"
 
 

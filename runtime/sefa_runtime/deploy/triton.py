@@ -16,21 +16,21 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from sefa_runtime.deploy.perf_input import perf_input
 from sefa_runtime.deploy.text_format import Message, Word, to_text
 from sefa_runtime.errors import InputError, ModelFileError
 from sefa_runtime.files import check_output, staging
 from sefa_runtime.model.info import ModelInfo
+from sefa_runtime.model.protocol import model_config
 from sefa_runtime.model.reading import check_payload, is_onnx, read_info, weights_path
-from sefa_runtime.model.signature import Tensor, image, inputs
 
 CONFIG = "config.pbtxt"
 # The first line of every config that is ours, and the sign by which a folder may be replaced.
 HEADER = "# Written by `sefa triton`"
 # Without a plus sign: clients escape it in an address, and Triton does not read it back.
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-DATA_TYPES = {"float32": Word("TYPE_FP32"), "int64": Word("TYPE_INT64"), "uint8": Word("TYPE_UINT8")}
 # onnxruntime's cudnn_conv_algo_search, as the backend numbers it: 0, its default, spends seconds on every new shape.
 HEURISTIC = "1"
 DEFAULT_MAX_BATCH = 16
@@ -144,14 +144,9 @@ def triton_config(name: str, info: ModelInfo, options: TritonOptions) -> Message
             "export it without --batch or leave out max-batch and preferred-batch"
         )
     max_batch = options.max_batch or DEFAULT_MAX_BATCH
-    config: dict[str, object] = {
-        "name": name,
-        "backend": "onnxruntime",
-        "default_model_filename": "model.onnx",
-        "max_batch_size": max_batch if info.batch is None else 0,
-        "input": [_tensor(tensor, info.batch) for tensor in inputs(info)],
-        "output": [_tensor(image(info), info.batch)],
-    }
+    config = model_config(name, info.signature, max_batch if info.batch is None else 0)
+    config |= {side: [_tensor(tensor, info.batch) for tensor in config[side]] for side in ("input", "output")}
+    config["default_model_filename"] = "model.onnx"
     if info.batch is None:
         config["dynamic_batching"] = _batching(options, max_batch)
     config["instance_group"] = [_instances(options)]
@@ -167,7 +162,7 @@ def triton_config(name: str, info: ModelInfo, options: TritonOptions) -> Message
     if options.threads is not None:
         parameters["intra_op_thread_count"] = str(options.threads)
     config["parameters"] = [{"key": key, "value": {"string_value": value}} for key, value in parameters.items()]
-    return config  # type: ignore[return-value]  # Built of what a Message is built of.
+    return config
 
 
 def _write_model(folder: Path, path: Path, info: ModelInfo, config: Message) -> None:
@@ -192,14 +187,11 @@ def _read(path: Path) -> ModelInfo:
     return info
 
 
-def _tensor(tensor: Tensor, batch: int | None) -> dict[str, object]:
-    message: dict[str, object] = {"name": tensor.name, "data_type": DATA_TYPES[tensor.dtype]}
-    if batch is not None:
-        return message | {"dims": [batch, *tensor.shape]}
-    if tensor.shape:
-        return message | {"dims": list(tensor.shape)}
-    # Triton has no shape of [batch] alone: clients send [batch, 1], the graph gets [batch].
-    return message | {"dims": [1], "reshape": {"shape": []}}
+def _tensor(tensor: dict[str, Any], batch: int | None) -> dict[str, Any]:
+    """Return a tensor's entry as the text format and the graph want it."""
+    tensor = tensor | {"data_type": Word(tensor["data_type"])}
+    # Clients send [batch, 1], as Triton has no shape of [batch] alone; the graph gets [batch].
+    return tensor if batch is not None or tensor["dims"] != [1] else tensor | {"reshape": {"shape": []}}
 
 
 def _batching(options: TritonOptions, max_batch: int) -> dict[str, object]:
@@ -224,26 +216,27 @@ def _instances(options: TritonOptions) -> dict[str, object]:
     return {"count": options.instances, "kind": Word("KIND_AUTO")}
 
 
-def _warm_up(info: ModelInfo, max_batch: int) -> list[dict[str, object]]:
-    """Runs of zeros before the model is ready: of the smallest and of the largest batch.
+def _warm_up(info: ModelInfo, max_batch: int) -> list[dict[str, Any]]:
+    """Return runs of zeros before the model is ready: of the smallest and of the largest batch.
 
     `batch_size` is how many requests run together: one, where a request is a batch, and never 0, which Triton skips.
     """
-    sizes = sorted({1, max_batch}) if info.batch is None else [1]
-    return [
+    signature = info.signature
+    inputs = [
         {
-            "name": f"batch {size if info.batch is None else info.batch}",
-            "batch_size": size,
-            "inputs": [{"key": tensor.name, "value": _zeros(tensor, info.batch)} for tensor in inputs(info)],
+            "key": spec.name,
+            "value": {
+                "data_type": Word(f"TYPE_{spec.datatype}"),
+                "dims": list(spec.sizes(info.batch or 1, info.num_edits or 1))[info.batch is None :] or [1],
+                "zero_data": True,
+            },
         }
-        for size in sizes
+        for spec in signature.inputs
     ]
-
-
-def _zeros(tensor: Tensor, batch: int | None) -> dict[str, object]:
-    shape = [1 if size == -1 else size for size in tensor.shape]
-    dims = [batch, *shape] if batch is not None else shape or [1]
-    return {"data_type": DATA_TYPES[tensor.dtype], "dims": dims, "zero_data": True}
+    return [
+        {"name": f"batch {info.batch or size}", "batch_size": size, "inputs": inputs}
+        for size in (sorted({1, max_batch}) if info.batch is None else [1])
+    ]
 
 
 def _tensorrt(info: ModelInfo, options: TritonOptions) -> Mapping[str, object]:

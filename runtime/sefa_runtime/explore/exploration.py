@@ -241,7 +241,7 @@ def _choose(
         _check_count(len(many), "at least 2 latents are needed, since effects are compared with how images differ")
         few = many[: len(DEFAULT_SEEDS)]
         titles = tuple(f"latent {index}" for index in range(len(few)))
-    read_conditions(info, label, truncation, len(many))
+    read_conditions(info, {"label": label, "truncation": truncation}, len(many))
     rendered = Rendered()
     return (
         EditorSamples(editor, many, label, truncation, rendered),

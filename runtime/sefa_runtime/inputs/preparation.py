@@ -11,8 +11,11 @@ from numpy.typing import ArrayLike, NDArray
 from sefa_runtime.errors import InputError
 from sefa_runtime.inputs.latents import latents_from_seeds
 from sefa_runtime.model.info import ModelInfo
+from sefa_runtime.model.signature import BATCH, Signature
 
 Feeds = dict[str, NDArray[Any]]
+# The types of a graph's inputs.
+DTYPES: dict[str, type[np.generic]] = {"float32": np.float32, "int64": np.int64}
 
 
 def read_latent(info: ModelInfo, given: Mapping[str, ArrayLike | None]) -> NDArray[np.float32]:
@@ -143,51 +146,65 @@ def direction_index(info: ModelInfo, direction: str | SupportsIndex) -> int:
     raise InputError(f"direction must be in 0..{len(names) - 1} or a name ({_some(names)}), got {direction!r}")
 
 
-def read_conditions(info: ModelInfo, label: ArrayLike | None, truncation: ArrayLike | None, batch: int) -> Feeds:
-    """The inputs `label` and `truncation`, [batch] each, of a model that has them.
+def read_conditions(info: ModelInfo, given: Mapping[str, ArrayLike | None], batch: int) -> Feeds:
+    """Return the inputs that are one number for each image, [batch] each, such as label and truncation.
+
+    Args:
+        info: The model.
+        given: What the caller gave, by name; what is None, or is optional and missing, gets its default.
+        batch: How many images.
 
     Raises:
-        InputError: If a label is needed, an input is not the model's, or its shape or value does not fit.
+        InputError: If one is needed, is not the model's, or its shape or value does not fit.
     """
     feeds: Feeds = {}
-    count = info.num_classes
-    if info.takes_label:
-        if label is None:
-            raise InputError(f"class-conditional: a label in 0..{count - 1} is needed")
-        labels = _one_each(read_numbers(label, "label", np.int64), "label", batch)
-        if not (labels.min() >= 0 and labels.max() < count):
-            raise InputError(f"label must be in 0..{count - 1}, got {labels[(labels < 0) | (labels >= count)][0]}")
-        feeds["label"] = labels
-    elif label is not None:
-        raise InputError("not class-conditional: it takes no label" if not count else "it takes no label beside a code")
-    if info.truncation is None:
-        psi = 1.0 if truncation is None else truncation
-        feeds["truncation"] = _one_each(read_numbers(psi, "truncation", np.float32), "truncation", batch)
-    elif truncation is not None:
-        raise InputError(
-            f"truncation is no input of this model: psi {info.truncation:g} was fixed when it was exported"
-        )
+    for spec in info.signature.conditions:
+        value = given.get(spec.name)
+        integers = spec.bounds if spec.dtype == "int64" else None
+        if value is None:
+            if integers and spec.required:
+                raise InputError(f"class-conditional: a {spec.name} in 0..{integers[1] - 1} is needed")
+            value = spec.fill
+        values = _one_each(read_numbers(value, spec.name, DTYPES[spec.dtype]), spec.name, batch)
+        if integers and not (values.min() >= integers[0] and values.max() < integers[1]):
+            wrong = values[(values < integers[0]) | (values >= integers[1])][0]
+            raise InputError(f"{spec.name} must be in 0..{integers[1] - 1}, got {wrong}")
+        feeds[spec.name] = values
+    for name, value in given.items():
+        if value is not None and name not in feeds:
+            raise InputError(_why_not(info, name))
     return feeds
 
 
-def pin(info: ModelInfo, feeds: Feeds) -> Feeds:
+def _why_not(info: ModelInfo, name: str) -> str:
+    """Return why a model does not take an input."""
+    if name == "label":
+        return "it takes no label beside a code" if info.num_classes else "not class-conditional: it takes no label"
+    if name == "truncation":
+        return f"truncation is no input of this model: psi {info.truncation:g} was fixed when it was exported"
+    return f"{name} is no input of this model"
+
+
+def fill_up(signature: Signature, feeds: Feeds) -> Feeds:
     """Fill up to the batch and edits that were fixed at export: edits of alpha 0, and the last image again.
 
     Raises:
         InputError: If there are more edits than the model takes.
     """
-    batch, edits = feeds["direction"].shape
-    if info.num_edits is not None and edits != info.num_edits:
-        if edits > info.num_edits:
-            raise InputError(f"the model was exported for {info.num_edits} edits at once, got {edits}")
-        missing = ((0, 0), (0, info.num_edits - edits))
-        feeds = feeds | {name: np.pad(feeds[name], missing) for name in ("direction", "alpha")}
-    if info.batch is not None and batch < info.batch:
-        feeds = {
-            name: np.concatenate([value, np.repeat(value[-1:], info.batch - batch, axis=0)])
-            for name, value in feeds.items()
-        }
-    return feeds
+    edits = feeds["direction"].shape[1]
+    if signature.num_edits is not None and edits > signature.num_edits:
+        raise InputError(f"the model was exported for {signature.num_edits} edits at once, got {edits}")
+    filled = {}
+    for spec in signature.inputs:
+        value = feeds[spec.name]
+        for index, axis in enumerate(spec.shape):
+            missing = signature.static_sizes.get(str(axis), 0) - value.shape[index]
+            if missing > 0:
+                widths = [(0, missing * (other == index)) for other in range(value.ndim)]
+                how: Any = {"mode": "edge"} if axis == BATCH else {"constant_values": spec.fill}
+                value = np.pad(value, widths, **how)
+        filled[spec.name] = value
+    return filled
 
 
 def split(feeds: Feeds, size: int) -> Iterator[Feeds]:

@@ -12,7 +12,8 @@ import numpy as np
 from sefa_runtime.editor import Editor
 from sefa_runtime.errors import InputError
 from sefa_runtime.files import sha256_of
-from sefa_runtime.inputs.latents import MAX_SEED, latents_from_seeds
+from sefa_runtime.inputs.examples import as_arguments, random_inputs, seeded_latents
+from sefa_runtime.inputs.latents import MAX_SEED
 from sefa_runtime.latency.graph import read_graph_facts
 from sefa_runtime.latency.record import RECORD_VERSION, Arrivals, BatchResult, LatencyRecord
 from sefa_runtime.latency.scenarios import (
@@ -121,18 +122,9 @@ def measure(
 
 def example_inputs(info: ModelInfo, batch: int, edits: int) -> dict[str, Any]:
     """Arguments for `Editor.run`, the same in every measurement."""
+    signature = info.signature
     random = np.random.Generator(np.random.PCG64(0))
-    latents = latents_from_seeds(range(batch), math.prod(info.latent_shape))
-    inputs: dict[str, Any] = {
-        info.latent_name: latents.reshape(batch, *info.latent_shape),
-        "direction": random.integers(len(info.directions), size=(batch, edits)),
-        "alpha": random.uniform(-3, 3, size=(batch, edits)).astype(np.float32),
-    }
-    if info.takes_label:
-        inputs["label"] = random.integers(info.num_classes, size=batch)
-    if info.latent == "w":  # As [N, 1, D], which nobody takes for one image's code of each layer.
-        inputs["w"] = inputs["w"][:, None]
-    return inputs
+    return as_arguments(random_inputs(signature, random, batch, edits, seeded_latents(signature, batch)))
 
 
 def _check(batches: Sequence[int], edits: int, seconds: float, scenario: str, rate: float | None, seed: int) -> None:

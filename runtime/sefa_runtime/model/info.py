@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 from dataclasses import MISSING, asdict, dataclass, fields, is_dataclass
+from functools import cached_property
 from reprlib import repr as short
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
@@ -16,6 +17,7 @@ from sefa_runtime.errors import ModelFileError
 from sefa_runtime.json_text import parse_json
 from sefa_runtime.model.choices import Latent, OutputType, Precision
 from sefa_runtime.model.direction_names import name_problems
+from sefa_runtime.model.signature import REFERENCE_IMAGES, RESERVED_NAMES, OptionalInput, Signature, make_signature
 
 METADATA_KEY = "sefa"
 # sha256 of that document, in hex: the payload has its own, inside it.
@@ -30,8 +32,8 @@ MAX_BYTES = 2**50
 STORED_NAMES = {"num_edits": "edits", "output_type": "output"}
 # Of a batch, and of edits, that are fixed at export.
 MAX_FIXED = 4096
-# Of `reference`: the images, and the parts of each, down and across.
-REFERENCE_IMAGES, REFERENCE_GRID = 4, 4
+# Of `reference`: the parts of each image, down and across.
+REFERENCE_GRID = 4
 
 
 @dataclass(frozen=True)
@@ -122,6 +124,7 @@ class ModelInfo:
     assumptions: tuple[str, ...] = ()  # what the checkpoint does not tell and was taken for granted
     # of the checkpoints that directions were found in; empty: the generator's own, or it is not known
     bank_sha256: tuple[str, ...] = ()
+    optional_inputs: tuple[OptionalInput, ...] = ()  # that the graph takes besides label and truncation
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -147,6 +150,22 @@ class ModelInfo:
     def takes_label(self) -> bool:
         """Whether the graph has the input `label`: a class is part of making a code of z."""
         return self.num_classes > 0 and self.latent == "z"
+
+    @cached_property
+    def signature(self) -> Signature:
+        """The graph's inputs and output."""
+        return make_signature(
+            self.latent_name,
+            self.latent_shape,
+            len(self.directions),
+            num_classes=self.num_classes if self.takes_label else None,
+            truncation=self.truncation is None,
+            optional=self.optional_inputs,
+            output_type=self.output_type,
+            image_shape=self.image_shape,
+            batch=self.batch,
+            num_edits=self.num_edits,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """Return the description as plain values, named as in the document."""
@@ -221,6 +240,12 @@ def _problems(info: ModelInfo) -> list[str]:
         problems.append(f"truncation is {info.truncation}")
     if info.code_rms is not None and not 0 <= info.code_rms[0] <= info.code_rms[1] < math.inf:
         problems.append(f"code_rms is {info.code_rms[0]} to {info.code_rms[1]}")
+    for index, entry in enumerate(info.optional_inputs):
+        others = {other.name for other in info.optional_inputs[:index]}
+        if not entry.name.isidentifier() or entry.name in RESERVED_NAMES | others:
+            problems.append(f"an optional input is called {entry.name!r}")
+        if not -math.inf < entry.low <= entry.high < math.inf or not math.isfinite(entry.default):
+            problems.append(f"the input {entry.name} is {entry.default} by default, from {entry.low} to {entry.high}")
     for direction in info.directions:
         low, high = direction.alpha_range
         if not -math.inf < low < high < math.inf:
