@@ -9,8 +9,8 @@ from sefa.bank.fit import other_checkpoints
 from sefa_export.bake import EditGraph
 from sefa_export.pinned import Pinned
 from sefa_runtime.editor import as_images
+from sefa_runtime.inputs.batches import split
 from sefa_runtime.inputs.examples import reference_inputs
-from sefa_runtime.inputs.preparation import split
 from sefa_runtime.machine.description import installed_version
 from sefa_runtime.model.info import FORMAT_VERSION, DirectionInfo, ModelInfo, Parity, Payload
 from sefa_runtime.verification import mean_levels

@@ -10,19 +10,11 @@ from typing import Any, SupportsIndex
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sefa_runtime.errors import InputError, ModelFileError, NotFiniteError, ProviderError, RunError
-from sefa_runtime.inputs.preparation import (
-    Feeds,
-    direction_index,
-    fill_up,
-    is_unclear,
-    read_conditions,
-    read_edits,
-    read_edits_by_name,
-    read_latent,
-    read_numbers,
-    split,
-)
+from sefa_runtime.errors import ModelFileError, NotFiniteError, ProviderError, RunError
+from sefa_runtime.inputs.batches import Feeds, pad, split
+from sefa_runtime.inputs.call import Call, Sweep, prepare
+from sefa_runtime.inputs.edits import NamedEdits, direction_index
+from sefa_runtime.inputs.latents import is_ambiguous
 from sefa_runtime.model.info import ModelInfo, Payload
 from sefa_runtime.model.reading import read_model
 from sefa_runtime.session.session import Session, build_session
@@ -152,6 +144,7 @@ class Editor:
         *,
         w: ArrayLike | None = None,
         codes: ArrayLike | None = None,
+        **inputs: ArrayLike | None,
     ) -> NDArray[Any]:
         """Run the graph: the images of latents, moved by Σ_e alpha_e · n_{direction_e}.
 
@@ -166,6 +159,7 @@ class Editor:
             w: Style codes instead of `z`, [batch, D], for a model of `w`; also [batch, L, D] that are the same in every
                 layer. [L, D] is L images, too; a warning says so, since it may have been one image's code.
             codes: Codes for every layer instead of `z`, [batch, L, D], for a model of `w+`.
+            inputs: Further inputs of the model, by their names in `info.signature`.
 
         Returns:
             image: uint8 [batch, H, W, C], or for a model exported with float32 output [batch, C, H, W] in [-1, 1].
@@ -175,8 +169,8 @@ class Editor:
             RunError: If onnxruntime fails: out of memory, a lost device.
             NotFiniteError: If there is NaN or infinity in an image.
         """
-        feeds = self.read(z, direction, alpha, label, truncation, w=w, codes=codes)
-        self._warn_of_unclear(w)
+        arrays = {"direction": direction, "alpha": alpha, "label": label, "truncation": truncation}
+        feeds = self._prepare(Call({"z": z, "w": w, "codes": codes, **arrays, **inputs}))
         if self.info.batch is None:
             return check_finite(self.infer(feeds))
         return check_finite(np.concatenate([self.infer(part) for part in split(feeds, self.info.batch)]))
@@ -185,12 +179,13 @@ class Editor:
         self,
         seed: int | Sequence[int] | None = None,
         z: ArrayLike | None = None,
-        edits: Mapping[str | int, float | Sequence[float]] | None = None,
+        edits: NamedEdits | None = None,
         label: ArrayLike | None = None,
         truncation: ArrayLike | None = None,
         *,
         w: ArrayLike | None = None,
         codes: ArrayLike | None = None,
+        **inputs: ArrayLike | None,
     ) -> NDArray[np.uint8]:
         """Edit the images of some seeds, latents or codes.
 
@@ -203,6 +198,7 @@ class Editor:
             truncation: As `run`.
             w: As `run`.
             codes: As `run`.
+            inputs: As `run`.
 
         Returns:
             Images, uint8 [N, H, W, C].
@@ -212,9 +208,8 @@ class Editor:
                 direction is unknown or named twice, or a value cannot be taken.
             RunError: As `run`.
         """
-        feeds = self.read_edit(seed, z, edits, label, truncation, w=w, codes=codes)
-        self._warn_of_unclear(w)
-        return self._images(feeds)
+        arrays = {"z": z, "w": w, "codes": codes, "label": label, "truncation": truncation, **inputs}
+        return self._images(self._prepare(Call(arrays, seed, {} if edits is None else edits)))
 
     def sweep(
         self,
@@ -228,6 +223,7 @@ class Editor:
         *,
         w: ArrayLike | None = None,
         codes: ArrayLike | None = None,
+        **inputs: ArrayLike | None,
     ) -> NDArray[np.uint8]:
         """Move along one direction.
 
@@ -241,6 +237,7 @@ class Editor:
             progress: Called with the share that is done, 0 to 1.
             w: As `run`.
             codes: As `run`.
+            inputs: As `run`.
 
         Returns:
             Images, uint8 [N, A, H, W, C].
@@ -252,79 +249,20 @@ class Editor:
         index = self.direction_index(direction)
         if alphas is None:
             alphas = np.linspace(*self.info.directions[index].alpha_range, 7).tolist()
-        feeds = self.read_sweep(seed, z, index, alphas, label, truncation, w=w, codes=codes)
-        self._warn_of_unclear(w)
+        arrays = {"z": z, "w": w, "codes": codes, "label": label, "truncation": truncation, **inputs}
+        feeds = self._prepare(Call(arrays, seed, sweep=Sweep(index, alphas)))
         return self._images(feeds, progress).reshape(-1, len(alphas), *self.info.image_shape)
 
-    def read(
-        self,
-        z: ArrayLike | None = None,
-        direction: ArrayLike | None = None,
-        alpha: ArrayLike | None = None,
-        label: ArrayLike | None = None,
-        truncation: ArrayLike | None = None,
-        *,
-        w: ArrayLike | None = None,
-        codes: ArrayLike | None = None,
-    ) -> Feeds:
-        """Check the inputs of `run` without running: the arrays that `infer` takes, [batch, ...] each.
+    def prepare(self, call: Call) -> Feeds:
+        """Check a call without running it: the arrays that `infer` takes, [batch, ...] each.
 
         Raises:
             InputError: As `run`.
         """
-        latent = read_latent(self.info, {"z": z, "w": w, "codes": codes})
-        direction, alpha = read_edits(self.info, direction, alpha, len(latent))
-        return self._feeds(latent, direction, alpha, label, truncation)
-
-    def read_edit(
-        self,
-        seed: int | Sequence[int] | None = None,
-        z: ArrayLike | None = None,
-        edits: Mapping[str | int, float | Sequence[float]] | None = None,
-        label: ArrayLike | None = None,
-        truncation: ArrayLike | None = None,
-        *,
-        w: ArrayLike | None = None,
-        codes: ArrayLike | None = None,
-    ) -> Feeds:
-        """Check the inputs of `edit` without running: the arrays that `infer` takes, [N, ...] each.
-
-        Raises:
-            InputError: As `edit`.
-        """
-        latent = read_latent(self.info, {"seed": seed, "z": z, "w": w, "codes": codes})
-        direction, alpha = read_edits_by_name(self.info, {} if edits is None else edits, len(latent))
-        return self._feeds(latent, direction, alpha, label, truncation)
-
-    def read_sweep(
-        self,
-        seed: int | Sequence[int] | None = None,
-        z: ArrayLike | None = None,
-        direction: str | SupportsIndex = 0,
-        alphas: Sequence[float] = (0.0,),
-        label: ArrayLike | None = None,
-        truncation: ArrayLike | None = None,
-        *,
-        w: ArrayLike | None = None,
-        codes: ArrayLike | None = None,
-    ) -> Feeds:
-        """Check the inputs of `sweep` without running: the arrays that `infer` takes, [N·A, ...] each.
-
-        Raises:
-            InputError: As `sweep`.
-        """
-        latent = read_latent(self.info, {"seed": seed, "z": z, "w": w, "codes": codes})
-        steps = read_numbers(alphas, "alphas", np.float32)
-        if steps.ndim != 1 or not len(steps):
-            raise InputError(f"alphas must be a list of one or more numbers, got shape {steps.shape}")
-        index = self.direction_index(direction)
-        still = self._feeds(latent, *read_edits(self.info, index, 0.0, len(latent)), label, truncation)
-        feeds = {name: np.repeat(value, len(steps), axis=0) for name, value in still.items()}
-        feeds["alpha"] = np.tile(steps, len(latent))[:, None]  # [N·A, 1]
-        return feeds
+        return prepare(self.info, call)
 
     def infer(self, feeds: Feeds) -> NDArray[Any]:
-        """Run what `read` and its sisters gave, or several of them joined along the first axis.
+        """Run what `prepare` gave, or several of them joined along the first axis.
 
         Args:
             feeds: An array for each of the graph's inputs. Of a model whose batch was fixed at export, at most that
@@ -341,7 +279,7 @@ class Editor:
         if self.info.batch is None and self.info.num_edits is None:
             image = self.session.run(feeds)
         else:
-            image = self.session.run(fill_up(self.info.signature, feeds))[:batch]
+            image = self.session.run(pad(self.info.signature, feeds))[:batch]
         if image.shape != (batch, *self._output_shape):
             # onnxruntime only warns of an output unlike its declaration.
             shape = [batch, *self._output_shape]
@@ -356,25 +294,17 @@ class Editor:
         """
         return direction_index(self.info, direction)
 
-    def _feeds(
-        self,
-        latent: NDArray[np.float32],
-        direction: NDArray[np.int64],
-        alpha: NDArray[np.float32],
-        label: ArrayLike | None,
-        truncation: ArrayLike | None,
-    ) -> Feeds:
-        feeds: Feeds = {self.info.latent_name: latent, "direction": direction, "alpha": alpha}
-        return feeds | read_conditions(self.info, {"label": label, "truncation": truncation}, len(latent))
-
-    def _warn_of_unclear(self, w: ArrayLike | None) -> None:
-        if w is not None and is_unclear(self.info, w):
+    def _prepare(self, call: Call) -> Feeds:
+        """Prepare a call of the methods above, and warn their caller if it may mean something else."""
+        feeds, w = prepare(self.info, call), call.inputs.get("w")
+        if w is not None and is_ambiguous(self.info, w):
             count, width = self.info.num_layers, self.info.code_dim
             warnings.warn(
                 f"w of shape [{count}, {width}] is taken as {count} images; one image's code of each layer needs a "
                 f"model of w+ (sefa export --latent w+). [{count}, 1, {width}] is {count} images without a warning",
                 stacklevel=3,
             )
+        return feeds
 
     def _images(self, feeds: Feeds, progress: Callable[[float], None] = lambda share: None) -> NDArray[np.uint8]:
         """Run in batches of `MAX_BATCH`, or of the model's own."""

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from sefa_runtime.editor import Editor, as_images, load
 from sefa_runtime.errors import InputError
 from sefa_runtime.files import input_problem, sha256_of
+from sefa_runtime.inputs.batches import split
 from sefa_runtime.inputs.examples import as_arguments, reference_inputs
-from sefa_runtime.inputs.preparation import split
 from sefa_runtime.model.info import REFERENCE_GRID
 
 # What images must keep to each other, at export in half precision and here between providers and batches.

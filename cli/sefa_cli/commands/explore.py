@@ -379,10 +379,10 @@ def _choose_images(editor: "Editor", seeds: str | None, z: Path | None, codes: P
         if editor.info.latent != "z":
             choose_latents(None, None, None, editor.info)  # Says what is needed.
         return {"seeds": None if seeds is None else parse_integers(seeds)}
-    from sefa_runtime.inputs.preparation import read_latent
+    from sefa_runtime.inputs.latents import prepare_latents
 
     chosen = choose_latents(seeds, z, codes, editor.info)
-    latents: NDArray[Any] = read_latent(editor.info, {"z": None, "w": None, "codes": None} | chosen)
+    latents: NDArray[Any] = prepare_latents(editor.info, {"z": None, "w": None, "codes": None} | chosen)
     return {"latents": latents}
 
 

@@ -20,8 +20,8 @@ from sefa_runtime.explore.resume_cache import Kept
 from sefa_runtime.explore.samples import EditorSamples, Rendered
 from sefa_runtime.explore.similarity import looks_like, similarity
 from sefa_runtime.images import Images, to_pillow
+from sefa_runtime.inputs.call import Call
 from sefa_runtime.inputs.latents import latents_from_seeds
-from sefa_runtime.inputs.preparation import read_conditions
 from sefa_runtime.model.info import DirectionInfo, ModelInfo
 from sefa_runtime.version import VERSION
 
@@ -241,7 +241,7 @@ def _choose(
         _check_count(len(many), "at least 2 latents are needed, since effects are compared with how images differ")
         few = many[: len(DEFAULT_SEEDS)]
         titles = tuple(f"latent {index}" for index in range(len(few)))
-    read_conditions(info, {"label": label, "truncation": truncation}, len(many))
+    editor.prepare(Call({info.latent_name: many, "label": label, "truncation": truncation}))
     rendered = Rendered()
     return (
         EditorSamples(editor, many, label, truncation, rendered),

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sefa_runtime.inputs.batches import Feeds
 from sefa_runtime.inputs.latents import latents_from_seeds
-from sefa_runtime.inputs.preparation import Feeds
 from sefa_runtime.model.info import ModelInfo
 from sefa_runtime.model.signature import EDITS, REFERENCE_IMAGES, Signature, TensorSpec
 

@@ -1,12 +1,15 @@
-"""Latent codes from seeds, with numpy alone."""
+"""The latents of a call: from seeds, or as the caller gives them."""
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from sefa_runtime.errors import InputError
+from sefa_runtime.inputs.coercion import as_array, as_numbers
+from sefa_runtime.model.info import ModelInfo
 
 MAX_SEED = 2**32 - 1
 
@@ -24,13 +27,72 @@ def latents_from_seeds(seeds: Iterable[int], z_dim: int) -> NDArray[np.float32]:
     Raises:
         InputError: If there is no seed or one is outside 0..2**32 - 1.
     """
-    rows = [np.random.RandomState(_checked(seed)).randn(z_dim) for seed in seeds]
+    rows = [np.random.RandomState(_check_seed(seed)).randn(z_dim) for seed in seeds]
     if not rows:
         raise InputError("at least one seed is needed")
     return np.stack(rows).astype(np.float32)
 
 
-def _checked(seed: object) -> int:
+def prepare_latents(info: ModelInfo, given: Mapping[str, ArrayLike | None]) -> NDArray[np.float32]:
+    """Return the latents of a call, float32 [batch, ...], from the one way of giving them that was used.
+
+    Args:
+        info: The model.
+        given: `seed`, `z`, `w` and `codes`; all but one are None.
+
+    Raises:
+        InputError: If not exactly one is given, the model takes another, or its shape does not fit.
+    """
+    name = info.latent_name
+    used = [way for way, value in given.items() if value is not None]
+    if used != [name] and (used != ["seed"] or name != "z"):
+        ways = [way for way in given if way == name or (way == "seed" and name == "z")]
+        got = f", got {' and '.join(used)}" if used else ""
+        raise InputError(f"give {'either ' if len(ways) > 1 else ''}{' or '.join(ways)}{got}")
+    value = given[used[0]]
+    if used[0] == "seed":
+        return latents_from_seeds(_as_list(value), info.z_dim)
+    latents = as_numbers(value, name, np.float32)
+    given_shape, shape = latents.shape, info.latent_shape
+    if latents.ndim == len(shape):
+        latents = latents[None]
+    elif name == "w" and latents.ndim == 3 and latents.shape[1] and (latents == latents[:, :1]).all():
+        latents = latents[:, 0]  # The same in every layer.
+    if latents.ndim != len(shape) + 1 or latents.shape[1:] != shape or not len(latents):
+        wanted = ", ".join(map(str, shape))
+        hint = _hint_of_other_space(info, given_shape)
+        raise InputError(f"{name} must have shape [batch, {wanted}], got {list(given_shape)}{hint}")
+    return np.ascontiguousarray(latents)
+
+
+def is_ambiguous(info: ModelInfo, w: Any) -> bool:
+    """Return whether `w` has the shape of as many images' w as of one image's code for each layer."""
+    dimensions, rows = 0, w
+    while isinstance(w, list | tuple) and w:
+        dimensions, w = dimensions + 1, w[0]
+    return len(rows) == info.num_layers > 1 and dimensions + getattr(w, "ndim", 0) == 2
+
+
+def _hint_of_other_space(info: ModelInfo, shape: tuple[int, ...]) -> str:
+    """Return what a latent of another shape probably is."""
+    if shape[-1:] != (info.code_dim,) or 0 in shape:
+        return ""
+    if info.latent == "w" and len(shape) == 3:
+        return ": codes that differ from layer to layer need a model of w+ (sefa export --latent w+)"
+    if info.latent == "w+" and len(shape) == 2:
+        return f": w must be repeated for each layer, to [batch, {info.num_layers}, {info.code_dim}]"
+    return ""
+
+
+def _as_list(seeds: Any) -> list[Any]:
+    """Return one seed or several as a list, whatever they are."""
+    if isinstance(seeds, list | tuple | range):
+        return list(seeds)
+    array = as_array(seeds, "seed")
+    return [seeds] if array.dtype == object else np.atleast_1d(array).tolist()
+
+
+def _check_seed(seed: object) -> int:
     try:
         number = operator.index(seed)  # type: ignore[arg-type]  # Raises for what is no integer.
     except TypeError:

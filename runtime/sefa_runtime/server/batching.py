@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sefa_runtime.inputs.preparation import Feeds
+from sefa_runtime.inputs.batches import Feeds
 from sefa_runtime.server.errors import QueueFullError, UnavailableError
 from sefa_runtime.session.session import stop_run
 

@@ -6,7 +6,8 @@ from typing import Any
 
 from sefa_runtime.editor import check_finite
 from sefa_runtime.errors import InputError
-from sefa_runtime.inputs.preparation import Feeds
+from sefa_runtime.inputs.batches import Feeds
+from sefa_runtime.inputs.call import Call
 from sefa_runtime.model.info import ModelInfo
 from sefa_runtime.server.batching import Answer
 from sefa_runtime.server.http.v2_tensors import Tensor
@@ -119,7 +120,7 @@ def read_inputs(model: HostedModel, inputs: Mapping[str, Tensor]) -> Feeds:
     for name in ("direction", "alpha"):
         if name in arrays and arrays[name].size > settings.max_batch * settings.max_edits:
             raise InputError(f"input {name!r}: at most {model.max_edits} edits of an image")
-    return model.editor.read(**arrays)
+    return model.editor.prepare(Call(arrays))
 
 
 def check_batch(model: HostedModel, images: int) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 
 from sefa_runtime.editor import Editor
 from sefa_runtime.errors import InputError, RunError, SefaRuntimeError
-from sefa_runtime.inputs.preparation import Feeds, split
+from sefa_runtime.inputs.batches import Feeds, split
 from sefa_runtime.instances import load_instances, warm_up
 from sefa_runtime.machine.description import onnxruntime_wheels
 from sefa_runtime.model.info import ModelInfo
@@ -198,7 +198,7 @@ class HostedModel:
         """Run checked inputs, together with those of others who ask at the same time.
 
         Args:
-            feeds: What `Editor.read` and its sisters give. More images than fit into one run are run in parts, one
+            feeds: What `Editor.prepare` gives. More images than fit into one run are run in parts, one
                 after another.
 
         Returns:

@@ -16,7 +16,7 @@ from sefa_runtime.explore.effects import measure
 from sefa_runtime.explore.resume_cache import Kept
 from sefa_runtime.explore.samples import Rendered
 from sefa_runtime.images import to_pillow
-from sefa_runtime.inputs.preparation import Feeds
+from sefa_runtime.inputs.batches import Feeds
 
 
 @pytest.fixture

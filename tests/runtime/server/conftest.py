@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from sefa_runtime.editor import Editor
-from sefa_runtime.inputs.preparation import Feeds
+from sefa_runtime.inputs.batches import Feeds
 from support.patience import PATIENCE_S
 
 if TYPE_CHECKING:

@@ -13,7 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sefa_runtime
-from sefa_runtime.inputs.preparation import Feeds
+from sefa_runtime.inputs.batches import Feeds
+from sefa_runtime.inputs.call import Call
 from sefa_runtime.server.batching import Batcher, Clock, RunRecord, join
 from sefa_runtime.server.errors import QueueFullError, UnavailableError
 from support.patience import PATIENCE_S, wait_until
@@ -382,6 +383,6 @@ def test_a_shared_run_gives_each_request_the_image_it_gets_alone(
         latent = random.standard_normal((images, *editor.info.latent_shape), np.float32)
         direction = random.integers(0, len(editor.info.directions), (images, edits))
         alpha = random.uniform(-3, 3, (images, edits)).astype(np.float32)
-        parts.append(editor.read(**{editor.info.latent_name: latent}, direction=direction, alpha=alpha))
+        parts.append(editor.prepare(Call({editor.info.latent_name: latent, "direction": direction, "alpha": alpha})))
     together = editor.infer(join(parts))
     np.testing.assert_array_equal(together, np.concatenate([editor.infer(part) for part in parts]))

@@ -18,7 +18,7 @@ from tritonclient.grpc import service_pb2 as protocol
 from tritonclient.grpc import service_pb2_grpc
 
 from sefa_runtime.editor import Editor
-from sefa_runtime.inputs.preparation import Feeds
+from sefa_runtime.inputs.batches import Feeds
 from sefa_runtime.server import models
 from support.patience import PATIENCE_S, wait_until
 from support.serving import Running, Start, infer_body
@@ -276,7 +276,7 @@ if os.fork() == 0:
     (model,) = models
     print(model.state, models.ready, model.reason, flush=True)
     try:
-        asyncio.run(model.infer(model.editor.read([[0] * 6])))
+        asyncio.run(model.infer(model.editor.prepare(Call({"z": [[0] * 6]}))))
     except Exception as error:
         print(type(error).__name__, error, flush=True)
     os._exit(0)

@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 import sefa_runtime.editor
 from sefa_runtime.editor import Editor
-from sefa_runtime.inputs.preparation import Feeds
+from sefa_runtime.inputs.batches import Feeds
+from sefa_runtime.inputs.call import Call
 from sefa_runtime.instances import load_instances
 from sefa_runtime.server import models
 from sefa_runtime.server.models import State, parse_model
@@ -155,7 +156,7 @@ def test_instances_draw_at_the_same_time_what_the_editor_draws(
         )
     editor = sefa_runtime.load(TINY, "cpu")
     for answer, body in zip(answers, bodies, strict=True):
-        np.testing.assert_array_equal(image_in(answer), infer(editor, editor.read(**body)))
+        np.testing.assert_array_equal(image_in(answer), infer(editor, editor.prepare(Call(body))))
     assert len(used) == sessions
     assert server.http.get("/v2/models/tiny/config").json()["instance_group"] == [{"count": 2, "kind": "KIND_CPU"}]
 

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -14,8 +15,10 @@ from starlette.responses import Response
 from sefa_runtime.editor import as_images
 from sefa_runtime.errors import InputError
 from sefa_runtime.images import Images, eased
+from sefa_runtime.inputs.batches import Feeds
+from sefa_runtime.inputs.call import Call
+from sefa_runtime.inputs.call import Sweep as Steps
 from sefa_runtime.inputs.latents import MAX_SEED
-from sefa_runtime.inputs.preparation import Feeds
 from sefa_runtime.server.http.answers import is_known, models_of, note, while_connected
 from sefa_runtime.server.http.encoding import Format, check_pixels, encode_animation, encode_sheet, encoder_version
 from sefa_runtime.server.http.v2_tensors import check_numbers
@@ -210,7 +213,7 @@ async def image(
             raise InputError(f"no such parameter: {unknown[0][:80]!r}; there are {', '.join(sorted(QUERY))}")
         check_pixels(1, *hosted.info.resolution, scale)
         edits = _by_direction([_parse_edit(text) for text in edit or ()], hosted)
-        feeds = hosted.editor.read_edit(seed, edits=edits, label=label, truncation=truncation)
+        feeds = hosted.editor.prepare(Call({"label": label, "truncation": truncation}, seed, edits))
         kind = Format(format)
         tag = _entity_tag(hosted, feeds, scale, kind)
         # Another model may get the name: whoever keeps an image asks each time whether it still holds.
@@ -254,20 +257,18 @@ def _read(model: HostedModel, wanted: EditRequest) -> tuple[Feeds, int]:
     ways: dict[str, Any] = {
         name: getattr(wanted, name) for name in ("z", "w", "codes") if getattr(wanted, name) is not None
     }
-    if wanted.seeds is not None or not ways:
-        ways["seed"] = 0 if wanted.seeds is None else wanted.seeds
-    for name in ("z", "w", "codes"):
-        if name in ways:
-            check_numbers(ways[name], name)
-    given = next((value for value in ways.values() if isinstance(value, list)), [0])
+    for name, value in ways.items():
+        check_numbers(value, name)
+    seed = 0 if wanted.seeds is None and not ways else wanted.seeds
+    given = next((value for value in (seed, *ways.values()) if isinstance(value, list)), [0])
     # Those of one latent are counted by its numbers, which are checked soon enough.
-    count = len(given) if "seed" in ways or (given and isinstance(given[0], list)) else 1
+    count = len(given) if seed is not None or (given and isinstance(given[0], list)) else 1
     editor = model.editor
-    conditions: dict[str, Any] = {"label": wanted.label, "truncation": wanted.truncation}
     edits = _by_direction(list(wanted.edits.items()), model)
+    call = Call(ways | {"label": wanted.label, "truncation": wanted.truncation}, seed, edits)
     if wanted.sweep is None:
         _check_count(model, count, wanted.scale)
-        return editor.read_edit(**ways, edits=edits, **conditions), 1
+        return editor.prepare(call), 1
     index = editor.direction_index(_direction(wanted.sweep.direction, model))
     alphas = wanted.sweep.alphas
     if alphas is None:
@@ -275,19 +276,8 @@ def _read(model: HostedModel, wanted: EditRequest) -> tuple[Feeds, int]:
         spaced = eased if wanted.moves else np.linspace
         alphas = [float(alpha) for alpha in spaced(low, high, wanted.sweep.steps)]
     _check_count(model, count * len(alphas), wanted.scale)
-    feeds = editor.read_sweep(**ways, direction=index, alphas=alphas, **conditions)
-    rows = len(feeds["direction"]) // len(alphas)
-    if edits:
-        feeds = _beside(feeds, editor.read_edit(**ways, edits=edits, **conditions), len(alphas))
-    return feeds, rows
-
-
-def _beside(sweep: Feeds, still: Feeds, steps: int) -> Feeds:
-    """A sweep of images that are edited already: [N·A, 1] and [N, edits] -> [N·A, 1 + edits]."""
-    return sweep | {
-        name: np.concatenate([sweep[name], np.repeat(still[name], steps, axis=0)], axis=1)
-        for name in ("direction", "alpha")
-    }
+    feeds = editor.prepare(replace(call, sweep=Steps(index, alphas)))
+    return feeds, len(feeds["direction"]) // len(alphas)
 
 
 def _check_count(model: HostedModel, count: int, scale: int) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sefa_runtime.errors import InputError
-from sefa_runtime.inputs.preparation import read_numbers
+from sefa_runtime.inputs.coercion import as_numbers
 
 # What our graphs take; UINT8 is what they give.
 DTYPES: dict[str, type[np.generic]] = {"FP32": np.float32, "INT64": np.int64}
@@ -199,7 +199,7 @@ def _decode_tensor(name: str, entry: dict[str, Any], raw: _Raw, datatypes: Mappi
         if "data" not in entry:
             raise InputError(f"input {name!r}: data, or the parameter binary_data_size, is missing")
         check_numbers(entry["data"], f"input {name!r}")
-        array = read_numbers(entry["data"], f"input {name!r}", dtype)
+        array = as_numbers(entry["data"], f"input {name!r}", dtype)
         if array.ndim > 1 and list(array.shape) != shape:
             raise InputError(f"input {name!r}: data of shape {list(array.shape)}, the shape given is {_cut(shape)}")
     else:

@@ -1,0 +1,79 @@
+"""One call of an Editor: what a caller asks for, as one value, and as the arrays that the graph takes."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import SupportsIndex
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from sefa_runtime.errors import InputError
+from sefa_runtime.inputs.batches import Feeds
+from sefa_runtime.inputs.conditions import prepare_conditions, why_not_taken
+from sefa_runtime.inputs.edits import (
+    NamedEdits,
+    direction_index,
+    prepare_alphas,
+    prepare_edits,
+    prepare_named_edits,
+)
+from sefa_runtime.inputs.latents import prepare_latents
+from sefa_runtime.model.info import ModelInfo
+
+LATENTS, EDITS = ("z", "w", "codes"), ("direction", "alpha")
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """Steps along one direction, over which every image of a call is repeated."""
+
+    direction: str | SupportsIndex
+    alphas: Sequence[float]
+
+
+@dataclass(frozen=True)
+class Call:
+    """What is asked for, unchecked.
+
+    Attributes:
+        inputs: By the graph's names, all but the latents optional: `z`, `w` or `codes`, `label`, `truncation`, and
+            `direction` and `alpha` if neither `edits` nor `sweep` is given. None is as if left out.
+        seed: One seed or several, instead of `z`.
+        edits: Alphas by a direction's name or index.
+        sweep: Steps along one more direction: N images become N·A, those of one image one after another.
+    """
+
+    inputs: Mapping[str, ArrayLike | None]
+    seed: int | Sequence[int] | None = None
+    edits: NamedEdits | None = None
+    sweep: Sweep | None = None
+
+
+def prepare(info: ModelInfo, call: Call) -> Feeds:
+    """Check a call, and return the arrays that the graph takes, [batch, ...] each.
+
+    Raises:
+        InputError: If an input is missing, is not the model's, or has a shape or value that does not fit.
+    """
+    inputs, sweep = call.inputs, call.sweep
+    by_index = call.edits is None and sweep is None
+    ways = {name: inputs.get(name) for name in LATENTS}
+    latents = prepare_latents(info, ways if by_index else {"seed": call.seed} | ways)
+    batch = len(latents)
+    if by_index:
+        direction, alpha = prepare_edits(info, inputs.get("direction"), inputs.get("alpha"), batch)
+    else:
+        direction, alpha = prepare_named_edits(info, {} if call.edits is None else call.edits, batch)
+    if sweep is not None:
+        steps = prepare_alphas(sweep.alphas)
+        swept = np.full((batch, 1), direction_index(info, sweep.direction), np.int64)
+        direction, alpha = np.hstack([swept, direction]), np.pad(alpha, ((0, 0), (1, 0)))
+    feeds: Feeds = {info.latent_name: latents, "direction": direction, "alpha": alpha}
+    feeds |= prepare_conditions(info, inputs, batch)
+    for name, value in inputs.items():
+        if value is not None and (name not in feeds or (name in EDITS and not by_index)):
+            raise InputError(why_not_taken(info, name))
+    if sweep is not None:
+        feeds = {name: np.repeat(value, len(steps), axis=0) for name, value in feeds.items()}
+        feeds["alpha"][:, 0] = np.tile(steps, batch)
+    return feeds
