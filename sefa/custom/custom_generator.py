@@ -82,22 +82,16 @@ class CustomGenerator(OneHotGenerator):
             resolution: Height and width of the image.
             channels: Channels of the image.
         """
-        super().__init__()
+        super().__init__(latent_dim, num_classes, image_range)
         self.module = module
         self.layers = tuple(layers)
-        self.z_dim = latent_dim
-        self.num_classes = num_classes
-        self.code_dim = latent_dim + num_classes
         self.form = form
         self.image_form = image_form
-        self.image_range = image_range
         self.resolution = resolution
         self.channels = channels
 
     def decode(self, codes: Tensor) -> Tensor:
-        image = image_of(self.call(codes.squeeze(1)), self.image_form)  # [N, C, H, W]
-        low, high = self.image_range
-        return image if (low, high) == (-1, 1) else (image - low) * (2 / (high - low)) - 1
+        return self._centred(image_of(self.call(codes.squeeze(1)), self.image_form))  # [N, C, H, W]
 
     def call(self, code: Tensor) -> object:
         """What the module gives for codes [N, z_dim + num_classes]."""

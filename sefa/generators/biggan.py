@@ -10,6 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sefa.generators.common.progressive import enlarge
+from sefa.generators.common.scaling import scale_and_shift
 from sefa.generators.generator import Generator, Truncation
 
 
@@ -51,9 +53,7 @@ class ConditionalNorm(nn.Module):
 
     def forward(self, x: Tensor, y: Tensor) -> Tensor:
         """[N, C, H, W] and [N, D] -> [N, C, H, W]."""
-        scale, shift = self.affine(y)[:, :, None, None].chunk(2, dim=1)  # [N, C, 1, 1] each
-        normed: Tensor = x * scale + shift
-        return normed
+        return scale_and_shift(x, *self.affine(y).chunk(2, dim=1))
 
 
 class Norm(nn.Module):
@@ -113,20 +113,15 @@ class Block(nn.Module):
 
     def forward(self, h: Tensor, y: Tensor) -> Tensor:
         """[N, C, H, W] and the condition [N, D] -> [N, C', 2H, 2W]."""
-        a = self.conv1(upsample(F.relu(self.bn1(h, y))))
+        a = self.conv1(enlarge(F.relu(self.bn1(h, y)), 2))
         a = self.conv2(F.relu(self.bn2(a, y)))
         # A 1x1 convolution of repeated pixels repeats the convolved ones: four times less work before than after.
-        summed: Tensor = a + upsample(self.conv_sc(h))
+        summed: Tensor = a + enlarge(self.conv_sc(h), 2)
         return summed
 
     def gain_and_bias(self) -> Tensor:
         """What the block's norms make of their condition, [rows, D]."""
         return torch.cat([self.bn1.gain_and_bias(), self.bn2.gain_and_bias()])
-
-
-def upsample(x: Tensor) -> Tensor:
-    """Twice the size, each pixel four times."""
-    return F.interpolate(x, scale_factor=2.0, mode="nearest")
 
 
 class BigGAN(Generator):
@@ -165,20 +160,19 @@ class BigGAN(Generator):
             hierarchical: Whether z is split between the layers.
         """
         super().__init__()
-        self.num_classes, embed_dim = embedding_shape
+        self.num_classes, self.class_dim = embedding_shape
         blocks = len(widths) - 1
         self.hierarchical = hierarchical
         self.num_layers = 1 + blocks if hierarchical else 1
         self.layers_share_latent = not hierarchical
         self.z_dim = latent_dim * self.num_layers
-        self.code_dim = latent_dim + embed_dim
+        self.code_dim = latent_dim + self.class_dim
         self.resolution = (bottom_width * 2**blocks,) * 2
         self.channels = channels
-        self._latent_dim = latent_dim
         self._bottom = (widths[0], bottom_width, bottom_width)
-        condition_dim = self.code_dim if hierarchical else embed_dim
+        condition_dim = self.code_dim if hierarchical else self.class_dim
 
-        self.embedding = nn.Parameter(torch.empty(self.num_classes, embed_dim))
+        self.embedding = nn.Parameter(torch.empty(embedding_shape))
         self.linear = nn.Linear(latent_dim, widths[0] * bottom_width**2)
         self.layers = nn.ModuleList()
         for i in range(blocks):
@@ -187,10 +181,6 @@ class BigGAN(Generator):
                 self.layers.append(Attention(widths[i + 1], *attentions[i]))
         self.norm = Norm(widths[-1])
         self.conv = nn.Conv2d(widths[-1], channels, 3, padding=1)
-
-    @property
-    def latent_dim(self) -> int:
-        return self._latent_dim
 
     def _encode(self, z: Tensor, label: Tensor | None, truncation: Truncation, truncation_layers: int | None) -> Tensor:
         assert label is not None
@@ -210,6 +200,6 @@ class BigGAN(Generator):
         return torch.tanh(self.conv(F.relu(self.norm(h))))  # [N, C, H, W]
 
     def affines(self) -> list[Tensor]:
-        linear = F.pad(self.linear.weight.detach(), (0, self.code_dim - self.latent_dim))
+        linear = F.pad(self.linear.weight.detach(), (0, self.class_dim))
         blocks = [layer.gain_and_bias().detach() for layer in self.layers if isinstance(layer, Block)]
         return [linear, *blocks] if self.hierarchical else [linear]

@@ -13,7 +13,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sefa.errors import ArgumentError
-from sefa.generators.biggan import Attention, ConditionalNorm, Norm, upsample
+from sefa.generators.biggan import Attention, ConditionalNorm, Norm
+from sefa.generators.common.progressive import enlarge
+from sefa.generators.common.scaling import scale_and_shift
 from sefa.generators.generator import Generator, Truncation
 
 # A float32 truncation is a decimal number of at most six digits that was rounded.
@@ -66,11 +68,7 @@ class SelectedConditionalNorm(nn.Module):
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
         """[N, C, H, W] and [N, D] -> [N, C, H, W]."""
         gain, bias = self.affine(code[:, : self.condition_dim]).chunk(2, dim=1)  # [N, C] each
-        variance, mean = self.statistics(code[:, self.condition_dim :]).chunk(2, dim=1)
-        scale = gain * variance.rsqrt()
-        shift = bias - mean * scale
-        normed: Tensor = x * scale[:, :, None, None] + shift[:, :, None, None]
-        return normed
+        return normalize(x, gain, bias, self.statistics(code[:, self.condition_dim :]))
 
 
 class SelectedNorm(nn.Module):
@@ -84,11 +82,14 @@ class SelectedNorm(nn.Module):
 
     def forward(self, x: Tensor, selection: Tensor) -> Tensor:
         """[N, C, H, W] and [N, rows] -> [N, C, H, W]."""
-        variance, mean = self.statistics(selection).chunk(2, dim=1)  # [N, C] each
-        scale = self.weight * variance.rsqrt()
-        shift = self.bias - mean * scale
-        normed: Tensor = x * scale[:, :, None, None] + shift[:, :, None, None]
-        return normed
+        return normalize(x, self.weight, self.bias, self.statistics(selection))
+
+
+def normalize(x: Tensor, gain: Tensor, bias: Tensor, statistics: Tensor) -> Tensor:
+    """Return (x - mean) / √variance · gain + bias, of [N, C, H, W], twice [N, C] or [C], and [N, 2C]."""
+    variance, mean = statistics.chunk(2, dim=1)  # [N, C] each
+    factor = gain * variance.rsqrt()
+    return scale_and_shift(x, factor, bias - mean * factor)
 
 
 class DeepBlock(nn.Module):
@@ -124,11 +125,11 @@ class DeepBlock(nn.Module):
         """[N, C, H, W] and [N, D] -> [N, C', H, W], or twice that size."""
         a = self.conv1(F.relu(self.bn1(h, code)))
         a = F.relu(self.bn2(a, code))
-        a = self.conv2(upsample(a) if self.doubles else a)
+        a = self.conv2(enlarge(a, 2) if self.doubles else a)
         a = self.conv3(F.relu(self.bn3(a, code)))
         a = self.conv4(F.relu(self.bn4(a, code)))
         shortcut = h[:, : self.out_channels]
-        summed: Tensor = a + (upsample(shortcut) if self.doubles else shortcut)
+        summed: Tensor = a + (enlarge(shortcut, 2) if self.doubles else shortcut)
         return summed
 
     def gain_and_bias(self) -> Tensor:
@@ -180,6 +181,7 @@ class BigGANDeep(Generator):
         self.condition_dim = z_dim + embed_dim
         self.rows = rows
         self.code_dim = self.condition_dim + (rows if rows > 1 else 0)
+        self.class_dim = self.code_dim - z_dim
         self.num_layers = 1 + len(blocks)
         self.resolution = (bottom_width * 2 ** sum(block.doubles for block in blocks),) * 2
         self.channels = channels
@@ -197,10 +199,6 @@ class BigGANDeep(Generator):
         last = blocks[-1].out_channels
         self.norm = Norm(last) if rows == 1 else SelectedNorm(last, rows)
         self.conv = nn.Conv2d(last, channels, 3, padding=1)
-
-    @property
-    def latent_dim(self) -> int:
-        return self.z_dim
 
     def _encode(self, z: Tensor, label: Tensor | None, truncation: Truncation, truncation_layers: int | None) -> Tensor:
         assert label is not None

@@ -37,14 +37,11 @@ class DCGAN(OneHotGenerator):
             num_classes: How many of the first convolution's inputs, the last ones, are a one-hot label.
             image_range: What the last layer gives for black and for white.
         """
-        super().__init__()
+        assert isinstance(layers[0], nn.ConvTranspose2d)
+        super().__init__(layers[0].in_channels - num_classes, num_classes, image_range)
         self.layers = nn.Sequential(*layers)
-        self.num_classes = num_classes
-        self.code_dim = self.first.in_channels
-        self.z_dim = self.code_dim - num_classes
         self.resolution = resolution
         self.channels = channels
-        self.image_range = image_range
 
     @property
     def first(self) -> nn.ConvTranspose2d:
@@ -53,9 +50,7 @@ class DCGAN(OneHotGenerator):
         return layer
 
     def decode(self, codes: Tensor) -> Tensor:
-        image: Tensor = self.layers(codes.squeeze(1)[:, :, None, None])  # [N, C, H, W]
-        low, high = self.image_range
-        return image if (low, high) == (-1, 1) else (image - low) * (2 / (high - low)) - 1
+        return self._centred(self.layers(codes.squeeze(1)[:, :, None, None]))  # [N, C, H, W]
 
     def affines(self) -> list[Tensor]:
         # On a 1x1 image a transposed convolution is a matrix: y[o, u, v] = Σ_i weight[i, o, u + p, v + p] z[i].

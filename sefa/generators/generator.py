@@ -21,8 +21,8 @@ class Generator(nn.Module, ABC):
             grey level.
         z_dim: Length of the latent z.
         code_dim: Length D of one layer's code.
-        latent_dim: How many of a code's leading entries are latent; what follows them tells the class, and no direction
-            changes it.
+        class_dim: How many of a code's last entries tell the class; no direction changes them.
+        latent_dim: How many of its leading entries are latent: the others.
         num_layers: Number L of layers that read a code of their own.
         resolution: Height and width of the image.
         channels: Channels of the image.
@@ -51,6 +51,7 @@ class Generator(nn.Module, ABC):
     runs_user_code: ClassVar[bool] = False
     z_dim: int
     code_dim: int
+    class_dim: int = 0
     num_layers: int
     resolution: tuple[int, int]
     channels: int
@@ -66,7 +67,7 @@ class Generator(nn.Module, ABC):
 
     @property
     def latent_dim(self) -> int:
-        return self.code_dim
+        return self.code_dim - self.class_dim
 
     @property
     def default_layers(self) -> tuple[int, ...]:

@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sefa.generators.common.mapping import Mapping, StyleBasedGenerator
-
-DEMODULATION_EPSILON = 1e-8
+from sefa.generators.common.scaling import scale
+from sefa.generators.common.to_rgb import ToRGB
+from sefa.generators.stylegan2 import DEMODULATION_EPSILON
 
 
 class ModulatedConv(nn.Module):
@@ -43,33 +44,12 @@ class ModulatedConv(nn.Module):
         """[N, in, h, w], [N, w_dim] and [1, 1, H, W] -> [N, out, H, W]; H = 2h if `doubled`."""
         s = self.affine(w)  # [N, in]
         demodulation = (s.square() @ self.energy + DEMODULATION_EPSILON).rsqrt()  # [N, out]
-        x = x * s[:, :, None, None]
+        x = scale(x, s)
         if doubled:  # After scaling, which is less work on the smaller image.
             x = bilinear(x)
-        x = F.conv2d(x, self.weight, padding=1) * demodulation[:, :, None, None]
+        x = scale(F.conv2d(x, self.weight, padding=1), demodulation)
         x = x + (self.noise_weight[:, None, None] * noise + self.bias[:, None, None])
         return F.leaky_relu(x, 0.2)
-
-
-class ToRGB(nn.Module):
-    """image = conv1x1(s·x), s = affine(w), without demodulation and bias.
-
-    Attributes:
-        affine: The style's transform, [in, w_dim].
-        weight: [channels, in].
-    """
-
-    def __init__(self, inputs: int, channels: int, size: tuple[int, int], w_dim: int) -> None:
-        super().__init__()
-        self.size = size
-        self.affine = nn.Linear(w_dim, inputs)
-        self.weight = nn.Parameter(torch.empty(channels, inputs))
-
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """[N, in, H, W] and [N, w_dim] -> [N, channels, H, W]."""
-        weight = self.weight * self.affine(w)[:, None]  # [N, channels, in]
-        image: Tensor = weight @ x.flatten(2)  # [N, channels, H·W]
-        return image.reshape(-1, self.weight.shape[0], *self.size)
 
 
 class Block(nn.Module):
@@ -88,7 +68,7 @@ class Block(nn.Module):
         self.size = size
         self.conv1 = ModulatedConv(inputs, outputs, w_dim)
         self.conv2 = ModulatedConv(outputs, outputs, w_dim)
-        self.rgb = ToRGB(outputs, channels, size, w_dim)
+        self.rgb = ToRGB(outputs, channels, size, w_dim, bias=False)
         self.register_buffer("taps", torch.empty(3) if doubles else None)
 
     def forward(self, x: Tensor, image: Tensor | None, w: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,17 +122,13 @@ class LucidrainsStyleGAN2(StyleBasedGenerator):
             constant: Whether that is a constant.
             noise_size: R.
         """
-        super().__init__()
-        self.mapping = mapping
+        super().__init__(mapping, w_dim)
         self.blocks = nn.ModuleList(blocks)
         channels, height, width = initial
         self.initial_shape = (channels, height, width)
         self.initial = nn.Parameter(torch.empty(1, *initial)) if constant else None
         self.to_initial = None if constant else nn.Linear(w_dim, channels * height * width)
         self.register_buffer("noise_map", torch.empty(1, noise_size, noise_size, 1))
-        self.register_buffer("center", torch.empty(w_dim))
-        self.z_dim = mapping.z_dim
-        self.code_dim = w_dim
         self.num_layers = len(blocks)
         self.resolution = blocks[-1].size
         self.channels = blocks[-1].rgb.weight.shape[0]

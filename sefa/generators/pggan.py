@@ -53,9 +53,9 @@ class PGGAN(Generator):
         tanh: bool = False,
     ) -> None:
         super().__init__()
-        self.num_classes, class_dim = class_codes
+        self.num_classes, self.class_dim = class_codes
         self.z_dim = z_dim
-        self.code_dim = z_dim + class_dim
+        self.code_dim = z_dim + self.class_dim
         self.base = base
         self.normalize_z = normalize_z
         self.slope = slope
@@ -71,10 +71,6 @@ class PGGAN(Generator):
         factor = 2 ** (len(widths) // 2 - 1) * to_image.scale
         self.resolution = (base[0] * factor, base[1] * factor)
         self.channels = to_image.conv.out_channels
-
-    @property
-    def latent_dim(self) -> int:
-        return self.z_dim
 
     def _encode(self, z: Tensor, label: Tensor | None, truncation: Truncation, truncation_layers: int | None) -> Tensor:
         if self.class_codes is not None and label is not None:

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from sefa.generators.common.mapping import Mapping, StyleBasedGenerator
 from sefa.generators.common.progressive import ToImage, up_conv
+from sefa.generators.common.scaling import scale_and_shift
 
 
 class StyleGAN(StyleBasedGenerator):
@@ -42,13 +43,8 @@ class StyleGAN(StyleBasedGenerator):
         noise: bool,
         to_image: ToImage,
     ) -> None:
-        super().__init__()
-        self.mapping = mapping
-        self.z_dim = mapping.z_dim
-        self.num_classes = mapping.num_classes
-        self.code_dim = w_dim
+        super().__init__(mapping, w_dim)
         self.num_layers = len(widths)
-        self.register_buffer("center", torch.empty(self.code_dim))
         # The first layer's norm(lrelu(const + noise + bias)), [1, C, h, w].
         self.constant = nn.Parameter(torch.empty(1, widths[0], *base))
         self.layers = nn.ModuleList(
@@ -115,5 +111,4 @@ def instance_norm(x: Tensor) -> Tensor:
 
 def stylize(x: Tensor, style: Tensor) -> Tensor:
     """x·scale + shift, of [N, C, H, W] and [N, 2C]."""
-    scale, shift = style[:, :, None, None].chunk(2, dim=1)
-    return x * scale + shift
+    return scale_and_shift(x, *style.chunk(2, dim=1))

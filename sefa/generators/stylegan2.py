@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sefa.generators.common.mapping import Mapping, StyleBasedGenerator
+from sefa.generators.common.scaling import scale
+from sefa.generators.common.to_rgb import ToRGB, limit
 
 DEMODULATION_EPSILON = 1e-8
 
@@ -132,44 +134,15 @@ class ModulatedConv(nn.Module):
         """[N, in, h, w] or [1, in, h, w], and [N, w_dim] -> [N, out, H, W]."""
         s = self.affine(w)  # [N, in]
         demodulation = (s.square() @ self.energy + self.epsilon).rsqrt()  # [N, out]
-        x = x * s[:, :, None, None]
+        x = scale(x, s)
         if self.blur is None:
             x = F.conv2d(x, self.weight, padding=1)
         else:
             x = self.blur(F.conv_transpose2d(x, self.weight, stride=2))
-        x = x * demodulation[:, :, None, None]
+        x = scale(x, demodulation)
         if self.noise is not None:
             x = x + self.noise
         return limit(F.leaky_relu(x + self.bias[:, None, None], 0.2), self.clamp)
-
-
-class ToRGB(nn.Module):
-    """image = conv1x1(s·x) + bias, s = affine(w), without demodulation.
-
-    Attributes:
-        affine: The style's transform, [in, w_dim].
-        weight: [channels, in].
-        bias: [channels].
-    """
-
-    affine: nn.Linear
-
-    def __init__(
-        self, inputs: int, channels: int, size: tuple[int, int], w_dim: int, clamp: float | None = None
-    ) -> None:
-        super().__init__()
-        self.size = size
-        self.clamp = clamp
-        self.affine = nn.Linear(w_dim, inputs)
-        self.weight = nn.Parameter(torch.empty(channels, inputs))
-        self.bias = nn.Parameter(torch.empty(channels))
-
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """[N, in, H, W] and [N, w_dim] -> [N, channels, H, W]."""
-        # A few rows per sample: scaling them is less work than scaling the pixels.
-        weight = self.weight * self.affine(w)[:, None]  # [N, channels, in]
-        image = weight @ x.flatten(2) + self.bias[:, None]  # [N, channels, H·W]
-        return limit(image, self.clamp).reshape(-1, self.weight.shape[0], *self.size)
 
 
 class Shortcut(nn.Module):
@@ -251,19 +224,14 @@ class StyleGAN2(StyleBasedGenerator):
             blocks: Smallest first; the last one has a ToRGB.
             w_dim: Length of w.
         """
-        super().__init__()
-        self.mapping = mapping
+        super().__init__(mapping, w_dim)
         self.const = nn.Parameter(torch.empty(1, *const))
         self.blocks = nn.ModuleList(blocks)
-        self.register_buffer("center", torch.empty(w_dim))
         rgb = blocks[-1].rgb
         assert rgb is not None
-        self.z_dim = mapping.z_dim
-        self.code_dim = w_dim
         self.num_layers = 2 * len(blocks)
         self.resolution = rgb.size
         self.channels = rgb.weight.shape[0]
-        self.num_classes = mapping.num_classes
 
     def decode(self, codes: Tensor) -> Tensor:
         x: Tensor = self.const  # [1, C, h, w]: the first style gives it its batch axis
@@ -284,8 +252,3 @@ class StyleGAN2(StyleBasedGenerator):
     def rgb_affines(self) -> list[nn.Linear]:
         """The styles' transforms of the ToRGBs, smallest resolution first."""
         return [block.rgb.affine for block in cast("list[SynthesisBlock]", list(self.blocks)) if block.rgb is not None]
-
-
-def limit(x: Tensor, clamp: float | None) -> Tensor:
-    """Clamp to ±clamp, if there is one."""
-    return x if clamp is None else x.clamp(-clamp, clamp)

@@ -13,6 +13,8 @@ from torch.nn import functional as F
 
 from sefa.generators.common.mapping import Mapping, StyleBasedGenerator
 from sefa.generators.common.polyphase import FilteredActivation, Resampling, pad
+from sefa.generators.common.scaling import scale
+from sefa.generators.common.to_rgb import ToRGB
 
 # onnxruntime's vectorized convolutions want channels in multiples of 16 (AVX-512) or 8; channels of zeros fill up.
 CHANNEL_BLOCK = 16
@@ -124,6 +126,7 @@ class SynthesisLayer(nn.Module):
         """
         super().__init__()
         self.inputs = inputs
+        self.outputs = outputs
         self.out_size = resampling.out_size
         self.affine = nn.Linear(w_dim, padded(inputs))
         self.weight = nn.Parameter(torch.empty(padded(outputs), padded(inputs), kernel, kernel))
@@ -138,37 +141,9 @@ class SynthesisLayer(nn.Module):
         """[N, in', size, size] and [N, w_dim] -> [N, out', out_size, out_size]."""
         s = self.affine(w)  # [N, in']
         demodulation = (s.square() @ self.energy).clamp_min(LEAST_ENERGY).rsqrt()  # [N, out']
-        x = F.conv2d(pad(x * s[:, :, None, None], self.padding), self.weight)
-        image: Tensor = self.activation(x * demodulation[:, :, None, None] + self.bias[:, None, None])
+        x = F.conv2d(pad(scale(x, s), self.padding), self.weight)
+        image: Tensor = self.activation(scale(x, demodulation) + self.bias[:, None, None])
         return image
-
-
-class ToRGB(nn.Module):
-    """image = conv1x1(s·x) + bias, s = affine(w), without demodulation.
-
-    Attributes:
-        affine: The style's transform, [in', w_dim].
-        weight: Effective, [channels, in'].
-        bias: Effective, [channels].
-    """
-
-    def __init__(self, inputs: int, channels: int, size: int, clamp: float | None, w_dim: int) -> None:
-        super().__init__()
-        self.inputs = inputs
-        self.size = size
-        self.clamp = clamp
-        self.affine = nn.Linear(w_dim, padded(inputs))
-        self.weight = nn.Parameter(torch.empty(channels, padded(inputs)))
-        self.bias = nn.Parameter(torch.empty(channels))
-
-    def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        """[N, in', size, size] and [N, w_dim] -> [N, channels, size, size]."""
-        # A few rows per sample: scaling them is less work than scaling the pixels.
-        weight = self.weight * self.affine(w)[:, None]  # [N, channels, in']
-        image: Tensor = weight @ x.flatten(2) + self.bias[:, None]  # [N, channels, size²]
-        if self.clamp is not None:
-            image = image.clamp(-self.clamp, self.clamp)
-        return image.reshape(-1, self.weight.shape[0], self.size, self.size)
 
 
 class StyleGAN3(StyleBasedGenerator):
@@ -208,18 +183,13 @@ class StyleGAN3(StyleBasedGenerator):
             w_dim: Length of w.
             center_per_class: Whether each class has a centre of truncation of its own.
         """
-        super().__init__()
-        self.mapping = mapping
+        super().__init__(mapping, w_dim, center_per_class)
         self.input = first
         self.layers = nn.ModuleList(layers)
         self.rgb = rgb
-        self.register_buffer("center", torch.empty(*([mapping.num_classes, w_dim] if center_per_class else [w_dim])))
-        self.z_dim = mapping.z_dim
-        self.code_dim = w_dim
         self.num_layers = len(layers) + 2
-        self.resolution = (rgb.size, rgb.size)
+        self.resolution = rgb.size
         self.channels = rgb.weight.shape[0]
-        self.num_classes = mapping.num_classes
 
     @property
     def default_layers(self) -> tuple[int, ...]:
@@ -233,6 +203,8 @@ class StyleGAN3(StyleBasedGenerator):
         return image
 
     def affines(self) -> list[Tensor]:
-        readers = [layer for layer in (*self.layers, self.rgb) if isinstance(layer, SynthesisLayer | ToRGB)]
+        layers = [layer for layer in self.layers if isinstance(layer, SynthesisLayer)]
         # Rows of channels that only fill up are left out.
-        return [self.input.affine.weight.detach(), *(layer.affine.weight[: layer.inputs].detach() for layer in readers)]
+        rows = [self.input.affine.out_features, *(layer.inputs for layer in layers), layers[-1].outputs]
+        affines = [self.input.affine, *(layer.affine for layer in layers), self.rgb.affine]
+        return [affine.weight[:count].detach() for affine, count in zip(affines, rows, strict=True)]

@@ -14,7 +14,8 @@ from sefa.errors import CheckpointError
 from sefa.generators.common.fir import separate
 from sefa.generators.common.mapping import LabelNorm
 from sefa.generators.common.mapping import Mapping as MappingNetwork
-from sefa.generators.stylegan2 import KernelShape, ModulatedConv, Shortcut, StyleGAN2, SynthesisBlock, ToRGB, UpFilter
+from sefa.generators.common.to_rgb import ToRGB
+from sefa.generators.stylegan2 import KernelShape, ModulatedConv, Shortcut, StyleGAN2, SynthesisBlock, UpFilter
 
 SQRT2 = math.sqrt(2)
 # For files of a time when noise was not stored but drawn anew for every image.

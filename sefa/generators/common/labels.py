@@ -12,14 +12,23 @@ class OneHotGenerator(Generator, ABC):
     """A generator of L = 1 whose code is z itself, with the one-hot label behind it if there are classes."""
 
     num_layers = 1
+    image_range: tuple[float, float]  # what stands for black and for white before it is brought to [-1, 1]
 
-    @property
-    def latent_dim(self) -> int:
-        return self.z_dim
+    def __init__(self, z_dim: int, num_classes: int, image_range: tuple[float, float]) -> None:
+        super().__init__()
+        self.z_dim = z_dim
+        self.num_classes = self.class_dim = num_classes
+        self.code_dim = z_dim + num_classes
+        self.image_range = image_range
 
     def _encode(self, z: Tensor, label: Tensor | None, truncation: Truncation, truncation_layers: int | None) -> Tensor:
         code = z if label is None else torch.cat([z, one_hot(label, self.num_classes)], dim=1)
         return code[:, None]  # [N, 1, z_dim + num_classes]
+
+    def _centred(self, image: Tensor) -> Tensor:
+        """Bring an image from `image_range` to [-1, 1]."""
+        low, high = self.image_range
+        return image if (low, high) == (-1, 1) else (image - low) * (2 / (high - low)) - 1
 
 
 def one_hot(label: Tensor, num_classes: int) -> Tensor:

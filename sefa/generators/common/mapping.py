@@ -89,8 +89,15 @@ class StyleBasedGenerator(Generator, ABC):
     """
 
     has_style_codes = True
-    mapping: Mapping
     center: Tensor
+
+    def __init__(self, mapping: Mapping, w_dim: int, center_per_class: bool = False) -> None:
+        super().__init__()
+        self.mapping = mapping
+        self.register_buffer("center", torch.empty(*([mapping.num_classes] if center_per_class else []), w_dim))
+        self.z_dim = mapping.z_dim
+        self.code_dim = w_dim
+        self.num_classes = mapping.num_classes
 
     def _encode(self, z: Tensor, label: Tensor | None, truncation: Truncation, truncation_layers: int | None) -> Tensor:
         w: Tensor = self.mapping(z, label)  # [N, D]

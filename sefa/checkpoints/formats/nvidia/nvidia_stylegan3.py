@@ -19,7 +19,8 @@ from sefa.checkpoints.unpickling.objects import PersistedModule
 from sefa.errors import CheckpointError
 from sefa.generators.common.mapping import Mapping as MappingNetwork
 from sefa.generators.common.polyphase import Resampling
-from sefa.generators.stylegan3 import StyleGAN3, SynthesisInput, SynthesisLayer, ToRGB, padded
+from sefa.generators.common.to_rgb import ToRGB
+from sefa.generators.stylegan3 import StyleGAN3, SynthesisInput, SynthesisLayer, padded
 from sefa_runtime.pickles.arrays import StoredArray
 
 SQRT2 = math.sqrt(2)
@@ -281,7 +282,7 @@ class _Reader:
         self.plan["rgb.weight"] = source(f"{path}.weight", f"{path}.magnitude_ema", convert=weight)
         self.plan["rgb.bias"] = source(f"{path}.bias", convert=lambda bias: bias * scale)
         clamp = _clamp(module)
-        return ToRGB(inputs, channels, size, None if clamp is None else clamp * abs(scale), self.w_dim)
+        return ToRGB(padded(inputs), channels, (size, size), self.w_dim, None if clamp is None else clamp * abs(scale))
 
     def _plan_dense(self, name: str, layer: tuple[Source, Source]) -> None:
         self.plan[f"{name}.weight"], self.plan[f"{name}.bias"] = layer
