@@ -23,20 +23,11 @@ NEWEST_VENV = .venv-newest
 TRITON_VENV = .venv-triton
 TRITON = $(TRITON_VENV)/.installed
 
-.PHONY: help check check-triton test test-slow test-browser test-runtime test-versions demo bench-startup bench-eager bench-runtime bench-overhead bench-loadgen bench-stylegan2 bench-formats bench-serving bench-page bench-methods clean
+.DEFAULT_GOAL := help
+.PHONY: $(shell sed -n 's/^\([a-z][a-z0-9-]*\):.*/\1/p' $(MAKEFILE_LIST))
 
-help:
-	@echo "make demo          directions, ONNX, TorchScript, pictures and latency of a face generator, into $(DEMO_OUT)/"
-	@echo "make demo EXTRA=gpu   the same through onnxruntime's CUDA provider"
-	@echo "make test          all tests"
-	@echo "make test-slow     those that take a minute or more"
-	@echo "make test-browser  the pages in Chromium, which must be installed"
-	@echo "make test-runtime  the runtime's tests in an environment without torch and onnx"
-	@echo "make test-versions what touches torch, onnx and onnxruntime, with their lowest and their newest versions (several GB)"
-	@echo "make check-triton  a real tritonserver on the repositories that sefa triton writes (Linux, x86-64, no GPU needed)"
-	@echo "make check         formatting, lint and types"
-	@echo "make bench-startup, bench-eager, bench-runtime, bench-overhead, bench-loadgen, bench-stylegan2, bench-formats, bench-serving, bench-page, bench-methods   records under benchmarks/results"
-	@echo "make clean         remove the environments and the demo's files"
+help: ## This list
+	@sed -n 's/^\([a-z][a-z0-9-]*\):.* ## \(.*\)/\1|\2/p' $(MAKEFILE_LIST) | sort | awk -F'|' '{ printf "make %-18s %s\n", $$1, $$2 }'
 
 $(DEV): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -c 'import sys; sys.exit("sefa needs Python 3.11 or newer: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
@@ -53,23 +44,31 @@ $(RUNTIME): pyproject.toml constraints.txt Makefile
 		hypothesis httpx jsonschema pytest pyyaml schemathesis "tritonclient[grpc,http]"
 	touch $@
 
-check: $(DEV)
+check: $(DEV) ## Formatting, lint and types; the public interface also with pyright
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 # In as many processes as there are cores.
-test: $(DEV)
+test: $(DEV) ## All tests but those below
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
-test-slow: $(DEV)
+# Of the processes that tests start, too.
+coverage: $(DEV) ## The same tests, and which lines they run
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest --numprocesses auto --dist worksteal
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --skip-covered
+
+test-slow: $(DEV) ## Tests that take a minute or more
 	$(BIN)/python -m pytest -m slow
 
-test-browser: $(DEV)
+test-browser: $(DEV) ## The pages in Chromium, which must be installed
 	$(PIP) --constraint constraints.txt playwright axe-playwright-python
 	$(BIN)/python -m pytest -m browser tests/browser
 
-test-runtime: $(RUNTIME)
+test-runtime: $(RUNTIME) ## The runtime's tests in an environment without torch and onnx
 	$(RUNTIME_VENV)/bin/python -m pytest tests/runtime
 
 # The lowest that pyproject.toml allows, of all that users install. schemathesis wants a newer rich, and does not come.
@@ -86,7 +85,7 @@ $(LOWEST): pyproject.toml tests/support/lowest.py Makefile
 VERSIONS = tests/sefa tests/export tests/cli tests/runtime --ignore tests/runtime/server --ignore tests/runtime/deploy
 
 # Of the lowest, warnings are no errors: old packages warn of the newer ones beside them. Then with what is newest today: without constraints, and looked for each time.
-test-versions: $(LOWEST)
+test-versions: $(LOWEST) ## What touches torch, onnx and onnxruntime, with their lowest and their newest versions (several GB)
 	$(LOWEST_VENV)/bin/python -m pytest --numprocesses auto --dist worksteal -o filterwarnings=default $(VERSIONS)
 	test -x $(NEWEST_VENV)/bin/python || $(PYTHON) -m venv $(NEWEST_VENV)
 	$(NEWEST_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --upgrade --upgrade-strategy eager \
@@ -101,45 +100,45 @@ $(TRITON): pyproject.toml Makefile
 		nvidia-pytriton==0.7.0 "tritonclient[grpc,http]==2.73.0" "protobuf<7" "pytest>=9.0"
 	touch $@
 
-check-triton: $(TRITON)
+check-triton: $(TRITON) ## A real tritonserver on the repositories that `sefa triton` writes (Linux, x86-64, no GPU needed)
 	$(TRITON_VENV)/bin/python -m pytest -m slow tests/runtime/deploy/test_triton_server.py
 
-demo: $(DEV)
+demo: $(DEV) ## Directions, ONNX, TorchScript, images and latency of a generator of faces, into demo/; EXTRA=gpu: through CUDA
 	$(BIN)/sefa demo -o $(DEMO_OUT)
 
-bench-startup: $(DEV)
+bench-startup: $(DEV) ## How long the command line and the runtime take to start
 	$(BIN)/python benchmarks/startup.py -o benchmarks/results/startup.json
 
-bench-eager: $(DEV)
+bench-eager: $(DEV) ## An edit of the faces through onnxruntime and in PyTorch
 	$(BIN)/python benchmarks/eager.py -o benchmarks/results/faces-eager.json
 
-bench-runtime: $(DEV)
+bench-runtime: $(DEV) ## What the runtime weighs, installed and in memory
 	$(BIN)/python benchmarks/runtime_weight.py -o benchmarks/results/runtime-weight.json
 
-bench-overhead: $(DEV)
+bench-overhead: $(DEV) ## What the edit inside the graph costs
 	$(BIN)/python benchmarks/overhead.py -o benchmarks/results/overhead.json
 
-bench-loadgen: $(DEV)
+bench-loadgen: $(DEV) ## `sefa bench` beside MLPerf's LoadGen
 	$(PIP) --constraint constraints.txt mlcommons-loadgen
 	$(BIN)/python benchmarks/loadgen.py -o benchmarks/results/loadgen.json
 
-bench-stylegan2: $(DEV)
+bench-stylegan2: $(DEV) ## A StyleGAN2 of 256x256 and of 1024x1024 through onnxruntime and in PyTorch
 	$(BIN)/python benchmarks/stylegan2_256.py -o benchmarks/results/stylegan2-256.json
 	$(BIN)/python benchmarks/stylegan2_1024.py -o benchmarks/results/stylegan2-1024.json
 
-bench-methods: $(DEV)
+bench-methods: $(DEV) ## SeFa beside GANSpace
 	$(BIN)/python benchmarks/methods.py -o benchmarks/results/methods.json
 
-bench-page: $(DEV)
+bench-page: $(DEV) ## From a move of the page's slider to the new image
 	$(PIP) --constraint constraints.txt playwright axe-playwright-python
 	$(BIN)/python benchmarks/page_latency.py -o benchmarks/results/page-latency.json
 
-bench-serving: $(DEV)
+bench-serving: $(DEV) ## `sefa serve` under load
 	$(BIN)/sefa demo -o $(DEMO_OUT)
 	$(BIN)/python benchmarks/serving.py $(DEMO_OUT)/faces.onnx -o benchmarks/results/serving.json
 
-bench-formats: $(DEV)
+bench-formats: $(DEV) ## How far each checkpoint format is from its original code
 	PYTHONPATH=tests $(BIN)/python -m support.golden_checkpoints -o benchmarks/results/formats.json
 
-clean:
+clean: ## Remove the environments and the demo's files
 	rm -rf .venv .venv-* $(DEMO_OUT)

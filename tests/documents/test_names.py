@@ -1,0 +1,61 @@
+"""Every name that the packages offer, and every one that the documents speak of, is there."""
+
+import importlib
+import json
+import re
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+
+import sefa
+import sefa_export
+import sefa_runtime
+
+ROOT = Path(__file__).parents[2]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs").glob("*.ipynb"))]
+# Not the middle of a file's name, nor its beginning: faces-sefa.safetensors, sefa.json.
+DOTTED = re.compile(r"(?<![\w./-])(?:sefa|sefa_export|sefa_runtime)(?:\.[A-Za-z_]\w*)+")
+FROM = re.compile(r"^from ((?:sefa|sefa_export|sefa_runtime)[\w.]*) import (.+)$", re.MULTILINE)
+FILES = (".json", ".safetensors")
+
+
+def text_of(document: Path) -> str:
+    text = document.read_text()
+    if document.suffix == ".ipynb":
+        return "\n".join("".join(cell["source"]) for cell in json.loads(text)["cells"])
+    return text
+
+
+def check(name: str) -> None:
+    """Find the longest part of a dotted name that is a module, and attributes from there."""
+    module, attributes = name, list[str]()
+    while True:
+        try:
+            found: object = importlib.import_module(module)
+            break
+        except ModuleNotFoundError as error:
+            if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+                assert find_spec(module), module  # It is there, and what it needs (ray) is not installed.
+                return
+            module, _, attribute = module.rpartition(".")
+            attributes.insert(0, attribute)
+    for attribute in attributes:
+        found = getattr(found, attribute)
+
+
+@pytest.mark.parametrize("package", [sefa, sefa_export, sefa_runtime], ids=lambda package: package.__name__)
+def test_packages_have_what_they_offer(package: object) -> None:
+    offered = package.__all__  # type: ignore[attr-defined]
+    assert len(offered) == len(set(offered)) > 5
+    for name in offered:
+        getattr(package, name)
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_names_in_documents(document: Path) -> None:
+    text = text_of(document)
+    names = {name for name in DOTTED.findall(text) if not name.endswith(FILES)}
+    names |= {f"{module}.{name.strip()}" for module, listed in FROM.findall(text) for name in listed.split(",")}
+    for name in sorted(names):
+        check(name)
