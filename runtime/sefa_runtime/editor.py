@@ -4,6 +4,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any, SupportsIndex
 
@@ -355,9 +356,9 @@ def check_finite(image: NDArray[Any]) -> NDArray[Any]:
         NotFiniteError: If so.
     """
     if image.dtype == np.uint8:
-        columns = (np.arange(image.shape[2], dtype=np.uint8) % 2 * 255)[:, None]  # [W, 1]
-        suspects = np.flatnonzero((image[:, 0] == columns).all((1, 2)))  # By their first row: all cost next to nothing.
-        wrong = [int(index) for index in suspects if (image[index] == columns).all()]
+        mark = _not_finite_mark(image.shape[2])
+        suspects = (image[:, 0] == mark).all((1, 2)).nonzero()[0]  # By their first row: all cost next to nothing.
+        wrong = [int(index) for index in suspects if (image[index] == mark).all()]
     elif np.isfinite(image).all():
         return image
     else:
@@ -368,3 +369,9 @@ def check_finite(image: NDArray[Any]) -> NDArray[Any]:
         f"NaN or infinity in {len(wrong)} of {len(image)} images, the first is image {wrong[0]}: the alphas or codes "
         "are far too large, or the model is broken"
     )
+
+
+@cache
+def _not_finite_mark(width: int) -> NDArray[np.uint8]:
+    """Return a row of the image that stands for one that is not finite: columns of 0 and 255 in turn, [W, 1]."""
+    return (np.arange(width, dtype=np.uint8) % 2 * 255)[:, None]

@@ -57,8 +57,6 @@ from sefa_runtime.files import check_output, input_problem
 from sefa_runtime.model.reading import files_of, is_onnx
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from sefa.bank.direction_bank import DirectionBank
     from sefa_runtime import Editor
     from sefa_runtime.explore import Exploration
@@ -379,10 +377,7 @@ def _choose_images(editor: "Editor", seeds: str | None, z: Path | None, codes: P
         if editor.info.latent != "z":
             choose_latents(None, None, None, editor.info)  # Says what is needed.
         return {"seeds": None if seeds is None else parse_integers(seeds)}
-    from sefa_runtime.inputs.latents import prepare_latents
-
-    chosen = choose_latents(seeds, z, codes, editor.info)
-    latents: NDArray[Any] = prepare_latents(editor.info, {"z": None, "w": None, "codes": None} | chosen)
+    (latents,) = choose_latents(seeds, z, codes, editor.info).values()
     return {"latents": latents}
 
 

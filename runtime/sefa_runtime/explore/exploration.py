@@ -9,7 +9,7 @@ from hashlib import sha256
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from PIL import Image
 
 from sefa_runtime.editor import Editor
@@ -21,7 +21,7 @@ from sefa_runtime.explore.samples import EditorSamples, Rendered
 from sefa_runtime.explore.similarity import looks_like, similarity
 from sefa_runtime.images import Images, to_pillow
 from sefa_runtime.inputs.call import Call
-from sefa_runtime.inputs.latents import latents_from_seeds
+from sefa_runtime.inputs.latents import latents_from_seeds, prepare_latents
 from sefa_runtime.model.info import DirectionInfo, ModelInfo
 from sefa_runtime.version import VERSION
 
@@ -110,7 +110,7 @@ def explore(
     model: str | None = None,
     samples: int | None = None,
     seeds: Sequence[int] | None = None,
-    latents: NDArray[np.float32] | None = None,
+    latents: ArrayLike | None = None,
     label: int | None = None,
     truncation: float | None = None,
     alpha_range: tuple[float, float] | None = None,
@@ -127,7 +127,7 @@ def explore(
         samples: How many images to measure, those of seeds 0, 1, 2, ...; None: 200, or all of `latents`. Ranges are
             looked for on at most 16 of them.
         seeds: The images to show; None: those of seeds 0 to 3.
-        latents: Instead of seeds: what the model takes, float32 [N, ...]. The first are shown.
+        latents: Instead of seeds: what the model takes, [N, ...]. The first are shown.
         label: The class of all images, for a class-conditional model.
         truncation: Truncation psi, for a model that has it as an input.
         alpha_range: The range to measure and show of every direction; None: each one's suggested range.
@@ -210,7 +210,7 @@ def _choose(
     editor: Editor,
     samples: int | None,
     seeds: Sequence[int] | None,
-    latents: NDArray[np.float32] | None,
+    latents: ArrayLike | None,
     label: int | None,
     truncation: float | None,
     quick: bool,
@@ -219,7 +219,9 @@ def _choose(
     info = editor.info
     if latents is None:
         if info.latent != "z":
-            raise InputError(f"the model takes {info.latent}: codes are needed, [N, {_sizes(info.latent_shape)}]")
+            raise InputError(
+                f"the model takes {info.latent}: codes are needed, [N, {', '.join(map(str, info.latent_shape))}]"
+            )
         usual = QUICK_SAMPLES if quick else DEFAULT_SAMPLES
         if samples is not None and samples > MAX_SAMPLES:
             raise InputError(f"samples must be at most {MAX_SAMPLES}, got {samples}")
@@ -234,8 +236,7 @@ def _choose(
     else:
         if seeds is not None:
             raise InputError("give seeds or latents, not both")
-        if latents.shape[1:] != info.latent_shape:
-            raise InputError(f"latents must be [N, {_sizes(info.latent_shape)}], got {list(latents.shape)}")
+        latents = prepare_latents(info, {info.latent_name: latents}, None, takes_seed=False)
         usual = min(QUICK_SAMPLES, len(latents)) if quick else len(latents)
         many = latents[: usual if samples is None else max(samples, 0)]
         _check_count(len(many), "at least 2 latents are needed, since effects are compared with how images differ")
@@ -280,10 +281,6 @@ def _guess(found: Sequence[dict[str, NDArray[Any]]]) -> float:
 def _check_count(count: int, wanted: str) -> None:
     if count < 2:
         raise InputError(f"{wanted}, got {count}")
-
-
-def _sizes(shape: tuple[int, ...]) -> str:
-    return ", ".join(map(str, shape))
 
 
 def _settings(

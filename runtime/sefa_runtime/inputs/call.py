@@ -20,7 +20,7 @@ from sefa_runtime.inputs.edits import (
 from sefa_runtime.inputs.latents import prepare_latents
 from sefa_runtime.model.info import ModelInfo
 
-LATENTS, EDITS = ("z", "w", "codes"), ("direction", "alpha")
+EDITS = ("direction", "alpha")
 
 
 @dataclass(frozen=True)
@@ -57,8 +57,7 @@ def prepare(info: ModelInfo, call: Call) -> Feeds:
     """
     inputs, sweep = call.inputs, call.sweep
     by_index = call.edits is None and sweep is None
-    ways = {name: inputs.get(name) for name in LATENTS}
-    latents = prepare_latents(info, ways if by_index else {"seed": call.seed} | ways)
+    latents = prepare_latents(info, inputs, call.seed, takes_seed=not by_index)
     batch = len(latents)
     if by_index:
         direction, alpha = prepare_edits(info, inputs.get("direction"), inputs.get("alpha"), batch)
@@ -68,7 +67,7 @@ def prepare(info: ModelInfo, call: Call) -> Feeds:
         steps = prepare_alphas(sweep.alphas)
         swept = np.full((batch, 1), direction_index(info, sweep.direction), np.int64)
         direction, alpha = np.hstack([swept, direction]), np.pad(alpha, ((0, 0), (1, 0)))
-    feeds: Feeds = {info.latent_name: latents, "direction": direction, "alpha": alpha}
+    feeds: Feeds = {info.signature.latent.name: latents, "direction": direction, "alpha": alpha}
     feeds |= prepare_conditions(info, inputs, batch)
     for name, value in inputs.items():
         if value is not None and (name not in feeds or (name in EDITS and not by_index)):

@@ -1,7 +1,7 @@
 """The latents of a call: from seeds, or as the caller gives them."""
 
 import operator
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,7 @@ from sefa_runtime.inputs.coercion import as_array, as_numbers
 from sefa_runtime.model.info import ModelInfo
 
 MAX_SEED = 2**32 - 1
+LATENTS = ("z", "w", "codes")
 
 
 def latents_from_seeds(seeds: Iterable[int], z_dim: int) -> NDArray[np.float32]:
@@ -33,32 +34,37 @@ def latents_from_seeds(seeds: Iterable[int], z_dim: int) -> NDArray[np.float32]:
     return np.stack(rows).astype(np.float32)
 
 
-def prepare_latents(info: ModelInfo, given: Mapping[str, ArrayLike | None]) -> NDArray[np.float32]:
+def prepare_latents(
+    info: ModelInfo, inputs: Mapping[str, ArrayLike | None], seed: int | Sequence[int] | None, *, takes_seed: bool
+) -> NDArray[np.float32]:
     """Return the latents of a call, float32 [batch, ...], from the one way of giving them that was used.
 
     Args:
         info: The model.
-        given: `seed`, `z`, `w` and `codes`; all but one are None.
+        inputs: `z`, `w` and `codes`, and others.
+        seed: One seed or several, instead of `z`.
+        takes_seed: Whether the caller could have given a seed.
 
     Raises:
         InputError: If not exactly one is given, the model takes another, or its shape does not fit.
     """
-    name = info.latent_name
-    used = [way for way, value in given.items() if value is not None]
+    spec = info.signature.latent
+    name, shape = spec.name, spec.shape[1:]
+    used = [way for way in LATENTS if inputs.get(way) is not None]
+    if seed is not None:
+        used.insert(0, "seed")
     if used != [name] and (used != ["seed"] or name != "z"):
-        ways = [way for way in given if way == name or (way == "seed" and name == "z")]
-        got = f", got {' and '.join(used)}" if used else ""
-        raise InputError(f"give {'either ' if len(ways) > 1 else ''}{' or '.join(ways)}{got}")
-    value = given[used[0]]
-    if used[0] == "seed":
-        return latents_from_seeds(_as_list(value), info.z_dim)
-    latents = as_numbers(value, name, np.float32)
-    given_shape, shape = latents.shape, info.latent_shape
+        ways = "either seed or z" if takes_seed and name == "z" else name
+        raise InputError(f"give {ways}" + (f", got {' and '.join(used)}" if used else ""))
+    if seed is not None:
+        return latents_from_seeds(_as_list(seed), info.z_dim)
+    latents = as_numbers(inputs[name], name, np.float32)
+    given_shape = latents.shape
     if latents.ndim == len(shape):
         latents = latents[None]
     elif name == "w" and latents.ndim == 3 and latents.shape[1] and (latents == latents[:, :1]).all():
         latents = latents[:, 0]  # The same in every layer.
-    if latents.ndim != len(shape) + 1 or latents.shape[1:] != shape or not len(latents):
+    if latents.shape[1:] != shape or not len(latents):
         wanted = ", ".join(map(str, shape))
         hint = _hint_of_other_space(info, given_shape)
         raise InputError(f"{name} must have shape [batch, {wanted}], got {list(given_shape)}{hint}")

@@ -154,7 +154,7 @@ def test_codes_are_explored_where_the_model_takes_them(golden: Path) -> None:
     for arguments, message in (
         ({}, r"the model takes w\+: codes are needed, \[N, 8, 24\]"),
         ({"latents": codes[:1]}, "at least 2 latents are needed"),
-        ({"latents": codes[:, 0]}, r"latents must be \[N, 8, 24\]"),
+        ({"latents": codes[:, 0]}, r"codes must have shape \[batch, 8, 24\]"),
         ({"latents": codes, "seeds": [1]}, "seeds or latents"),
     ):
         with pytest.raises(InputError, match=message):
