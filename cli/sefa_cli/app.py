@@ -31,6 +31,7 @@ from sefa_cli.commands import (
     tune,
     verify,
 )
+from sefa_cli.option_groups import spread
 from sefa_cli.output import say
 from sefa_cli.signals import watched_signals
 from sefa_runtime.errors import SefaRuntimeError
@@ -91,9 +92,9 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
 NAMES: dict[Callable[..., None], str] = {bench.compare: "bench compare", bank.import_: "import"}
 for panel, commands in COMMANDS.items():
     for command in commands:
-        app.command(NAMES.get(command), help=_reflow(command.__doc__), rich_help_panel=panel)(command)
+        app.command(NAMES.get(command), help=_reflow(command.__doc__), rich_help_panel=panel)(spread(command))
 for command in (bank.show, bank.merge, bank.subset, bank.compare, bank.import_, bank.export):
-    banks.command(NAMES.get(command), help=_reflow(command.__doc__))(command)
+    banks.command(NAMES.get(command), help=_reflow(command.__doc__))(spread(command))
 app.add_typer(banks, rich_help_panel="Work on directions")
 
 

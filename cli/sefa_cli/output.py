@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import typer
 from rich.cells import cell_len
@@ -18,12 +18,8 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from sefa_runtime.files import write_whole
 from sefa_runtime.printable import printable, printable_json, quoted
-
-if TYPE_CHECKING:
-    from sefa.generators import Generator
-    from sefa_runtime import ModelInfo
-    from sefa_runtime.session.session import Session
 
 Cell = str | int | float
 # Seconds that somebody waits without a word.
@@ -53,6 +49,11 @@ def print_json(document: object) -> None:
     # Else what stdout cannot write would get escapes that JSON does not know.
     ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
     typer.echo(printable_json(json.dumps(document, indent=2, ensure_ascii=ascii_only)))
+
+
+def save_json(document: object, path: Path) -> None:
+    """Write one JSON document, whole or not at all."""
+    write_whole(path, (json.dumps(document, indent=2) + "\n").encode())
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
@@ -89,17 +90,6 @@ def print_facts(facts: Sequence[tuple[str, object]]) -> None:
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
         say(f"{name:<{width}}  {value}")
-
-
-def origin_facts(about: "ModelInfo | Generator") -> list[tuple[str, str]]:
-    """Which entry of the checkpoint was read, what it does not tell and was assumed, and whose directions these are."""
-    others = getattr(about, "bank_sha256", ())  # Of exported files.
-    facts = [
-        ("read", about.source_entry),
-        ("assumed", "; ".join(about.assumptions)),
-        ("directions of", f"another checkpoint, sha256 {', '.join(others)}" if others else ""),
-    ]
-    return [(name, value) for name, value in facts if value]
 
 
 def say_how_long(seconds: float) -> None:
@@ -183,12 +173,6 @@ class _Lines:
 def command_line(*words: object) -> str:
     """A command to be pasted into a shell: words with spaces and the like are quoted."""
     return " ".join(quoted(str(word)) for word in words)
-
-
-def where_it_ran(session: "Session") -> str:
-    """`on cuda`; if it is not the provider that was asked for by name, also why."""
-    fallback = session.requested.lower() != "auto" and session.reason
-    return f"on {session.provider}" + (f" ({session.reason})" if fallback else "")
 
 
 def format_bytes(count: int) -> str:

@@ -1,6 +1,6 @@
 """sefa bank show, merge, subset, compare, import, export: work on direction banks."""
 
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -8,18 +8,11 @@ import typer
 
 from sefa.bank.naming import find_all
 from sefa.errors import ArgumentError
-from sefa_cli.commands.factorize import load_on, print_directions
-from sefa_cli.options import (
-    AssumeOption,
-    Device,
-    EditLayersOption,
-    EntryOption,
-    JsonOption,
-    LayersOption,
-    NumClassesOption,
-    OtherCheckpointOption,
-)
-from sefa_cli.output import print_facts, print_json, print_table, say, working
+from sefa.opening import Device
+from sefa_cli.descriptions import alpha_range, checkpoint_fact, print_directions
+from sefa_cli.generators import open_checkpoint
+from sefa_cli.options import CheckpointOptions, EditLayersOption, JsonOption, LayersOption, OtherCheckpointOption
+from sefa_cli.output import print_facts, print_json, print_table, say
 from sefa_runtime.files import check_output
 
 if TYPE_CHECKING:
@@ -44,7 +37,7 @@ def show(bank: BankArgument, json: JsonOption = False) -> None:
         [
             ("file", f"{bank}, direction bank"),
             ("generator", f"{source.family}, {layers} layer{'s' * (layers > 1)}, codes of {loaded.code_dim}"),
-            ("checkpoint", f"sha256 {source.checkpoint_sha256}" if source.checkpoint_sha256 else "not from a file"),
+            checkpoint_fact(source.checkpoint_sha256),
             *[("found by", _origin(origin)) for origin in dict.fromkeys(loaded.origins or (source,))],
         ]
     )
@@ -60,7 +53,7 @@ def show(bank: BankArgument, json: JsonOption = False) -> None:
                 f"{float(loaded.vectors[index].norm()):.4g}",
                 _spans(loaded.edited_layers[index].nonzero()[:, 0].tolist(), layers),
                 _spans(loaded.analysed_layers[index].nonzero()[:, 0].tolist(), layers),
-                f"{loaded.alpha_range[index, 0]:g} to {loaded.alpha_range[index, 1]:g}{_unit(loaded.origin(index))}",
+                alpha_range(loaded, index),
                 *([loaded.origin(index).method] if several else []),
             )
             for index, name in enumerate(loaded.names)
@@ -174,15 +167,14 @@ def import_(
         ),
     ],
     output: BankOutput,
+    *,
     checkpoint: Annotated[
         Path | None,
         typer.Argument(metavar="CHECKPOINT", help="The generator that the directions are of.", show_default=False),
     ] = None,
     layers: LayersOption = "all",
     edit_layers: EditLayersOption = None,
-    num_classes: NumClassesOption = None,
-    entry: EntryOption = None,
-    assume: AssumeOption = None,
+    opening: CheckpointOptions,
     allow_other_checkpoint: OtherCheckpointOption = False,
 ) -> None:
     """Make a bank of directions that another tool found.
@@ -195,10 +187,7 @@ def import_(
     from sefa.bank.files import import_bank
 
     check_output(output, file, checkpoint)
-    generator = None
-    if checkpoint is not None:
-        with working("Loading the checkpoint"):
-            generator = load_on(checkpoint, Device.CPU, num_classes=num_classes, entry=entry, assume=assume)
+    generator = None if checkpoint is None else open_checkpoint(checkpoint, replace(opening, device=Device.CPU))
     bank = import_bank(file, generator, layers, edit_layers, allow_other_checkpoint=allow_other_checkpoint)
     bank.save(output)
     print_directions(bank)
@@ -305,10 +294,6 @@ def _origin(source: "DirectionSource") -> str:
         parts.append(f"{source.samples} samples{label}, seed {source.seed}")
     alpha = "standard deviations" if source.alpha_unit == "sigma" else "distance"
     return ", ".join([*parts, f"rank {source.rank}", f"alpha counts {alpha}", f"sefa {source.version}"])
-
-
-def _unit(source: "DirectionSource") -> str:
-    return " σ" if source.alpha_unit == "sigma" else ""
 
 
 def _spans(layers: list[int], count: int) -> str:

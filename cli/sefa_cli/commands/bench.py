@@ -1,6 +1,5 @@
 """sefa bench: measure latency and throughput; sefa bench compare: two such measurements side by side."""
 
-import json as json_format
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -8,23 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sefa_cli.options import (
-    CpuFallbackOption,
-    JsonOption,
-    ModelArgument,
-    ProviderOption,
-    ProviderOptionsOption,
-    ThreadsOption,
-    parse_integers,
-    parse_provider_options,
-)
-from sefa_cli.output import print_facts, print_json, print_table, progress_bar, say
+from sefa_cli.descriptions import print_record
+from sefa_cli.options import INTEGERS, JsonOption, ModelArgument, SessionOptions
+from sefa_cli.output import print_facts, print_json, print_table, progress_bar, save_json, say
 from sefa_runtime.errors import ProviderError
-from sefa_runtime.files import check_output, write_whole
+from sefa_runtime.files import check_output
 from sefa_runtime.model.reading import files_of
 
 if TYPE_CHECKING:
-    from sefa_runtime.latency import Comparison, LatencyRecord
+    from sefa_runtime.latency import Comparison
 
 
 class Scenario(StrEnum):
@@ -37,6 +28,7 @@ class Scenario(StrEnum):
 
 def bench(
     model: ModelArgument,
+    *,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="RECORD.json", help="Write the record here.")
     ] = None,
@@ -48,8 +40,9 @@ def bench(
         ),
     ] = Scenario.SINGLE_STREAM,
     batch: Annotated[
-        str | None,
+        list[int] | None,
         typer.Option(metavar="SIZES", help="Batch sizes, as [b]1,8[/b].", show_default="1; offline 1,2,4,8,16,32"),
+        INTEGERS,
     ] = None,
     edits: Annotated[int | None, typer.Option(metavar="N", help="Edits per image.", show_default="1")] = None,
     seconds: Annotated[
@@ -68,10 +61,7 @@ def bench(
         typer.Option(metavar="FILE.png", help="Draw latency and throughput (needs matplotlib)."),
     ] = None,
     samples: Annotated[bool, typer.Option("--samples", help="Put every single latency into the record.")] = False,
-    provider: ProviderOption = "auto",
-    provider_options: ProviderOptionsOption = None,
-    allow_cpu_fallback: CpuFallbackOption = False,
-    threads: ThreadsOption = None,
+    session: SessionOptions,
     json: JsonOption = False,
 ) -> None:
     """Measure latency and throughput, from arrays to arrays.
@@ -83,7 +73,6 @@ def bench(
     not the provider asked for, the exit code is 1, also where the CPU was allowed instead. Two records are compared by
     [b]sefa bench compare[/b].
     """
-    from sefa_runtime import load
     from sefa_runtime.latency import measure
     from sefa_runtime.latency.plot import check_plot, save_plot
 
@@ -92,13 +81,10 @@ def bench(
             check_output(path, *files_of(model))
     if plot is not None:
         check_plot(plot)
-    batches = None if batch is None else parse_integers(batch)
-    options = parse_provider_options(provider_options)
     with progress_bar("Measuring") as show:
-        editor = load(model, provider, options, threads, allow_cpu_fallback=allow_cpu_fallback)
-        record = measure(editor, batches, edits, seconds, scenario, rate, seed, show)
+        record = measure(session.load(model), batch, edits, seconds, scenario, rate, seed, show)
     if output is not None:
-        save_record(record, output, samples)
+        save_json(record.to_dict(samples), output)
     if plot is not None:
         save_plot(record, plot)
     if json:
@@ -135,68 +121,6 @@ def compare(
         print_json(asdict(comparison))
     else:
         _print_comparison(comparison, a, b)
-
-
-def save_record(record: "LatencyRecord", path: Path, samples: bool = False) -> None:
-    """Write a record as JSON, whole or not at all."""
-    document = json_format.dumps(record.to_dict(samples), indent=2, ensure_ascii=False) + "\n"
-    write_whole(path, document.encode())
-
-
-def print_record(record: "LatencyRecord") -> None:
-    """Print a record for people."""
-    from sefa_runtime.machine.description import load_in_words, machine_in_words
-
-    why = f" ({record.provider_reason})" if record.provider_reason else ""
-    graph = record.graph
-    facts: list[tuple[str, object]] = [
-        ("scenario", record.scenario),
-        ("model", f"{record.model['file']}, {graph.nodes} nodes, {graph.parameters:,} parameters"),
-        ("provider", f"{record.provider}, asked for: {record.provider_requested}{why}"),
-        ("threads", record.threads),
-        ("machine", f"{machine_in_words(record.machine)}; {load_in_words(record.machine['load_average'])}"),
-        ("versions", ", ".join(f"{name} {number}" for name, number in record.versions.items())),
-        ("load", f"{record.load_ms:.1f} ms"),
-    ]
-    if record.load_first_run_ms is not None:
-        facts.append(("first run", f"{record.load_first_run_ms:.1f} ms, while loading"))
-    print_facts(facts)
-    say()
-    server = record.scenario == "server"
-    print_table(
-        (
-            "batch",
-            "edits",
-            *(("asked/s", "load") if server else ()),
-            "runs",
-            "first run ms",
-            "p50 ms",
-            "p90 ms",
-            "p95 ms",
-            "p99 ms",
-            "images/s",
-        ),
-        [
-            (
-                result.batch,
-                result.edits,
-                *((result.arrivals.rate, round(result.arrivals.load, 2)) if result.arrivals else ()),
-                result.runs,
-                result.first_run_ms,
-                *(
-                    "-" if value is None else value
-                    for value in (result.p50_ms, result.p90_ms, result.p95_ms, result.p99_ms)
-                ),
-                result.images_per_second,
-            )
-            for result in record.results
-        ],
-    )
-    if record.best_batch is not None:
-        say("", f"highest throughput at batch {record.best_batch}")
-    shortfalls = [f"batch {result.batch}: {text}" for result in record.results for text in result.shortfalls]
-    if shortfalls:
-        say("", "falls short of a full measurement:", *(f"  {text}" for text in shortfalls))
 
 
 def _print_comparison(comparison: "Comparison", a: Path, b: Path) -> None:

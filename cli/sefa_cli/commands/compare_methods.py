@@ -1,25 +1,16 @@
 """sefa compare-methods: SeFa against GANSpace on one generator."""
 
-import json as json_format
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from sefa.errors import ArgumentError
-from sefa_cli.commands.factorize import load_on
-from sefa_cli.options import (
-    AssumeOption,
-    CheckpointArgument,
-    Device,
-    DeviceOption,
-    EntryOption,
-    JsonOption,
-    LayersOption,
-    NumClassesOption,
-)
-from sefa_cli.output import format_bytes, print_facts, print_json, print_table, progress_bar, say, working
-from sefa_runtime.files import check_output, write_whole
+from sefa.opening import OpenOptions
+from sefa_cli.generators import open_checkpoint
+from sefa_cli.options import OPENING, CheckpointArgument, JsonOption, LayersOption
+from sefa_cli.output import format_bytes, print_facts, print_json, print_table, progress_bar, save_json, say
+from sefa_runtime.files import check_output
 
 if TYPE_CHECKING:
     from sefa.method_comparison.methods import MethodComparison, MethodResult
@@ -29,6 +20,7 @@ SUFFIXES = (".png", ".json")
 
 def compare_methods(
     checkpoint: CheckpointArgument,
+    *,
     outputs: Annotated[
         list[Path] | None,
         typer.Option(
@@ -51,10 +43,7 @@ def compare_methods(
         int, typer.Option(metavar="N", help="Latents for which the edits are drawn, twice for each direction.")
     ] = 4,
     repeats: Annotated[int, typer.Option(metavar="N", help="How many times each method is timed.")] = 3,
-    num_classes: NumClassesOption = None,
-    entry: EntryOption = None,
-    assume: AssumeOption = None,
-    device: DeviceOption = Device.AUTO,
+    opening: Annotated[OpenOptions, OPENING.only("num_classes", "entry", "assume", "device")],
     json: JsonOption = False,
 ) -> None:
     """Compare SeFa with GANSpace on a generator: time, memory, agreement, and what the edits change.
@@ -75,8 +64,7 @@ def compare_methods(
         check_output(output, checkpoint)
         if output.suffix.lower() == ".png":
             check_plot(output)
-    with working("Loading the checkpoint"):
-        generator = load_on(checkpoint, device, num_classes=num_classes, entry=entry, assume=assume)
+    generator = open_checkpoint(checkpoint, opening)
     with progress_bar("Comparing") as show:
         drawn = DEFAULT_SAMPLES if samples is None else samples
         comparison = compare(generator, layers, top, drawn, seed, images, show, repeats)
@@ -84,7 +72,7 @@ def compare_methods(
         if output.suffix.lower() == ".png":
             save_methods(comparison, output)
         else:
-            write_whole(output, (json_format.dumps(comparison.to_dict(), indent=2) + "\n").encode())
+            save_json(comparison.to_dict(), output)
     if json:
         print_json(comparison.to_dict())
     else:

@@ -8,11 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from sefa.bank.naming import parse_change, resolve
-from sefa_cli.commands.bench import print_record, save_record
-from sefa_cli.commands.export import describe_parity
-from sefa_cli.commands.factorize import load_on
-from sefa_cli.options import Device, DeviceOption, ProviderOption
-from sefa_cli.output import command_line, format_bytes, progress_bar, say, working
+from sefa.opening import OpenOptions, open_checkpoint
+from sefa_cli.descriptions import describe_parity, print_record
+from sefa_cli.options import OPENING, ProviderOption
+from sefa_cli.output import command_line, format_bytes, progress_bar, save_json, say, working
 from sefa_runtime.files import check_output
 from sefa_runtime.model.reading import read_info
 
@@ -33,7 +32,8 @@ def demo(
         Path,
         typer.Option("-o", "--output", metavar="DIR", help="A folder for what is made; created if need be."),
     ],
-    device: DeviceOption = Device.AUTO,
+    *,
+    opening: Annotated[OpenOptions, OPENING.only("device")],
     provider: ProviderOption = "auto",
 ) -> None:
     """Do all of it on a trained generator of faces, and show the commands that would.
@@ -59,7 +59,7 @@ def demo(
 
     _show_command(f"FACES={command_line(_short(checkpoint))}")
     _show_command(f"sefa factorize $FACES {command_line('-o', bank_path)}")
-    generator = load_on(checkpoint, device)
+    generator = open_checkpoint(checkpoint, opening)
     started = time.perf_counter()
     bank = factorize(generator)
     milliseconds = (time.perf_counter() - started) * 1000
@@ -99,7 +99,7 @@ def demo(
     _show_command(command_line("sefa", "bench", onnx_path, *bench))
     with progress_bar("Measuring") as show:
         record = measure(load(onnx_path, provider), (1, 8), seconds=BENCH_SECONDS, progress=show)
-    save_record(record, record_path)
+    save_json(record.to_dict(), record_path)
     print_record(record)
     edit = command_line("sefa", "edit", onnx_path, "-o", "face.png", "--seed", 7, "--edit", f"{TURN}=2")
     say("", f"Look at {sheet_path} and {gif_path}; then: {edit}")

@@ -8,38 +8,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from sefa.errors import ArgumentError
-from sefa_cli.commands.factorize import Finding, Method, find_directions, load_any
-from sefa_cli.custom import (
-    CustomOptions,
-    ImageLayoutOption,
-    ImageRangeOption,
-    KwargsOption,
-    LabelInputOption,
-    LatentDimOption,
-    OutputKeyOption,
-    RunCodeOption,
-    WeightsOption,
-    is_custom,
-)
-from sefa_cli.options import (
-    AssumeOption,
-    CodesOption,
-    CpuFallbackOption,
-    Device,
-    DeviceOption,
-    EntryOption,
-    JsonOption,
-    LatentFileOption,
-    Normalize,
-    NumClassesOption,
-    OtherCheckpointOption,
-    ProviderOption,
-    ProviderOptionsOption,
-    ThreadsOption,
-    choose_latents,
-    parse_integers,
-    parse_provider_options,
-)
+from sefa.finding import DirectionChoices
+from sefa.opening import Device, Kind, OpenOptions, kind_of
+from sefa_cli.descriptions import where_it_ran
+from sefa_cli.generators import check_bank_options, find_directions, open_generator
+from sefa_cli.image_warnings import warn_of_truncation
+from sefa_cli.latents import LatentOptions
+from sefa_cli.option_groups import Group, Typed, given
+from sefa_cli.options import OPENING, OTHER_CHECKPOINT, JsonOption, SessionOptions, latent_options
 from sefa_cli.output import (
     Cell,
     format_bytes,
@@ -48,13 +24,11 @@ from sefa_cli.output import (
     progress_bar,
     say,
     say_how_long,
-    where_it_ran,
     working,
 )
-from sefa_cli.surprises import warn_of_truncation
-from sefa_runtime.errors import InputError
-from sefa_runtime.files import check_output, input_problem
-from sefa_runtime.model.reading import files_of, is_onnx
+from sefa_cli.parsing import parse_alpha_range
+from sefa_runtime.files import check_output
+from sefa_runtime.model.reading import files_of
 
 if TYPE_CHECKING:
     from sefa.bank.direction_bank import DirectionBank
@@ -66,32 +40,45 @@ PANEL = "Of a checkpoint"
 
 
 @dataclass(frozen=True)
-class CheckpointOptions:
-    """The options that only a checkpoint takes, as given; None, empty or False: not given."""
+class CheckpointChoices:
+    """Whose directions a checkpoint is explored along."""
 
-    bank: Path | None = None
-    layers: tuple[str, ...] = ()
-    edit_layers: str | None = None
-    top: int | None = None
-    method: Method | None = None
-    normalize: Normalize | None = None
-    num_classes: int | None = None
-    entry: str | None = None
-    assume: tuple[str, ...] = ()
-    weights: Path | None = None
-    kwargs: str | None = None
-    latent_dim: int | None = None
-    label_input: Any = None
-    image_range: str | None = None
-    image_layout: Any = None
-    output_key: str | None = None
-    run_code: bool | None = None
-    allow_other_checkpoint: bool | None = None
     save_bank: Path | None = None
+    bank: Path | None = None
+    layers: tuple[str, ...] = ()  # of each group; none: all layers in one
+    allow_other_checkpoint: bool = False
 
-    def given(self, *names: str) -> list[str]:
-        """Of these options, or of all, the names of those that were given."""
-        return [f"--{name.replace('_', '-')}" for name in names or vars(self) if getattr(self, name) not in (None, ())]
+
+CHECKPOINT = Group(
+    save_bank=typer.Option(
+        metavar="BANK", help="Save the directions with their suggested ranges.", rich_help_panel=PANEL
+    ),
+    bank=typer.Option(
+        metavar="BANK",
+        help="Directions from [b]sefa factorize[/b]; without it they are found now.",
+        rich_help_panel=PANEL,
+    ),
+    layers=(
+        typer.Option(
+            metavar="SPEC",
+            help="Layers to analyse, as for [b]sefa factorize[/b]; several groups, each with directions of its own, "
+            "stand side by side: [b]--layers 0-3 --layers 4-7[/b].",
+            show_default="all",
+            rich_help_panel=PANEL,
+        ),
+        Typed(list[str] | None, tuple),
+    ),
+    allow_other_checkpoint=OTHER_CHECKPOINT,
+)
+# Not their samples: `--samples`, `--seed` and `--label` are of the images here.
+FINDING = Group(
+    edit_layers=typer.Option(
+        metavar="SPEC", help="Layers that an edit touches, if not those analysed.", rich_help_panel=PANEL
+    ),
+    top=typer.Option(metavar="K", help="Directions of each group.", show_default="16", rich_help_panel=PANEL),
+    method=typer.Option(help="As for [b]sefa factorize[/b].", show_default="sefa", rich_help_panel=PANEL),
+    normalize=typer.Option(help="As for [b]sefa factorize[/b].", show_default="none", rich_help_panel=PANEL),
+)
 
 
 def explore(
@@ -113,6 +100,7 @@ def explore(
             "of images, [b].json[/b] the measures; may be repeated.",
         ),
     ],
+    *,
     samples: Annotated[
         int | None,
         typer.Option(
@@ -128,18 +116,10 @@ def explore(
             help="A first look: measure only the images that are shown, and settle for ranges that are roughly right.",
         ),
     ] = False,
-    seeds: Annotated[
-        str | None,
-        typer.Option(
-            "--seeds",
-            "--seed",
-            metavar="SEEDS",
-            help="Images to show.",
-            show_default="0-3; those measured with --quick",
-        ),
-    ] = None,
-    z: LatentFileOption = None,
-    codes: CodesOption = None,
+    latents: Annotated[
+        LatentOptions,
+        latent_options("--seeds", "--seed", what="Images to show.", show_default="0-3; those measured with --quick"),
+    ],
     label: Annotated[
         int | None, typer.Option(metavar="CLASS", help="Class of all images, for a class-conditional model.")
     ] = None,
@@ -152,72 +132,22 @@ def explore(
         ),
     ] = None,
     alpha_range: Annotated[
-        str | None,
+        tuple[float, float] | None,
         typer.Option(
             "--range",
             metavar="LOW:HIGH",
             help="Measure and show all directions from LOW to HIGH, as [b]-3:3[/b].",
             show_default="each one's suggested range",
         ),
+        Typed(str | None, parse_alpha_range),
     ] = None,
     write_ranges: Annotated[
         bool, typer.Option("--write-ranges", help="Write the suggested ranges into the exported MODEL.")
     ] = False,
-    save_bank: Annotated[
-        Path | None,
-        typer.Option(metavar="BANK", help="Save the directions with their suggested ranges.", rich_help_panel=PANEL),
-    ] = None,
-    bank: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="BANK",
-            help="Directions from [b]sefa factorize[/b]; without it they are found now.",
-            rich_help_panel=PANEL,
-        ),
-    ] = None,
-    layers: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="SPEC",
-            help="Layers to analyse, as for [b]sefa factorize[/b]; several groups, each with directions of its own, "
-            "stand side by side: [b]--layers 0-3 --layers 4-7[/b].",
-            show_default="all",
-            rich_help_panel=PANEL,
-        ),
-    ] = None,
-    edit_layers: Annotated[
-        str | None,
-        typer.Option(metavar="SPEC", help="Layers that an edit touches, if not those analysed.", rich_help_panel=PANEL),
-    ] = None,
-    top: Annotated[
-        int | None,
-        typer.Option(metavar="K", help="Directions of each group.", show_default="16", rich_help_panel=PANEL),
-    ] = None,
-    method: Annotated[
-        Method | None,
-        typer.Option(help="As for [b]sefa factorize[/b].", show_default="sefa", rich_help_panel=PANEL),
-    ] = None,
-    normalize: Annotated[
-        Normalize | None,
-        typer.Option(help="As for [b]sefa factorize[/b].", show_default="none", rich_help_panel=PANEL),
-    ] = None,
-    device: DeviceOption = Device.AUTO,
-    num_classes: NumClassesOption = None,
-    entry: EntryOption = None,
-    assume: AssumeOption = None,
-    weights: WeightsOption = None,
-    kwargs: KwargsOption = None,
-    latent_dim: LatentDimOption = None,
-    label_input: LabelInputOption = None,
-    image_range: ImageRangeOption = None,
-    image_layout: ImageLayoutOption = None,
-    output_key: OutputKeyOption = None,
-    run_code: RunCodeOption = False,
-    allow_other_checkpoint: OtherCheckpointOption = False,
-    provider: ProviderOption = "auto",
-    provider_options: ProviderOptionsOption = None,
-    allow_cpu_fallback: CpuFallbackOption = False,
-    threads: ThreadsOption = None,
+    checkpoint: Annotated[CheckpointChoices, CHECKPOINT],
+    choices: Annotated[DirectionChoices, FINDING],
+    opening: Annotated[OpenOptions, OPENING.without("noise")],
+    session: SessionOptions,
     json: JsonOption = False,
 ) -> None:
     """See and measure what every direction does: a page with all of them.
@@ -228,38 +158,33 @@ def explore(
     strongly, how locally and how steadily, which others do the same, and a suggested range of alpha. Interrupted, the
     same command goes on where it was.
     """
-    from sefa_runtime import load
     from sefa_runtime.explore.resume_cache import Kept
     from sefa_runtime.explore.writing import check_output_name, save_exploration
 
-    options = CheckpointOptions(
-        bank, tuple(layers or ()), edit_layers, top, method, normalize, num_classes,
-        entry, tuple(assume or ()),
-        weights, kwargs, latent_dim, label_input, image_range, image_layout, output_key, run_code or None,
-        allow_other_checkpoint or None, save_bank,
-    )  # fmt: skip
     for output in outputs:
         check_output_name(output)
-        check_output(output, *files_of(source), z, codes, bank, weights)
+        check_output(output, *files_of(source), latents.z, latents.codes, checkpoint.bank, opening.weights)
     warn_of_truncation(truncation)
     kept = Kept(outputs[0])
-    is_model = is_onnx(source)
-    _check_options(source, options, is_model=is_model, write_ranges=write_ranges)
-    if alpha_range is not None and (write_ranges or save_bank is not None):
+    kind = kind_of(source)
+    if kind == Kind.ONNX:
+        _check_model_options(
+            source, [*given(checkpoint), *given(choices), *given(replace(opening, device=Device.AUTO))], write_ranges
+        )
+    else:
+        _check_checkpoint_options(source, kind, checkpoint, choices, opening, write_ranges)
+    if alpha_range is not None and (write_ranges or checkpoint.save_bank is not None):
         raise ArgumentError("--range leaves no ranges to suggest: write or save them without it")
-    wanted_range = None if alpha_range is None else _parse_range(alpha_range)
-    runtime_options = parse_provider_options(provider_options)
     with TemporaryDirectory(prefix="sefa-") as folder:
-        if is_model:
-            model, directions = source, None
-        else:
+        model, directions = source, None
+        if kind != Kind.ONNX:
             model = Path(folder) / "model.onnx"
-            directions = _export(source, model, options, device, codes, 1.0 if truncation is None else truncation)
+            directions = _export(source, model, checkpoint, choices, opening, latents.codes is not None, truncation)
             truncation = None
-        editor = load(model, provider, runtime_options, threads, allow_cpu_fallback=allow_cpu_fallback)
+        editor = session.load(model)
         exploration = _explore(
             editor, kept, model=source.name, samples=samples, label=label, truncation=truncation,
-            alpha_range=wanted_range, quick=quick, **_choose_images(editor, seeds, z, codes),
+            alpha_range=alpha_range, quick=quick, **_choose_images(editor, latents),
         )  # fmt: skip
         for output in outputs:
             save_exploration(exploration, output)
@@ -268,11 +193,13 @@ def explore(
         from sefa_runtime.model.renaming import rename_directions
 
         rename_directions(source, {}, ranges)
-    if directions is not None and save_bank is not None:
+    if directions is not None and checkpoint.save_bank is not None:
         from sefa.bank.editing import change
         from sefa.bank.naming import Change
 
-        change(directions, {index: Change(alpha_range=found) for index, found in ranges.items()}).save(save_bank)
+        change(directions, {index: Change(alpha_range=found) for index, found in ranges.items()}).save(
+            checkpoint.save_bank
+        )
     kept.remove()
     if json:
         print_json(exploration.to_dict())
@@ -281,104 +208,86 @@ def explore(
     say("", f"measured on {exploration.samples} images, {where_it_ran(editor.session)}")
     for output in outputs:
         say(f"{output}: {format_bytes(output.stat().st_size)}")
-    if write_ranges or save_bank is not None:
-        say(f"{save_bank or source}: suggested ranges of {len(ranges)} directions")
+    if write_ranges or checkpoint.save_bank is not None:
+        say(f"{checkpoint.save_bank or source}: suggested ranges of {len(ranges)} directions")
 
 
-def _check_options(source: Path, options: CheckpointOptions, *, is_model: bool, write_ranges: bool) -> None:
-    """Refuse options that do not go together.
+def _check_model_options(source: Path, inapt: list[str], write_ranges: bool) -> None:
+    """Refuse options that an exported model does not take.
+
+    Raises:
+        ArgumentError: If there is one.
+    """
+    if inapt == ["--save-bank"]:
+        raise ArgumentError(f"{source}: its directions are inside the model: --write-ranges writes ranges into it")
+    if inapt:
+        raise ArgumentError(f"{source}: {inapt[0]} is for checkpoints; this model has its directions inside")
+    if write_ranges:
+        check_output(source)
+
+
+def _check_checkpoint_options(
+    source: Path,
+    kind: Kind,
+    checkpoint: CheckpointChoices,
+    choices: DirectionChoices,
+    opening: OpenOptions,
+    write_ranges: bool,
+) -> None:
+    """Refuse options that do not go together, or not with a checkpoint.
 
     Raises:
         ArgumentError: If so.
-        InputError: If the file is missing.
     """
-    problem = None if is_custom(source) else input_problem(source)
-    if problem:
-        raise InputError(f"{source}: {problem}")
-    if is_model:
-        given = options.given()
-        if given == ["--save-bank"]:
-            raise ArgumentError(f"{source}: its directions are inside the model: --write-ranges writes ranges into it")
-        if given:
-            raise ArgumentError(f"{source}: {given[0]} is for checkpoints; this model has its directions inside")
-        if write_ranges:
-            check_output(source)
-        return
     if write_ranges:
         raise ArgumentError(f"{source}: --write-ranges is for exported models; --save-bank keeps those of a checkpoint")
-    if options.save_bank is not None:
-        check_output(options.save_bank, source, options.weights)
-    finding = options.given("layers", "edit_layers", "top", "method", "normalize")
-    if options.bank is not None and finding:
-        raise ArgumentError(f"--bank brings its directions: leave out {', '.join(finding)}")
-    if options.allow_other_checkpoint and options.bank is None:
-        raise ArgumentError("--allow-other-checkpoint is for --bank: without one the directions are of this checkpoint")
-    if is_custom(source) and len(options.layers) > 1:
+    if checkpoint.save_bank is not None:
+        check_output(checkpoint.save_bank, source, opening.weights)
+    finding = [*given(checkpoint, "layers"), *given(choices)]
+    check_bank_options(checkpoint.bank, checkpoint.allow_other_checkpoint, finding)
+    if kind.is_own and len(checkpoint.layers) > 1:
         raise ArgumentError(f"{source}: a generator of your own is analysed in one group: give one --layers")
 
 
 def _export(
-    source: Path, model: Path, options: CheckpointOptions, device: Device, codes: Path | None, truncation: float
+    source: Path,
+    model: Path,
+    checkpoint: CheckpointChoices,
+    choices: DirectionChoices,
+    opening: OpenOptions,
+    has_codes: bool,
+    truncation: float | None,
 ) -> "DirectionBank":
-    """Find directions of a checkpoint and bake them; gives them as a bank."""
+    """Find directions of a checkpoint and bake them into a model; return them as a bank."""
     from sefa.bank.direction_bank import DirectionBank
     from sefa.bank.editing import merge
     from sefa_export import export_onnx
 
-    custom = CustomOptions(
-        options.weights,
-        options.kwargs,
-        options.latent_dim,
-        options.label_input,
-        options.image_range,
-        options.image_layout,
-        options.output_key,
-        bool(options.run_code),
-    )
-    groups = options.layers or ("all",)
-    with working("Loading the checkpoint"):
-        generator, first = load_any(
-            source,
-            device,
-            groups[0],
-            custom,
-            num_classes=options.num_classes,
-            entry=options.entry,
-            assume=list(options.assume),
-            need_layers=options.bank is None,
-        )
-    if options.bank is not None:
-        directions = DirectionBank.load(options.bank)
+    groups = checkpoint.layers or ("all",)
+    generator = open_generator(source, opening, groups[0], need_layers=checkpoint.bank is None)
+    if checkpoint.bank is None:
+        directions = merge([find_directions(generator, replace(choices, layers=group)) for group in groups])
     else:
-        finding = Finding(
-            edit_layers=options.edit_layers,
-            top=options.top,
-            method=options.method or Method.SEFA,
-            normalize=options.normalize or Normalize.NONE,
-        )
-        directions = merge(
-            [find_directions(generator, replace(finding, layers=group)) for group in (first, *groups[1:])]
-        )
+        directions = DirectionBank.load(checkpoint.bank)
     with working("Exporting and verifying against PyTorch"):
         export_onnx(
             generator,
             directions,
             model,
-            latent="z" if codes is None else "w+",
-            truncation=truncation,
-            allow_other_checkpoint=bool(options.allow_other_checkpoint),
+            latent="w+" if has_codes else "z",
+            truncation=1.0 if truncation is None else truncation,
+            allow_other_checkpoint=checkpoint.allow_other_checkpoint,
         )
     return directions
 
 
-def _choose_images(editor: "Editor", seeds: str | None, z: Path | None, codes: Path | None) -> dict[str, Any]:
-    """The arguments `seeds` or `latents` of `explore`."""
-    if z is None and codes is None:
-        if editor.info.latent != "z":
-            choose_latents(None, None, None, editor.info)  # Says what is needed.
-        return {"seeds": None if seeds is None else parse_integers(seeds)}
-    (latents,) = choose_latents(seeds, z, codes, editor.info).values()
-    return {"latents": latents}
+def _choose_images(editor: "Editor", latents: LatentOptions) -> dict[str, Any]:
+    """Return the arguments `seeds` or `latents` of `explore`."""
+    chosen = latents.choose(editor.info)
+    if "seed" in chosen:
+        return {"seeds": latents.seeds}
+    (given_latents,) = chosen.values()
+    return {"latents": given_latents}
 
 
 def _explore(editor: "Editor", kept: "Kept", **arguments: Any) -> "Exploration":
@@ -391,14 +300,6 @@ def _explore(editor: "Editor", kept: "Kept", **arguments: Any) -> "Exploration":
         if kept.folder.is_dir():
             say(f"sefa: stopped; the same command goes on from what {kept.folder} has", err=True)
         raise
-
-
-def _parse_range(text: str) -> tuple[float, float]:
-    try:
-        low, high = map(float, text.split(":"))
-    except ValueError:
-        raise InputError(f"a range looks like -3:3, got {text!r}") from None
-    return low, high
 
 
 def _print_effects(exploration: "Exploration") -> None:

@@ -1,7 +1,6 @@
 """sefa export: checkpoint to ONNX, TorchScript or .pt2."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,46 +8,15 @@ from typing import Annotated, Any
 import typer
 
 from sefa.errors import ArgumentError
-from sefa_cli.commands.factorize import (
-    Finding,
-    Method,
-    MethodOption,
-    SampleLabelOption,
-    SampleSeedOption,
-    SamplesOption,
-    find_directions,
-    load_any,
-)
-from sefa_cli.custom import (
-    CustomOptions,
-    ImageLayoutOption,
-    ImageRangeOption,
-    KwargsOption,
-    LabelInputOption,
-    LatentDimOption,
-    OutputKeyOption,
-    RunCodeOption,
-    WeightsOption,
-)
-from sefa_cli.options import (
-    AssumeOption,
-    CheckpointArgument,
-    Device,
-    DeviceOption,
-    EditLayersOption,
-    EntryOption,
-    JsonOption,
-    LayersOption,
-    Normalize,
-    NormalizeOption,
-    NumClassesOption,
-    OtherCheckpointOption,
-    TopOption,
-)
-from sefa_cli.output import format_bytes, origin_facts, print_json, say, working
-from sefa_cli.surprises import warn_of_truncation
+from sefa.opening import OpenOptions
+from sefa_cli.descriptions import describe_parity, origin_facts
+from sefa_cli.generators import check_bank_options, find_directions, open_generator
+from sefa_cli.image_warnings import warn_of_truncation
+from sefa_cli.option_groups import given
+from sefa_cli.options import OPENING, CheckpointArgument, DirectionOptions, JsonOption, OtherCheckpointOption
+from sefa_cli.output import format_bytes, print_json, say, working
 from sefa_runtime.files import check_output
-from sefa_runtime.model.info import ModelInfo
+from sefa_runtime.model.choices import Latent, OutputType, Precision
 from sefa_runtime.model.reading import read_info, weights_path
 
 
@@ -60,62 +28,17 @@ class Format(StrEnum):
     PT2 = "pt2"
 
 
-class Noise(StrEnum):
-    """What a StyleGAN's noise inputs are."""
-
-    CONST = "const"
-    NONE = "none"
-
-
-class Latent(StrEnum):
-    """What the graph takes."""
-
-    Z = "z"
-    W = "w"
-    W_PLUS = "w+"
-
-
-class Precision(StrEnum):
-    """What the graph computes in."""
-
-    FP32 = "fp32"
-    FP16 = "fp16"
-
-
-class Output(StrEnum):
-    """What the graph gives."""
-
-    UINT8 = "uint8"
-    FLOAT32 = "float32"
-
-
 def export(
     checkpoint: CheckpointArgument,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="MODEL", help="The file to write.")],
+    *,
     bank: Annotated[
         Path | None,
         typer.Option(metavar="BANK", help="Directions from [b]sefa factorize[/b]; without it they are found now."),
     ] = None,
     allow_other_checkpoint: OtherCheckpointOption = False,
-    layers: LayersOption = "all",
-    edit_layers: EditLayersOption = None,
-    top: TopOption = None,
-    method: MethodOption = Method.SEFA,
-    normalize: NormalizeOption = Normalize.NONE,
-    samples: SamplesOption = None,
-    seed: SampleSeedOption = None,
-    label: SampleLabelOption = None,
-    num_classes: NumClassesOption = None,
-    entry: EntryOption = None,
-    assume: AssumeOption = None,
-    weights: WeightsOption = None,
-    kwargs: KwargsOption = None,
-    latent_dim: LatentDimOption = None,
-    label_input: LabelInputOption = None,
-    image_range: ImageRangeOption = None,
-    image_layout: ImageLayoutOption = None,
-    output_key: OutputKeyOption = None,
-    run_code: RunCodeOption = False,
+    choices: DirectionOptions,
+    opening: Annotated[OpenOptions, OPENING],
     latent: Annotated[
         Latent,
         typer.Option(
@@ -134,11 +57,6 @@ def export(
     truncation_input: Annotated[
         bool, typer.Option("--truncation-input", help="Make psi an input of the graph instead, one for each image.")
     ] = False,
-    noise: Annotated[
-        Noise,
-        typer.Option(help="StyleGANs: [b]const[/b] is the checkpoint's constant noise, [b]none[/b] leaves it out."),
-    ] = Noise.CONST,
-    device: DeviceOption = Device.AUTO,
     file_format: Annotated[Format, typer.Option("--format", help="The kind of file.")] = Format.ONNX,
     precision: Annotated[
         Precision,
@@ -166,11 +84,11 @@ def export(
         ),
     ] = None,
     output_type: Annotated[
-        Output,
+        OutputType,
         typer.Option(
             help="[b]uint8[/b]: images \\[batch, H, W, C]; [b]float32[/b]: \\[batch, C, H, W] in -1 to 1.",
         ),
-    ] = Output.UINT8,
+    ] = OutputType.UINT8,
     json: JsonOption = False,
 ) -> None:
     """Bake a generator and its directions into one graph that takes (z, direction, alpha).
@@ -181,56 +99,37 @@ def export(
     from sefa.bank.direction_bank import DirectionBank
     from sefa_export import export_onnx, export_pt2, export_torchscript
 
-    check_output(output, checkpoint, bank, weights)
-    finding = Finding(layers, edit_layers, top, method, normalize, samples, seed, label)
-    if bank is not None and finding.given:
-        raise ArgumentError(f"--bank brings its directions: leave out {', '.join(finding.given)}")
-    if allow_other_checkpoint and bank is None:
-        raise ArgumentError("--allow-other-checkpoint is for --bank: without one the directions are of this checkpoint")
+    check_output(output, checkpoint, bank, opening.weights)
+    check_bank_options(bank, allow_other_checkpoint, given(choices))
     if truncation_input and truncation is not None:
         raise ArgumentError("give --truncation or --truncation-input, not both")
     if precision != Precision.FP32 and file_format != Format.ONNX:
-        raise ArgumentError(f"--precision fp16 is for ONNX files, not for {file_format.value}")
+        raise ArgumentError(f"--precision fp16 is for ONNX files, not for {file_format}")
     if (batch, edits) != (None, None) and file_format == Format.TORCHSCRIPT:
         raise ArgumentError("--batch and --edits are for onnx and pt2 files: TorchScript's axes are dynamic")
     if compiled and file_format != Format.PT2:
-        raise ArgumentError(f"--compile is for pt2 files, not for {file_format.value}")
+        raise ArgumentError(f"--compile is for pt2 files, not for {file_format}")
     if external_data is not None and file_format != Format.ONNX:
-        raise ArgumentError(f"--external-data is for ONNX files, not for {file_format.value}")
+        raise ArgumentError(f"--external-data is for ONNX files, not for {file_format}")
     warn_of_truncation(truncation)
-    custom = CustomOptions(weights, kwargs, latent_dim, label_input, image_range, image_layout, output_key, run_code)
-    with working("Loading the checkpoint"):
-        generator, layers = load_any(
-            checkpoint,
-            device,
-            layers,
-            custom,
-            num_classes=num_classes,
-            noise=noise.value,
-            entry=entry,
-            assume=assume,
-            need_layers=bank is None,
-        )
-    if bank is None:
-        directions = find_directions(generator, replace(finding, layers=layers))
-    else:
-        directions = DirectionBank.load(bank)
+    generator = open_generator(checkpoint, opening, choices.layers, need_layers=bank is None)
+    directions = find_directions(generator, choices) if bank is None else DirectionBank.load(bank)
     psi = None if truncation_input else 1.0 if truncation is None else truncation
     write: Callable[..., Path]
     options: dict[str, Any] = {
-        "latent": latent.value,
+        "latent": latent,
         "truncation": psi,
         "allow_other_checkpoint": allow_other_checkpoint,
     }
     if file_format == Format.ONNX:
         write = export_onnx
-        options |= {"precision": precision.value, "batch": batch, "num_edits": edits, "external_data": external_data}
+        options |= {"precision": precision, "batch": batch, "num_edits": edits, "external_data": external_data}
     elif file_format == Format.PT2:
         write, options = export_pt2, options | {"compiled": compiled, "batch": batch, "num_edits": edits}
     else:
         write = export_torchscript
     with working("Exporting and verifying against PyTorch"):
-        write(generator, directions, output, output_type.value, **options)
+        write(generator, directions, output, output_type, **options)
     info = read_info(output)
     if json:
         print_json({"model": str(output), "bytes": output.stat().st_size, "info": info.to_dict()})
@@ -243,21 +142,3 @@ def export(
     say(f"verified against PyTorch: {describe_parity(info)}")
     for name, value in origin_facts(info):
         say(f"{name}: {value}")
-
-
-def describe_parity(info: ModelInfo) -> str:
-    """The measured parity in words."""
-    parity = info.parity
-    if parity.psnr_db is not None:
-        return f"PSNR at least {parity.psnr_db:.1f} dB to float32, over {parity.images} edits"
-    cases = f"over {parity.images} images, batches {_list(parity.batches)}, edits {_list(parity.edits)}"
-    if info.output_type == "float32":
-        return f"largest error {parity.max_abs_error:.1e} (images in -1 to 1) {cases}"
-    if parity.max_abs_error == 0:
-        return f"equal to the bit {cases}"
-    share, levels = f"{parity.changed_fraction:.4%}", f"{parity.max_abs_error:.0f}"
-    return f"{share} of the values differ, by at most {levels} of 255 levels, {cases}"
-
-
-def _list(numbers: tuple[int, ...]) -> str:
-    return "/".join(map(str, numbers))

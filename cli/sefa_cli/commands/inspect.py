@@ -1,77 +1,50 @@
 """sefa inspect: what is in a file?"""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from sefa_cli.commands.export import describe_parity
-from sefa_cli.commands.factorize import load_any
-from sefa_cli.custom import (
-    CustomOptions,
-    ImageLayoutOption,
-    ImageRangeOption,
-    KwargsOption,
-    LabelInputOption,
-    LatentDimOption,
-    OutputKeyOption,
-    RunCodeOption,
-    WeightsOption,
-    is_custom,
-    is_torchscript_generator,
-)
-from sefa_cli.options import AssumeOption, Device, EntryOption, JsonOption, LayersOption, NumClassesOption
-from sefa_cli.output import format_bytes, origin_facts, print_facts, print_json, print_table, say
+from sefa.opening import Device, Kind, OpenOptions, kind_of
+from sefa_cli.descriptions import checkpoint_fact, describe_parity, origin_facts, print_directions
+from sefa_cli.generators import open_generator
+from sefa_cli.options import OPENING, JsonOption, LayersOption
+from sefa_cli.output import format_bytes, print_facts, print_json, print_table, say
 from sefa_runtime.archives import open_archive
-from sefa_runtime.errors import InputError
-from sefa_runtime.files import input_problem, sha256_of
+from sefa_runtime.files import sha256_of
 from sefa_runtime.model.info import ModelInfo
-from sefa_runtime.model.reading import check_payload, is_onnx, is_pt2, is_torchscript, read_info, weights_path
+from sefa_runtime.model.reading import check_payload, read_info, weights_path
 
 MAX_SHOWN = 8  # of an archive's files of code
 
 
 def inspect(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint, a direction bank, or an exported model.")],
-    num_classes: NumClassesOption = None,
-    entry: EntryOption = None,
-    assume: AssumeOption = None,
+    *,
+    opening: Annotated[OpenOptions, OPENING.without("noise", "device")],
     layers: LayersOption = "all",
-    weights: WeightsOption = None,
-    kwargs: KwargsOption = None,
-    latent_dim: LatentDimOption = None,
-    label_input: LabelInputOption = None,
-    image_range: ImageRangeOption = None,
-    image_layout: ImageLayoutOption = None,
-    output_key: OutputKeyOption = None,
-    run_code: RunCodeOption = False,
     json: JsonOption = False,
 ) -> None:
     """Tell what a file is: checkpoint, direction bank or exported model.
 
     The kind is detected from the contents, not from the name. An exported model needs no torch to be inspected.
     """
-    custom = CustomOptions(weights, kwargs, latent_dim, label_input, image_range, image_layout, output_key, run_code)
-    problem = None if is_custom(file) else input_problem(file)
-    if problem:
-        raise InputError(f"{file}: {problem}")
-    if is_torchscript_generator(file) and not custom.given and layers == "all":
+    kind = kind_of(file)
+    if kind == Kind.ARCHIVE and not opening.own and layers == "all":
         _inspect_torchscript(file, json)
-    elif is_custom(file):
-        _inspect_generator(file, layers, custom, num_classes, entry, assume, json)
-    elif is_onnx(file) or is_pt2(file) or is_torchscript(file):
-        _inspect_model(file, json)
-    elif _is_bank(file):
+    elif kind.is_model:
+        _inspect_model(file, kind, json)
+    elif kind == Kind.BANK:
         _inspect_bank(file, json)
     else:
-        _inspect_generator(file, layers, custom, num_classes, entry, assume, json)
+        _inspect_generator(file, layers, replace(opening, device=Device.CPU), json)
 
 
-def _inspect_model(path: Path, json: bool) -> None:
+def _inspect_model(path: Path, kind: Kind, json: bool) -> None:
     info = read_info(path)
-    kind = "ONNX model" if is_onnx(path) else ".pt2 model" if is_pt2(path) else "TorchScript model"
     beside = weights_path(path, info)
-    if is_onnx(path):
+    if kind == Kind.ONNX:
         check_payload(path, info)
     if json:
         print_json({"kind": kind, "bytes": path.stat().st_size, "info": info.to_dict()})
@@ -92,10 +65,7 @@ def _inspect_model(path: Path, json: bool) -> None:
             ("precision", info.precision),
             ("directions", f"{len(info.directions)}, found by {info.method}, normalize {info.normalize}"),
             ("parity", describe_parity(info)),
-            (
-                "checkpoint",
-                f"{info.source_format}, sha256 {info.source_sha256}" if info.source_sha256 else "not from a file",
-            ),
+            checkpoint_fact(info.source_sha256, f"{info.source_format}, "),
             *origin_facts(info),
             ("made with", ", ".join(f"{name} {number}" for name, number in info.versions.items())),
         ]
@@ -117,7 +87,6 @@ def _inspect_model(path: Path, json: bool) -> None:
 
 def _inspect_bank(path: Path, json: bool) -> None:
     from sefa.bank.direction_bank import DirectionBank
-    from sefa_cli.commands.factorize import print_directions
 
     bank = DirectionBank.load(path)
     source = bank.source
@@ -144,10 +113,7 @@ def _inspect_bank(path: Path, json: bool) -> None:
             ("file", f"{path}, direction bank"),
             ("generator", f"{source.family}, {bank.edited_layers.shape[1]} layers, codes of {bank.code_dim}"),
             ("method", f"{source.method}, normalize {source.normalize}, rank of A {source.rank}"),
-            (
-                "checkpoint",
-                f"sha256 {source.checkpoint_sha256}" if source.checkpoint_sha256 else "not from a file",
-            ),
+            checkpoint_fact(source.checkpoint_sha256),
             ("made with", f"sefa {source.version}"),
         ]
     )
@@ -155,16 +121,8 @@ def _inspect_bank(path: Path, json: bool) -> None:
     print_directions(bank)
 
 
-def _inspect_generator(
-    path: Path,
-    layers: str,
-    custom: CustomOptions,
-    num_classes: int | None,
-    entry: str | None,
-    assume: list[str] | None,
-    json: bool,
-) -> None:
-    generator, _ = load_any(path, Device.CPU, layers, custom, num_classes=num_classes, entry=entry, assume=assume)
+def _inspect_generator(path: Path, layers: str, opening: OpenOptions, json: bool) -> None:
+    generator = open_generator(path, opening, layers)
     shapes = [list(affine.shape) for affine in generator.affines()]
     parameters = sum(parameter.numel() for parameter in generator.parameters())
     if json:
@@ -242,18 +200,6 @@ def _checkpoint(path: Path, checkpoint_format: str) -> str:
     if not path.exists():
         return f"{path}, a class"
     return f"{path}, {checkpoint_format} checkpoint, {format_bytes(path.stat().st_size)}"
-
-
-def _is_bank(path: Path) -> bool:
-    """A safetensors file, with a bank's mark in its metadata."""
-    from sefa.bank.direction_bank import METADATA_KEY
-
-    with path.open("rb") as file:
-        head = file.read(9)
-        if head[8:] != b"{" or head[:1] == b"{":
-            return False
-        file.seek(8)
-        return METADATA_KEY.encode() in file.read(min(int.from_bytes(head[:8], "little"), path.stat().st_size))
 
 
 def _layers(shapes: list[list[int]]) -> str:

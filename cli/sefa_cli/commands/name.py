@@ -7,11 +7,11 @@ import typer
 
 from sefa.bank.naming import Change, find_all, parse_change, parse_range, renamed, resolve
 from sefa.errors import ArgumentError
+from sefa.opening import Kind, kind_of
 from sefa_cli.options import JsonOption
 from sefa_cli.output import print_json, print_table, say
-from sefa_runtime.errors import InputError
-from sefa_runtime.files import check_output, input_problem
-from sefa_runtime.model.reading import is_onnx, is_pt2, is_torchscript, read_info
+from sefa_runtime.files import check_output
+from sefa_runtime.model.reading import read_info
 
 
 def name(
@@ -55,14 +55,10 @@ def name(
     told = [*(parse_change(text) for text in changes or ()), *(parse_range(text) for text in ranges or ())]
     if not told and keep is None:
         raise ArgumentError(f"{file}: nothing to change: give names as 0=pose, --range or --keep")
-    problem = input_problem(file)
-    if problem:
-        raise InputError(f"{file}: {problem}")
+    kind = kind_of(file)
     check_output(output or file)
-    if is_onnx(file) or is_pt2(file) or is_torchscript(file):
-        rows = _name_in_model(file, told, keep, output)
-    else:
-        rows = _name_in_bank(file, told, keep, output)
+    name_in = _name_in_model if kind.is_model or kind == Kind.ARCHIVE else _name_in_bank
+    rows = name_in(file, told, keep, output)
     if json:
         print_json([{"index": index, "name": name, "alpha_range": [low, high]} for index, name, low, high in rows])
         return

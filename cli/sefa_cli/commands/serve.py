@@ -8,13 +8,7 @@ from typing import Annotated
 
 import typer
 
-from sefa_cli.options import (
-    CpuFallbackOption,
-    ProviderOption,
-    ProviderOptionsOption,
-    ThreadsOption,
-    parse_provider_options,
-)
+from sefa_cli.options import SessionOptions
 from sefa_cli.output import say
 from sefa_runtime.errors import InputError
 from sefa_runtime.files import input_problem
@@ -31,6 +25,7 @@ def serve(
             help="[b].onnx[/b] files made by [b]sefa export[/b]; each is called as its file, or [b]NAME=PATH[/b].",
         ),
     ],
+    *,
     host: Annotated[
         str,
         typer.Option(
@@ -47,10 +42,7 @@ def serve(
             show_default=False,
         ),
     ] = None,
-    provider: ProviderOption = "auto",
-    provider_options: ProviderOptionsOption = None,
-    allow_cpu_fallback: CpuFallbackOption = False,
-    threads: ThreadsOption = None,
+    session: SessionOptions,
     instances: Annotated[
         int,
         typer.Option(
@@ -142,11 +134,8 @@ def serve(
         host=host,
         port=port,
         grpc_port=grpc_port,
-        provider=provider,
-        provider_options=parse_provider_options(provider_options),
-        threads=threads,
+        **vars(session),
         instances=instances,
-        allow_cpu_fallback=allow_cpu_fallback,
         max_batch=max_batch,
         max_delay_ms=max_delay_ms,
         max_queue=max_queue,

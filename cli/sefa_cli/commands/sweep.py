@@ -5,26 +5,12 @@ from typing import Annotated
 
 import typer
 
-from sefa_cli.options import (
-    CodesOption,
-    CpuFallbackOption,
-    LabelOption,
-    LatentFileOption,
-    ModelArgument,
-    ProviderOption,
-    ProviderOptionsOption,
-    ThreadsOption,
-    TruncationOption,
-    check_image_bytes,
-    choose_latents,
-    linear_steps,
-    parse_alphas,
-    parse_direction,
-    parse_label,
-    parse_provider_options,
-)
-from sefa_cli.output import progress_bar, say, warn, where_it_ran
-from sefa_cli.surprises import warn_of_flat_images, warn_of_format, warn_of_range, warn_of_truncation
+from sefa_cli.descriptions import where_it_ran
+from sefa_cli.image_warnings import warn_of_flat_images, warn_of_format, warn_of_range, warn_of_truncation
+from sefa_cli.latents import LatentOptions, check_image_bytes
+from sefa_cli.options import LabelOption, ModelArgument, SessionOptions, TruncationOption, latent_options
+from sefa_cli.output import progress_bar, say, warn
+from sefa_cli.parsing import linear_steps, parse_alphas, parse_direction
 from sefa_runtime.files import check_output
 from sefa_runtime.model.reading import files_of, read_info
 
@@ -41,15 +27,12 @@ def sweep(
             "animation. [b].mp4[/b]: a video, which needs ffmpeg, or [b]pip install 'sefa\\[video]'[/b].",
         ),
     ],
+    *,
     direction: Annotated[str, typer.Option(metavar="NAME|INDEX", help="The direction to move along.")] = "0",
-    seeds: Annotated[
-        str | None,
-        typer.Option(
-            "--seeds", "--seed", metavar="SEEDS", help="[b]7[/b], or several: [b]1,2,5-8[/b]; 0 if not given."
-        ),
-    ] = None,
-    z: LatentFileOption = None,
-    codes: CodesOption = None,
+    latents: Annotated[
+        LatentOptions,
+        latent_options("--seeds", "--seed", what="[b]7[/b], or several: [b]1,2,5-8[/b]; 0 if not given."),
+    ],
     alphas: Annotated[
         str | None,
         typer.Option(
@@ -63,10 +46,7 @@ def sweep(
     truncation: TruncationOption = None,
     scale: Annotated[int, typer.Option(metavar="N", help="Enlarge the images N times.")] = 1,
     frames_per_second: Annotated[float, typer.Option("--fps", help="Pace of an animation.")] = 12.0,
-    provider: ProviderOption = "auto",
-    provider_options: ProviderOptionsOption = None,
-    allow_cpu_fallback: CpuFallbackOption = False,
-    threads: ThreadsOption = None,
+    session: SessionOptions,
 ) -> None:
     """See what a direction does: move along it, for one or more seeds.
 
@@ -74,7 +54,6 @@ def sweep(
 
     An animation shows all seeds at once, in a grid.
     """
-    from sefa_runtime import load
     from sefa_runtime.images import (
         ANIMATION_SUFFIXES,
         IMAGE_SUFFIXES,
@@ -90,29 +69,28 @@ def sweep(
     from sefa_runtime.images.video import VIDEO_SUFFIXES, find_ffmpeg, save_video
 
     check_suffix(output, (*IMAGE_SUFFIXES, ".gif", *VIDEO_SUFFIXES))
-    check_output(output, *files_of(model), z, codes)
+    check_output(output, *files_of(model), latents.z, latents.codes)
     check_pace(frames_per_second)
     filmed = output.suffix.lower() in VIDEO_SUFFIXES
     animated = filmed or output.suffix.lower() in ANIMATION_SUFFIXES
     if filmed:
-        find_ffmpeg()  # Rather now than after minutes of drawing.
-    options = parse_provider_options(provider_options)
+        find_ffmpeg()  # Rather now than after minutes of rendering.
     steps = None if alphas is None else parse_alphas(alphas)
     steps_between = eased if animated else linear_steps
     if steps is not None and alphas is not None and ":" in alphas:
         steps = steps_between(steps[0], steps[-1], len(steps))
     info = read_info(model)
     warn_of_format(info, output)
-    latents = choose_latents(seeds, z, codes, info)
+    inputs = latents.choose(info)
     warn_of_truncation(truncation)
-    with progress_bar("Drawing") as show:
-        editor = load(model, provider, options, threads, allow_cpu_fallback=allow_cpu_fallback)
+    with progress_bar("Rendering") as show:
+        editor = session.load(model)
         index = editor.direction_index(parse_direction(direction))
         if steps is None:
             steps = steps_between(*editor.info.directions[index].alpha_range, 24 if animated else 7)
-        check_image_bytes(editor.info, len(next(iter(latents.values()))) * len(steps), scale)
+        check_image_bytes(editor.info, len(next(iter(inputs.values()))) * len(steps), scale)
         images = editor.sweep(
-            **latents, direction=index, alphas=steps, label=parse_label(label), truncation=truncation, progress=show
+            **inputs, direction=index, alphas=steps, label=label, truncation=truncation, progress=show
         )
     warn_of_range(editor.info, index, steps)
     warn_of_flat_images(images)

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sefa_cli.options import parse_integers
+from sefa_cli.options import INTEGERS
 from sefa_cli.output import command_line, say
 from sefa_runtime.errors import InputError
 
@@ -47,8 +47,9 @@ def triton(
         float, typer.Option(metavar="MS", help="How long a request may wait for others to run with.")
     ] = 2.0,
     preferred_batch: Annotated[
-        str | None,
+        list[int] | None,
         typer.Option(metavar="SIZES", help="Batches that wait no longer, as [b]4,8[/b].", show_default="the largest"),
+        INTEGERS,
     ] = None,
     max_queue: Annotated[int, typer.Option(metavar="N", help="Requests that may wait; more are refused.")] = 256,
     timeout_s: Annotated[float, typer.Option(metavar="S", help="How long one waits before it is refused.")] = 30.0,
@@ -86,7 +87,7 @@ def triton(
         threads=threads,
         max_batch=max_batch,
         max_delay_ms=max_delay_ms,
-        preferred_batch=() if preferred_batch is None else tuple(parse_integers(preferred_batch)),
+        preferred_batch=tuple(preferred_batch or ()),
         max_queue=max_queue,
         timeout_s=timeout_s,
         tensorrt=tensorrt,

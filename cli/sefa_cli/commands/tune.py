@@ -1,22 +1,24 @@
 """sefa tune: which settings serve a model best on this machine."""
 
-import json as json_format
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from sefa_cli.options import (
-    JsonOption,
-    ModelArgument,
-    ProviderOption,
-    ProviderOptionsOption,
-    parse_provider_options,
+from sefa_cli.options import PROVIDER, JsonOption, ModelArgument, SessionChoices
+from sefa_cli.output import (
+    command_line,
+    print_facts,
+    print_json,
+    print_table,
+    progress_bar,
+    save_json,
+    say,
+    say_how_long,
 )
-from sefa_cli.output import command_line, print_facts, print_json, print_table, progress_bar, say, say_how_long
 from sefa_runtime.errors import InputError
-from sefa_runtime.files import check_output, write_whole
+from sefa_runtime.files import check_output
 from sefa_runtime.model.reading import files_of
 
 if TYPE_CHECKING:
@@ -25,12 +27,12 @@ if TYPE_CHECKING:
 
 def tune(
     model: ModelArgument,
+    *,
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE.json", help="Write what was measured here.")
     ] = None,
     seconds: Annotated[float, typer.Option(metavar="S", help="Time for each setting and batch.")] = 1.0,
-    provider: ProviderOption = "auto",
-    provider_options: ProviderOptionsOption = None,
+    session: Annotated[SessionChoices, PROVIDER.only("provider", "provider_options")],
     json: JsonOption = False,
 ) -> None:
     """Find the threads, instances and batch that serve a model best on this machine.
@@ -46,11 +48,10 @@ def tune(
 
     if output is not None:
         check_output(output, *files_of(model))
-    options = parse_provider_options(provider_options)
     with progress_bar("Measuring") as show:
-        tuning = tune_model(model, provider, options, seconds, show, say_how_long)
+        tuning = tune_model(model, session.provider, session.provider_options, seconds, show, say_how_long)
     if output is not None:
-        write_whole(output, (json_format.dumps(asdict(tuning), indent=2) + "\n").encode())
+        save_json(asdict(tuning), output)
     if json:
         print_json(asdict(tuning))
         return

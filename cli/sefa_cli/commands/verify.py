@@ -6,25 +6,17 @@ from typing import Annotated
 
 import typer
 
-from sefa_cli.options import (
-    JsonOption,
-    ModelArgument,
-    ProviderOption,
-    ProviderOptionsOption,
-    ThreadsOption,
-    parse_provider_options,
-)
+from sefa_cli.options import PROVIDER, JsonOption, ModelArgument, SessionChoices
 from sefa_cli.output import print_json, say, working
 
 
 def verify(
     model: ModelArgument,
+    *,
     checkpoint: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also check that the model was made of this checkpoint.")
     ] = None,
-    provider: ProviderOption = "auto",
-    provider_options: ProviderOptionsOption = None,
-    threads: ThreadsOption = None,
+    session: Annotated[SessionChoices, PROVIDER.without("allow_cpu_fallback")],
     json: JsonOption = False,
 ) -> None:
     """Check that a model arrived whole and draws on this machine what PyTorch drew at export.
@@ -36,9 +28,10 @@ def verify(
     """
     from sefa_runtime.verification import verify as verify_model
 
-    options = parse_provider_options(provider_options)
     with working("Verifying"):
-        verification = verify_model(model, provider, options, threads, checkpoint=checkpoint)
+        verification = verify_model(
+            model, session.provider, session.provider_options, session.threads, checkpoint=checkpoint
+        )
     if json:
         print_json({"ok": verification.ok, **asdict(verification)})
     else:

@@ -1,4 +1,4 @@
-"""What a command does as it was told, and says, since it is probably not meant."""
+"""Warnings of what a command does as it was told, though it is probably not meant."""
 
 from collections.abc import Iterable
 from pathlib import Path

@@ -1,0 +1,107 @@
+"""What several commands print of models, directions and measurements."""
+
+from typing import TYPE_CHECKING
+
+from sefa_cli.output import Cell, print_facts, print_table, say
+from sefa_runtime.model.info import ModelInfo
+
+if TYPE_CHECKING:
+    from sefa.bank.direction_bank import DirectionBank
+    from sefa.generators import Generator
+    from sefa_runtime.latency import LatencyRecord
+    from sefa_runtime.session.session import Session
+
+
+def origin_facts(about: "ModelInfo | Generator") -> list[tuple[str, str]]:
+    """Return which entry of the checkpoint was read, what was assumed, and whose directions these are."""
+    others = getattr(about, "bank_sha256", ())  # Of exported files.
+    facts = [
+        ("read", about.source_entry),
+        ("assumed", "; ".join(about.assumptions)),
+        ("directions of", f"another checkpoint, sha256 {', '.join(others)}" if others else ""),
+    ]
+    return [(name, value) for name, value in facts if value]
+
+
+def checkpoint_fact(sha256: str, source_format: str = "") -> tuple[str, str]:
+    """Return which checkpoint something was made from."""
+    return "checkpoint", f"{source_format}sha256 {sha256}" if sha256 else "not from a file"
+
+
+def where_it_ran(session: "Session") -> str:
+    """Return `on cuda`; if it is not the provider that was asked for by name, also why."""
+    fallback = session.requested.lower() != "auto" and session.reason
+    return f"on {session.provider}" + (f" ({session.reason})" if fallback else "")
+
+
+def describe_parity(info: ModelInfo) -> str:
+    """Return the measured parity in words."""
+    parity = info.parity
+    if parity.psnr_db is not None:
+        return f"PSNR at least {parity.psnr_db:.1f} dB to float32, over {parity.images} edits"
+    batches, edits = ("/".join(map(str, numbers)) for numbers in (parity.batches, parity.edits))
+    cases = f"over {parity.images} images, batches {batches}, edits {edits}"
+    if info.output_type == "float32":
+        return f"largest error {parity.max_abs_error:.1e} (images in -1 to 1) {cases}"
+    if parity.max_abs_error == 0:
+        return f"equal to the bit {cases}"
+    share, levels = f"{parity.changed_fraction:.4%}", f"{parity.max_abs_error:.0f}"
+    return f"{share} of the values differ, by at most {levels} of 255 levels, {cases}"
+
+
+def alpha_range(bank: "DirectionBank", index: int) -> str:
+    """Return `-3 to 3`, with σ where alpha counts standard deviations."""
+    low, high = bank.alpha_range[index].tolist()
+    return f"{low:g} to {high:g}" + (" σ" if bank.origin(index).alpha_unit == "sigma" else "")
+
+
+def print_directions(bank: "DirectionBank") -> None:
+    """Print a table of the directions, with each one's strength relative to the strongest of its source."""
+    eigenvalues = bank.eigenvalues.tolist()
+    strongest = {bank.origin(index): 0.0 for index in range(len(bank))}
+    for index, eigenvalue in enumerate(eigenvalues):
+        strongest[bank.origin(index)] = max(strongest[bank.origin(index)], eigenvalue)
+    rows: list[tuple[Cell, ...]] = []
+    for index, (name, eigenvalue) in enumerate(zip(bank.names, eigenvalues, strict=True)):
+        most = strongest[bank.origin(index)]
+        bar = "█" * max(1, round(20 * (eigenvalue / most) ** 0.5 if most else 0))
+        rows.append((index, name, f"{eigenvalue:.4g}", bar, alpha_range(bank, index)))
+    print_table(("index", "name", "eigenvalue", "strength", "alpha"), rows)
+
+
+def print_record(record: "LatencyRecord") -> None:
+    """Print a latency record."""
+    from sefa_runtime.machine.description import load_in_words, machine_in_words
+
+    why = f" ({record.provider_reason})" if record.provider_reason else ""
+    graph = record.graph
+    facts: list[tuple[str, object]] = [
+        ("scenario", record.scenario),
+        ("model", f"{record.model['file']}, {graph.nodes} nodes, {graph.parameters:,} parameters"),
+        ("provider", f"{record.provider}, asked for: {record.provider_requested}{why}"),
+        ("threads", record.threads),
+        ("machine", f"{machine_in_words(record.machine)}; {load_in_words(record.machine['load_average'])}"),
+        ("versions", ", ".join(f"{name} {number}" for name, number in record.versions.items())),
+        ("load", f"{record.load_ms:.1f} ms"),
+    ]
+    if record.load_first_run_ms is not None:
+        facts.append(("first run", f"{record.load_first_run_ms:.1f} ms, while loading"))
+    print_facts(facts)
+    say()
+    arrivals = ("asked/s", "load") if record.scenario == "server" else ()
+    times = ("p50_ms", "p90_ms", "p95_ms", "p99_ms")
+    rows: list[tuple[Cell, ...]] = []
+    for result in record.results:
+        asked = (result.arrivals.rate, round(result.arrivals.load, 2)) if result.arrivals else ()
+        percentiles = ("-" if (value := getattr(result, name)) is None else value for name in times)
+        rows.append((
+            result.batch, result.edits, *asked, result.runs, result.first_run_ms, *percentiles,
+            result.images_per_second,
+        ))  # fmt: skip
+    headings = ("batch", "edits", *arrivals, "runs", "first run ms", *(name.replace("_", " ") for name in times))
+    print_table((*headings, "images/s"), rows)
+    if record.best_batch is not None:
+        say("", f"highest throughput at batch {record.best_batch}")
+    shortfalls = [f"batch {result.batch}: {text}" for result in record.results for text in result.shortfalls]
+    if shortfalls:
+        say("", "falls short of a full measurement:", *(f"  {text}" for text in shortfalls))

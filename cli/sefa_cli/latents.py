@@ -1,0 +1,76 @@
+"""The latents that a command was given: seeds, a file of z, or a file of codes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sefa_cli.output import warn
+from sefa_runtime.errors import InputError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from sefa_runtime import ModelInfo
+
+MAX_IMAGE_BYTES = 2**31
+
+
+@dataclass(frozen=True)
+class LatentOptions:
+    """Where latents come from: at most one of these; else from seed 0."""
+
+    seeds: list[int] | None = None
+    z: Path | None = None
+    codes: Path | None = None
+
+    def choose(self, info: "ModelInfo") -> dict[str, Any]:
+        """Return the `seed=`, `z=`, `w=` or `codes=` argument for an Editor.
+
+        Raises:
+            InputError: If several were given, one cannot be read, or the model takes something else.
+        """
+        if sum(way is not None for way in vars(self).values()) > 1:
+            raise InputError("give seeds, --z or --codes, not several of them")
+        if (self.codes is None) != (info.latent == "z"):
+            raise InputError(
+                f"the model takes {info.latent}: give --codes FILE, with [N, {', '.join(map(str, info.latent_shape))}]"
+                if self.codes is None
+                else "the model takes z: codes need one exported with --latent w+"
+            )
+        if self.codes is not None:
+            return {info.latent_name: _load_codes(self.codes, info)}
+        if self.z is not None:
+            from sefa_runtime.inputs.code_files import load_latents
+
+            return {"z": load_latents(self.z)}
+        return {"seed": [0] if self.seeds is None else self.seeds}
+
+
+def check_image_bytes(info: "ModelInfo", count: int, scale: int) -> None:
+    """Refuse images that together would fill the memory, before the first is rendered.
+
+    Args:
+        info: The model.
+        count: How many images.
+        scale: How many times each is enlarged.
+
+    Raises:
+        InputError: If so.
+    """
+    height, width, channels = info.image_shape
+    size = count * height * width * channels * scale**2
+    if size > MAX_IMAGE_BYTES:
+        raise InputError(
+            f"{count} images of {width * scale}x{height * scale} pixels take {size / 1e9:.3g} GB: at most "
+            f"{MAX_IMAGE_BYTES / 1e9:.3g} GB at once; take fewer seeds or steps, or a smaller --scale"
+        )
+
+
+def _load_codes(path: Path, info: "ModelInfo") -> "NDArray[np.float32]":
+    from sefa_runtime.inputs.code_files import load_codes, looks_like_latents
+
+    codes = load_codes(path, info.latent_shape, info.num_layers, lambda text: warn(f"{path}: {text}"))
+    if looks_like_latents(codes, info):
+        warn(f"{path}: these look like latents z, not like codes: z is for a model exported without --latent")
+    return codes

@@ -1,0 +1,95 @@
+"""Options as dataclasses: a command's parameter that is one stands for an option for each of its fields.
+
+Types and defaults are the dataclass's own, mostly the library's; a `Group` adds the words.
+"""
+
+import inspect
+from collections.abc import Callable
+from dataclasses import MISSING, fields
+from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
+
+from sefa.opening import option_name
+
+Command = Callable[..., None]
+
+
+class Typed(NamedTuple):
+    """How an option is typed whose value is something else.
+
+    Attributes:
+        kind: The type that typer knows, of what is on the command line; None if nothing is.
+        read: Make the value of it, or raise one of our errors.
+    """
+
+    kind: Any
+    read: Callable[[Any], Any]
+
+
+class Group:
+    """Some fields of a dataclass as options: `Annotated[Options, Group(top=typer.Option(...))]`.
+
+    Args:
+        options: What `typer.Option` gives, by the field's name; with a `Typed` in a tuple where one is needed. Fields
+            that are not named keep their defaults.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        self.options = {name: one if isinstance(one, tuple) else (one,) for name, one in options.items()}
+
+    def only(self, *names: str) -> "Group":
+        """Return the group of some of the fields."""
+        return Group(**{name: self.options[name] for name in names})
+
+    def without(self, *names: str) -> "Group":
+        """Return the group of all other fields."""
+        return self.only(*(name for name in self.options if name not in names))
+
+
+def given(options: Any, *names: str) -> list[str]:
+    """Return the names, as options, of those fields that are not at their defaults; of all, or of the ones named."""
+    default = type(options)()
+    return [option_name(name) for name in names or vars(options) if getattr(options, name) != getattr(default, name)]
+
+
+def spread(command: Command) -> Command:
+    """Return a command as typer takes it: its groups as single options, and all values as they are typed."""
+    parameters: dict[str, inspect.Parameter] = {}
+    groups: dict[str, tuple[type, tuple[str, ...]]] = {}
+    readers: dict[str, Callable[[Any], Any]] = {}
+
+    def add(name: str, kind: Any, words: tuple[Any, ...], default: Any) -> None:
+        typed = next((word for word in words if isinstance(word, Typed)), None)
+        if typed is not None:
+            kind, default, readers[name] = typed.kind, None, typed.read
+            words = tuple(word for word in words if word is not typed)
+        annotation = Annotated[(kind, *words)] if words else kind
+        parameters[name] = inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
+        )
+
+    for name, parameter in inspect.signature(command).parameters.items():
+        annotated = get_origin(parameter.annotation) is Annotated
+        kind, *words = get_args(parameter.annotation) if annotated else (parameter.annotation,)
+        group = next((word for word in words if isinstance(word, Group)), None)
+        if group is None:
+            add(name, kind, tuple(words), parameter.default)
+            continue
+        groups[name] = kind, tuple(group.options)
+        types, defaults = get_type_hints(kind), {field.name: field.default for field in fields(kind)}
+        for option, words_for_it in group.options.items():
+            default = defaults[option]
+            add(option, types[option], words_for_it, None if default is MISSING else default)
+
+    def run(**values: Any) -> None:
+        for name, read in readers.items():
+            text = values.pop(name)
+            if text is not None and text != []:
+                values[name] = read(text)
+        for name, (kind, members) in groups.items():
+            values[name] = kind(**{member: values.pop(member) for member in members if member in values})
+        command(**values)
+
+    run.__name__, run.__doc__, run.__module__ = command.__name__, command.__doc__, command.__module__
+    run.__signature__ = inspect.Signature(list(parameters.values()))  # type: ignore[attr-defined]
+    run.__annotations__ = {name: parameter.annotation for name, parameter in parameters.items()}
+    return run

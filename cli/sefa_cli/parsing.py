@@ -1,0 +1,193 @@
+"""From what is typed to values: seeds, alphas, edits, labels, options of the form KEY=VALUE."""
+
+import re
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from sefa.errors import ArgumentError
+from sefa_runtime.errors import InputError
+from sefa_runtime.json_text import parse_json
+
+Number = TypeVar("Number", int, float)
+
+MAX_ALPHAS = 1000
+MAX_ALPHA = 1e6  # far beyond any image, and far from overflow
+MAX_NUMBERS = 1000
+
+
+def parse_edit(text: str) -> tuple[str | int, float]:
+    """Read `pose=2.5` or `3=-1` as direction and alpha.
+
+    Raises:
+        InputError: If it is not of that form.
+    """
+    direction, equals, alpha = text.partition("=")
+    if not equals or not direction.strip():
+        raise InputError(f"an edit looks like pose=2.5 or 3=-1, got {text!r}")
+    return parse_direction(direction), _finite(alpha, text)
+
+
+def parse_edits(texts: list[str]) -> dict[str | int, float]:
+    """Read several edits.
+
+    Raises:
+        InputError: Also if a direction is given twice.
+    """
+    edits = dict(map(parse_edit, texts))
+    if len(edits) < len(texts):
+        raise InputError(f"a direction is given twice: {', '.join(texts)}")
+    return edits
+
+
+def parse_provider_options(texts: list[str]) -> dict[str, str]:
+    """Read `device_id=1` and the like.
+
+    Raises:
+        InputError: If one is not of that form or a key is given twice.
+    """
+    return _parse_pairs(texts, "a provider option looks like device_id=1", "the provider option {} is given twice")
+
+
+def parse_assumptions(texts: list[str]) -> dict[str, str]:
+    """Read `stride=1,2,2,1` and the like.
+
+    Raises:
+        InputError: If one is not of that form or a fact is given twice.
+    """
+    return _parse_pairs(texts, "--assume takes a fact like stride=1,2,2,1 or output=sigmoid", "--assume tells {} twice")
+
+
+def parse_kwargs(text: str) -> dict[str, Any]:
+    """Read the arguments of a class.
+
+    Raises:
+        ArgumentError: If they are not a JSON object.
+    """
+    try:
+        arguments = parse_json(text or "{}")
+    except ValueError as error:
+        raise ArgumentError(
+            f"--kwargs is not JSON ({error}): it looks like '{{\"nz\": 100}}', got {text!r:.80}"
+        ) from None
+    if not isinstance(arguments, dict):
+        raise ArgumentError(f"--kwargs must be a JSON object like '{{\"nz\": 100}}', got {text!r:.80}")
+    return arguments
+
+
+def parse_image_range(text: str) -> tuple[float, float]:
+    """Read `0,1`.
+
+    Raises:
+        InputError: If it is not of that form.
+    """
+    return _parse_two(text, ",", "--image-range looks like 0,1")
+
+
+def parse_alpha_range(text: str) -> tuple[float, float]:
+    """Read `-3:3`.
+
+    Raises:
+        InputError: If it is not of that form.
+    """
+    return _parse_two(text, ":", "a range looks like -3:3")
+
+
+def parse_direction(text: str) -> str | int:
+    """Read an index if it looks like one, else a name."""
+    text = text.strip()
+    try:
+        return int(text)
+    except ValueError:
+        return text
+
+
+def parse_alphas(text: str) -> list[float]:
+    """Read `-3:3:7` (from, to, how many) or `-2,0,2`.
+
+    Raises:
+        InputError: If it is neither.
+    """
+    if ":" not in text:
+        return [_finite(part, text) for part in text.split(",")]
+    parts = text.split(":")
+    if len(parts) != 3:
+        raise InputError(f"alphas look like -3:3:7 (from, to, how many) or -2,0,2, got {text!r}")
+    start, end, count = _finite(parts[0], text), _finite(parts[1], text), _number(parts[2], int, text)
+    if not 1 <= count <= MAX_ALPHAS:
+        raise InputError(f"alphas must be 1 to {MAX_ALPHAS} steps, got {count}")
+    if count == 1 and start != end:
+        raise InputError(
+            f"one step does not get from {start:g} to {end:g}: give one alpha, or more steps, got {text!r}"
+        )
+    return linear_steps(start, end, count)
+
+
+def linear_steps(start: float, end: float, count: int) -> list[float]:
+    """`count` evenly spaced numbers, both ends included."""
+    import numpy as np
+
+    return [float(number) for number in np.linspace(start, end, count)]
+
+
+def parse_integers(text: str) -> list[int]:
+    """Read `7`, `1,2,8` or `1-6`.
+
+    Raises:
+        InputError: If it is none of these.
+    """
+    numbers: list[int] = []
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,10})(?:-(\d{1,10}))?\s*", part)
+        if match is None:
+            raise InputError(f"numbers look like 7 or 1,2,8 or 1-6, got {text[:80]!r}")
+        start, end = int(match[1]), int(match[2] or match[1])
+        if end < start:
+            raise InputError(f"a range must run upwards, got {part!r}")
+        if len(numbers) + end - start >= MAX_NUMBERS:
+            raise InputError(f"at most {MAX_NUMBERS} numbers at once, got {text[:80]!r}")
+        numbers += range(start, end + 1)
+    return numbers
+
+
+def parse_label(text: str) -> int | list[int]:
+    """Read one class index for all images, or one for each.
+
+    Raises:
+        InputError: If it is neither.
+    """
+    labels = parse_integers(text)
+    return labels[0] if len(labels) == 1 else labels
+
+
+def _finite(text: str, whole: str) -> float:
+    number = _number(text, float, whole)
+    if not abs(number) <= MAX_ALPHA:
+        raise InputError(f"alphas must be finite numbers of at most {MAX_ALPHA:g}, got {text.strip()!r}")
+    return number
+
+
+def _number(text: str, kind: Callable[[str], Number], whole: str) -> Number:
+    try:
+        return kind(text)
+    except ValueError:
+        raise InputError(f"{text.strip()!r} in {whole!r} is not a number") from None
+
+
+def _parse_pairs(texts: list[str], form: str, twice: str) -> dict[str, str]:
+    pairs: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = (part.strip() for part in text.partition("="))
+        if not (key and equals and value):
+            raise InputError(f"{form}, got {text!r}")
+        if key in pairs:
+            raise InputError(twice.format(key))
+        pairs[key] = value
+    return pairs
+
+
+def _parse_two(text: str, separator: str, form: str) -> tuple[float, float]:
+    try:
+        low, high = map(float, text.split(separator))
+    except ValueError:
+        raise InputError(f"{form}, got {text[:80]!r}") from None
+    return low, high

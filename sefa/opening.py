@@ -1,0 +1,296 @@
+"""Open whatever holds a generator: a checkpoint of a known format, a class of the user's own, a TorchScript archive.
+
+Starts without torch: what a file is can be told where torch is not installed.
+"""
+
+import contextlib
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from sefa.choices import ImageLayout, LabelFormat, Noise
+from sefa.errors import ArgumentError
+from sefa_runtime.archives import open_archive
+from sefa_runtime.errors import InputError
+from sefa_runtime.files import input_problem, sha256_of
+from sefa_runtime.model.info import EXTRA_FILE
+from sefa_runtime.model.reading import is_onnx, is_pt2, is_torchscript
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sefa.custom.custom_generator import CustomGenerator
+    from sefa.generators import Generator
+
+# A share of values beyond black and white that is worth a warning: most generators without a tanh have a few.
+MAX_BEYOND = 0.05
+Warn = Callable[[str], None]
+
+
+class Device(StrEnum):
+    """Where torch computes."""
+
+    AUTO = "auto"
+    CUDA = "cuda"
+    CPU = "cpu"
+
+
+class Kind(StrEnum):
+    """What a file is, or a name of a class."""
+
+    ONNX = "ONNX model"
+    PT2 = ".pt2 model"
+    TORCHSCRIPT = "TorchScript model"
+    BANK = "direction bank"
+    CLASS = "class"
+    ARCHIVE = "TorchScript"  # that `sefa export` did not make
+    CHECKPOINT = "checkpoint"
+
+    @property
+    def is_model(self) -> bool:
+        """Whether `sefa export` made it."""
+        return self in (Kind.ONNX, Kind.PT2, Kind.TORCHSCRIPT)
+
+    @property
+    def is_own(self) -> bool:
+        """Whether it is a generator of the user's own, which is code."""
+        return self in (Kind.CLASS, Kind.ARCHIVE)
+
+
+@dataclass(frozen=True)
+class OpenOptions:
+    """How a generator is opened.
+
+    Attributes:
+        device: `auto` is the GPU if torch can use one.
+        num_classes: See `sefa.load` and `sefa.wrap`.
+        noise: See `sefa.load`.
+        entry: See `sefa.load`; for a class, of the file of weights.
+        assume: See `sefa.load`; of checkpoints alone.
+        weights: State dict of a class; None: as its constructor makes it. This and what follows is for generators of
+            the user's own alone.
+        kwargs: Arguments of the class.
+        latent_dim: See `sefa.wrap`, where it must be given.
+        label_format: See `sefa.wrap`; None: by index.
+        image_range: See `sefa.wrap`.
+        image_layout: See `sefa.wrap`.
+        output_key: See `sefa.wrap`.
+        run_code: Whether a TorchScript archive may run, which loading it is.
+    """
+
+    device: Device = Device.AUTO
+    num_classes: int | None = None
+    noise: Noise = Noise.CONST
+    entry: str | None = None
+    assume: Mapping[str, str] = field(default_factory=dict)
+    weights: Path | None = None
+    kwargs: Mapping[str, object] | None = None
+    latent_dim: int | None = None
+    label_format: LabelFormat | None = None
+    image_range: tuple[float, float] | None = None
+    image_layout: ImageLayout | None = None
+    output_key: str | None = None
+    run_code: bool = False
+
+    @property
+    def own(self) -> list[str]:
+        """The options given that are for generators of the user's own alone."""
+        names = list(vars(self))
+        own = names[names.index("weights") :]
+        return [option_name(name) for name in own if getattr(self, name) not in (None, False)]
+
+
+def option_name(field: str) -> str:
+    """Return what a field is called on the command line, as messages do."""
+    return "--label-input" if field == "label_format" else f"--{field.replace('_', '-')}"
+
+
+def kind_of(source: Path) -> Kind:
+    """Tell what a source is, from its contents; what is nothing else may be a checkpoint.
+
+    Raises:
+        InputError: If there is no such file.
+    """
+    module, colon, name = str(source).partition(":")
+    names = (*module.split("."), *name.split("."))
+    if colon and all(part.isidentifier() for part in names) and not source.exists():
+        return Kind.CLASS
+    problem = input_problem(source)
+    if problem:
+        raise InputError(f"{source}: {problem}")
+    if is_torchscript(source):
+        with open_archive(source) as archive:
+            is_exported = any(entry.endswith(f"/{EXTRA_FILE}") for entry in archive.namelist())
+        return Kind.TORCHSCRIPT if is_exported else Kind.ARCHIVE
+    if is_onnx(source):
+        return Kind.ONNX
+    if is_pt2(source):
+        return Kind.PT2
+    return Kind.BANK if _is_bank(source) else Kind.CHECKPOINT
+
+
+def open_generator(
+    source: Path,
+    options: OpenOptions,
+    layers: str = "all",
+    *,
+    need_layers: bool = True,
+    warn: Warn = lambda text: None,
+) -> "Generator":
+    """Open a generator, whatever holds it.
+
+    Args:
+        source: A checkpoint; MODULE:CLASS; or a TorchScript archive.
+        options: How.
+        layers: For a generator of the user's own: the names of its layers to analyse, with commas; `all`: none given.
+        need_layers: Whether directions will be looked for, which needs these names.
+        warn: Called with what is probably not meant.
+
+    Returns:
+        The generator, on the device asked for.
+
+    Raises:
+        ArgumentError: If an option is missing or does not fit, torch cannot use the device, the user's code raises, or
+            a TorchScript archive may not be run.
+        CheckpointError: If the source is missing or cannot be loaded.
+    """
+    try:
+        kind = kind_of(source)
+    except InputError:  # Who loads it says so.
+        kind = Kind.CHECKPOINT
+    if kind.is_own:
+        if options.assume:
+            raise ArgumentError(f"{source}: --assume is for checkpoints: a generator of your own is what its code says")
+        device = choose_device(options.device)
+        return _open_own(source, kind, options, layers, need_layers, warn).to(device)
+    if options.own:
+        raise ArgumentError(
+            f"{source}: "
+            + (input_problem(source) or "neither MODULE:CLASS nor a whole TorchScript archive")
+            + f"; {options.own[0]} is for a generator of your own"
+        )
+    return open_checkpoint(source, options)
+
+
+def open_checkpoint(path: Path, options: OpenOptions) -> "Generator":
+    """Open a checkpoint, on the device asked for.
+
+    Raises:
+        ArgumentError: If an option does not fit, or torch cannot use the device.
+        CheckpointError: If the checkpoint cannot be loaded.
+    """
+    from sefa.checkpoints import load
+
+    device = choose_device(options.device)
+    return load(
+        path, num_classes=options.num_classes, noise=options.noise, entry=options.entry, assume=options.assume
+    ).to(device)
+
+
+def choose_device(device: Device) -> str:
+    """Return torch's name for a device.
+
+    Raises:
+        ArgumentError: If it is `cuda` and torch cannot use one.
+    """
+    import torch
+
+    if device == Device.CUDA and not torch.cuda.is_available():
+        raise ArgumentError(f"--device cuda: torch {torch.__version__} finds no usable CUDA device")
+    return "cuda" if device != Device.CPU and torch.cuda.is_available() else "cpu"
+
+
+def _open_own(
+    source: Path, kind: Kind, options: OpenOptions, layers: str, need_layers: bool, warn: Warn
+) -> "CustomGenerator":
+    from sefa.custom import wrap
+
+    if kind == Kind.ARCHIVE and not options.run_code:
+        raise ArgumentError(
+            f"{source}: TorchScript is code: to load it is to run it, and it may do whatever you may; if you trust "
+            "where it comes from, --run-code runs it"
+        )
+    names = [] if layers == "all" else [name for part in layers.split(",") if (name := part.strip())]
+    if options.latent_dim is None or (kind == Kind.ARCHIVE and need_layers and not names):
+        raise ArgumentError(
+            f"{source}: a generator of your own needs --latent-dim and --layers, the layers that read the latent "
+            "first: --latent-dim 100 --layers main.0"
+        )
+    if options.label_format is not None and not options.num_classes:
+        raise ArgumentError("--label-input needs --num-classes")
+    with contextlib.redirect_stdout(sys.stderr):  # Whatever the user's code prints is no result of ours.
+        module, source_entry = _build(source, kind, options, warn)
+        if need_layers and not names:
+            from sefa.custom.latent_layers import name_usable_layers
+
+            raise ArgumentError(
+                f"{source}: --layers is needed: which of its layers read the latent first? Those with a weight are "
+                f"{name_usable_layers(module)}"
+            )
+        try:
+            generator = wrap(
+                module,
+                latent_dim=options.latent_dim,
+                layers=names,
+                num_classes=options.num_classes or 0,
+                label_format=options.label_format or LabelFormat.INDEX,
+                image_range=options.image_range,
+                image_layout=options.image_layout,
+                output_key=options.output_key,
+            )
+        except ArgumentError as error:
+            raise ArgumentError(f"{source}: {error}") from error.__cause__
+        _warn_of_range(generator, options.image_range is not None, warn)
+    file = options.weights if kind == Kind.CLASS else source
+    generator.checkpoint_format = str(source) if kind == Kind.CLASS else "TorchScript"
+    generator.source_entry = source_entry
+    generator.source_sha256 = "" if file is None else sha256_of(file)
+    return generator
+
+
+def _build(source: Path, kind: Kind, options: OpenOptions, warn: Warn) -> tuple["nn.Module", str]:
+    """Make the module; also return which entry of the file of weights went into it."""
+    import torch
+
+    from sefa.custom import build_module, load_torchscript, load_weights
+
+    if kind == Kind.ARCHIVE:
+        inapt = [name for name in options.own if name in ("--weights", "--kwargs")]
+        if inapt:
+            raise ArgumentError(f"{source}: a TorchScript archive brings its own weights: leave out {inapt[0]}")
+        return load_torchscript(source, run_code=options.run_code), ""
+    if options.run_code:
+        raise ArgumentError(f"{source}: code that is named by its class runs anyway: leave out --run-code")
+    if options.weights is None:
+        warn(f"no --weights: {source} stays as its constructor makes it")
+    torch.manual_seed(0)  # So that two commands without --weights see the same generator.
+    module = build_module(str(source), options.kwargs or {})
+    return module, "" if options.weights is None else load_weights(module, options.weights, options.entry)
+
+
+def _warn_of_range(generator: "CustomGenerator", given: bool, warn: Warn) -> None:
+    from sefa.custom.custom_generator import random_codes
+
+    images = generator.decode(random_codes(4, generator.z_dim, generator.num_classes)[:, None])
+    if not given and float(images.min()) >= 0 and float(images.max()) <= 1:
+        warn("its images lie between 0 and 1: --image-range 0,1 would show them as they are meant")
+    beyond = float((images.abs() > 1).float().mean())
+    if beyond > MAX_BEYOND:
+        low, high = generator.image_range
+        warn(f"{beyond:.0%} of its values lie beyond {low:g} to {high:g} and will be cut off: see --image-range")
+
+
+def _is_bank(path: Path) -> bool:
+    """Whether it is a safetensors file with a bank's mark in its metadata."""
+    with path.open("rb") as file:
+        head = file.read(9)
+        if head[8:] != b"{" or head[:1] == b"{":
+            return False
+        file.seek(8)
+        header = file.read(min(int.from_bytes(head[:8], "little"), path.stat().st_size))
+    from sefa.bank.direction_bank import METADATA_KEY
+
+    return METADATA_KEY.encode() in header
