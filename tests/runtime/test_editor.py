@@ -56,7 +56,7 @@ def test_an_edit_is_a_step_of_the_latent(tiny: Editor) -> None:
 
 
 @pytest.mark.parametrize("batch", [2, 7, 16])
-def test_a_image_does_not_depend_on_the_batch_it_is_in(golden: Path, batch: int) -> None:
+def test_an_image_does_not_depend_on_the_batch_it_is_in(golden: Path, batch: int) -> None:
     editor = sefa_runtime.load(golden / "tiny_float32.onnx", provider="cpu")
     z = latents_from_seeds(range(batch), 6)
     together = editor.run(z, 1, 2.0)

@@ -9,7 +9,9 @@ import numpy as np
 
 from sefa_runtime.errors import InputError
 from sefa_runtime.files import replacing
-from sefa_runtime.images import Images, check_pace, check_suffix, forth_and_back, on_white, to_pillow
+from sefa_runtime.images.animations import check_pace, forth_and_back
+from sefa_runtime.images.conversion import Images, on_white, to_pillow
+from sefa_runtime.images.saving import check_suffix
 
 VIDEO_SUFFIXES = (".mp4",)
 ENCODER = "libx264"
@@ -24,8 +26,8 @@ COLOURS = (
 def save_video(frames: Images, path: Path, frames_per_second: float = 12.0) -> None:
     """Write one round of an animation that runs forth and back, as H.264: repeated by the player, it does not jump.
 
-    What every player wants: 4:2:0 colours, tagged as BT.709; even sides, for which the last row or column of an odd one
-    is repeated; and the index in front, so that a browser starts before it has all.
+    Written as every player wants it: 4:2:0 colours, tagged as BT.709; even sides, for which the last row or column of
+    an odd one is repeated; and the index at the front, so that a browser can start before it has everything.
 
     Args:
         frames: Shape [A, H, W, C], 1 (grey), 3 (RGB) or 4 (RGBA, shown on white) channels.
@@ -51,7 +53,7 @@ def save_video(frames: Images, path: Path, frames_per_second: float = 12.0) -> N
 
 
 def find_ffmpeg() -> str:
-    """The ffmpeg that encodes H.264: the one on the PATH, or that of the package imageio-ffmpeg.
+    """Find an ffmpeg that encodes H.264: the one on the PATH, or the one of the package imageio-ffmpeg.
 
     Raises:
         InputError: If there is none.
@@ -82,7 +84,7 @@ def _encodes(program: str) -> bool:
 
 
 def _feed(command: list[str], frames: list[Images]) -> str:
-    """Run ffmpeg on frames, [H, W, C] each, padded to even sides; what went wrong in its words, or nothing."""
+    """Run ffmpeg on frames, [H, W, C] each, padded to even sides; return what went wrong in its words, or nothing."""
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         try:
             assert process.stdin is not None

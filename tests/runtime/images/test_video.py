@@ -96,7 +96,7 @@ def test_grey_and_transparent_frames_are_shown_in_rgb(tmp_path: Path, channels: 
     assert np.abs(shown - (frames[..., :3] * opacity + 255 * (1 - opacity))).mean() < 2.5
 
 
-def test_a_video_of_one_frame_is_a_image(tmp_path: Path) -> None:
+def test_a_video_of_one_frame_is_an_image(tmp_path: Path) -> None:
     save_video(ramps(1, 32, 32), tmp_path / "a.mp4")
     assert len(decode(tmp_path / "a.mp4")[1]) == 1
 

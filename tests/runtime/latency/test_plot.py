@@ -15,7 +15,7 @@ Quick = Callable[..., LatencyRecord]
 
 
 @pytest.mark.parametrize("arguments", [{"batches": (1, 2)}, {"scenario": "server", "rate": 1e6}])
-def test_a_plot_is_a_image(quick: Quick, tmp_path: Path, arguments: dict[str, Any]) -> None:
+def test_a_plot_is_an_image(quick: Quick, tmp_path: Path, arguments: dict[str, Any]) -> None:
     save_plot(quick(**arguments), tmp_path / "plot.png")
     with Image.open(tmp_path / "plot.png") as image:
         assert image.format == "PNG"

@@ -45,7 +45,7 @@ def test_the_models_and_what_they_take(server: Running) -> None:
 
 @pytest.mark.parametrize("kind", ["png", "webp"])
 @pytest.mark.parametrize("model", ["tiny", "tiny_float32"])
-def test_a_image_of_a_seed(server: Running, model: str, kind: str) -> None:
+def test_an_image_of_a_seed(server: Running, model: str, kind: str) -> None:
     answer = server.http.get(f"/models/{model}/image?seed=7&edit=pose:2.5&edit=3:-1&format={kind}")
     assert (answer.status_code, answer.headers["content-type"]) == (200, f"image/{kind}")
     np.testing.assert_array_equal(pixels(answer.content), editor(model).edit(7, edits={"pose": 2.5, 3: -1})[0])

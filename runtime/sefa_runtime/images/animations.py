@@ -1,0 +1,72 @@
+"""Animations that run forth and back, as GIF or WebP."""
+
+from pathlib import Path
+
+import numpy as np
+
+from sefa_runtime.errors import InputError
+from sefa_runtime.files import replacing
+from sefa_runtime.images.conversion import Images, on_white, to_pillow
+from sefa_runtime.images.saving import TRANSPARENT_SUFFIXES, check_suffix, format_limits
+
+ANIMATION_SUFFIXES = (".gif", ".webp")
+
+
+def save_animation(frames: Images, path: Path, frames_per_second: float = 12.0) -> None:
+    """Write an endless animation that runs forth and back, so that it does not jump.
+
+    Args:
+        frames: Shape [A, H, W, C]; at `eased` alphas it also turns without a jerk.
+        path: Ends in one of `ANIMATION_SUFFIXES`. A GIF shows RGBA images on white.
+        frames_per_second: Pace, 0.1 to 50.
+
+    Raises:
+        InputError: If the suffix is another, the pace is out of range, or the format cannot hold the frames.
+        OSError: If the file cannot be written.
+    """
+    check_suffix(path, ANIMATION_SUFFIXES)
+    check_pace(frames_per_second)
+    loop = [to_pillow(frame) for frame in forth_and_back(frames)]
+    if path.suffix.lower() not in TRANSPARENT_SUFFIXES:
+        loop = list(map(on_white, loop))
+    with replacing(path) as partial, format_limits(path):
+        loop[0].save(
+            partial,
+            save_all=True,
+            append_images=loop[1:],
+            duration=round(1000 / frames_per_second),
+            loop=0,
+            quality=90,
+        )
+
+
+def forth_and_back(frames: Images) -> list[Images]:
+    """Return the frames of one round of an endless animation; the first and the last, where it turns, are shown once.
+
+    Args:
+        frames: Shape [A, ...].
+
+    Returns:
+        2·A - 2 frames; one if A is 1.
+    """
+    return [*frames, *frames[-2:0:-1]]
+
+
+def eased(start: float, end: float, count: int) -> list[float]:
+    """Return `count` numbers from `start` to `end` that lie closer together at both ends.
+
+    They sample half a period of a cosine, so that what runs forth and back over them is one smooth oscillation: it
+    slows down before it turns, and turns without a jerk.
+    """
+    phases = np.linspace(0, np.pi, count)
+    return [float(alpha) for alpha in start + (end - start) * (1 - np.cos(phases)) / 2]
+
+
+def check_pace(frames_per_second: float) -> None:
+    """Refuse a pace that GIF's clock of hundredths of a second, or viewers, would not keep.
+
+    Raises:
+        InputError: If it is not in 0.1 to 50.
+    """
+    if not 0.1 <= frames_per_second <= 50:
+        raise InputError(f"frames per second must be in 0.1 to 50, got {frames_per_second}")
