@@ -36,7 +36,7 @@ from sefa.demo import find_faces
 from sefa.generators import Generator
 from sefa_export import export_onnx
 from sefa_export.bake import bake, quantize
-from sefa_export.onnx_export import OPSET
+from sefa_export.onnx_graph.onnx_export import OPSET
 from sefa_export.tracing import silenced
 from sefa_runtime.files import write_whole
 from sefa_runtime.latency.graph import read_graph_facts

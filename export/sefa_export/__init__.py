@@ -7,9 +7,9 @@
 
 from sefa_export.bake import EditGraph, bake
 from sefa_export.errors import ExportError, VerificationError
-from sefa_export.onnx_export import export_onnx
-from sefa_export.pt2_export import export_pt2
-from sefa_export.torchscript_export import export_torchscript
+from sefa_export.onnx_graph.onnx_export import export_onnx
+from sefa_export.torch_archives.pt2_export import export_pt2
+from sefa_export.torch_archives.torchscript_export import export_torchscript
 
 __all__ = [
     "EditGraph",

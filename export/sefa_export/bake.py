@@ -9,10 +9,10 @@ from torch.nn import functional as F
 
 from sefa.bank.direction_bank import DirectionBank
 from sefa.bank.fit import check_fits
+from sefa.choices import choice_of
 from sefa.errors import ArgumentError
 from sefa.generators import Generator
-
-OUTPUT_TYPES = ("uint8", "float32")
+from sefa_runtime.model.choices import Latent, OutputType
 
 
 class EditGraph(nn.Module, ABC):
@@ -20,14 +20,12 @@ class EditGraph(nn.Module, ABC):
 
     Attributes:
         latent: The space of the first input: "z", "w" or "w+".
-        input_names: The arguments that this graph takes, in order; the first is the latent.
-        generator: What draws.
+        generator: What renders the image.
         output_type: "uint8" or "float32".
         truncation: Truncation psi that is fixed in the graph; None if it is an input.
     """
 
     latent: str
-    input_names: tuple[str, ...]
     truncation: float | None = 1.0
     vectors: Tensor  # [K, D]
     mask: Tensor | None  # [K, L], 1 where the edit touches the layer; None if all touch all
@@ -41,13 +39,8 @@ class EditGraph(nn.Module, ABC):
         everywhere = bool(bank.edited_layers.all())
         self.register_buffer("mask", None if everywhere else bank.edited_layers.float().to(device))
 
-    @property
     @abstractmethod
-    def latent_shape(self) -> tuple[int, ...]:
-        """Shape of one image's latent."""
-
-    @abstractmethod
-    def draw(self, *inputs: Tensor) -> Tensor:
+    def render(self, *inputs: Tensor) -> Tensor:
         """The image before it is brought to 255 levels, float32 [batch, C, H, W] in [-1, 1].
 
         Args:
@@ -84,12 +77,6 @@ class LatentEditGraph(EditGraph):
     def __init__(self, generator: Generator, bank: DirectionBank, output_type: str, truncation: float | None) -> None:
         super().__init__(generator, bank, output_type)
         self.truncation = truncation
-        label = ["label"] if generator.num_classes else []
-        self.input_names = ("z", "direction", "alpha", *label, *(["truncation"] if truncation is None else []))
-
-    @property
-    def latent_shape(self) -> tuple[int, ...]:
-        return (self.generator.z_dim,)
 
     def forward(
         self,
@@ -99,7 +86,7 @@ class LatentEditGraph(EditGraph):
         label: Tensor | None = None,
         truncation: Tensor | None = None,
     ) -> Tensor:
-        """Edit and draw.
+        """Edit and render.
 
         Args:
             z: Latents, float32 [batch, z_dim].
@@ -112,9 +99,9 @@ class LatentEditGraph(EditGraph):
         Returns:
             image: uint8 [batch, H, W, C], or float32 [batch, C, H, W] in [-1, 1].
         """
-        return self._finish(self.draw(z, direction, alpha, label, truncation))
+        return self._finish(self.render(z, direction, alpha, label, truncation))
 
-    def draw(  # type: ignore[override]
+    def render(  # type: ignore[override]
         self,
         z: Tensor,
         direction: Tensor,
@@ -132,17 +119,12 @@ class StyleEditGraph(EditGraph):
     """The edit graph of style codes w, which all layers read."""
 
     latent = "w"
-    input_names = ("w", "direction", "alpha")
-
-    @property
-    def latent_shape(self) -> tuple[int, ...]:
-        return (self.generator.code_dim,)
 
     def forward(self, w: Tensor, direction: Tensor, alpha: Tensor) -> Tensor:
-        """Edit and draw; `w` float32 [batch, D], the rest as for latents."""
-        return self._finish(self.draw(w, direction, alpha))
+        """Edit and render; `w` float32 [batch, D], the rest as for latents."""
+        return self._finish(self.render(w, direction, alpha))
 
-    def draw(self, w: Tensor, direction: Tensor, alpha: Tensor) -> Tensor:  # type: ignore[override]
+    def render(self, w: Tensor, direction: Tensor, alpha: Tensor) -> Tensor:  # type: ignore[override]
         codes = w[:, None].repeat(1, self.generator.num_layers, 1)  # [batch, L, D]
         return self._edit(codes, direction, alpha)
 
@@ -151,17 +133,12 @@ class CodesEditGraph(EditGraph):
     """The edit graph of W+: one code per layer, as inverted photographs have them."""
 
     latent = "w+"
-    input_names = ("codes", "direction", "alpha")
-
-    @property
-    def latent_shape(self) -> tuple[int, ...]:
-        return (self.generator.num_layers, self.generator.code_dim)
 
     def forward(self, codes: Tensor, direction: Tensor, alpha: Tensor) -> Tensor:
-        """Edit and draw; `codes` float32 [batch, L, D], the rest as for latents."""
-        return self._finish(self.draw(codes, direction, alpha))
+        """Edit and render; `codes` float32 [batch, L, D], the rest as for latents."""
+        return self._finish(self.render(codes, direction, alpha))
 
-    def draw(self, codes: Tensor, direction: Tensor, alpha: Tensor) -> Tensor:  # type: ignore[override]
+    def render(self, codes: Tensor, direction: Tensor, alpha: Tensor) -> Tensor:  # type: ignore[override]
         return self._edit(codes, direction, alpha)
 
 
@@ -204,8 +181,7 @@ def bake(
         BankError: If the bank was made for another generator, or another checkpoint and that is not allowed.
         ArgumentError: If an option is unknown or not for this generator, or the generator is not in float32.
     """
-    if output_type not in OUTPUT_TYPES:
-        raise ArgumentError(f"output must be uint8 or float32, got {output_type!r}")
+    choice_of(OutputType, output_type, "output")
     precisions = {parameter.dtype for parameter in generator.parameters()}
     if precisions != {torch.float32}:
         raise ArgumentError(f"the generator must be in float32, got {', '.join(map(str, precisions))}")
@@ -214,10 +190,8 @@ def bake(
     if truncation != 1 and not generator.supports_truncation:
         raise ArgumentError(f"{generator.family} has no truncation: psi must be 1, got {truncation}")
     check_fits(bank, generator, allow_other_checkpoint=allow_other_checkpoint)
-    if latent == "z":
+    if choice_of(Latent, latent, "latent") == Latent.Z:
         return LatentEditGraph(generator, bank, output_type, truncation).eval()
-    if latent not in ("w", "w+"):
-        raise ArgumentError(f"latent must be z, w or w+, got {latent!r}")
     if not generator.has_style_codes:
         raise ArgumentError(f"{generator.family} has no style codes: latent must be z, got {latent}")
     if truncation != 1:

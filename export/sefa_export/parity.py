@@ -1,6 +1,6 @@
 """Does the exported graph do what PyTorch does? Values over several batches, directions and alphas."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,8 +9,9 @@ import torch
 from numpy.typing import NDArray
 
 from sefa_export.bake import EditGraph, quantize
+from sefa_export.draft import Draft
 from sefa_export.errors import VerificationError
-from sefa_export.pinned import DYNAMIC, Pinned
+from sefa_runtime.inputs.examples import random_inputs
 from sefa_runtime.model.info import Parity
 from sefa_runtime.verification import MIN_PSNR_DB, psnr_db
 
@@ -45,92 +46,53 @@ class Case:
         return {name: torch.from_numpy(value) for name, value in self.feeds.items()}
 
 
-def make_cases(graph: EditGraph, pinned: Pinned = DYNAMIC, seed: int = 0) -> list[Case]:
-    """Random inputs for every combination of `BATCHES` and `EDITS`, or of the pinned sizes; the same at every call."""
+def make_cases(draft: Draft, seed: int = 0) -> list[Case]:
+    """Draw inputs for every combination of `BATCHES` and `EDITS`, or of the static sizes; the same at every call."""
     random = np.random.default_rng(seed)
-    batches = BATCHES if pinned.batch is None else (pinned.batch,)
-    edits = EDITS if pinned.edits is None else (pinned.edits,)
-    return [make_case(graph, batch, count, random) for batch in batches for count in edits]
+    signature = draft.signature
+    batches = BATCHES if signature.batch is None else (signature.batch,)
+    edits = EDITS if signature.num_edits is None else (signature.num_edits,)
+    return [_draw(draft, batch, count, random) for batch in batches for count in edits]
+
+
+def make_half_cases(draft: Draft, seed: int = 1) -> list[Case]:
+    """Draw inputs of at least `HALF_EDITS` edited images, one edit each, the same at every call."""
+    random = np.random.default_rng(seed)
+    batch = draft.signature.batch or HALF_BATCH
+    count = 1 if draft.signature.num_edits is None else draft.signature.num_edits
+    return [_draw(draft, batch, count, random) for _ in range(-(-HALF_EDITS // batch))]
 
 
 @torch.no_grad()
-def make_case(graph: EditGraph, batch: int, edits: int, random: np.random.Generator) -> Case:
-    """Random inputs of one size."""
-    generator = graph.generator
-    z = random.standard_normal((batch, generator.z_dim), np.float32)
-    direction = random.integers(graph.vectors.shape[0], size=(batch, edits))
-    alpha = random.uniform(-3, 3, (batch, edits)).astype(np.float32)
-    label = random.integers(generator.num_classes, size=batch) if generator.num_classes else None
-    truncation = random.uniform(0.5, 1, batch).astype(np.float32)
-    feeds: dict[str, NDArray[Any] | None] = {
-        "z": z,
-        "direction": direction,
-        "alpha": alpha,
-        "label": label,
-        "truncation": truncation,
-    }
-    if graph.latent != "z":
-        codes = generator.encode(torch.from_numpy(z), None if label is None else torch.from_numpy(label)).numpy()
-        feeds |= {"w": codes[:, 0], "codes": codes}
-    return Case({name: value for name in graph.input_names if (value := feeds[name]) is not None})
-
-
-def make_half_cases(graph: EditGraph, pinned: Pinned = DYNAMIC, seed: int = 1) -> list[Case]:
-    """Random inputs of at least `HALF_EDITS` edited images, one edit each, the same at every call."""
-    random = np.random.default_rng(seed)
-    batch = pinned.batch or HALF_BATCH
-    count = 1 if pinned.edits is None else pinned.edits
-    return [make_case(graph, batch, count, random) for _ in range(-(-HALF_EDITS // batch))]
-
-
-def verify_half(
-    graph: EditGraph, exported: Callable[[Case], NDArray[Any]], cases: list[Case], mismatches: list[str]
-) -> Parity:
-    """Compare a half precision graph's images with PyTorch's float32 images; arguments and errors as `verify`."""
-    mismatches = list(mismatches)
-    errors, changed, ratios = [], [], []
-    for index, case in enumerate(cases):
-        with torch.no_grad():
-            expected = graph(**case.tensors).numpy()
-        try:
-            actual = exported(case)
-        except Exception as error:  # As in `verify`.
-            mismatches.append(f"run {index}: does not run ({' '.join(str(error).split())[:300]})")
-            break
-        if actual.dtype != expected.dtype or actual.shape != expected.shape:
-            mismatches.append(f"image is {actual.dtype} {list(actual.shape)}, expected {expected.dtype}")
-            break
-        if actual.dtype.kind == "f" and not np.isfinite(actual).all():
-            mismatches.append(f"run {index}: NaN or infinite values")
-            break
-        difference = np.abs(actual.astype(np.float64) - expected.astype(np.float64))
-        errors.append(float(difference.max()))
-        changed.append(float((difference > 0).mean()))
-        ratios.append(float(psnr_db(actual, expected, 255.0 if graph.output_type == "uint8" else 2.0).min()))
-    if ratios and min(ratios) < MIN_PSNR_DB:
-        mismatches.append(f"PSNR {min(ratios):.1f} dB to float32, {MIN_PSNR_DB:g} dB is the least allowed")
-    if mismatches:
-        raise VerificationError(f"the half precision graph does not match PyTorch: {'; '.join(mismatches)}")
-    return Parity(
-        max_abs_error=max(errors),
-        changed_fraction=float(np.mean(changed)),
-        images=sum(case.shape[0] for case in cases),
-        batches=tuple(sorted({case.shape[0] for case in cases})),
-        edits=tuple(sorted({case.shape[1] for case in cases})),
-        psnr_db=min(min(ratios), MAX_PSNR_DB),
-    )
+def _draw(draft: Draft, batch: int, edits: int, random: np.random.Generator) -> Case:
+    generator, latents = draft.graph.generator, None
+    if draft.graph.latent != "z":  # Codes of random numbers would be none of the mapping's.
+        z = torch.from_numpy(random.standard_normal((batch, generator.z_dim), np.float32))
+        classes = generator.num_classes
+        label = torch.from_numpy(random.integers(classes, size=batch)) if classes else None
+        codes = generator.encode(z, label).numpy()
+        latents = codes[:, 0] if draft.graph.latent == "w" else codes
+    return Case(random_inputs(draft.signature, random, batch, edits, latents))
 
 
 def verify(
-    graph: EditGraph, exported: Callable[[Case], NDArray[Any]], cases: list[Case], mismatches: list[str]
+    graph: EditGraph,
+    exported: Callable[[Case], NDArray[Any]],
+    cases: list[Case],
+    mismatches: Sequence[str] = (),
+    *,
+    precision: str = "fp32",
 ) -> Parity:
     """Compare an exported graph's images with PyTorch's.
+
+    In float32 they must agree within the generator's tolerance, in half precision within `MIN_PSNR_DB`.
 
     Args:
         graph: What was exported, on the CPU.
         exported: Runs the exported graph.
         cases: Inputs.
         mismatches: What is already known to be wrong with it (names, axes), reported together with what is found here.
+        precision: `fp32` or `fp16`, of the exported graph.
 
     Returns:
         The largest difference seen.
@@ -139,14 +101,14 @@ def verify(
         VerificationError: If there is any mismatch; all of them are in the message.
     """
     mismatches = list(mismatches)
-    errors, changed = [], []
+    errors, changed, ratios = [], [], []
     for case in cases:
         with torch.no_grad():
-            image = graph.draw(**case.tensors)
-            expected = (image if graph.output_type == "float32" else quantize(image)).numpy()
+            image = graph.render(**case.tensors)
         if not image.isfinite().all():  # As uint8, NaN on both sides would pass for equal.
             mismatches.append(f"{case.name}: PyTorch's own image has NaN or infinite values")
             continue
+        expected = (image if graph.output_type == "float32" else quantize(image)).numpy()
         try:
             actual = exported(case)
         except Exception as error:  # onnxruntime's errors have no common base; whatever it is, it is a mismatch.
@@ -161,6 +123,10 @@ def verify(
         difference = np.abs(actual.astype(np.float64) - expected.astype(np.float64))
         errors.append(float(difference.max()))
         changed.append(float((difference > 0).mean()))
+        if precision == "fp16":
+            peak = 255.0 if graph.output_type == "uint8" else 2.0
+            ratios.append(min(float(psnr_db(actual, expected, peak).min()), MAX_PSNR_DB))
+            continue
         # Sums in another order differ by a share of the largest value.
         limit = graph.generator.tolerance * max(1.0, float(image.abs().max()))
         if graph.output_type == "float32":
@@ -172,12 +138,17 @@ def verify(
                 f"{case.name}: {1 - fits.mean():.2%} of the values are farther than {limit:.2g} from PyTorch's; "
                 f"largest error {errors[-1]:.3g}" + (" levels" if graph.output_type == "uint8" else "")
             )
+    worst = float(np.min(ratios)) if ratios else None
+    if worst is not None and not worst >= MIN_PSNR_DB:  # It may be NaN.
+        mismatches.append(f"PSNR {worst:.1f} dB to float32, {MIN_PSNR_DB:g} dB is the least allowed")
     if mismatches:
-        raise VerificationError(f"the exported graph does not match PyTorch: {'; '.join(mismatches)}")
+        what = "half precision" if precision == "fp16" else "exported"
+        raise VerificationError(f"the {what} graph does not match PyTorch: {'; '.join(mismatches)}")
     return Parity(
         max_abs_error=max(errors),
         changed_fraction=float(np.average(changed, weights=[case.shape[0] for case in cases])),
         images=sum(case.shape[0] for case in cases),
         batches=tuple(sorted({case.shape[0] for case in cases})),
         edits=tuple(sorted({case.shape[1] for case in cases})),
+        psnr_db=worst,
     )

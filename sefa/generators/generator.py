@@ -6,6 +6,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from sefa.errors import ArgumentError
+from sefa_runtime.model.signature import OptionalInput
 
 Truncation = float | Tensor
 
@@ -41,6 +42,7 @@ class Generator(nn.Module, ABC):
         checkpoint_format: Whose format the checkpoint file had; empty if it was not loaded from a file.
         source_sha256: sha256 of the checkpoint file, in hex; empty if it was not loaded from a file.
         source_entry: Which of the file's entries was read; empty if it has no choice of them.
+        optional_inputs: Numbers that `decode` takes for each image besides the codes, by name.
         assumptions: What the file does not tell and was taken for granted, a few words each: "tanh at the end".
     """
 
@@ -64,6 +66,7 @@ class Generator(nn.Module, ABC):
     source_sha256: str = ""
     source_entry: str = ""
     assumptions: tuple[str, ...] = ()
+    optional_inputs: tuple[OptionalInput, ...] = ()
 
     @property
     def latent_dim(self) -> int:

@@ -12,7 +12,6 @@ from onnx import ModelProto, NodeProto, TensorProto
 from sefa_runtime.session.importing import import_onnxruntime
 
 Message = TypeVar("Message", ModelProto, NodeProto, TensorProto, onnx.ValueInfoProto)
-PRECISIONS = ("fp32", "fp16")
 # What becomes float16, where it works on images [batch, C, H, W] before the last convolution. Statistics (means, square
 # roots, softmax), and with them every normalisation, stay float32, as do the mapping network, the style affines, the
 # demodulation and the edits, which work on vectors.

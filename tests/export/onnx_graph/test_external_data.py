@@ -7,10 +7,11 @@ from safetensors.numpy import load_file
 import sefa
 import sefa_runtime
 from sefa.errors import ArgumentError
-from sefa_export import VerificationError, export_onnx, external_data, onnx_export
+from sefa_export import VerificationError, export_onnx
+from sefa_export.onnx_graph import external_data, onnx_export
 from sefa_runtime.model.reading import weights_path
 
-CHECKPOINTS = Path(__file__).parents[1] / "golden" / "checkpoints"
+CHECKPOINTS = Path(__file__).parents[2] / "golden" / "checkpoints"
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +73,7 @@ def test_a_symbolic_link_is_refused(generator: sefa.Generator, tmp_path: Path) -
 def test_a_refused_export_leaves_no_weights(
     generator: sefa.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(*arguments: object) -> None:
+    def fail(*arguments: object, **options: object) -> None:
         raise VerificationError("differs")
 
     monkeypatch.setattr(onnx_export, "verify", fail)
@@ -84,7 +85,7 @@ def test_a_refused_export_leaves_no_weights(
 def test_a_refused_export_leaves_the_weights_that_another_wrote_meanwhile(
     generator: sefa.Generator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def export_too(*arguments: object) -> None:
+    def export_too(*arguments: object, **options: object) -> None:
         monkeypatch.undo()
         (tmp_path / "w.safetensors").unlink()  # As if it had looked for the file before this one wrote it.
         export_onnx(generator, sefa.factorize(generator), tmp_path / "b.onnx", external_data="w.safetensors")

@@ -1,6 +1,5 @@
 """Export to one self-describing ONNX file."""
 
-import copy
 import hashlib
 import itertools
 import warnings
@@ -17,18 +16,19 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto
 
 from sefa.bank.direction_bank import DirectionBank
-from sefa.errors import ArgumentError
+from sefa.choices import choice_of
 from sefa.generators import Generator
-from sefa_export.bake import EditGraph, bake
-from sefa_export.describe import describe
+from sefa_export.bake import EditGraph
 from sefa_export.determinism import check_model, check_program, graphs
+from sefa_export.draft import Draft, prepare
 from sefa_export.errors import ExporterError, ExportError, VerificationError
-from sefa_export.external_data import check_file_name, weights_beside
-from sefa_export.parity import Case, make_cases, make_half_cases, verify, verify_half
-from sefa_export.pinned import Pinned
-from sefa_export.precision import PRECISIONS, find_overflow, to_float16
-from sefa_export.tracing import exporting, holds_torchscript, one_line, trace_to_onnx
+from sefa_export.onnx_graph.external_data import check_file_name, weights_beside
+from sefa_export.onnx_graph.precision import find_overflow, to_float16
+from sefa_export.onnx_graph.traced_onnx import trace_to_onnx
+from sefa_export.parity import Case, make_cases, make_half_cases, verify
+from sefa_export.tracing import exporting, holds_torchscript, one_line
 from sefa_runtime.files import check_utf8_output, replacing
+from sefa_runtime.model.choices import Precision
 from sefa_runtime.model.info import CHECKSUM_KEY, METADATA_KEY, Parity, Payload
 from sefa_runtime.session.importing import import_onnxruntime
 
@@ -88,24 +88,24 @@ def export_onnx(
     """
     path = Path(path)
     check_utf8_output(path)
-    if precision not in PRECISIONS:
-        raise ArgumentError(f"precision must be fp32 or fp16, got {precision!r}")
-    pinned = Pinned(batch, num_edits)
+    choice_of(Precision, precision, "precision")
     weights_file = None if external_data is None else check_file_name(external_data, path)
-    graph = copy.deepcopy(
-        bake(
-            generator,
-            bank,
-            output_type,
-            latent=latent,
-            truncation=truncation,
-            allow_other_checkpoint=allow_other_checkpoint,
-        )
-    ).cpu()
+    draft = prepare(
+        generator,
+        bank,
+        output_type,
+        latent=latent,
+        truncation=truncation,
+        allow_other_checkpoint=allow_other_checkpoint,
+        precision=precision,
+        batch=batch,
+        num_edits=num_edits,
+    )
+    graph = draft.graph
     size = sum(tensor.numel() * tensor.element_size() for tensor in graph.state_dict().values())
     if size > MAX_WEIGHT_BYTES:
         raise ExportError(f"{size / 2**30:.1f} GiB of weights do not fit into one ONNX file, which ends at 2 GiB")
-    full = _inlined(_to_onnx(graph, pinned))
+    full = _inlined(_to_onnx(draft))
     model = to_float16(full) if precision == "fp16" else full
     check_model(model)
     _strip(model)
@@ -117,40 +117,39 @@ def export_onnx(
         payload = model.SerializeToString()
         partial = stack.enter_context(replacing(path))
         partial.write_bytes(payload)
-        parity = _verify(graph, pinned, partial) if precision == "fp32" else _verify_half(graph, pinned, full, partial)
-        checksum = hashlib.sha256(payload).hexdigest()
-        info = describe(graph, bank, pinned, parity, precision, Payload(len(payload), checksum, weights))
+        parity = _verify(draft, partial, full)
+        info = draft.describe(parity, Payload(len(payload), hashlib.sha256(payload).hexdigest(), weights))
         with partial.open("ab") as file:
             file.write(_metadata(info.to_json()))
     return path
 
 
-def _to_onnx(graph: EditGraph, pinned: Pinned) -> ModelProto:
-    if holds_torchscript(graph):
-        return trace_to_onnx(graph, pinned, OPSET)
-    if not graph.generator.runs_user_code:
-        return _export(graph, pinned)
+def _to_onnx(draft: Draft) -> ModelProto:
+    if holds_torchscript(draft.graph):
+        return trace_to_onnx(draft, OPSET)
+    if not draft.graph.generator.runs_user_code:
+        return _export(draft)
     try:
-        return _export(graph, pinned)
+        return _export(draft)
     except ExporterError as error:
         # Python that depends on values, for one: a trace may still hold for every input.
         try:
-            return trace_to_onnx(graph, pinned, OPSET)
+            return trace_to_onnx(draft, OPSET)
         except ExporterError as second:
             raise ExportError(f"{second}; nor does torch.export: {one_line(error.__cause__ or error)}") from error
 
 
-def _export(graph: EditGraph, pinned: Pinned) -> ModelProto:
-    with exporting(graph, "torch.onnx.export"), warnings.catch_warnings():
+def _export(draft: Draft) -> ModelProto:
+    with exporting(draft.graph, "torch.onnx.export"), warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="# The axis name")  # Inputs share theirs, by intention.
         program = torch.onnx.export(
-            graph,
-            pinned.example_inputs(graph),
+            draft.graph,
+            tuple(draft.example_inputs().values()),
             dynamo=True,
             opset_version=OPSET,
-            input_names=list(graph.input_names),
-            output_names=["image"],
-            dynamic_shapes=pinned.dynamic_shapes(graph),
+            input_names=list(draft.signature.names),
+            output_names=[draft.signature.output.name],
+            dynamic_shapes=draft.dynamic_shapes(),
             verbose=False,
         )
     assert program is not None
@@ -186,18 +185,16 @@ def _lowest_ir_version(model: ModelProto) -> int:
     return onnx.helper.find_min_ir_version_for(list(model.opset_import))
 
 
-def _verify(graph: EditGraph, pinned: Pinned, path: Path) -> Parity:
-    session = _session(graph, path)
-    return verify(graph, _runner(session), make_cases(graph, pinned), _signature_mismatches(graph, pinned, session))
-
-
-def _verify_half(graph: EditGraph, pinned: Pinned, full: ModelProto, path: Path) -> Parity:
-    session = _session(graph, path)
-    mismatches = _signature_mismatches(graph, pinned, session)
+def _verify(draft: Draft, path: Path, full: ModelProto) -> Parity:
+    """Compare the file with PyTorch; `full` is the graph in float32, to find the layer that overflows."""
+    half = draft.info.precision == Precision.FP16
+    session = _session(draft.graph, path)
+    mismatches = draft.signature.mismatches(session, axis_names=True)
+    cases = make_half_cases(draft) if half else make_cases(draft)
     try:
-        return verify_half(graph, _runner(session), make_half_cases(graph, pinned), mismatches)
+        return verify(draft.graph, _runner(session), cases, mismatches, precision=draft.info.precision)
     except VerificationError as error:
-        overflow = find_overflow(full, make_half_cases(graph, pinned)[0].feeds)
+        overflow = find_overflow(full, cases[0].feeds) if half else None
         if overflow is None:
             raise
         raise VerificationError(
@@ -216,37 +213,6 @@ def _runner(session: Any) -> Callable[[Case], NDArray[Any]]:
         return np.asarray(image)
 
     return run
-
-
-def _signature_mismatches(graph: EditGraph, pinned: Pinned, session: Any) -> list[str]:
-    """Compare names, then types and axes, with the contract."""
-    generator = graph.generator
-    height, width = generator.resolution
-    batch, edits = pinned.axes()
-    if graph.output_type == "uint8":
-        image = ("tensor(uint8)", [batch, height, width, generator.channels])
-    else:
-        image = ("tensor(float)", [batch, generator.channels, height, width])
-    inputs = {
-        graph.input_names[0]: ("tensor(float)", [batch, *graph.latent_shape]),
-        "direction": ("tensor(int64)", [batch, edits]),
-        "alpha": ("tensor(float)", [batch, edits]),
-        "label": ("tensor(int64)", [batch]),
-        "truncation": ("tensor(float)", [batch]),
-    }
-    inputs = {name: inputs[name] for name in graph.input_names}
-    mismatches = []
-    for side, found, wanted in (
-        ("inputs", session.get_inputs(), inputs),
-        ("outputs", session.get_outputs(), {"image": image}),
-    ):
-        names = [value.name for value in found]
-        if names != list(wanted):
-            mismatches.append(f"{side} are {names}, expected {list(wanted)}")
-        for value in found:
-            if value.name in wanted and (value.type, value.shape) != wanted[value.name]:
-                mismatches.append(f"{value.name} is {value.type} {value.shape}, expected {wanted[value.name]}")
-    return mismatches
 
 
 def _metadata(document: str) -> bytes:

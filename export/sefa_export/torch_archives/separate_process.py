@@ -1,4 +1,4 @@
-"""Does an archive give PyTorch's images in a process that imports only torch?"""
+"""Does an archive give PyTorch's images in a process of its own, which imports only torch?"""
 
 import io
 import subprocess
@@ -8,15 +8,16 @@ from pathlib import Path
 
 import torch
 
-from sefa_export import torch_runner
-from sefa_export.bake import EditGraph
+from sefa_export.draft import Draft
 from sefa_export.errors import VerificationError
-from sefa_export.parity import Case, verify
+from sefa_export.parity import make_cases, verify
+from sefa_export.torch_archives import torch_runner
 from sefa_runtime.model.info import Parity
 
 
-def verify_alone(graph: EditGraph, cases: list[Case], path: Path, kind: str) -> Parity:
-    """Run the archive and compare; arguments, result and errors as `verify`, `kind` as `torch_runner`."""
+def verify_in_process(draft: Draft, path: Path, kind: str) -> Parity:
+    """Run the archive and compare; result and errors as of `verify`, `kind` as in `torch_runner`."""
+    cases = make_cases(draft)
     with tempfile.TemporaryDirectory() as folder:
         inputs, outputs = Path(folder, "inputs.pt"), Path(folder, "outputs.pt")
         buffer = io.BytesIO()  # torch's own writer gives no reason where the disk is full.
@@ -29,4 +30,4 @@ def verify_alone(graph: EditGraph, cases: list[Case], path: Path, kind: str) -> 
             raise VerificationError(f"the exported archive does not run with torch alone: {last_line}")
         images = torch.load(outputs, weights_only=True)
     by_name = {case.name: image.numpy() for case, image in zip(cases, images, strict=True)}
-    return verify(graph, lambda case: by_name[case.name], cases, [])
+    return verify(draft.graph, lambda case: by_name[case.name], cases)

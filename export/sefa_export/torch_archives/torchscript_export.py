@@ -1,17 +1,13 @@
 """Export to TorchScript, for hosts that embed libtorch."""
 
-import copy
 from pathlib import Path
 
 import torch
 
 from sefa.bank.direction_bank import DirectionBank
 from sefa.generators import Generator
-from sefa_export.alone import verify_alone
-from sefa_export.bake import EditGraph, bake
-from sefa_export.describe import describe
-from sefa_export.parity import make_cases
-from sefa_export.pinned import DYNAMIC
+from sefa_export.draft import Draft, prepare
+from sefa_export.torch_archives.separate_process import verify_in_process
 from sefa_export.tracing import exporting, trace
 from sefa_runtime.files import check_utf8_output, replacing
 from sefa_runtime.model.info import EXTRA_FILE
@@ -53,26 +49,23 @@ def export_torchscript(
     """
     path = Path(path)
     check_utf8_output(path)
-    graph = copy.deepcopy(
-        bake(
-            generator,
-            bank,
-            output_type,
-            latent=latent,
-            truncation=truncation,
-            allow_other_checkpoint=allow_other_checkpoint,
-        )
-    ).cpu()
-    traced = trace(graph, DYNAMIC)
+    draft = prepare(
+        generator,
+        bank,
+        output_type,
+        latent=latent,
+        truncation=truncation,
+        allow_other_checkpoint=allow_other_checkpoint,
+    )
+    traced = trace(draft)
     with replacing(path) as partial:
-        partial.write_bytes(_archive(graph, traced, {}))
-        parity = verify_alone(graph, make_cases(graph), partial, "torchscript")
-        info = describe(graph, bank, DYNAMIC, parity)
-        partial.write_bytes(_archive(graph, traced, {EXTRA_FILE: info.to_json()}))
+        partial.write_bytes(_archive(draft, traced, {}))
+        parity = verify_in_process(draft, partial, "torchscript")
+        partial.write_bytes(_archive(draft, traced, {EXTRA_FILE: draft.describe(parity).to_json()}))
     return path
 
 
-def _archive(graph: EditGraph, traced: torch.jit.ScriptModule, extra_files: dict[str, str]) -> bytes:
+def _archive(draft: Draft, traced: torch.jit.ScriptModule, extra_files: dict[str, str]) -> bytes:
     # In memory: where the disk is full, torch's own writer gives no reason, or ends the process.
-    with exporting(graph, "torch.jit.save"):
+    with exporting(draft.graph, "torch.jit.save"):
         return bytes(traced.save_to_buffer(_extra_files=extra_files))

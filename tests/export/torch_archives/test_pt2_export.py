@@ -1,13 +1,15 @@
 import copy
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 
 import sefa
-from sefa_export import EditGraph, ExportError, VerificationError, bake, export_pt2, pt2_export
-from sefa_export.pinned import Pinned
+from sefa_export import ExportError, VerificationError, bake, export_pt2
+from sefa_export.draft import Draft
+from sefa_export.torch_archives import pt2_export
 from sefa_runtime import ModelFileError, load
 from sefa_runtime.model.reading import is_pt2, is_torchscript, read_info
 from support.archives import load_pt2
@@ -44,10 +46,10 @@ def test_an_archive_that_differs_leaves_no_file(
 ) -> None:
     trace = pt2_export._trace
 
-    def without_directions(graph: EditGraph, pinned: Pinned) -> torch.export.ExportedProgram:
-        graph = copy.deepcopy(graph)
+    def without_directions(draft: Draft) -> torch.export.ExportedProgram:
+        graph = copy.deepcopy(draft.graph)
         graph.vectors.zero_()
-        return trace(graph, pinned)
+        return trace(replace(draft, graph=graph))
 
     monkeypatch.setattr(pt2_export, "_trace", without_directions)
     with pytest.raises(VerificationError, match="batch 7, edits 3"):

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 import sefa
-from sefa_export import VerificationError, bake, export_torchscript, torch_runner, torchscript_export
+from sefa_export import VerificationError, bake, export_torchscript
+from sefa_export.torch_archives import torch_runner, torchscript_export
 from sefa_runtime import ModelFileError, load
 from sefa_runtime.model.reading import read_info
 from support.archives import load_torchscript

@@ -22,8 +22,8 @@ from sefa_export import (
     export_onnx,
     export_pt2,
     export_torchscript,
-    onnx_export,
 )
+from sefa_export.onnx_graph import onnx_export
 from sefa_runtime import latents_from_seeds
 from support.trained import trained_faces
 
@@ -277,7 +277,7 @@ def test_an_export_that_differs_from_pytorch_leaves_no_file(
     (tmp_path / "a.onnx").write_bytes(b"the one before")
     with pytest.raises(VerificationError) as error_info:
         export_onnx(generator, sefa.factorize(generator), tmp_path / "a.onnx")
-    assert "inputs are ['latent', 'direction', 'alpha']" in str(error_info.value)
+    assert "inputs latent, direction, alpha for z, direction, alpha" in str(error_info.value)
     assert "batch 7, edits 3" in str(error_info.value)
     assert (tmp_path / "a.onnx").read_bytes() == b"the one before"
     assert len(list(tmp_path.iterdir())) == 1

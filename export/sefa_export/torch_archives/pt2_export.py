@@ -1,6 +1,5 @@
 """Export to torch.export's archive, .pt2, the successor of TorchScript."""
 
-import copy
 import io
 import zipfile
 from pathlib import Path
@@ -10,13 +9,10 @@ from torch.export import ExportedProgram
 
 from sefa.bank.direction_bank import DirectionBank
 from sefa.generators import Generator
-from sefa_export.alone import verify_alone
-from sefa_export.bake import EditGraph, bake
-from sefa_export.describe import describe
 from sefa_export.determinism import check_program
+from sefa_export.draft import Draft, prepare
 from sefa_export.errors import ExportError
-from sefa_export.parity import make_cases
-from sefa_export.pinned import Pinned
+from sefa_export.torch_archives.separate_process import verify_in_process
 from sefa_export.tracing import exporting, holds_torchscript
 from sefa_runtime.files import check_utf8_output, replacing
 from sefa_runtime.model.info import EXTRA_FILE
@@ -65,42 +61,41 @@ def export_pt2(
     """
     path = Path(path)
     check_utf8_output(path)
-    pinned = Pinned(batch, num_edits)
-    graph = copy.deepcopy(
-        bake(
-            generator,
-            bank,
-            output_type,
-            latent=latent,
-            truncation=truncation,
-            allow_other_checkpoint=allow_other_checkpoint,
-        )
-    ).cpu()
+    draft = prepare(
+        generator,
+        bank,
+        output_type,
+        latent=latent,
+        truncation=truncation,
+        allow_other_checkpoint=allow_other_checkpoint,
+        batch=batch,
+        num_edits=num_edits,
+    )
     with replacing(path, suffix=".pt2") as archive:  # AOTInductor loads no other.
-        archive.write_bytes(_archive(graph, _trace(graph, pinned), compiled))
-        parity = verify_alone(graph, make_cases(graph, pinned), archive, "compiled" if compiled else "pt2")
-        _add_description(archive, describe(graph, bank, pinned, parity).to_json())
+        archive.write_bytes(_archive(draft, _trace(draft), compiled))
+        parity = verify_in_process(draft, archive, "compiled" if compiled else "pt2")
+        _add_description(archive, draft.describe(parity).to_json())
     return path
 
 
-def _trace(graph: EditGraph, pinned: Pinned) -> ExportedProgram:
+def _trace(draft: Draft) -> ExportedProgram:
+    graph = draft.graph
     if holds_torchscript(graph):
         raise ExportError("torch.export does not take TorchScript: export it to onnx or torchscript instead")
-    arguments = dict(zip(graph.input_names, pinned.example_inputs(graph), strict=True))
     with torch.no_grad(), exporting(graph, "torch.export", "onnx and torchscript may"):
-        program = torch.export.export(graph, (), arguments, dynamic_shapes=pinned.dynamic_shapes(graph))
+        program = torch.export.export(graph, (), draft.example_inputs(), dynamic_shapes=draft.dynamic_shapes())
     check_program(program)
     return program
 
 
-def _archive(graph: EditGraph, program: ExportedProgram, compiled: bool) -> bytes:
+def _archive(draft: Draft, program: ExportedProgram, compiled: bool) -> bytes:
     # In memory, as torch's own writer ends the process where the disk is full.
     buffer = io.BytesIO()
     if compiled:
-        with exporting(graph, "AOTInductor", "a .pt2 that is not compiled runs on any machine"):
+        with exporting(draft.graph, "AOTInductor", "a .pt2 that is not compiled runs on any machine"):
             torch._inductor.aoti_compile_and_package(program, package_path=buffer)
     else:
-        with exporting(graph, "torch.export.save"):
+        with exporting(draft.graph, "torch.export.save"):
             torch.export.save(program, buffer)
     return buffer.getvalue()
 

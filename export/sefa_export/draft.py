@@ -1,0 +1,155 @@
+"""What every export begins with, and the description that it ends with."""
+
+import copy
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.export import Dim
+
+from sefa.bank.direction_bank import DirectionBank
+from sefa.bank.fit import other_checkpoints
+from sefa.errors import ArgumentError
+from sefa.generators import Generator
+from sefa_export.bake import EditGraph, bake
+from sefa_runtime.editor import as_images
+from sefa_runtime.inputs.batches import split
+from sefa_runtime.inputs.examples import neutral_inputs, reference_inputs
+from sefa_runtime.machine.description import installed_version
+from sefa_runtime.model.info import FORMAT_VERSION, MAX_FIXED, DirectionInfo, ModelInfo, Parity, Payload
+from sefa_runtime.model.signature import Signature
+from sefa_runtime.verification import mean_levels
+from sefa_runtime.version import VERSION
+
+TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu")
+NOT_MEASURED = Parity(max_abs_error=float("inf"), changed_fraction=1.0, images=0, batches=(), edits=())
+# Sizes of dynamic axes in example inputs: not 1, which would be taken for a constant.
+EXAMPLE_BATCH, EXAMPLE_EDITS = 3, 2
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A graph to export, on the CPU, and its description but for what is measured on the exported file."""
+
+    graph: EditGraph
+    info: ModelInfo
+
+    @property
+    def signature(self) -> Signature:
+        """The graph's inputs and output."""
+        return self.info.signature
+
+    def example_inputs(self) -> dict[str, Tensor]:
+        """Return inputs for tracing, in the graph's order."""
+        signature = self.signature
+        edits = EXAMPLE_EDITS if signature.num_edits is None else signature.num_edits
+        feeds = neutral_inputs(signature, signature.batch or EXAMPLE_BATCH, edits)
+        latent = signature.latent.name
+        feeds[latent] = np.random.default_rng(0).standard_normal(feeds[latent].shape, np.float32)
+        return {name: torch.from_numpy(value) for name, value in feeds.items()}
+
+    def dynamic_axes(self) -> dict[str, dict[int, str]]:
+        """Return the names of the axes of each input and the output that have no fixed size."""
+        return {
+            spec.name: {index: axis for index, axis in enumerate(self.signature.axes(spec)) if isinstance(axis, str)}
+            for spec in (*self.signature.inputs, self.signature.output)
+        }
+
+    def dynamic_shapes(self) -> dict[str, dict[int, Dim]]:
+        """Return the same of the inputs alone, as torch.export takes it."""
+        axes = self.dynamic_axes()
+        return {name: {index: Dim(axis) for index, axis in axes[name].items()} for name in self.signature.names}
+
+    def describe(self, parity: Parity, payload: Payload | None = None) -> ModelInfo:
+        """Return the whole description."""
+        return replace(self.info, parity=parity, payload=payload, reference=_render_reference(self))
+
+
+def prepare(
+    generator: Generator,
+    bank: DirectionBank,
+    output_type: str,
+    *,
+    latent: str,
+    truncation: float | None,
+    allow_other_checkpoint: bool,
+    precision: str = "fp32",
+    batch: int | None = None,
+    num_edits: int | None = None,
+) -> Draft:
+    """Bake a copy of a generator on the CPU, and describe it; arguments as of `export_onnx`.
+
+    Raises:
+        BankError: If the bank was made for another generator.
+        ArgumentError: If an option is unknown or not for this generator, or the generator is not in float32.
+    """
+    for name, size, least in (("batch", batch, 1), ("edits", num_edits, 0)):
+        if size is not None and not least <= size <= MAX_FIXED:
+            raise ArgumentError(f"{name} must be in {least}..{MAX_FIXED}, got {size}")
+    graph = bake(
+        generator,
+        bank,
+        output_type,
+        latent=latent,
+        truncation=truncation,
+        allow_other_checkpoint=allow_other_checkpoint,
+    )
+    graph = copy.deepcopy(graph).cpu()
+    return Draft(graph, _describe(graph, bank, precision, batch, num_edits))
+
+
+def _describe(
+    graph: EditGraph, bank: DirectionBank, precision: str, batch: int | None, num_edits: int | None
+) -> ModelInfo:
+    generator = graph.generator
+    return ModelInfo(
+        format_version=FORMAT_VERSION,
+        family=generator.family,
+        latent=graph.latent,
+        z_dim=generator.z_dim,
+        code_dim=generator.code_dim,
+        num_layers=generator.num_layers,
+        batch=batch,
+        num_edits=num_edits,
+        resolution=generator.resolution,
+        channels=generator.channels,
+        output_type=graph.output_type,
+        precision=precision,
+        num_classes=generator.num_classes,
+        truncation=graph.truncation,
+        code_rms=None if graph.latent == "z" else generator.code_rms(),
+        truncation_center=generator.truncation_center,
+        noise=generator.noise,
+        directions=tuple(
+            DirectionInfo(
+                name=bank.names[index],
+                eigenvalue=float(bank.eigenvalues[index]),
+                alpha_range=(float(bank.alpha_range[index, 0]), float(bank.alpha_range[index, 1])),
+                edited_layers=tuple(bank.edited_layers[index].nonzero()[:, 0].tolist()),
+                analysed_layers=tuple(bank.analysed_layers[index].nonzero()[:, 0].tolist()),
+            )
+            for index in range(len(bank))
+        ),
+        method=bank.source.method,
+        normalize=bank.source.normalize,
+        source_format=generator.checkpoint_format,
+        source_sha256=generator.source_sha256,
+        payload=None,
+        parity=NOT_MEASURED,
+        reference=(),
+        versions={"sefa": VERSION} | {tool: number for tool in TOOLS if (number := installed_version(tool))},
+        source_entry=generator.source_entry,
+        assumptions=generator.assumptions,
+        bank_sha256=other_checkpoints(bank, generator),
+        optional_inputs=generator.optional_inputs,
+    )
+
+
+@torch.no_grad()
+def _render_reference(draft: Draft) -> tuple[tuple[float, ...], ...]:
+    levels = []
+    for single in split(reference_inputs(draft.info), 1):  # A large generator may fit into memory only one by one.
+        image = draft.graph(**{name: torch.from_numpy(value) for name, value in single.items()})
+        levels.append(mean_levels(as_images(image.numpy()))[0])
+    return tuple(tuple(parts.round(2).tolist()) for parts in levels)

@@ -1,0 +1,1 @@
+"""Export to ONNX: the graph, its precision, and its weights in a file beside it."""

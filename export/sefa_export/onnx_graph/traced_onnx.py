@@ -1,0 +1,78 @@
+"""ONNX by way of TorchScript, where torch.export does not take a user's module."""
+
+import io
+import warnings
+
+import numpy as np
+import onnx
+import torch
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+
+from sefa_export.bake import EditGraph
+from sefa_export.draft import Draft
+from sefa_export.tracing import exporting, trace
+from sefa_runtime.model.reading import BANK
+from sefa_runtime.model.signature import Signature
+
+
+def trace_to_onnx(draft: Draft, opset: int) -> ModelProto:
+    """Return what tracing makes of a graph, as ONNX.
+
+    Raises:
+        ExportError: If it cannot be traced, or has an operator that ONNX lacks.
+    """
+    traced = trace(draft)
+    buffer = io.BytesIO()
+    with exporting(draft.graph, "ONNX"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Notes on what the exporter folds, and that it is no longer developed.
+        # Freezing computes what depends on weights alone, such as a spectral norm.
+        torch.onnx.export(
+            torch.jit.freeze(traced.eval()),
+            tuple(draft.example_inputs().values()),
+            buffer,  # type: ignore[arg-type]
+            dynamo=False,
+            opset_version=opset,
+            input_names=list(draft.signature.names),
+            output_names=[draft.signature.output.name],
+            dynamic_axes=draft.dynamic_axes(),
+        )
+    model = onnx.load_from_string(buffer.getvalue())
+    _lift_constants(model)
+    _name_bank(model, draft.graph)
+    _declare_image(model, draft.signature)
+    return model
+
+
+def _lift_constants(model: ModelProto) -> None:
+    """Turn the nodes that hold a weight into initializers, where other tools look for weights."""
+    nodes: list[NodeProto] = []
+    for node in model.graph.node:
+        values = [attribute.t for attribute in node.attribute if attribute.name == "value"]
+        if node.op_type != "Constant" or not values:
+            nodes.append(node)
+            continue
+        tensor = TensorProto()
+        tensor.CopyFrom(values[0])
+        tensor.name = node.output[0]
+        model.graph.initializer.append(tensor)
+    copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    model.graph.ClearField("node")
+    model.graph.node.extend(copies)
+
+
+def _name_bank(model: ModelProto, graph: EditGraph) -> None:
+    """Call the initializer that has the directions as torch.export does, by the name of the module's buffer."""
+    vectors = graph.vectors.numpy()
+    for tensor in model.graph.initializer:
+        if list(tensor.dims) == list(vectors.shape) and np.array_equal(numpy_helper.to_array(tensor), vectors):
+            old, tensor.name = tensor.name, BANK
+            for node in model.graph.node:
+                node.input[:] = [BANK if name == old else name for name in node.input]
+            return
+
+
+def _declare_image(model: ModelProto, signature: Signature) -> None:
+    """Write down the image's axes, which shape inference does not find behind every operator; runs prove them."""
+    image = signature.output
+    kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(image.dtype))
+    model.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info(image.name, kind, signature.axes(image)))
