@@ -1,5 +1,6 @@
 """Generator and direction bank as one module: the edit graph."""
 
+import inspect
 import math
 from abc import ABC, abstractmethod
 
@@ -38,6 +39,14 @@ class EditGraph(nn.Module, ABC):
         self.register_buffer("vectors", bank.vectors.to(device))
         everywhere = bool(bank.edited_layers.all())
         self.register_buffer("mask", None if everywhere else bank.edited_layers.float().to(device))
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        """The arguments of `forward` that this graph takes, in order; the first is the latent."""
+        taken = {"label": self.generator.num_classes > 0, "truncation": self.truncation is None}
+        taken |= {entry.name: True for entry in self.generator.optional_inputs}
+        parameters = inspect.signature(self.forward).parameters.values()
+        return tuple(item.name for item in parameters if item.default is item.empty or taken.get(item.name, False))
 
     @abstractmethod
     def render(self, *inputs: Tensor) -> Tensor:
