@@ -11,10 +11,11 @@ from torch import Tensor
 
 from sefa.checkpoints.assumptions import Assumptions
 from sefa.checkpoints.entries import Entry, strip_prefix
-from sefa.checkpoints.unpickling.limits import check_uses
-from sefa.checkpoints.unpickling.objects import PersistedModule, Placeholder, TensorFlowNetwork
+from sefa.checkpoints.pickled_networks import PersistedModule, TensorFlowNetwork
+from sefa.checkpoints.sizes import check_uses
 from sefa.errors import CheckpointError
 from sefa.generators import Generator
+from sefa_runtime.pickles.placeholders import Placeholder
 
 # Numbers that torch can sum and turn into float32; what is new or packed has names of its own.
 ORDINARY = {

@@ -13,9 +13,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sefa.checkpoints.unpickling.limits import check_names
-from sefa.checkpoints.unpickling.objects import PersistedModule, Placeholder, TensorFlowNetwork
+from sefa.checkpoints.pickled_networks import PersistedModule, TensorFlowNetwork
+from sefa.checkpoints.sizes import check_names
 from sefa.errors import CheckpointError
+from sefa_runtime.pickles.placeholders import Placeholder
 
 StateDict = Mapping[str, Tensor | Placeholder]
 Network = StateDict | PersistedModule | TensorFlowNetwork | Placeholder

@@ -8,16 +8,17 @@ from typing import Any
 
 from sefa.checkpoints.assumptions import Assumptions
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, clean
+from sefa.checkpoints.contents import EXPECTED, read_contents
 from sefa.checkpoints.entries import Entry, Network, choose, find_entries
 from sefa.checkpoints.formats import FORMATS
-from sefa.checkpoints.reading import DAMAGED, EXPECTED, read
+from sefa.checkpoints.pickled_networks import PersistedModule, TensorFlowNetwork
 from sefa.checkpoints.sizes import check_sizes
-from sefa.checkpoints.unpickling.objects import PersistedModule, Placeholder, TensorFlowNetwork
 from sefa.choices import Noise, choice_of
 from sefa.errors import ArgumentError, CheckpointError
 from sefa.generators import Generator
 from sefa_runtime.files import sha256_of
 from sefa_runtime.pickles.names import Name
+from sefa_runtime.pickles.placeholders import Placeholder
 
 MAX_MESSAGE = 1000  # characters
 OWN_CLASS = "a generator of your own class is read with MODULE:CLASS --weights FILE"
@@ -55,7 +56,8 @@ def load(
     path = Path(path)
     noise = choice_of(Noise, noise, "noise")
     try:
-        generator = _build(read(path), LoadOptions(num_classes, noise, entry, Assumptions(assume)))
+        file = Checkpoint(path, read_contents(path))
+        generator = _build(file, LoadOptions(num_classes, noise, entry, Assumptions(assume)))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {_one_line(str(error))}") from error.__cause__
     if num_classes not in (None, generator.num_classes):
@@ -102,8 +104,6 @@ def _build(file: Checkpoint, options: LoadOptions) -> Generator:
         raise CheckpointError(f"recognised as {format_.name}, but {error}") from error.__cause__
     except ArgumentError as error:
         raise ArgumentError(f"{checkpoint.path}: {error}") from error.__cause__
-    except DAMAGED as error:
-        raise CheckpointError(f"recognised as {format_.name}, but its contents do not fit together") from error
     generator.checkpoint_format = format_.name
     generator.assumptions = options.assumptions.words
     generator.source_entry = generator.source_entry or (choice.described if choice else "")

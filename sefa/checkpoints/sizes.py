@@ -1,10 +1,18 @@
-"""What a generator may ask for: a small file can describe one of which an image alone fills the memory."""
+"""What a checkpoint and its generator may ask for: a small file can describe one whose images alone fill the memory."""
+
+from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
 from sefa.errors import CheckpointError
 from sefa.generators import Generator
+from sefa_runtime.pickles.limits import EXPANDED_ELEMENTS, SHARING
+
+# A file can name a module or a tensor any number of times without taking room; networks have some hundred.
+MAX_ENTRIES = 10_000
+# Characters of a weight's name, with those of all networks that it is in. Formats look for patterns in each.
+MAX_NAME = 500
 
 MAX_IMAGE = 2**26  # numbers: 256 MB as float32; 4096x4096 in RGB has 50 million
 MAX_NOISE = 2**24  # numbers of one layer's noise, where the file has none
@@ -12,6 +20,42 @@ MAX_LAYERS = 1000
 MAX_CODES = 2**22  # numbers of one image's codes, of all layers
 MAX_CLASSES = 2**20
 MAX_ONE_HOT = 4096  # classes that are one-hot vectors, whose table has the square of their number: 67 MB
+
+
+def check_names(names: Iterable[object], path: str = "") -> None:
+    """Refuse names of weights, or of networks on their path, that would fill the memory or take for ever to look at.
+
+    Raises:
+        CheckpointError: If one is longer than any network's.
+    """
+    if any(isinstance(name, str) and len(path) + len(name) > MAX_NAME for name in names):
+        raise CheckpointError(f"damaged: a weight's name of more than {MAX_NAME} characters")
+
+
+def check_uses(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse weights that stand under so many names that all that is made of them would fill the memory.
+
+    Raises:
+        CheckpointError: If there are too many names, or their tensors have far more elements than their storages.
+    """
+    if len(tensors) > MAX_ENTRIES:
+        raise CheckpointError(f"damaged: more than {MAX_ENTRIES} weights")
+    storages = {
+        tensor.untyped_storage().data_ptr(): tensor.untyped_storage().nbytes() // tensor.itemsize
+        for tensor in tensors.values()
+    }
+    if sum(tensor.numel() for tensor in tensors.values()) > SHARING * sum(storages.values()) + EXPANDED_ELEMENTS:
+        raise CheckpointError("damaged: the same weights stand under too many names")
+
+
+def check_pixels(height: int, width: int) -> None:
+    """Refuse images that would fill the memory, before a generator of them is made.
+
+    Raises:
+        CheckpointError: If they are beyond those of any real generator.
+    """
+    if height * width > MAX_IMAGE:
+        raise CheckpointError(_short(f"it would have images of {width}x{height} pixels, which is beyond any real one"))
 
 
 def check_sizes(generator: Generator) -> None:

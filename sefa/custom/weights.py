@@ -8,10 +8,11 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from sefa.checkpoints.checkpoint import clean
+from sefa.checkpoints.contents import read_contents
 from sefa.checkpoints.entries import Entry, Network, choose, find_entries, parts_of, strip_prefix
-from sefa.checkpoints.reading import read
-from sefa.checkpoints.unpickling.objects import PersistedModule, Placeholder
+from sefa.checkpoints.pickled_networks import PersistedModule
 from sefa.errors import CheckpointError
+from sefa_runtime.pickles.placeholders import Placeholder
 
 MAX_NAMED = 6  # keys in one message
 
@@ -35,7 +36,7 @@ def load_weights(module: nn.Module, path: str | Path, entry: str | None = None) 
     path = Path(path)
     wanted = module.state_dict()
     try:
-        entries = [_with_tensors(one) for one in find_entries(read(path).content)]
+        entries = [_with_tensors(one) for one in find_entries(read_contents(path))]
         choice = choose(entries, lambda network: not _misfits(network, wanted), entry, may_extract=True)
         problem = _misfits(choice.entry.network, wanted) if choice else _closest_misfits(entries, wanted)
         if choice is None or problem:

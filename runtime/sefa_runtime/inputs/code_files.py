@@ -17,9 +17,12 @@ from sefa_runtime.errors import ContentError, InputError
 from sefa_runtime.files import input_problem
 from sefa_runtime.inputs.number_files import NPY_HEAD, SINGLE, ZIP_HEAD, read_number_file
 from sefa_runtime.model.info import ModelInfo
-from sefa_runtime.pickles.arrays import StoredArray
-from sefa_runtime.pickles.torch_archive import PICKLE
-from sefa_runtime.pickles.torch_arrays import load_torch_arrays
+from sefa_runtime.pickles.limits import Limits
+from sefa_runtime.pickles.numpy_arrays import StoredArray
+from sefa_runtime.pickles.placeholders import Placeholder
+from sefa_runtime.pickles.tables import PLAIN_TABLE
+from sefa_runtime.pickles.torch_files import ARCHIVED_PICKLE, PickleReader
+from sefa_runtime.pickles.torch_tensors import StoredTensor, tensor_table
 
 # What writers call the codes, among other entries.
 NAMES = ("codes", "w", "ws", "w_plus", "latent", "latents", "latent_codes", "projected_w")
@@ -27,6 +30,8 @@ MAX_NAMED = 6
 MAX_NUMBERS = 2**26  # of all codes in a file: 256 MB
 # An inverted photograph's code may be so many times smaller or larger than any w that the mapping makes.
 RMS_MARGIN = 1.2
+# What stands for the names in a file of torch.save; a file that names more is refused.
+TORCH_TABLE = {**PLAIN_TABLE, **tensor_table(StoredTensor)}
 
 
 def load_codes(
@@ -50,7 +55,7 @@ def load_codes(
     content = _read(path)
     try:
         return _read_codes(content, shape, shape[0] if len(shape) == 2 else layers, report)
-    except InputError as error:
+    except (InputError, ContentError) as error:
         raise InputError(f"{path}: {error}") from error
 
 
@@ -123,19 +128,19 @@ def _read(path: Path) -> Any:
         head = file.read(len(NPY_HEAD))
     if head != NPY_HEAD and not head.startswith(ZIP_HEAD):
         raise InputError(f"{path}: not a .npz, .npy or .pt file of codes")
-    if head.startswith(ZIP_HEAD) and _is_torch(path):
-        return load_torch_arrays(path)
     try:
+        if head.startswith(ZIP_HEAD) and _is_torch(path):
+            return PickleReader(Limits(path.stat().st_size), TORCH_TABLE, refuse_unknown=True).read_archive(path)
         arrays = read_number_file(path)
     except ContentError as error:
-        raise InputError(f"{path}: {error}") from error.__cause__
+        raise InputError(f"{path}: {error}; a file of codes alone was expected") from error.__cause__
     return arrays.get(SINGLE, arrays)
 
 
 def _is_torch(path: Path) -> bool:
     try:
         with open_archive(path) as archive:
-            return any(PICKLE.fullmatch(name) for name in archive.namelist())
+            return any(ARCHIVED_PICKLE.fullmatch(name) for name in archive.namelist())
     except DAMAGED_ARCHIVE:
         return False
 
@@ -147,7 +152,9 @@ def _codes_in(content: Any, report: Callable[[str], None]) -> Iterator[NDArray[A
     noise = False
     while pending:
         value = pending.pop()
-        if isinstance(value, StoredArray):
+        if isinstance(value, Placeholder) and value.is_tensor:
+            raise InputError(f"a tensor of a kind that is not read, {value.class_name}: save a copy of it as float32")
+        if isinstance(value, StoredArray | StoredTensor):
             value = value.array
         if isinstance(value, np.ndarray):
             yield value

@@ -26,6 +26,10 @@ MAX_MEMO_INDEX = 2**32
 MAX_REMEMBERED = 4096
 # Of a name that is looked at for what it may run.
 CHARACTERS_A_STEP = 20
+# How Python pickles objects of classes without a function for it: made without arguments, a state may follow.
+NEW_OBJECT = {("copyreg", "_reconstructor"), ("copyreg", "__newobj__")}
+# What damaged pickles raise in `pickletools`, in the machine's own stacks, and where they call our functions.
+DAMAGED = (ArithmeticError, LookupError, TypeError, ValueError)
 
 # What stands for a module's name: called with the limits and the pickle's arguments.
 Table = Mapping[tuple[str, str], Callable[..., Any]]
@@ -48,7 +52,7 @@ class Literal:
     length: int
 
 
-class RestrictedUnpickler:
+class Interpreter:
     """Reads one pickle: a stack machine whose objects are plain data and stand-ins.
 
     Args:
@@ -79,22 +83,26 @@ class RestrictedUnpickler:
         self._last_bytes: tuple[bytes, Literal] = (b"", Literal(0, 0))
 
     def load(self) -> Any:
-        """The pickle's object; the source is left behind the pickle's end.
+        """Return the pickle's object; the source is left after the pickle's end.
 
         Raises:
-            ContentError: If it wants to run code, or takes too much.
-            ValueError, LookupError, TypeError: If it is damaged.
+            ContentError: If it is damaged, wants to run code, or takes too much.
         """
         with warnings.catch_warnings():
             # A damaged string may hold an escape sequence that Python does not know: it is kept as it stands.
             warnings.simplefilter("ignore", DeprecationWarning)
-            for opcode, argument, _ in pickletools.genops(self._source):  # type: ignore[arg-type]
-                self._limits.spend_work(COSTS.get(opcode.name, 1))
-                act = ACTIONS.get(opcode.name)
-                if act is None:
-                    raise ContentError(f"a pickle with the opcode {opcode.name}, which no checkpoint needs: refused")
-                act(self, argument)
-        return self.pop()
+            try:
+                for opcode, argument, _ in pickletools.genops(self._source):  # type: ignore[arg-type]
+                    self._limits.spend_work(COSTS.get(opcode.name, 1))
+                    act = ACTIONS.get(opcode.name)
+                    if act is None:
+                        raise ContentError(
+                            f"a pickle with the opcode {opcode.name}, which no checkpoint needs: refused"
+                        )
+                    act(self, argument)
+                return self.pop()
+            except DAMAGED as error:
+                raise ContentError("truncated or damaged: a pickle that cannot be read") from error
 
     # The stack.
 
@@ -199,6 +207,8 @@ class RestrictedUnpickler:
     def call(self, callee: object, arguments: object) -> None:
         if not isinstance(arguments, tuple):
             raise ContentError("damaged: a call without its arguments")
+        if isinstance(callee, Name) and (callee.module, callee.name) in NEW_OBJECT and arguments:
+            callee, arguments = arguments[0], ()
         if not isinstance(callee, Name):
             self.push(Placeholder("what another object made"))
         elif (callee.module, callee.name) in self._table:
@@ -236,21 +246,20 @@ def dict_of(items: list[Any]) -> dict[Any, Any]:
     return {key: value for key, value in zip(items[::2], items[1::2], strict=True) if is_key(key)}
 
 
-Machine = RestrictedUnpickler
-Action = Callable[[Machine, Any], None]
+Action = Callable[[Interpreter, Any], None]
 
 
 def _always(value: Callable[[], Any]) -> Action:
     return lambda machine, _: machine.push(value())
 
 
-def _instance(machine: Machine, argument: str) -> None:
+def _instance(machine: Interpreter, argument: str) -> None:
     arguments = tuple(machine.pop_to_mark())
     machine.push_name(*argument.split(" ", 1))
     machine.call(machine.pop(), arguments)
 
 
-def _object(machine: Machine, _: None) -> None:
+def _object(machine: Interpreter, _: None) -> None:
     callee, *arguments = machine.pop_to_mark()
     machine.call(callee, tuple(arguments))
 
@@ -258,10 +267,10 @@ def _object(machine: Machine, _: None) -> None:
 # What each opcode does with its argument. Those that refer to registries and buffers outside the file are left out.
 ACTIONS: Mapping[str, Action] = {
     **dict.fromkeys(("PROTO", "FRAME", "STOP"), lambda machine, _: None),
-    **dict.fromkeys(("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"), Machine.push),
-    **dict.fromkeys(("FLOAT", "BINFLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE"), Machine.push),
-    **dict.fromkeys(("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "BYTEARRAY8"), Machine.push),
-    **dict.fromkeys(("SHORT_BINBYTES", "BINBYTES", "BINBYTES8"), Machine.push_bytes),
+    **dict.fromkeys(("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"), Interpreter.push),
+    **dict.fromkeys(("FLOAT", "BINFLOAT", "STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE"), Interpreter.push),
+    **dict.fromkeys(("SHORT_BINUNICODE", "BINUNICODE", "BINUNICODE8", "BYTEARRAY8"), Interpreter.push),
+    **dict.fromkeys(("SHORT_BINBYTES", "BINBYTES", "BINBYTES8"), Interpreter.push_bytes),
     "NONE": _always(lambda: None),
     "NEWTRUE": _always(lambda: True),
     "NEWFALSE": _always(lambda: False),
@@ -273,8 +282,8 @@ ACTIONS: Mapping[str, Action] = {
     "POP": lambda machine, _: machine.discard(),
     "POP_MARK": lambda machine, _: machine.discard_to_mark(),
     "DUP": lambda machine, _: machine.duplicate(),
-    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), Machine.recall),
-    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), Machine.remember),
+    **dict.fromkeys(("GET", "BINGET", "LONG_BINGET"), Interpreter.recall),
+    **dict.fromkeys(("PUT", "BINPUT", "LONG_BINPUT"), Interpreter.remember),
     "MEMOIZE": lambda machine, _: machine.remember_next(),
     "TUPLE": lambda machine, _: machine.push(tuple(machine.pop_to_mark())),
     "TUPLE1": lambda machine, _: machine.push(machine.pop_tuple(1)),

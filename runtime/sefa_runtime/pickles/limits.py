@@ -15,11 +15,10 @@ class Limits:
 
     Args:
         size: Of the file in bytes.
-        work: Steps that reading it may take.
     """
 
-    def __init__(self, size: int, work: int = MAX_WORK) -> None:
-        self._work = work
+    def __init__(self, size: int) -> None:
+        self._work = MAX_WORK
         self._bytes = size
         self._elements = SHARING * size + EXPANDED_ELEMENTS
 

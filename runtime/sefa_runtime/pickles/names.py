@@ -9,12 +9,13 @@ from sefa_runtime.errors import ContentError
 MAX_LENGTH = 250  # characters of a module or of a name in it
 # Python 3 writes Python 2's names into old protocols.
 MODERN_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
-# Packages that no checkpoint needs and that attacks use.
+# Packages that no checkpoint needs and that attacks use. Other modules, as `code`, `profile` and `trace`, have
+# names that people give to files of their own, and are as inert as any name here.
 RUNNING_PACKAGES = (
-    r"os|posix|nt|subprocess|_posixsubprocess|commands|popen2|sys|builtins|__builtins__|importlib|_frozen_importlib|imp"
-    r"|runpy|zipimport|pkgutil|shutil|socket|_socket|ctypes|_ctypes|pty|code|codeop|pickle|_pickle|cPickle|marshal|dill"
-    r"|cloudpickle|shelve|webbrowser|pdb|bdb|pydoc|timeit|cProfile|profile|trace|doctest|multiprocessing|asyncio|smtplib"
-    r"|ftplib|telnetlib|requests|httpx|aiohttp|pip|ensurepip|venv|idlelib|lib2to3|linecache|tempfile"
+    r"os|posix|nt|subprocess|_posixsubprocess|popen2|sys|builtins|__builtins__|importlib|_frozen_importlib|imp|runpy"
+    r"|zipimport|pkgutil|shutil|socket|_socket|ctypes|_ctypes|pty|pickle|_pickle|cPickle|marshal|dill|cloudpickle|shelve"
+    r"|webbrowser|pdb|bdb|pydoc|cProfile|doctest|multiprocessing|asyncio|smtplib|ftplib|telnetlib|requests|httpx|aiohttp"
+    r"|pip|ensurepip|idlelib|lib2to3|linecache"
 )
 # And parts of packages that checkpoints do need.
 RUNNING_PARTS = (

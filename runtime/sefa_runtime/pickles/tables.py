@@ -6,10 +6,9 @@ Each is called with the limits and then with what the pickle has as arguments, w
 from typing import Any
 
 from sefa_runtime.errors import ContentError
-from sefa_runtime.pickles.arrays import StoredArray, StoredDtype, array_of, is_number
 from sefa_runtime.pickles.interpreter import Table, dict_of, is_key
 from sefa_runtime.pickles.limits import Limits
-from sefa_runtime.pickles.names import MAX_LENGTH, RUNNING, Name, refuse_to_run
+from sefa_runtime.pickles.numpy_arrays import StoredArray, StoredDtype, array_of, is_number
 from sefa_runtime.pickles.placeholders import Placeholder
 
 
@@ -24,29 +23,6 @@ def make_dict(limits: Limits, pairs: object = (), *rest: object) -> dict[Any, An
 def make_tuple(limits: Limits, items: object = ()) -> tuple[Any, ...]:
     """Return what `tuple` makes."""
     return tuple(_items(limits, items))
-
-
-def make_object(limits: Limits, kind: object, *arguments: object) -> object:
-    """Return an object of a class without its state: how Python pickles those that have no function for it."""
-    if not isinstance(kind, Name):
-        raise ContentError("damaged: an object of no class")
-    return {} if PLAIN_TABLE.get((kind.module, kind.name)) is make_dict else Placeholder(str(kind))
-
-
-def make_method(limits: Limits, owner: object, name: object, *rest: object) -> Placeholder:
-    """Return what stands for a method: getattr is how Python pickles one.
-
-    Raises:
-        ContentError: If it is asked for anything that a method does not need: then it is an attack.
-    """
-    is_owner = isinstance(owner, Placeholder) or (isinstance(owner, Name) and owner.module != "builtins")
-    if not is_owner or not isinstance(name, str) or len(name) > MAX_LENGTH:
-        refuse_to_run(Name("builtins", "getattr"))
-    if not name.isidentifier() or name.startswith("_"):
-        refuse_to_run(Name("builtins", "getattr"))
-    if RUNNING.fullmatch(name):
-        refuse_to_run(Name("builtins", "getattr"))
-    return Placeholder("a method")
 
 
 def _default_dict(limits: Limits, factory: object = None, pairs: object = (), *rest: object) -> dict[Any, Any]:
@@ -109,10 +85,7 @@ PLAIN_TABLE: Table = {
     ("builtins", "tuple"): make_tuple,
     ("builtins", "dict"): make_dict,
     ("builtins", "bytes"): _bytes,
-    ("builtins", "getattr"): make_method,
     ("_codecs", "encode"): _encode,
-    ("copyreg", "_reconstructor"): make_object,
-    ("copyreg", "__newobj__"): make_object,
     ("collections", "OrderedDict"): make_dict,
     ("collections", "defaultdict"): _default_dict,
     ("torch", "Size"): make_tuple,

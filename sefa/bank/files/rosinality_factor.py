@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sefa.bank.direction_bank import DirectionBank, DirectionSource
-from sefa.checkpoints.reading import read
+from sefa.checkpoints.contents import read_contents
 from sefa.directions.factorization import ALPHA_RANGE
 from sefa.errors import ArgumentError, BankError, CheckpointError
 from sefa.generators import Generator, StyleGAN2
@@ -37,7 +37,7 @@ def import_factor(path: str | Path, generator: Generator) -> DirectionBank:
     """
     path = Path(path)
     try:
-        content = read(path).content
+        content = read_contents(path)
     except CheckpointError as error:
         raise BankError(f"{path}: {error}") from error.__cause__
     columns = content.get(ENTRY) if isinstance(content, dict) else None

@@ -5,8 +5,9 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
-from sefa.checkpoints.unpickling.objects import PersistedModule, Placeholder
+from sefa.checkpoints.pickled_networks import PersistedModule
 from sefa.errors import CheckpointError
+from sefa_runtime.pickles.placeholders import Placeholder
 
 NO_LATENT = "it turns images into images, there is no latent code to find directions in"
 NOT_A_GAN = "diffusion models have no latent code as GANs do"

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from sefa.checkpoints.parts.assembly import Source, Weights, assemble, combine, source
-from sefa.checkpoints.sizes import MAX_NOISE
+from sefa.checkpoints.sizes import MAX_NOISE, check_pixels
 from sefa.errors import CheckpointError
 from sefa.generators.common.fir import separate
 from sefa.generators.common.mapping import LabelNorm
@@ -135,11 +135,12 @@ def build(
     )
     if produced != w_dim:
         raise CheckpointError(f"its mapping network ends in {produced} features, its styles read {w_dim}")
-    if blocks[-1].rgb is None:
+    if not blocks or blocks[-1].rgb is None:
         raise CheckpointError("its last resolution has no ToRGB")
     if noise == "none":
         blocks = [_without_noise(block) for block in blocks]
     height, width = const[1][1:]
+    check_pixels(height << len(blocks) - 1, width << len(blocks) - 1)
     plan = {
         "const": const[0],
         # A centre that is to be estimated needs the mapping network first.

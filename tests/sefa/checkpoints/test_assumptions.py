@@ -10,7 +10,7 @@ from torch import Tensor
 
 import sefa
 from sefa import ArgumentError
-from sefa.checkpoints.reading import read
+from sefa.checkpoints.contents import read_contents
 from support.golden_checkpoints import GoldenCheckpoint
 from support.stylegan2_files import Spec, random_tensors, tensorflow_network, tensorflow_variables, write_tensorflow
 
@@ -59,7 +59,7 @@ TOLD: dict[str, Any] = {
 def test_what_is_told_is_meant_and_said(tmp_path: Path, case: str) -> None:
     name, entry, change, told, usual, said = TOLD[case]
     golden = GoldenCheckpoint(name)
-    content: Any = read(golden.path).content
+    content: Any = read_contents(golden.path)
     state = content[entry] if entry else content
     if case == "BigGAN":  # Room for the difference.
         state = {key: tensor + 0.1 if key.endswith("stored_var") else tensor for key, tensor in state.items()}

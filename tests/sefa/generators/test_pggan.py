@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 import sefa
 from sefa import ArgumentError, CheckpointError
-from sefa.checkpoints.reading import read
+from sefa.checkpoints.contents import read_contents
 from sefa.generators import PGGAN
 from support.golden_checkpoints import GoldenCheckpoint
 
@@ -369,7 +369,7 @@ def test_gan_zoo_single_label_is_one_hot(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("lod", "key"), [(0.5, "img_lod05"), (1.0, "img_lod1")])
 def test_recorded_levels_of_detail(tmp_path: Path, lod: float, key: str) -> None:
     case = GoldenCheckpoint("sefa_pggan_32")
-    state = {**read(case.path).content["generator_smooth"], "lod": torch.tensor(lod)}
+    state = {**read_contents(case.path)["generator_smooth"], "lod": torch.tensor(lod)}
     generator = load(save(tmp_path / "a.pth", {"generator_smooth": state}))
     expected = torch.from_numpy(case.arrays[key])
     with torch.no_grad():
@@ -379,7 +379,7 @@ def test_recorded_levels_of_detail(tmp_path: Path, lod: float, key: str) -> None
 
 def test_recorded_image_of_the_network_that_is_not_averaged(tmp_path: Path) -> None:
     case = GoldenCheckpoint("fb_pgan_32")
-    content = read(case.path).content
+    content = read_contents(case.path)
     generator = load(save(tmp_path / "a.pt", {"config": content["config"].state, "netG": content["netG"]}))
     expected = torch.from_numpy(case.arrays["img_netG"])
     with torch.no_grad():

@@ -16,7 +16,7 @@ from sefa import CheckpointError
 from sefa.checkpoints.checkpoint import Checkpoint, LoadOptions
 from sefa.checkpoints.entries import Entry
 from sefa.checkpoints.formats.nvidia import nvidia_stylegan3, nvidia_stylegan_xl
-from sefa.checkpoints.unpickling.objects import PersistedModule
+from sefa.checkpoints.pickled_networks import PersistedModule
 from sefa.generators import StyleGAN3
 from sefa_runtime.pickles.placeholders import Placeholder
 

@@ -16,7 +16,7 @@ from sefa.checkpoints.parts.stylegan2_layers import (
     kernel,
     scaled,
 )
-from sefa.checkpoints.unpickling.objects import PersistedModule
+from sefa.checkpoints.pickled_networks import PersistedModule
 from sefa.errors import CheckpointError
 from sefa.generators import StyleGAN2
 

@@ -15,13 +15,13 @@ from torch.nn import functional as F
 
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, clean
 from sefa.checkpoints.parts.assembly import Source, assemble, check_keys, combine, shape_of, source
-from sefa.checkpoints.unpickling.objects import PersistedModule
+from sefa.checkpoints.pickled_networks import PersistedModule
 from sefa.errors import CheckpointError
 from sefa.generators.common.mapping import Mapping as MappingNetwork
 from sefa.generators.common.polyphase import Resampling
 from sefa.generators.common.to_rgb import ToRGB
 from sefa.generators.stylegan3 import StyleGAN3, SynthesisInput, SynthesisLayer, padded
-from sefa_runtime.pickles.arrays import StoredArray
+from sefa_runtime.pickles.numpy_arrays import StoredArray
 
 SQRT2 = math.sqrt(2)
 INPUT = "synthesis.input"

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 import sefa
 from sefa import CheckpointError
-from sefa.checkpoints.reading import read
-from sefa.checkpoints.unpickling.objects import Placeholder, TensorFlowNetwork
-from sefa_runtime.pickles.arrays import StoredArray
+from sefa.checkpoints.contents import read_contents
+from sefa.checkpoints.pickled_networks import TensorFlowNetwork
+from sefa_runtime.pickles.numpy_arrays import StoredArray
+from sefa_runtime.pickles.placeholders import Placeholder
 from support.pickle_files import (
     MAGIC,
     PROTOCOL,
@@ -45,7 +46,7 @@ def contents(tmp_path: Path) -> Callable[[bytes], Any]:
     def of(content: bytes) -> Any:
         path = tmp_path / "file.pth"
         path.write_bytes(content)
-        return read(path).content
+        return read_contents(path)
 
     return of
 
@@ -108,7 +109,7 @@ def test_torch_files_are_read_as_torch_reads_them(tmp_path: Path, as_zip: bool) 
     if not as_zip:  # Which torch itself does not read from a stream.
         content = {key: value for key, value in content.items() if key not in ("torch.float8_e4m3fn", "torch.uint16")}
     torch.save(content, path, _use_new_zipfile_serialization=as_zip)
-    ours = read(path).content
+    ours = read_contents(path)
     assert_same(ours, torch.load(path, weights_only=True))
     ours["shared"][5] = 77.0  # Views of one storage stay views of it.
     assert ours["part"][1] == 77.0
@@ -130,7 +131,7 @@ def test_objects_of_other_programs_beside_the_weights_are_left_alone(tmp_path: P
     torch.save({"g_ema": {"weight": torch.ones(2)}, **beside}, path, _use_new_zipfile_serialization=as_zip)
     with pytest.raises(pickle.UnpicklingError):
         torch.load(path, weights_only=True)
-    content = read(path).content
+    content = read_contents(path)
     assert content["g_ema"]["weight"].tolist() == [1, 1]
     assert isinstance(content["args"], Placeholder)
     assert content["args"].class_name.endswith("test_containers.Attributes")

@@ -12,12 +12,11 @@ import pytest
 
 import sefa
 from sefa import CheckpointError
-from sefa.checkpoints.unpickling.containers import read_pickle
-from sefa.checkpoints.unpickling.limits import Limits
-from sefa.checkpoints.unpickling.objects import PersistedModule, Placeholder, TensorFlowNetwork
-from sefa.checkpoints.unpickling.rebuilding import TABLE
-from sefa_runtime.pickles.arrays import StoredArray
+from sefa.checkpoints.contents import as_checkpoint_errors, pickle_reader
+from sefa.checkpoints.pickled_networks import TABLE, PersistedModule, TensorFlowNetwork
 from sefa_runtime.pickles.names import Name
+from sefa_runtime.pickles.numpy_arrays import StoredArray
+from sefa_runtime.pickles.placeholders import Placeholder
 from support.pickle_files import call, dict_of, literal, name, nested_of, number, pickle_of, stream_of, text, zip_of
 
 Container = Callable[[bytes], bytes]
@@ -25,7 +24,8 @@ CONTAINERS: dict[str, Container] = {"pickle": bytes, "zip": zip_of, "stream": st
 
 
 def read(content: bytes, size: int = 10_000) -> object:
-    return read_pickle(io.BytesIO(content), Limits(size))
+    with as_checkpoint_errors():
+        return pickle_reader(size).read_pickle(io.BytesIO(content))
 
 
 @pytest.fixture
@@ -268,7 +268,7 @@ def test_an_unknown_escape_sequence_is_kept_without_a_warning() -> None:
 
 
 def test_work_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("sefa.checkpoints.unpickling.limits.MAX_WORK", 50_000)
+    monkeypatch.setattr("sefa_runtime.pickles.limits.MAX_WORK", 50_000)
     items = b"](" + number(1) * 5_000 + b"eq\x00"
     with pytest.raises(CheckpointError, match="for ever"):  # 20 copies of a list for a few bytes each.
         read(pickle_of(items + b"0" + b"".join(call("builtins", "list", b"h\x00") + b"0" for _ in range(20)) + b"N"))

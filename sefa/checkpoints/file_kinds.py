@@ -1,12 +1,11 @@
-"""Naming the files that people mistake for checkpoints, by how they begin."""
+"""What a file is, by how it begins: a checkpoint perhaps, or something that people mistake for one."""
 
 import os
 import re
-import zipfile
 from pathlib import Path
 
-from sefa.checkpoints.safetensors_files import is_safetensors
-from sefa_runtime.archives import open_archive
+from sefa_runtime.archives import DAMAGED_ARCHIVE, open_archive
+from sefa_runtime.pickles.torch_files import ARCHIVED_PICKLE
 
 HEAD = 512  # bytes looked at
 
@@ -43,8 +42,13 @@ OLD_PICKLE = re.compile(rb"c[\w.]+\n[\w.]+\n|\(([dl][pq]|[SV]|t|[ci][\w.]+\n)|[}
 TORCH_TAR_MEMBERS = (b"sys_info", b"pickle", b"tensors", b"storages")
 
 
-def other_kind(path: Path, head: bytes) -> str | None:
-    """What a file is instead of a checkpoint: a few words, or None if it may be one.
+def is_safetensors(head: bytes) -> bool:
+    """Return whether a file begins as safetensors do: an eight-byte length, then a JSON object."""
+    return len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100_000_000
+
+
+def describe_other_file(path: Path, head: bytes) -> str | None:
+    """Return what a file is instead of a checkpoint: a few words, or None if it may be one.
 
     Args:
         path: The file.
@@ -84,13 +88,13 @@ def _zip(path: Path) -> str | None:
     try:
         with open_archive(path) as archive:
             names = archive.namelist()
-    except zipfile.BadZipFile:
+    except DAMAGED_ARCHIVE:
         return None  # Damaged, as its reading will say.
     if any(name.endswith("/constants.pkl") for name in names):
         return "a TorchScript archive"
     if any(name.endswith("/archive_format") for name in names):
         return "a program that torch.export wrote"
-    if any(re.fullmatch(r"([^/]+/)?data\.pkl", name) for name in names):
+    if any(ARCHIVED_PICKLE.fullmatch(name) for name in names):
         return None
     if names and all(name.endswith(".npy") for name in names):
         return "a numpy archive"

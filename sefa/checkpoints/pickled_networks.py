@@ -1,4 +1,4 @@
-"""NVlabs' networks as their pickles describe them: attributes and numbers, and nothing that runs."""
+"""Networks that NVlabs' code pickled, and what stands for the names that pickles of checkpoints call."""
 
 import reprlib
 from collections.abc import Mapping
@@ -8,13 +8,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sefa.checkpoints.unpickling.limits import MAX_ENTRIES, check_names, check_uses
+from sefa.checkpoints.sizes import MAX_ENTRIES, check_names, check_uses
 from sefa.errors import CheckpointError
-from sefa_runtime.pickles.arrays import StoredArray
+from sefa_runtime.errors import ContentError
+from sefa_runtime.pickles.interpreter import Table
+from sefa_runtime.pickles.limits import Limits
+from sefa_runtime.pickles.names import MAX_LENGTH, RUNNING, Name, refuse_to_run
+from sefa_runtime.pickles.numpy_arrays import StoredArray
 from sefa_runtime.pickles.placeholders import Placeholder, StandIn, is_module_state
-
-# What formats need; the last is what an unknown class became.
-__all__ = ["PersistedModule", "Placeholder", "TensorFlowNetwork"]
+from sefa_runtime.pickles.tables import PLAIN_TABLE, make_dict
+from sefa_runtime.pickles.torch_tensors import Storage, tensor_table
 
 
 class PersistedModule:
@@ -29,7 +32,7 @@ class PersistedModule:
 
     def __init__(self, class_name: str, state: Mapping[Any, Any]) -> None:
         if not is_module_state(state):
-            raise CheckpointError(f"damaged: its {class_name} has no parameters, buffers or modules")
+            raise ContentError(f"damaged: its {class_name} has no parameters, buffers or modules")
         self.class_name = class_name
         self.attributes = {
             name: value for name, value in state.items() if isinstance(name, str) and not name.startswith("_")
@@ -105,7 +108,7 @@ class TensorFlowNetwork(StandIn):
 
     def set_state(self, state: object) -> None:
         if not isinstance(state, dict):
-            raise CheckpointError("damaged: a TensorFlow network without attributes")
+            raise ContentError("damaged: a TensorFlow network without attributes")
         self.state = state
 
     @property
@@ -163,3 +166,46 @@ def _numbers(name: str, value: object) -> Tensor:
         # ascontiguousarray would give a scalar an axis.
         return torch.from_numpy(np.array(array, dtype=np.float32, order="C"))
     raise CheckpointError(f"damaged: the variable {name} is no array of numbers")
+
+
+def make_tensor(storage: Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
+    """Return a tensor that is a view of a storage's numbers, which are not copied."""
+    dtype = getattr(torch, storage.dtype)
+    if not len(storage):  # torch makes nothing of a buffer of no bytes.
+        return torch.empty(0, dtype=dtype).as_strided(size, stride)
+    return torch.frombuffer(storage.raw, dtype=dtype, count=len(storage)).as_strided(size, stride, offset)
+
+
+def _persisted(limits: Limits, meta: object, *rest: object) -> PersistedModule:
+    # Its source text is an entry beside these, and stays text.
+    class_name, state = (meta.get("class_name"), meta.get("state")) if isinstance(meta, dict) else (None, None)
+    if not isinstance(class_name, str) or not isinstance(state, dict):
+        raise ContentError("damaged: a network without its class or state")
+    containers = [state.get(name) for name in ("_parameters", "_buffers", "_modules")]
+    limits.spend_work(len(state) + sum(len(container) for container in containers if isinstance(container, dict)))
+    return PersistedModule(class_name, state)
+
+
+def _network(limits: Limits, *rest: object) -> TensorFlowNetwork:
+    return TensorFlowNetwork()  # A state follows.
+
+
+def _method(limits: Limits, owner: object, name: object, *rest: object) -> Placeholder:
+    # getattr is how Python pickles a bound method. What asks it for anything else is an attack.
+    is_class = isinstance(owner, Name) and owner.module != "builtins"
+    if not (is_class or isinstance(owner, Placeholder | PersistedModule)) or not isinstance(name, str):
+        refuse_to_run(Name("builtins", "getattr"))
+    if len(name) > MAX_LENGTH or not name.isidentifier() or name.startswith("_") or RUNNING.fullmatch(name):
+        refuse_to_run(Name("builtins", "getattr"))
+    return Placeholder("a method")
+
+
+TABLE: Table = {
+    **PLAIN_TABLE,
+    **tensor_table(make_tensor),
+    ("builtins", "getattr"): _method,
+    ("dnnlib.util", "EasyDict"): make_dict,
+    ("torch_utils.persistence", "_reconstruct_persistent_obj"): _persisted,
+    ("tfutil", "Network"): _network,
+    ("dnnlib.tflib.network", "Network"): _network,
+}

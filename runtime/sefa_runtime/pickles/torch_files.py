@@ -1,0 +1,215 @@
+"""The files that checkpoints come in: a plain pickle, and torch.save's stream of pickles and numbers or its archive."""
+
+import io
+import mmap
+import re
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from sefa_runtime.archives import DAMAGED_ARCHIVE, open_archive
+from sefa_runtime.errors import ContentError
+from sefa_runtime.pickles.interpreter import Interpreter, Source, Table, is_key
+from sefa_runtime.pickles.limits import Limits
+from sefa_runtime.pickles.names import MAX_LENGTH
+from sefa_runtime.pickles.torch_tensors import ITEMSIZES, Storage, storage_dtype
+
+CHUNK = 2**20  # bytes
+ARCHIVED_PICKLE = re.compile(r"([^/]+/)?data\.pkl")
+STREAM_MAGIC = 0x1950A86A20F9469CFC6C
+STREAM_PROTOCOL = 1001
+# The first pickle of a stream is the magic number.
+STREAM_HEAD = b"\x80\x02\x8a\x0a" + STREAM_MAGIC.to_bytes(10, "little") + b"."
+NESTED_COST = 200  # Steps of work for a stream within a pickle, beside those of its own pickles.
+
+
+class PickleReader:
+    """Reads one file of pickles, without running anything in it.
+
+    Args:
+        limits: What reading it may take.
+        table: What stands for the names that its pickles call.
+        refuse_unknown: Refuse pickles that call a name that is not in the table; else it makes a placeholder.
+    """
+
+    def __init__(self, limits: Limits, table: Table, *, refuse_unknown: bool = False) -> None:
+        self._limits = limits
+        self._table = table
+        self._refuse_unknown = refuse_unknown
+        self._with_nested = {**table, ("torch.storage", "_load_from_bytes"): self._nested_storage}
+
+    def read_file(self, path: Path) -> Any:
+        """Return what a file holds; its contents decide which kind it is.
+
+        Raises:
+            ContentError: If it is damaged, wants to run code, or takes too much.
+            OSError: If it cannot be read.
+        """
+        with path.open("rb") as file:
+            head = file.read(len(STREAM_HEAD))
+            if head.startswith(b"PK"):
+                return self.read_archive(path)
+            # A file would make room for as much as a pickle claims to have before it reads.
+            with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+                if head != STREAM_HEAD:
+                    return self.read_pickle(data)
+                with memoryview(data) as view:
+                    return self._read_stream(data, view, self._with_nested)
+
+    def read_pickle(self, source: Source) -> Any:
+        """Return what a plain pickle holds, as NVlabs' code writes: its storages are torch's streams inside.
+
+        Raises:
+            ContentError: If it is damaged, wants to run code, or takes too much.
+        """
+        return self._interpret(source, self._with_nested)
+
+    def read_archive(self, path: Path) -> Any:
+        """Return what the archive holds that torch.save writes: a pickle, and one member for each storage.
+
+        Raises:
+            ContentError: If it is damaged, wants to run code, or takes too much.
+        """
+        try:
+            with open_archive(path) as archive:
+                members = _members(archive, path.stat().st_size)
+                pickles = [name for name in members if ARCHIVED_PICKLE.fullmatch(name)]
+                if len(pickles) != 1:
+                    raise ContentError(f"damaged: an archive with {len(pickles)} pickles, one was expected")
+                root = pickles[0].removesuffix("data.pkl")
+                if f"{root}byteorder" in members and archive.read(f"{root}byteorder").strip() != b"little":
+                    raise ContentError("written by a big-endian machine")
+                pickle = archive.read(pickles[0])
+        except DAMAGED_ARCHIVE as error:
+            raise ContentError("truncated or damaged: an archive that cannot be read") from error
+        storages = _Storages(self._limits)
+        content = self._interpret(io.BytesIO(pickle), self._with_nested, storages.load)
+        try:
+            with open_archive(path) as archive:
+                for key, raw in storages.raw.items():
+                    member = members.get(f"{root}data/{key}")
+                    if member is None or member.file_size != len(raw):
+                        raise ContentError(f"damaged: its storage {key[:20]} is missing or of the wrong size")
+                    _read_into(raw, archive, member)
+        except DAMAGED_ARCHIVE as error:
+            raise ContentError("truncated or damaged: an archive that cannot be read") from error
+        return content
+
+    def _read_stream(self, source: Source, data: memoryview, table: Table) -> Any:
+        """Return what torch.save wrote before it wrote zip archives: five pickles, then the storages' numbers.
+
+        Args:
+            source: At the stream's beginning.
+            data: All bytes of the source.
+            table: What stands for the names in it.
+        """
+        if self._interpret(source, table) != STREAM_MAGIC or self._interpret(source, table) != STREAM_PROTOCOL:
+            raise ContentError("damaged, or of an unknown version of torch")
+        system = self._interpret(source, table)
+        if isinstance(system, dict) and system.get("little_endian") is False:
+            raise ContentError("written by a big-endian machine")
+        storages = _Storages(self._limits)
+        content = self._interpret(source, table, storages.load)
+        keys = self._interpret(source, table)
+        if not isinstance(keys, list) or not all(isinstance(key, str | int) and is_key(key) for key in keys):
+            raise ContentError("damaged: its list of storages has no names")
+        if sorted(map(str, keys)) != sorted(storages.raw):
+            raise ContentError("damaged: its list of storages does not fit its tensors")
+        position = source.tell()
+        for key in map(str, keys):
+            start = position + 8  # After the number of elements.
+            position = start + len(storages.raw[key])
+            if position > len(data):
+                raise ContentError("truncated: it ends within its weights")
+            if int.from_bytes(data[start - 8 : start], "little") != storages.lengths[key]:
+                raise ContentError("damaged: a storage of another length than its tensors'")
+            memoryview(storages.raw[key])[:] = data[start:position]
+        source.seek(position)
+        return content
+
+    def _nested_storage(self, limits: Limits, data: object, *rest: object) -> Storage:
+        """Return what torch.storage._load_from_bytes gives, and would run anything for: the storage in a stream."""
+        limits.spend_work(NESTED_COST)
+        if not isinstance(data, bytes):
+            raise ContentError("damaged: a storage that is no bytes")
+        source = io.BytesIO(data)
+        storage = self._read_stream(source, memoryview(data), self._table)
+        if not isinstance(storage, Storage) or source.tell() != len(data):
+            raise ContentError("damaged: a storage with something else in it")
+        return storage
+
+    def _interpret(self, source: Source, table: Table, load_storage: Callable[[Any], Any] | None = None) -> Any:
+        return Interpreter(source, table, self._limits, load_storage, refuse_unknown=self._refuse_unknown).load()
+
+
+class _Storages:
+    """The storages that a pickle refers to; they are filled when it has been read.
+
+    Attributes:
+        raw: Their bytes, by their names in the file.
+        lengths: How many numbers each has.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.raw: dict[str, bytearray] = {}
+        self.lengths: dict[str, int] = {}
+
+    def load(self, reference: object) -> Storage:
+        """Return the storage of a persistent id.
+
+        Raises:
+            ContentError: If it is no storage's, or the storage cannot be in the file.
+        """
+        kind, name, length, view = None, None, None, None
+        if isinstance(reference, tuple) and len(reference) in (5, 6) and reference[0] == "storage":
+            _, kind, name, _, length, *rest = reference
+            view = rest[0] if rest else None
+        if not isinstance(name, str | int) or type(length) is not int or length < 0 or len(str(name)) > MAX_LENGTH:
+            raise ContentError("damaged: a reference to something outside the file")
+        dtype, key = storage_dtype(kind), str(name)
+        size = length * ITEMSIZES[dtype]
+        if key not in self.raw:
+            self._limits.spend_bytes(size)
+            self.raw[key] = bytearray(size)
+            self.lengths[key] = length
+        raw = memoryview(self.raw[key])
+        if len(raw) != size:
+            raise ContentError(f"damaged: its storage {key[:20]} has two sizes")
+        return Storage(raw if view is None else _part_of(raw, view, ITEMSIZES[dtype]), dtype)
+
+
+def _part_of(raw: memoryview, view: object, itemsize: int) -> memoryview:
+    """Return a storage within a storage, as old versions had: its own name, where it begins, and its length."""
+    if not isinstance(view, tuple) or [type(number) for number in view[1:]] != [int, int]:
+        raise ContentError("damaged: a reference to a part of a storage")
+    _, start, length = view
+    if start < 0 or length < 0 or (start + length) * itemsize > len(raw):
+        raise ContentError("damaged: a storage that reaches beyond another")
+    return raw[start * itemsize : (start + length) * itemsize]
+
+
+def _members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
+    """Return an archive's members by name, if they are such as torch.save writes: all different, and not compressed."""
+    members = {member.filename: member for member in archive.infolist()}
+    if len(members) != len(archive.infolist()):
+        raise ContentError("damaged: an archive with two members of one name")
+    for name, member in members.items():
+        if name.startswith("/") or "\\" in name or ".." in name.split("/"):
+            raise ContentError("an archive with a member outside its folder, which torch.save never writes: refused")
+        if member.compress_type != zipfile.ZIP_STORED or member.flag_bits & 1:
+            raise ContentError("a compressed or encrypted archive, which torch.save never writes: unpack it first")
+    if sum(member.file_size for member in members.values()) > size:
+        raise ContentError("damaged: an archive whose members are larger than itself")
+    return members
+
+
+def _read_into(raw: bytearray, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    position = 0
+    with archive.open(member) as file, memoryview(raw) as target:
+        while chunk := file.read(CHUNK):
+            target[position : position + len(chunk)] = chunk
+            position += len(chunk)
+    if position != len(raw):
+        raise ContentError("truncated: it ends within its weights")

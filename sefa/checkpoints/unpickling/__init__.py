@@ -1,1 +1,0 @@
-"""Checkpoints' containers and the objects in them, read without running anything."""
