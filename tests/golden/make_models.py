@@ -12,7 +12,7 @@ import sefa
 from sefa.checkpoints.formats.dcgan import build
 from sefa.directions.factorization import factorize
 from sefa_export import bake, export_onnx
-from sefa_runtime.session import diagnosis
+from sefa_runtime.session import provider_problems
 
 GOLDEN = Path(__file__).parent
 WEIGHTS = "style.safetensors"
@@ -92,7 +92,7 @@ def make_probe() -> None:
     graph = helper.make_graph([node], "probe", [x], [y], [weight])
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
     onnx.checker.check_model(model)
-    onnx.save(model, Path(diagnosis.__file__).parent / diagnosis.PROBE)
+    onnx.save(model, Path(provider_problems.__file__).parent / provider_problems.PROBE)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What works on this machine, what does not and why, and how to mend it."""
+"""What works on this machine, what does not and why, and how to fix it."""
 
 import platform
 import sys
@@ -9,8 +9,8 @@ import numpy as np
 
 from sefa_runtime.errors import ProviderError
 from sefa_runtime.machine.description import EXPORT_PACKAGES, installed_version, nvidia_gpus, onnxruntime_wheels
-from sefa_runtime.session.diagnosis import PROBE, conflict, installation
 from sefa_runtime.session.importing import import_onnxruntime
+from sefa_runtime.session.provider_problems import PROBE, conflict, installation
 from sefa_runtime.session.providers import CPU, CUDA, offered
 from sefa_runtime.session.session import Session, build_session
 

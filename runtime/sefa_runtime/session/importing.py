@@ -23,7 +23,7 @@ def import_onnxruntime() -> ModuleType:
     try:
         import onnxruntime
     except ImportError as error:
-        from sefa_runtime.session.diagnosis import installation
+        from sefa_runtime.session.provider_problems import installation
 
         raise ProviderError(
             f"onnxruntime cannot be imported ({error})",

@@ -30,7 +30,7 @@ class Placement:
     convolutions: dict[str, int]  # those among them that are convolutions, plain or transposed
 
 
-def placement(inference: "onnxruntime.InferenceSession") -> Placement:
+def read_placement(inference: "onnxruntime.InferenceSession") -> Placement:
     """Read the placement of a session that was built with the entry `RECORD_PLACEMENT`."""
     nodes: Counter[str] = Counter()
     convolutions: Counter[str] = Counter()

@@ -26,8 +26,8 @@ from sefa_runtime.machine.description import give_back_memory
 from sefa_runtime.model.reading import Contents
 from sefa_runtime.session.binding import BoundRuns, Feeds, can_bind
 from sefa_runtime.session.importing import import_onnxruntime
-from sefa_runtime.session.messages import FATAL, one_line, silence
-from sefa_runtime.session.placement import RECORD_PLACEMENT, Placement, check_convolutions, placement
+from sefa_runtime.session.onnxruntime_output import FATAL, is_from_onnxruntime, one_line, silence
+from sefa_runtime.session.placement import RECORD_PLACEMENT, Placement, check_convolutions, read_placement
 from sefa_runtime.session.providers import (
     CPU,
     CUDA,
@@ -85,8 +85,8 @@ class Session:
         """
         try:
             return _run(self.inference, self.bound, feeds)
-        except Exception as error:  # As in `_build`.
-            if not (isinstance(error, RuntimeError | MemoryError) or type(error).__module__.startswith("onnxruntime")):
+        except Exception as error:
+            if not is_from_onnxruntime(error):
                 raise
             raise _run_error(error, self.provider, feeds) from error
 
@@ -182,7 +182,7 @@ class _Wanted:
 
 
 def _build(ort: ModuleType, wanted: _Wanted, provider: str, reason: str = "") -> Session:
-    from sefa_runtime.session.diagnosis import left_out, not_built, preload
+    from sefa_runtime.session.provider_problems import left_out, not_built, preload
 
     name = short_name(provider)
     if provider in REMOTE:
@@ -207,13 +207,16 @@ def _build(ort: ModuleType, wanted: _Wanted, provider: str, reason: str = "") ->
             started = time.perf_counter_ns()
             inference = _load(ort, wanted, session_options, providers)
             load_ms = (time.perf_counter_ns() - started) / 1e6
-    except Exception as error:  # onnxruntime's errors have no common base of their own.
+    except Exception as error:
+        # It checks options in Python, and loads libraries.
+        if not (is_from_onnxruntime(error) or isinstance(error, ValueError | OSError)):
+            raise
         if provider == CPU or type(error).__name__ in FAULTS_OF_THE_FILE:
             raise _load_error(error, wanted.model) from error
         raise left_out(ort, provider, options, one_line(error)) from error
     if inference.get_providers()[0] != provider:
         raise left_out(ort, provider, options)
-    where = placement(inference)
+    where = read_placement(inference)
     check_convolutions(where, name)
     bound = _bound_runs(inference, provider, options, wanted)
     session = Session(
@@ -271,7 +274,9 @@ def _warm_up(inference: "onnxruntime.InferenceSession", bound: BoundRuns | None,
     started = time.perf_counter_ns()
     try:
         _run(inference, bound, feeds)
-    except Exception as error:  # As above.
+    except Exception as error:
+        if not is_from_onnxruntime(error):
+            raise
         raise ProviderError(f"{name}: loads, but the first run fails: {one_line(error)}") from error
     return (time.perf_counter_ns() - started) / 1e6
 

@@ -12,7 +12,7 @@ import pytest
 
 import sefa_runtime
 from sefa_runtime import InputError, ModelFileError, ProviderError, RunError
-from sefa_runtime.session import diagnosis, session
+from sefa_runtime.session import provider_problems, session
 from sefa_runtime.session.session import build_session
 from support.patience import wait_until
 
@@ -96,7 +96,7 @@ def test_what_a_provider_s_libraries_print_stays_off_stdout(
         os.write(1, b"*** EP Error ***\n")
 
     monkeypatch.setattr(session, "REMOTE", ())
-    monkeypatch.setattr(diagnosis, "preload", banner)
+    monkeypatch.setattr(provider_problems, "preload", banner)
     with pytest.raises(ProviderError):
         build_session(PROBE, "azure")
     assert capfd.readouterr().out == ""
@@ -237,6 +237,18 @@ def test_another_failure_of_a_run_is_told_in_one_line() -> None:
 def test_a_mistake_of_ours_flies() -> None:
     with pytest.raises(ZeroDivisionError):
         replace(build_session(PROBE, "cpu"), inference=Failing(ZeroDivisionError())).run(FEEDS)
+
+
+@pytest.mark.parametrize("mistake", [AttributeError, AssertionError, TypeError])
+def test_a_mistake_of_ours_while_loading_is_not_the_files(
+    monkeypatch: pytest.MonkeyPatch, mistake: type[Exception]
+) -> None:
+    def fail(*_: object) -> None:
+        raise mistake
+
+    monkeypatch.setattr(session, "_load", fail)
+    with pytest.raises(mistake):
+        build_session(PROBE, "cpu")
 
 
 @pytest.mark.parametrize("binding", [False, True])

@@ -1,4 +1,4 @@
-"""Why a provider cannot run here: the missing piece, and how to mend it.
+"""Why a provider cannot run here: the missing piece, and how to fix it.
 
 onnxruntime leaves a provider out without an error when one of its libraries does not load. What is missing is found by
 asking in the order in which the pieces build on each other: the wheel, the driver, the device, the libraries.
@@ -15,7 +15,7 @@ from types import ModuleType
 
 from sefa_runtime.errors import ProviderError
 from sefa_runtime.machine.description import onnxruntime_wheels
-from sefa_runtime.session.messages import first_error
+from sefa_runtime.session.onnxruntime_output import first_error
 from sefa_runtime.session.providers import CPU, CUDA, NVIDIA, OPENVINO, TENSORRT, offered, short_name
 
 # A 3x3 convolution, the operation that generators spend their time in: y = conv(x), x [1, 1, 8, 8] of ones.

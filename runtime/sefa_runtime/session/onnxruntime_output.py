@@ -25,8 +25,13 @@ MAX_CHARACTERS = 400
 ONE_AT_A_TIME = threading.RLock()
 
 
+def is_from_onnxruntime(error: Exception) -> bool:
+    """Return whether onnxruntime raised an error: its own have no common base, and it lets others of C++ through."""
+    return isinstance(error, RuntimeError | MemoryError) or type(error).__module__.startswith("onnxruntime")
+
+
 def one_line(said: Exception | str) -> str:
-    """The gist of a message or an exception's text, on one line."""
+    """Return the gist of a message or an exception's text, on one line."""
     text = " ".join(str(said).split())
     for preamble in PREAMBLES:
         text = preamble.sub("", text)
@@ -39,7 +44,7 @@ def silence(ort: ModuleType) -> Iterator[None]:
 
     This silences the whole process for as long as it lasts: the libraries write past Python.
     """
-    with ONE_AT_A_TIME:  # Else one thread might keep for the stream's own what another has put in its place.
+    with ONE_AT_A_TIME:  # Else one thread might take for the original stream what another has put in its place.
         yield from _silence(ort)
 
 
@@ -59,17 +64,20 @@ def _silence(ort: ModuleType) -> Iterator[None]:
 
 
 def first_error(ort: ModuleType, attempt: Callable[[], object]) -> str:
-    """What onnxruntime writes to stderr about an attempt that may fail: its first error, on one line; empty if none.
+    """Return the first error that onnxruntime writes to stderr about an attempt, on one line; empty if there is none.
 
-    What the process writes to stderr meanwhile is lost.
+    Whatever else the process writes to stderr meanwhile is lost.
     """
     from tempfile import TemporaryFile
 
     with TemporaryFile() as file:
         with silence(ort), _redirected(2, file.fileno()):
             ort.set_default_logger_severity(ERROR)
-            with contextlib.suppress(Exception):
+            try:
                 attempt()
+            except Exception as error:
+                if not is_from_onnxruntime(error):
+                    raise
         file.seek(0)
         text = COLOUR.sub("", file.read().decode(errors="replace"))
     entries = ENTRY.split(text)[1:]  # severity, message, severity, message, ...
@@ -80,7 +88,7 @@ def first_error(ort: ModuleType, attempt: Callable[[], object]) -> str:
 @contextlib.contextmanager
 def _redirected(stream: int, target: int) -> Iterator[None]:
     try:
-        kept = os.dup(stream)
+        original = os.dup(stream)
     except OSError:  # There is none, as under some service managers.
         yield
         return
@@ -88,5 +96,5 @@ def _redirected(stream: int, target: int) -> Iterator[None]:
     try:
         yield
     finally:
-        os.dup2(kept, stream)
-        os.close(kept)
+        os.dup2(original, stream)
+        os.close(original)

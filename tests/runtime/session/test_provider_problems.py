@@ -10,8 +10,8 @@ import pytest
 
 from sefa_runtime import ProviderError
 from sefa_runtime.machine import description
-from sefa_runtime.session import diagnosis
-from sefa_runtime.session.diagnosis import conflict, installation, left_out, not_built, preload
+from sefa_runtime.session import provider_problems
+from sefa_runtime.session.provider_problems import conflict, installation, left_out, not_built, preload
 from sefa_runtime.session.providers import CPU, CUDA, OPENVINO, TENSORRT
 
 Wheels = Callable[..., None]
@@ -131,7 +131,7 @@ def test_a_provider_that_says_why(
     wheels: Wheels, libraries: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     libraries()
-    monkeypatch.setattr(diagnosis, "first_error", lambda ort, attempt: "Device GPU is not available")
+    monkeypatch.setattr(provider_problems, "first_error", lambda ort, attempt: "Device GPU is not available")
     error = problem(OPENVINO, device_type="GPU")
     assert error.reason == "openvino: onnxruntime cannot start it with device_type=GPU: Device GPU is not available"
 

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 import onnxruntime
 import pytest
 
-from sefa_runtime.session.messages import first_error, one_line, silence
+from sefa_runtime.session.onnxruntime_output import first_error, one_line, silence
 
 # As onnxruntime 1.24 to 1.32 wrote them to stderr, colours included.
 OPENVINO = (
