@@ -19,6 +19,7 @@ from sefa_cli import main, output
 from sefa_runtime.latency.scenarios import Clock
 from sefa_runtime.machine.description import EXPORT_PACKAGES
 from sefa_runtime.session.importing import DISABLE_TELEMETRY
+from support.paths import GOLDEN
 from support.patience import PATIENCE_S
 
 # Tests import onnxruntime themselves.
@@ -27,7 +28,6 @@ os.environ.setdefault(DISABLE_TELEMETRY, "1")
 # something else to do nearly all the time of a test goes into that.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-GOLDEN = Path(__file__).parent / "golden"
 
 if find_spec("hypothesis"):  # The environment of `make check-triton` has none.
     from hypothesis import HealthCheck, settings

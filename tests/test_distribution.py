@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
+from support.paths import ROOT
+
 BUILD = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]
 # Hatchling puts them in unasked.
 ALWAYS = {"pyproject.toml", "PKG-INFO", ".gitignore"}

@@ -16,8 +16,9 @@ import pytest
 import sefa_runtime
 from sefa_runtime import Editor
 from sefa_runtime.session.session import Session
+from support.paths import ROOT
 
-SCRIPT = Path(__file__).parents[2] / "benchmarks" / "gpu.py"
+SCRIPT = ROOT / "benchmarks" / "gpu.py"
 
 
 @pytest.fixture(scope="module")

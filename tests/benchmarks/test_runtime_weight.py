@@ -7,13 +7,15 @@ from types import ModuleType
 
 import pytest
 
+from support.paths import ROOT
+
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
 @pytest.fixture(scope="module")
 def weight() -> ModuleType:
     """The script as a module."""
-    path = Path(__file__).parents[2] / "benchmarks" / "runtime_weight.py"
+    path = ROOT / "benchmarks" / "runtime_weight.py"
     spec = importlib.util.spec_from_file_location("runtime_weight", path)
     assert spec is not None
     assert spec.loader is not None

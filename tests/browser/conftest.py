@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from support.paths import GOLDEN
+
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
@@ -89,4 +91,4 @@ def open_page(browser: "Browser") -> "Iterator[OpenPage]":
 @pytest.fixture
 def golden() -> Path:
     """The folder of reference data."""
-    return Path(__file__).parents[1] / "golden"
+    return GOLDEN

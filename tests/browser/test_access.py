@@ -6,6 +6,7 @@ from playwright.sync_api import Page, expect
 
 from browser.conftest import OpenPage
 from browser.pages import contrast, slide, wait_for_image
+from support.paths import GOLDEN
 from support.serving import Running, Start
 
 pytestmark = pytest.mark.browser
@@ -16,8 +17,6 @@ DESKTOP = {"viewport": {"width": 1280, "height": 800}}
 @pytest.fixture(scope="module")
 def server(start: Start) -> Running:
     """Of models of each kind of input."""
-    from browser.test_page import GOLDEN
-
     return start(*(GOLDEN / f"{name}.onnx" for name in ("tiny", "style_z", "style_w+")))
 
 

@@ -17,10 +17,10 @@ from browser.pages import alphas, pixels, shown, slide, wait_for_image
 from sefa_runtime.editor import Editor
 from sefa_runtime.inputs.batches import Feeds
 from sefa_runtime.instances import load_instances
+from support.paths import GOLDEN
 from support.serving import Door, Running, Start, wait_until
 
 pytestmark = pytest.mark.browser
-GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 @pytest.fixture

@@ -11,10 +11,10 @@ from playwright.sync_api import Page, expect
 import sefa_runtime
 from browser.conftest import OpenPage
 from browser.pages import alphas, fragment, pixels, shown, slide, wait_for_image
+from support.paths import GOLDEN
 from support.serving import Running, Start
 
 pytestmark = pytest.mark.browser
-GOLDEN = Path(__file__).parents[1] / "golden"
 
 
 @pytest.fixture(scope="module")

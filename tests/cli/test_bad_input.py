@@ -20,6 +20,7 @@ import sefa_runtime
 from sefa.checkpoints.formats.dcgan import build
 from sefa_export import export_onnx
 from sefa_runtime.model.reading import read_info
+from support.paths import CHECKPOINTS
 
 Command = Callable[..., Any]
 
@@ -28,7 +29,7 @@ Command = Callable[..., Any]
 def small(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A checkpoint, its bank and its model, and the bank of another generator."""
     folder = tmp_path_factory.mktemp("small")
-    checkpoint = Path(__file__).parents[1] / "golden" / "checkpoints/dcgan_small_64/netG.pth"
+    checkpoint = CHECKPOINTS / "dcgan_small_64/netG.pth"
     generator = sefa.load(checkpoint)
     bank = sefa.factorize(generator)
     other = build({"main.0.weight": torch.ones(20, 3, 4, 4)})

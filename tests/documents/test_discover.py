@@ -12,9 +12,10 @@ import torch
 
 import sefa
 import sefa_runtime
+from support.paths import ROOT
 from support.trained import trained_faces
 
-TEXT = (Path(__file__).parents[2] / "docs" / "discover.md").read_text()
+TEXT = (ROOT / "docs" / "discover.md").read_text()
 
 
 def test_command_examples(sefa_command: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,8 +11,8 @@ import pytest
 import sefa
 import sefa_export
 import sefa_runtime
+from support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs").glob("*.ipynb"))]
 # Not the middle of a file's name, nor its beginning: faces-sefa.safetensors, sefa.json.
 DOTTED = re.compile(r"(?<![\w./-])(?:sefa|sefa_export|sefa_runtime)(?:\.[A-Za-z_]\w*)+")

@@ -18,10 +18,11 @@ from sefa.bank.editing import change
 from sefa.bank.naming import parse_change, resolve
 from sefa.demo import NAMES
 from sefa_export import export_onnx
+from support.paths import ROOT
 from support.serving import Running, starting
 from support.trained import trained_faces
 
-README = (Path(__file__).parents[2] / "README.md").read_text()
+README = (ROOT / "README.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
@@ -90,11 +91,11 @@ def starting_servers(*models: str) -> Iterator[Running]:
 
 
 def test_make_targets_that_are_named_exist() -> None:
-    makefile = (Path(__file__).parents[2] / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"(?:`|^)make ([a-z-]+)", README, re.MULTILINE)):
         assert re.search(rf"^{target}:", makefile, re.MULTILINE), target
 
 
 def test_files_that_are_linked_exist() -> None:
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", README):
-        assert (Path(__file__).parents[2] / target).exists(), target
+        assert (ROOT / target).exists(), target

@@ -20,11 +20,11 @@ from PIL import Image
 import sefa_runtime
 from sefa_runtime.model.renaming import rename_directions
 from sefa_runtime.server.network.addresses import listen
+from support.paths import ROOT, TINY
 from support.patience import PATIENCE_S, wait_until
 from support.serving import Running, starting
 
-TEXT = (Path(__file__).parents[2] / "docs" / "serve.md").read_text()
-TINY = Path(__file__).parents[1] / "golden" / "tiny.onnx"
+TEXT = (ROOT / "docs" / "serve.md").read_text()
 
 
 def blocks(language: str) -> list[str]:

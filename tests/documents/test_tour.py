@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from support.notebooks import Outputs, code_cells, execute
+from support.paths import ROOT
 from support.trained import trained_faces
 
-NOTEBOOK = Path(__file__).parents[2] / "docs" / "tour.ipynb"
+NOTEBOOK = ROOT / "docs" / "tour.ipynb"
 DOCUMENT = json.loads(NOTEBOOK.read_text())
 
 

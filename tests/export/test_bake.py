@@ -14,6 +14,7 @@ from sefa_export import EditGraph, bake
 from sefa_export.bake import quantize
 from sefa_runtime import NotFiniteError
 from sefa_runtime.editor import check_finite
+from support.paths import CHECKPOINTS
 
 
 @pytest.fixture
@@ -78,7 +79,7 @@ def test_what_does_not_belong_together_is_refused(generator: sefa.Generator) -> 
     with pytest.raises(ArgumentError, match="output must be uint8 or float32, got 'png'"):
         bake(generator, bank, "png")
     with pytest.raises(ArgumentError, match=r"must be in float32, got torch\.float16"):
-        bake(sefa.load(Path(__file__).parents[1] / "golden" / "checkpoints/dcgan_small_64/netG.pth").half(), bank)
+        bake(sefa.load(CHECKPOINTS / "dcgan_small_64/netG.pth").half(), bank)
     other: Any = replace(bank.source, checkpoint_sha256="0" * 64)
     with pytest.raises(BankError, match="another checkpoint"):
         bake(generator, replace(bank, source=other))

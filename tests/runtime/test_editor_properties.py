@@ -2,7 +2,6 @@
 
 from dataclasses import replace
 from itertools import product
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
@@ -15,8 +14,8 @@ from sefa_runtime import Editor, InputError
 from sefa_runtime.model.reading import read_info
 from sefa_runtime.session.binding import Feeds
 from sefa_runtime.session.session import Session
+from support.paths import GOLDEN
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 Z_DIM, DIRECTIONS, CLASSES = 6, 4, 5
 FLOATS = [np.float16, np.float32, np.float64, np.dtype(">f4"), np.dtype(">f8")]
 INTEGERS = [np.int8, np.uint8, np.int32, np.int64, np.uint64, np.dtype(">i4")]

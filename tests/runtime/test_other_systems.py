@@ -13,8 +13,8 @@ import pytest
 from PIL import Image
 
 import sefa_runtime
+from support.paths import GOLDEN, ROOT
 
-GOLDEN = Path(__file__).parents[1] / "golden"
 COMMANDS = """
 import json, sys
 {first}import support.windows_like
@@ -30,7 +30,7 @@ for arguments in json.loads(sys.argv[1]):
 
 
 # Windows names the user there, and torch asks.
-PATHS = {"USERNAME": "somebody", "PYTHONPATH": os.pathsep.join([str(Path(__file__).parents[1]), *sys.path])}
+PATHS = {"USERNAME": "somebody", "PYTHONPATH": os.pathsep.join([str(ROOT / "tests"), *sys.path])}
 
 
 def run(folder: Path, *commands: str, first: str = "") -> None:

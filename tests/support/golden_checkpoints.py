@@ -24,10 +24,10 @@ from torch import Tensor
 import sefa
 import sefa_export
 from sefa.generators.stylegan3 import StyleGAN3
+from support.paths import CHECKPOINTS
 from support.trained import trained_eyes, trained_faces
 
-FOLDER = Path(__file__).parents[1] / "golden" / "checkpoints"
-MANIFEST: dict[str, Any] = json.loads((FOLDER / "MANIFEST.json").read_text())
+MANIFEST: dict[str, Any] = json.loads((CHECKPOINTS / "MANIFEST.json").read_text())
 # Relative distance of neighbouring eigenvalues below which their float32 eigenvectors may mix.
 SEPARATED = 1e-5
 PSI = re.compile(r"(?P<what>ws|img|imgcrop)_psi(?P<psi>0\d+)(?:_cut(?P<cut>\d+))?")
@@ -50,13 +50,13 @@ class GoldenCheckpoint:
     @cached_property
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The recorded arrays; MANIFEST.json's README explains their names."""
-        with np.load(FOLDER / self.name / "golden.npz") as arrays:
+        with np.load(CHECKPOINTS / self.name / "golden.npz") as arrays:
             return dict(arrays)
 
     @property
     def recorded(self) -> list[str]:
         """Names of the recorded arrays."""
-        with np.load(FOLDER / self.name / "golden.npz") as arrays:
+        with np.load(CHECKPOINTS / self.name / "golden.npz") as arrays:
             return list(arrays.files)
 
     @property
@@ -66,7 +66,7 @@ class GoldenCheckpoint:
             return trained_faces()
         if self.name == "dcgan_real_eye_cond_128":
             return trained_eyes()
-        return FOLDER / self.name / str(self.facts["checkpoint"])
+        return CHECKPOINTS / self.name / str(self.facts["checkpoint"])
 
     @property
     def num_classes(self) -> int | None:

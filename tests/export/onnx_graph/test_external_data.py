@@ -10,8 +10,7 @@ from sefa.errors import ArgumentError
 from sefa_export import VerificationError, export_onnx
 from sefa_export.onnx_graph import external_data, onnx_export
 from sefa_runtime.model.reading import weights_path
-
-CHECKPOINTS = Path(__file__).parents[2] / "golden" / "checkpoints"
+from support.paths import CHECKPOINTS
 
 
 @pytest.fixture(scope="module")

@@ -11,11 +11,12 @@ from sefa import ArgumentError
 from sefa_export import VerificationError, bake, export_onnx
 from sefa_runtime.model.reading import read_info
 from sefa_runtime.verification import psnr_db
+from support.paths import CHECKPOINTS
 
 
 @pytest.fixture(scope="module")
 def generator() -> sefa.Generator:
-    return sefa.load(Path(__file__).parents[2] / "golden" / "checkpoints" / "sefa_stylegan2_cond_32" / "checkpoint.pth")
+    return sefa.load(CHECKPOINTS / "sefa_stylegan2_cond_32" / "checkpoint.pth")
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +64,7 @@ def test_convolutions_are_half_and_what_decides_the_scale_is_not(half: Path) -> 
 
 
 def test_a_layer_that_overflows_is_named_and_leaves_no_file(tmp_path: Path) -> None:
-    path = Path(__file__).parents[2] / "golden" / "checkpoints" / "dcgan_small_64" / "netG.pth"
+    path = CHECKPOINTS / "dcgan_small_64" / "netG.pth"
     generator = sefa.load(path)
     state = generator.state_dict()
     state["layers.4.weight"] *= 1e6  # Features beyond float16,

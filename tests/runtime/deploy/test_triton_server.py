@@ -38,8 +38,9 @@ from sefa_runtime.deploy.triton import TritonOptions, write_repository
 pytest.importorskip("pytriton", reason="needs the environment of `make check-triton`")
 from tritonclient import grpc, http
 
+from support.paths import GOLDEN
+
 pytestmark = pytest.mark.slow
-GOLDEN = Path(__file__).parents[2] / "golden"
 FILES = {"tiny": "tiny", "tiny_float32": "tiny_float32", "style_z": "style_z", "style_w": "style_w"}
 FILES |= {"style_codes": "style_w+", "style_pinned": "style_pinned"}
 MODELS = {name: GOLDEN / f"{file}.onnx" for name, file in FILES.items()}

@@ -7,13 +7,14 @@ import numpy as np
 import pytest
 
 from sefa_runtime import Editor, InputError, load
+from support.paths import GOLDEN
 
 Arrays = dict[str, np.ndarray[Any, Any]]
 
 
 @pytest.fixture(scope="module")
 def arrays() -> Arrays:
-    with np.load(Path(__file__).parents[2] / "golden" / "style.npz") as loaded:
+    with np.load(GOLDEN / "style.npz") as loaded:
         return dict(loaded)
 
 

@@ -11,9 +11,10 @@ from sefa_runtime import InputError
 from sefa_runtime.latency import read_record
 from sefa_runtime.latency.record import RECORD_VERSION
 from sefa_runtime.latency.statistics import PERCENTILES, least_samples
+from support.paths import ROOT
 
 SCHEMA: dict[str, Any] = json.loads((files("sefa_runtime.latency") / "record.schema.json").read_text())
-DOCUMENT = (Path(__file__).parents[3] / "docs" / "latency-record.md").read_text()
+DOCUMENT = (ROOT / "docs" / "latency-record.md").read_text()
 
 
 def properties(schema: Any) -> Iterator[tuple[str, dict[str, Any]]]:

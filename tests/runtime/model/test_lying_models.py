@@ -16,8 +16,8 @@ from conftest import Result
 from sefa_runtime import ModelFileError, RunError
 from sefa_runtime.model.reading import read_info
 from support.descriptions import change_description, write_model
+from support.paths import GOLDEN
 
-GOLDEN = Path(__file__).parents[2] / "golden"
 HUGE = 5 * 10**9
 
 

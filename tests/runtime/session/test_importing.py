@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from sefa_runtime.session import importing
+from support.paths import ROOT
 
 # Writes down what the variable is at the moment when the package loads its library.
 WATCHED = """
@@ -49,7 +50,7 @@ def test_nothing_appears_in_home(golden: Path, tmp_path: Path, command: str) -> 
 
 @pytest.mark.parametrize(("before", "after"), [("0", "0"), (None, "1")])
 def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch, before: str | None, after: str) -> None:
-    monkeypatch.delitem(sys.modules, "onnxruntime")
+    monkeypatch.delitem(sys.modules, "onnxruntime", raising=False)
     monkeypatch.setenv(importing.DISABLE_TELEMETRY, before or "")
     if before is None:
         monkeypatch.delenv(importing.DISABLE_TELEMETRY)
@@ -58,9 +59,7 @@ def test_what_the_user_set_stays(monkeypatch: pytest.MonkeyPatch, before: str | 
 
 
 def test_there_is_one_way_to_import_it() -> None:
-    root = Path(__file__).parents[3]
-    packages = (root / "sefa", root / "export" / "sefa_export", root / "runtime" / "sefa_runtime")
-    files = [file for package in packages for file in package.rglob("*.py")]
+    files = [file for folder in ("cli", "export", "runtime", "sefa") for file in (ROOT / folder).rglob("*.py")]
     importers = {file.name for file in files if "onnxruntime" in set(_imported(ast.parse(file.read_text("utf-8"))))}
     assert importers == {"importing.py"}
 

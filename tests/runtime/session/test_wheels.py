@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[3]
+from support.paths import ROOT
+
 PROGRAM = """
 import sys
 from pathlib import Path

@@ -12,6 +12,7 @@ import sefa
 from sefa import BankError, DirectionBank
 from sefa.bank.direction_bank import METADATA_KEY
 from sefa.bank.fit import check_fits
+from support.paths import CHECKPOINTS
 
 
 @pytest.fixture
@@ -44,7 +45,7 @@ def test_the_bank_knows_its_checkpoint(bank: DirectionBank, golden: Path) -> Non
 def test_a_bank_of_another_latent_size_is_refused(bank: DirectionBank) -> None:
     other = replace(bank, vectors=torch.eye(4, 8))
     with pytest.raises(BankError, match="another generator: latent size 8, not 20"):
-        check_fits(other, sefa.load(Path(__file__).parents[2] / "golden" / "checkpoints/dcgan_small_64/netG.pth"))
+        check_fits(other, sefa.load(CHECKPOINTS / "dcgan_small_64/netG.pth"))
 
 
 def test_a_bank_of_another_checkpoint_is_refused(bank: DirectionBank, generator: sefa.Generator) -> None:
