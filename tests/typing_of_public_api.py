@@ -21,11 +21,11 @@ from sefa.bank.comparison import BankComparison, Pair, compare_banks
 from sefa.bank.direction_bank import DirectionSource
 from sefa.bank.editing import change, merge, subset
 from sefa.bank.files import export_bank, import_bank
-from sefa.bank.fit import Likeness, check_fits, likeness
 from sefa.bank.naming import Change, parse_change, parse_range, resolve
 from sefa.choices import ImageLayout, Method
 from sefa.custom import build_module, load_torchscript, load_weights
 from sefa.demo import find_faces
+from sefa.directions.compatibility import Likeness, check_fits, likeness
 from sefa.method_comparison.methods import MethodComparison, MethodResult, compare_methods
 from sefa_runtime.deploy.kserve import KServeOptions, inference_service, to_yaml
 from sefa_runtime.deploy.triton import TritonOptions, write_repository

@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sefa.bank.direction_bank import DirectionBank
-from sefa.bank.fit import check_fits
 from sefa.choices import choice_of
+from sefa.directions.compatibility import check_fits
 from sefa.errors import ArgumentError
 from sefa.generators import Generator
 from sefa_runtime.model.choices import Latent, OutputType

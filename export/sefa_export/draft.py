@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.export import Dim
 
 from sefa.bank.direction_bank import DirectionBank
-from sefa.bank.fit import other_checkpoints
+from sefa.directions.compatibility import other_checkpoints
 from sefa.errors import ArgumentError
 from sefa.generators import Generator
 from sefa_export.bake import EditGraph, bake

@@ -10,17 +10,23 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as serialize
 from torch import Tensor
+from torch.nn import functional as F
 
 from sefa.errors import BankError
+from sefa.generators import Generator
+from sefa.generators.layers import LayerSpec, parse_layers
 from sefa_runtime.files import check_utf8_output, input_problem, utf8_problem, write_whole
 from sefa_runtime.json_text import MAX_JSON, parse_json
 from sefa_runtime.model.direction_names import name_problems
+from sefa_runtime.version import VERSION
 
 METADATA_KEY = "sefa_bank"
 # 2: what alpha counts, samples, and the origin of each direction of a merged bank. Files of format 1 are read.
 FORMAT_VERSION = 2
 ALPHA_UNITS = ("distance", "sigma")
 UNIT_TOLERANCE = 1e-3
+# Three standard deviations of a latent's component: beyond it the generator has seen next to no sample in training.
+ALPHA_RANGE = (-3.0, 3.0)
 MAX_MESSAGE = 1000  # characters
 TENSORS = ("vectors", "eigenvalues", "edited_layers", "analysed_layers", "alpha_range")
 
@@ -162,6 +168,67 @@ class DirectionBank:
         except (ValueError, KeyError, TypeError, IndexError) as error:
             raise BankError(f"damaged direction bank ({str(error)[:200]})") from error
 
+    @classmethod
+    def found_in(
+        cls,
+        generator: Generator,
+        vectors: Tensor,
+        eigenvalues: Tensor,
+        analysed: Sequence[Sequence[int]],
+        edit_layers: LayerSpec | None,
+        *,
+        method: str,
+        rank: int,
+        normalize: str = "none",
+        alpha_unit: str = "distance",
+        samples: int = 0,
+        seed: int | None = None,
+        label: int | None = None,
+    ) -> "DirectionBank":
+        """Make a bank of directions that were found in a generator, called `direction-N`.
+
+        Args:
+            generator: The generator.
+            vectors: Shape [K, latent_dim].
+            eigenvalues: Shape [K].
+            analysed: The layers in which each direction was found.
+            edit_layers: The layers that an edit touches; None: those that the direction was found in, or all of a
+                generator that edits all.
+            method: See `DirectionSource`, as the ones after it.
+            rank: Of what was analysed.
+            normalize: How rows of A were scaled.
+            alpha_unit: What alpha counts.
+            samples: Latents that were drawn.
+            seed: Theirs.
+            label: Their class.
+        """
+        count = len(vectors)
+        if edit_layers is None and generator.edits_all_layers:
+            edit_layers = range(generator.num_layers)
+        edited = analysed
+        if edit_layers is not None:
+            edited = [parse_layers(edit_layers, generator.num_layers, generator.default_layers)] * count
+        return cls(
+            vectors=F.pad(vectors, (0, generator.class_dim)).float().cpu(),  # No direction changes the class.
+            eigenvalues=eigenvalues.cpu(),
+            edited_layers=_mask(edited, generator.num_layers),
+            analysed_layers=_mask(analysed, generator.num_layers),
+            names=tuple(f"direction-{index}" for index in range(count)),
+            alpha_range=torch.tensor(ALPHA_RANGE).repeat(count, 1),
+            source=DirectionSource(
+                family=generator.family,
+                checkpoint_sha256=generator.source_sha256,
+                method=method,
+                normalize=normalize,
+                rank=rank,
+                version=VERSION,
+                alpha_unit=alpha_unit,
+                samples=samples,
+                seed=seed,
+                label=label,
+            ),
+        )
+
     def _problems(self) -> list[str]:
         count = len(self.names)
         problems = []
@@ -213,6 +280,13 @@ class DirectionBank:
         if any(origin.family != self.source.family for origin in origins):
             problems.append("directions are of different generators")
         return problems
+
+
+def _mask(layers: Sequence[Sequence[int]], num_layers: int) -> Tensor:
+    mask = torch.zeros(len(layers), num_layers, dtype=torch.bool)
+    for row, indices in enumerate(layers):
+        mask[row, list(indices)] = True
+    return mask
 
 
 def _check_header(path: Path) -> None:

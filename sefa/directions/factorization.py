@@ -7,21 +7,17 @@ from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
-from sefa.bank.direction_bank import DirectionBank, DirectionSource
+from sefa.bank.direction_bank import DirectionBank
 from sefa.choices import Method, Normalize, choice_of
 from sefa.directions.ganspace import DEFAULT_SAMPLES, principal_components
 from sefa.errors import ArgumentError
 from sefa.generators import Generator
 from sefa.generators.layers import LayerSpec, parse_layers
 from sefa.linear_algebra import right_singular_vectors, zero_level
-from sefa_runtime.version import VERSION
 
 DEFAULT_TOP = 16
 MAX_NUMBERS = 2**26  # of a bank: 256 MB
-# Three standard deviations of a latent's component: beyond it the generator has seen next to no sample in training.
-ALPHA_RANGE = (-3.0, 3.0)
 
 
 def factorize(
@@ -69,9 +65,8 @@ def factorize(
             method's, or the weights are not finite.
     """
     analysed = parse_layers(layers, generator.num_layers, generator.default_layers)
-    if edit_layers is None and generator.edits_all_layers:
-        edit_layers = range(generator.num_layers)
-    edited = None if edit_layers is None else parse_layers(edit_layers, generator.num_layers, generator.default_layers)
+    if edit_layers is not None:
+        edit_layers = parse_layers(edit_layers, generator.num_layers, generator.default_layers)
     if top is not None and type(top) is not int:
         raise ArgumentError(f"top must be an integer, got {top!r}")
     method, normalize = choice_of(Method, method, "method"), choice_of(Normalize, normalize, "normalize")
@@ -98,27 +93,19 @@ def factorize(
     eigenvalues, order = torch.cat([values for _, values in found]).sort(descending=True, stable=True)
     chosen = [divmod(index, generator.latent_dim) for index in order[:top].tolist()]
     vectors = torch.stack([found[block][0][rank] for block, rank in chosen])
-    vectors = F.pad(vectors, (0, generator.code_dim - generator.latent_dim))  # No direction changes the class.
-    own = [blocks[block] for block, _ in chosen]
-    return DirectionBank(
-        vectors=vectors.float().cpu(),
-        eigenvalues=eigenvalues[:top].cpu(),
-        edited_layers=_mask([block if edited is None else edited for block in own], generator.num_layers),
-        analysed_layers=_mask(own, generator.num_layers),
-        names=tuple(f"direction-{index}" for index in range(top)),
-        alpha_range=torch.tensor(ALPHA_RANGE).repeat(top, 1),
-        source=DirectionSource(
-            family=generator.family,
-            checkpoint_sha256=generator.source_sha256,
-            method=method.value,
-            normalize=normalize.value,
-            rank=int((eigenvalues > zero_level(eigenvalues, generator.latent_dim)).sum()),
-            version=VERSION,
-            alpha_unit="distance" if method is Method.SEFA else "sigma",
-            samples=samples,
-            seed=seed,
-            label=label,
-        ),
+    return DirectionBank.found_in(
+        generator,
+        vectors,
+        eigenvalues[:top],
+        [blocks[block] for block, _ in chosen],
+        edit_layers,
+        method=method.value,
+        normalize=normalize.value,
+        rank=int((eigenvalues > zero_level(eigenvalues, generator.latent_dim)).sum()),
+        alpha_unit="distance" if method is Method.SEFA else "sigma",
+        samples=samples,
+        seed=seed,
+        label=label,
     )
 
 
@@ -174,10 +161,3 @@ def _directions(weight: Tensor, k: int) -> tuple[Tensor, Tensor]:
     if not A.isfinite().all():
         raise ArgumentError("the affine weight has NaN or infinite values")
     return right_singular_vectors(A, k)
-
-
-def _mask(layers: list[tuple[int, ...]], num_layers: int) -> Tensor:
-    mask = torch.zeros(len(layers), num_layers, dtype=torch.bool)
-    for row, indices in enumerate(layers):
-        mask[row, list(indices)] = True
-    return mask

@@ -72,7 +72,7 @@ def principal_components(
     sums = [_Moments() for _ in groups]
     with torch.no_grad():
         done = 0
-        for codes in _random_codes(generator, samples, seed, label):
+        for codes in random_codes(generator, samples, seed, label):
             for group, moments in zip(groups, sums, strict=True):
                 code = codes[:, group[0]]  # [N, D]
                 x = code[:, : generator.latent_dim]
@@ -116,8 +116,9 @@ def _components_of_outputs(A: Tensor, covariance: Tensor) -> Components:
     return Components(fix_signs(F.normalize(v @ inverse @ cross, dim=1)), variances)
 
 
-def _random_codes(generator: Generator, samples: int, seed: int, label: int | None) -> Iterator[Tensor]:
-    """Codes [N, L, D] of random latents, in chunks."""
+@torch.no_grad()
+def random_codes(generator: Generator, samples: int, seed: int, label: int | None = None) -> Iterator[Tensor]:
+    """Yield the codes of random latents, [N, L, D] at a time; of random classes, unless there is a `label`."""
     random = torch.Generator().manual_seed(seed)
     device = next(generator.parameters()).device
     for start in range(0, samples, CHUNK):

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from sefa.bank.comparison import moves
 from sefa.bank.direction_bank import DirectionBank
 from sefa.directions.factorization import factorize
-from sefa.directions.ganspace import DEFAULT_SAMPLES
+from sefa.directions.ganspace import DEFAULT_SAMPLES, random_codes
 from sefa.errors import ArgumentError
 from sefa.generators import Generator
 from sefa.generators.layers import LayerSpec, parse_layers
@@ -167,7 +167,7 @@ def compare_methods(
                 runs_s[name].append(seconds)
     medians = {name: statistics.median(runs) for name, runs in runs_s.items()}
     banks = found | {RANDOM: _random_bank(found["sefa"], seed)}
-    codes = _codes(generator, images, seed)
+    codes = torch.cat(list(random_codes(generator, images, seed)))
     methods = []
     for index, (name, bank) in enumerate(banks.items()):
         change = _changes(generator, codes, bank)
@@ -223,17 +223,6 @@ def _random_bank(like: DirectionBank, seed: int) -> DirectionBank:
     random = torch.Generator().manual_seed(seed)
     vectors = torch.randn(like.vectors.shape, generator=random)
     return replace(like, vectors=F.normalize(vectors * (like.vectors != 0).any(dim=0), dim=1))
-
-
-def _codes(generator: Generator, count: int, seed: int) -> Tensor:
-    random = torch.Generator().manual_seed(seed)
-    device = next(generator.parameters()).device
-    z = torch.randn(count, generator.z_dim, generator=random).to(device)
-    label = None
-    if generator.num_classes:
-        label = torch.randint(generator.num_classes, (count,), generator=random).to(device)
-    with torch.no_grad():
-        return generator.encode(z, label)  # [N, L, D]
 
 
 @torch.no_grad()

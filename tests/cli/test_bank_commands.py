@@ -82,6 +82,10 @@ def test_directions_go_out_and_come_in(sefa_command: Command, folder: Path, tmp_
     assert sefa_command("bank", "export", coarse, "-o", tmp_path / "bank.npz").code == 0
     assert sefa_command("bank", "import", tmp_path / "bank.npz", "-o", back).code == 0
     assert back.read_bytes() == coarse.read_bytes()
+    other_family = GoldenCheckpoint("dcgan_small_64").path
+    result = sefa_command("bank", "import", tmp_path / "bank.npz", other_family, "-o", back)
+    assert result.code == 1
+    assert "made for another generator" in result.err
 
 
 def test_rosinalitys_file_comes_in_and_goes_out(sefa_command: Command, tmp_path: Path) -> None:

@@ -185,10 +185,13 @@ def import_(
     says what generator it is of.
     """
     from sefa.bank.files import import_bank
+    from sefa.directions.compatibility import check_fits
 
     check_output(output, file, checkpoint)
     generator = None if checkpoint is None else open_checkpoint(checkpoint, replace(opening, device=Device.CPU))
-    bank = import_bank(file, generator, layers, edit_layers, allow_other_checkpoint=allow_other_checkpoint)
+    bank = import_bank(file, generator, layers, edit_layers)
+    if generator is not None:
+        check_fits(bank, generator, allow_other_checkpoint=allow_other_checkpoint)
     bank.save(output)
     print_directions(bank)
     say("", f"{output}: {len(bank)} directions of {bank.code_dim} components, by {bank.source.method}")

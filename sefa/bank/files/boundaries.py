@@ -4,7 +4,6 @@ InterFaceGAN saves one, [1, D]; SeFa's authors' `factorize_weight` gives all, [K
 """
 
 import io
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +13,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional as F
 
-from sefa.bank.direction_bank import UNIT_TOLERANCE, DirectionBank, DirectionSource
+from sefa.bank.direction_bank import UNIT_TOLERANCE, DirectionBank
 from sefa.bank.files.arrays import Arrays
-from sefa.directions.factorization import ALPHA_RANGE
 from sefa.errors import ArgumentError, BankError
 from sefa.generators import Generator
 from sefa.generators.layers import LayerSpec, parse_layers
 from sefa.linear_algebra import zero_level
 from sefa_runtime.files import write_whole
 from sefa_runtime.inputs.number_files import SINGLE
-from sefa_runtime.version import VERSION
 
 
 def boundaries_bank(
@@ -49,11 +46,11 @@ def boundaries_bank(
     A = torch.cat([affines[layer][:, : generator.latent_dim].cpu().double() for layer in analysed])
     vectors = F.normalize(vectors, dim=1)
     eigenvalues = (A @ vectors.T).square().sum(dim=0)
-    return foreign_bank(
+    return DirectionBank.found_in(
         generator,
         vectors,
         eigenvalues,
-        analysed,
+        [analysed] * len(vectors),
         edit_layers,
         method="boundaries",
         rank=int((eigenvalues > zero_level(eigenvalues.max()[None], generator.latent_dim)).sum()),
@@ -102,42 +99,3 @@ def chosen_layers(generator: Generator, layers: LayerSpec, path: Path) -> tuple[
     if len(chosen) > 1 and not generator.layers_share_latent:
         raise ArgumentError(f"{path}: z is split between the layers: say of which one these directions are")
     return chosen
-
-
-def foreign_bank(
-    generator: Generator,
-    vectors: Tensor,
-    eigenvalues: Tensor,
-    analysed: Sequence[int],
-    edit_layers: LayerSpec | None,
-    *,
-    method: str,
-    rank: int,
-    alpha_unit: str = "distance",
-) -> DirectionBank:
-    """Directions [K, latent_dim] that another tool found, as a bank."""
-    count = len(vectors)
-    if edit_layers is None:
-        edited: Sequence[int] = range(generator.num_layers) if generator.edits_all_layers else analysed
-    else:
-        edited = parse_layers(edit_layers, generator.num_layers, generator.default_layers)
-    masks = torch.zeros(2, generator.num_layers, dtype=torch.bool)
-    masks[0, list(edited)] = True
-    masks[1, list(analysed)] = True
-    return DirectionBank(
-        vectors=F.pad(vectors, (0, generator.code_dim - generator.latent_dim)).float(),
-        eigenvalues=eigenvalues,
-        edited_layers=masks[0].repeat(count, 1),
-        analysed_layers=masks[1].repeat(count, 1),
-        names=tuple(f"direction-{index}" for index in range(count)),
-        alpha_range=torch.tensor(ALPHA_RANGE).repeat(count, 1),
-        source=DirectionSource(
-            family=generator.family,
-            checkpoint_sha256=generator.source_sha256,
-            method=method,
-            normalize="none",
-            rank=rank,
-            version=VERSION,
-            alpha_unit=alpha_unit,
-        ),
-    )

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from sefa.bank.direction_bank import DirectionBank
 from sefa.bank.files.arrays import Arrays
-from sefa.bank.files.boundaries import chosen_layers, foreign_bank, latent_rows
+from sefa.bank.files.boundaries import chosen_layers, latent_rows
 from sefa.errors import BankError
 from sefa.generators import Generator
 from sefa.generators.layers import LayerSpec
@@ -50,11 +50,11 @@ def components_bank(
     if not (vectors.norm(dim=1) > 0).all():
         raise BankError(f"{path}: a component is zero")
     variances = torch.from_numpy(deviations.astype(np.float64)) ** 2
-    return foreign_bank(
+    return DirectionBank.found_in(
         generator,
         F.normalize(vectors, dim=1) * torch.from_numpy(lengths.astype(np.float64))[:, None],
         variances,
-        chosen_layers(generator, layers, path),
+        [chosen_layers(generator, layers, path)] * len(vectors),
         edit_layers,
         method="GANSpace's decomposition",
         rank=int((variances > zero_level(variances.max()[None], generator.latent_dim)).sum()),

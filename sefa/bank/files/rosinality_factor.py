@@ -5,14 +5,12 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from sefa.bank.direction_bank import DirectionBank, DirectionSource
+from sefa.bank.direction_bank import DirectionBank
 from sefa.checkpoints.contents import read_contents
-from sefa.directions.factorization import ALPHA_RANGE
 from sefa.errors import ArgumentError, BankError, CheckpointError
 from sefa.generators import Generator, StyleGAN2
 from sefa.linear_algebra import zero_level
 from sefa_runtime.files import replacing
-from sefa_runtime.version import VERSION
 
 ENTRY = "eigvec"
 
@@ -49,23 +47,14 @@ def import_factor(path: str | Path, generator: Generator) -> DirectionBank:
     affines = [*generator.conv_affines(), generator.rgb_affines()[0]]
     A = torch.cat([affine.weight.detach().cpu().double() for affine in affines])
     eigenvalues = (A @ vectors.double().T).square().sum(dim=0)
-    zero = zero_level(eigenvalues.max()[None], generator.code_dim)
-    analysed = torch.arange(generator.num_layers) < len(affines) - 1
-    return DirectionBank(
-        vectors=vectors,
-        eigenvalues=eigenvalues,
-        edited_layers=torch.ones(len(vectors), generator.num_layers, dtype=torch.bool),
-        analysed_layers=analysed.repeat(len(vectors), 1),
-        names=tuple(f"direction-{index}" for index in range(len(vectors))),
-        alpha_range=torch.tensor(ALPHA_RANGE).repeat(len(vectors), 1),
-        source=DirectionSource(
-            family=generator.family,
-            checkpoint_sha256=generator.source_sha256,
-            method="rosinality's closed_form_factorization",
-            normalize="none",
-            rank=int((eigenvalues > zero).sum()),
-            version=VERSION,
-        ),
+    return DirectionBank.found_in(
+        generator,
+        vectors,
+        eigenvalues,
+        [range(len(affines) - 1)] * len(vectors),
+        range(generator.num_layers),
+        method="rosinality's closed_form_factorization",
+        rank=int((eigenvalues > zero_level(eigenvalues.max()[None], generator.code_dim)).sum()),
     )
 
 

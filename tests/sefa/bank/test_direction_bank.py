@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 import sefa
 from sefa import BankError, DirectionBank
 from sefa.bank.direction_bank import METADATA_KEY
-from sefa.bank.fit import check_fits
+from sefa.directions.compatibility import check_fits
 from support.paths import CHECKPOINTS
 
 

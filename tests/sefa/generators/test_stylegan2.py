@@ -10,7 +10,7 @@ from torch import Tensor
 
 import sefa
 import sefa_export
-from sefa.bank.fit import check_fits
+from sefa.directions.compatibility import check_fits
 from support.archives import load_torchscript
 from support.golden_checkpoints import GoldenCheckpoint
 from support.stylegan2_files import (

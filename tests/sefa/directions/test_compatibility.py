@@ -17,8 +17,8 @@ import sefa_export
 import sefa_runtime
 from sefa import BankError
 from sefa.bank.editing import change, merge
-from sefa.bank.fit import check_fits, likeness, other_checkpoints
 from sefa.bank.naming import Change
+from sefa.directions.compatibility import check_fits, likeness, other_checkpoints
 from sefa_runtime.verification import verify
 
 Command = Callable[..., Any]
