@@ -131,7 +131,7 @@ def banks(generator: sefa.Generator, bank: sefa.DirectionBank) -> None:
     check_fits(bank, generator, allow_other_checkpoint=True)
     assert_type(likeness(bank, generator), Likeness | None)
 
-    assert_type(import_bank("boundaries.npy", generator, "4-7", [4], allow_other_checkpoint=True), sefa.DirectionBank)
+    assert_type(import_bank("boundaries.npy", generator, "4-7", [4]), sefa.DirectionBank)
     assert_type(sefa.import_factor("factor.pt", generator), sefa.DirectionBank)
     assert_type(export_bank(bank, "faces.npz"), Path)
 
