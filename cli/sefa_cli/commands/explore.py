@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from sefa.bank.direction_bank import DirectionBank
     from sefa_runtime import Editor
     from sefa_runtime.explore import Exploration
-    from sefa_runtime.explore.resume_cache import Kept
+    from sefa_runtime.explore.resume_cache import ResumeCache
 
 PANEL = "Of a checkpoint"
 
@@ -158,14 +158,14 @@ def explore(
     strongly, how locally and how steadily, which others do the same, and a suggested range of alpha. Interrupted, the
     same command goes on where it was.
     """
-    from sefa_runtime.explore.resume_cache import Kept
+    from sefa_runtime.explore.resume_cache import ResumeCache
     from sefa_runtime.explore.writing import check_output_name, save_exploration
 
     for output in outputs:
         check_output_name(output)
         check_output(output, *files_of(source), latents.z, latents.codes, checkpoint.bank, opening.weights)
     warn_of_truncation(truncation)
-    kept = Kept(outputs[0])
+    resume_cache = ResumeCache(outputs[0])
     kind = kind_of(source)
     if kind == Kind.ONNX:
         _check_model_options(
@@ -183,7 +183,7 @@ def explore(
             truncation = None
         editor = session.load(model)
         exploration = _explore(
-            editor, kept, model=source.name, samples=samples, label=label, truncation=truncation,
+            editor, resume_cache, model=source.name, samples=samples, label=label, truncation=truncation,
             alpha_range=alpha_range, quick=quick, **_choose_images(editor, latents),
         )  # fmt: skip
         for output in outputs:
@@ -200,7 +200,7 @@ def explore(
         change(directions, {index: Change(alpha_range=found) for index, found in ranges.items()}).save(
             checkpoint.save_bank
         )
-    kept.remove()
+    resume_cache.remove()
     if json:
         print_json(exploration.to_dict())
         return
@@ -290,15 +290,15 @@ def _choose_images(editor: "Editor", latents: LatentOptions) -> dict[str, Any]:
     return {"latents": given_latents}
 
 
-def _explore(editor: "Editor", kept: "Kept", **arguments: Any) -> "Exploration":
+def _explore(editor: "Editor", resume_cache: "ResumeCache", **arguments: Any) -> "Exploration":
     from sefa_runtime.explore import explore
 
     try:
         with progress_bar("Measuring") as show:
-            return explore(editor, **arguments, kept=kept, progress=show, estimate=say_how_long)
+            return explore(editor, **arguments, resume_cache=resume_cache, progress=show, estimate=say_how_long)
     except (KeyboardInterrupt, SystemExit):
-        if kept.folder.is_dir():
-            say(f"sefa: stopped; the same command goes on from what {kept.folder} has", err=True)
+        if resume_cache.folder.is_dir():
+            say(f"sefa: stopped; the same command goes on from what {resume_cache.folder} has", err=True)
         raise
 
 

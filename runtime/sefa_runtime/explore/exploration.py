@@ -16,8 +16,8 @@ from sefa_runtime.editor import Editor
 from sefa_runtime.errors import InputError
 from sefa_runtime.explore.effects import STEPS, Effect, measure, reference_change
 from sefa_runtime.explore.ranges import SEARCHED, START, TARGET, limit_of, suggest_range
-from sefa_runtime.explore.resume_cache import Kept
-from sefa_runtime.explore.samples import EditorSamples, Rendered
+from sefa_runtime.explore.resume_cache import Arrays, ResumeCache, cached
+from sefa_runtime.explore.samples import EditorSamples, ImageCache
 from sefa_runtime.explore.similarity import looks_like, similarity
 from sefa_runtime.images import Images, to_pillow
 from sefa_runtime.inputs.call import Call
@@ -115,7 +115,7 @@ def explore(
     truncation: float | None = None,
     alpha_range: tuple[float, float] | None = None,
     quick: bool = False,
-    kept: Kept | None = None,
+    resume_cache: ResumeCache | None = None,
     progress: Callable[[float], None] = lambda share: None,
     estimate: Callable[[float], None] = lambda seconds: None,
 ) -> Exploration:
@@ -133,7 +133,7 @@ def explore(
         alpha_range: The range to measure and show of every direction; None: each one's suggested range.
         quick: A first look: the images that are shown are those that are measured, 2 unless `samples` or `seeds` say
             otherwise, and an end of a range is an alpha where the change is within 15 % of what is wanted.
-        kept: Where what is measured is kept, and looked for first.
+        resume_cache: Where measurements are kept, and looked for first.
         progress: Called with the share that is done, 0 to 1.
         estimate: Called once, before the first direction, with the seconds that all of them are likely to take.
 
@@ -146,36 +146,37 @@ def explore(
         raise InputError(f"the range must lie around 0, got {alpha_range[0]:g} to {alpha_range[1]:g}")
     measured, shown, titles = _choose(editor, samples, seeds, latents, label, truncation, quick)
     frames = QUICK_FRAMES if quick else FRAMES
-    if kept is not None:
-        kept.open(_settings(measured, shown, alpha_range, frames))
+    if resume_cache is not None:
+        resume_cache.open(_settings(measured, shown, alpha_range, frames))
     count = len(editor.info.directions)
-    left = [direction for direction in range(count) if kept is None or not kept.has(f"direction-{direction}")]
+    names = [f"direction-{direction}" for direction in range(count)]
+    left = [name for name in names if resume_cache is None or not resume_cache.has(name)]
     expected = _expected_images(measured, shown, frames, alpha_range)
-    unedited = None if kept is None else kept.get("unedited")
-    if unedited is None:
+
+    def measure_unedited() -> Arrays:
         started = time.perf_counter()
         compared = _compared(measured) if quick else measured
         reference, mean = reference_change(compared)
         estimate((time.perf_counter() - started) / compared.count * expected * len(left))
-        unedited = {"reference": np.array(reference), "mean": _thumbnails(mean)}
-        if kept is not None:
-            kept.put("unedited", **unedited)
+        return {"reference": np.array(reference), "mean": _thumbnails(mean)}
+
+    def measure_direction() -> Arrays:
+        nonlocal expected
+        direction, before = len(found), measured.cache.count
+        measured.cache.progress = partial(_show, progress, before, expected, direction, count)
+        guess = _guess(found) if quick else None
+        arrays = _explore_direction(measured, shown, direction, reference, alpha_range, frames, guess)
+        expected = max(1, measured.cache.count - before)  # The next is likely to take as many.
+        return arrays
+
+    unedited = cached(resume_cache, "unedited", measure_unedited)
     reference = float(unedited["reference"])
     if reference == 0:
         raise InputError("the images of different latents are all the same: there is nothing to compare with")
-    found: list[dict[str, NDArray[Any]]] = []
-    for direction in range(count):
-        arrays = None if kept is None else kept.get(f"direction-{direction}")
-        if arrays is None:
-            before = measured.rendered.count
-            measured.rendered.progress = partial(_show, progress, before, expected, direction, count)
-            guess = _guess(found) if quick else None
-            arrays = _explore_direction(measured, shown, direction, reference, alpha_range, frames, guess)
-            expected = max(1, measured.rendered.count - before)  # The next is likely to take as many.
-            if kept is not None:
-                kept.put(f"direction-{direction}", **arrays)
-        found.append(arrays)
-        progress((direction + 1) / count)
+    found: list[Arrays] = []
+    for name in names:
+        found.append(cached(resume_cache, name, measure_direction))
+        progress(len(found) / count)
     return Exploration(
         model=model or editor.path.name,
         info=editor.info,
@@ -243,10 +244,10 @@ def _choose(
         few = many[: len(DEFAULT_SEEDS)]
         titles = tuple(f"latent {index}" for index in range(len(few)))
     editor.prepare(Call({info.latent_name: many, "label": label, "truncation": truncation}))
-    rendered = Rendered()
+    cache = ImageCache()
     return (
-        EditorSamples(editor, many, label, truncation, rendered),
-        EditorSamples(editor, few, label, truncation, rendered),
+        EditorSamples(editor, many, label, truncation, cache),
+        EditorSamples(editor, few, label, truncation, cache),
         titles,
     )
 
@@ -270,7 +271,7 @@ def _expected_images(
     return looks + 2 * STEPS * measured.count + (0 if quick else (frames - 1) * shown.count)
 
 
-def _guess(found: Sequence[dict[str, NDArray[Any]]]) -> float:
+def _guess(found: Sequence[Arrays]) -> float:
     """Where a quick look begins to search for a range: where that of the direction before ended."""
     if not found:
         return START
@@ -308,7 +309,7 @@ def _explore_direction(
     alpha_range: tuple[float, float] | None,
     frames: int,
     guess: float | None,
-) -> dict[str, NDArray[Any]]:
+) -> Arrays:
     """Find the range, measure over it, draw; as arrays that can be kept."""
     ends = ("given", "given")
     if alpha_range is None:

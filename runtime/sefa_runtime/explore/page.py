@@ -8,7 +8,9 @@ from string import Template
 
 import numpy as np
 
-from sefa_runtime.explore.drawing import (
+from sefa_runtime.explore.effects import Effect
+from sefa_runtime.explore.exploration import Exploration
+from sefa_runtime.explore.figures import (
     GROUP_COLOURS,
     data_uri,
     heat_map,
@@ -16,8 +18,6 @@ from sefa_runtime.explore.drawing import (
     spectrum,
     strip,
 )
-from sefa_runtime.explore.effects import Effect
-from sefa_runtime.explore.exploration import Exploration
 from sefa_runtime.explore.similarity import ALIKE, looks_like
 from sefa_runtime.images import to_pillow
 from sefa_runtime.model.info import DirectionInfo
@@ -27,7 +27,7 @@ from sefa_runtime.version import VERSION
 END_NOTES = {"change": "", "given": "", "flat": " (flat)", "limit": " (limit)", "nothing": ""}
 
 
-def render(exploration: Exploration) -> str:
+def to_html(exploration: Exploration) -> str:
     """The page's text."""
     info = exploration.info
     groups = exploration.groups()

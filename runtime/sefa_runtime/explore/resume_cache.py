@@ -1,6 +1,7 @@
-"""What was measured so far, kept beside the output, so that an interrupted exploration goes on where it was."""
+"""Measurements beside the output, so that an interrupted exploration goes on where it stopped."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,13 +14,14 @@ from sefa_runtime.inputs.number_files import read_number_file
 
 SETTINGS = "settings.json"
 SUFFIX = ".measured"
+Arrays = dict[str, NDArray[Any]]
 
 
-class Kept:
+class ResumeCache:
     """A folder of arrays that belong to one model and one set of settings.
 
     Attributes:
-        folder: Where it is, beside the output; made when the first thing is kept.
+        folder: Where it is, beside the output; made at the first `put`.
     """
 
     def __init__(self, output: Path) -> None:
@@ -27,17 +29,17 @@ class Kept:
         self._settings = ""
 
     def open(self, settings: dict[str, Any]) -> None:
-        """Say what the arrays depend on; those that were kept for something else are removed."""
+        """Remove everything that was measured with other settings."""
         self._settings = json.dumps(settings, sort_keys=True)
         if self.folder.is_dir() and self._found_settings() != self._settings:
             self.remove()
 
     def has(self, name: str) -> bool:
-        """Whether something was kept under a name, damaged or not."""
+        """Return whether there is something under a name, damaged or not."""
         return (self.folder / f"{name}.npz").is_file()
 
-    def get(self, name: str) -> dict[str, NDArray[Any]] | None:
-        """The arrays that were kept under a name; None if there are none, or they are damaged."""
+    def get(self, name: str) -> Arrays | None:
+        """Return the arrays under a name; None if there are none, or they are damaged."""
         try:
             return read_number_file(self.folder / f"{name}.npz")
         except (OSError, ContentError):
@@ -56,7 +58,7 @@ class Kept:
             np.savez(partial, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for its own options.
 
     def remove(self) -> None:
-        """Forget everything; what others put into the folder stays, and the folder with it."""
+        """Remove everything; files of others stay, and the folder with them."""
         remove_abandoned(self.folder / SETTINGS)
         for path in (*self.folder.glob("*.npz"), self.folder / SETTINGS):
             path.unlink(missing_ok=True)
@@ -68,3 +70,17 @@ class Kept:
             return (self.folder / SETTINGS).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             return ""
+
+
+def cached(cache: ResumeCache | None, name: str, measure: Callable[[], Arrays]) -> Arrays:
+    """Return the arrays under a name; measure and keep them if there are none.
+
+    Raises:
+        OSError: If they cannot be written.
+    """
+    arrays = None if cache is None else cache.get(name)
+    if arrays is None:
+        arrays = measure()
+        if cache is not None:
+            cache.put(name, **arrays)
+    return arrays

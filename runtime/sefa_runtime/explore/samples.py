@@ -12,7 +12,7 @@ from sefa_runtime.images import Images
 
 # Of images that are held at once, and of those that are kept so as not to render them twice.
 MAX_BYTES = 64 << 20
-MAX_KEPT_BYTES = 128 << 20
+MAX_CACHED_BYTES = 128 << 20
 
 
 class Samples(Protocol):
@@ -27,11 +27,11 @@ class Samples(Protocol):
         """H, W, C."""
 
     def sweep(self, direction: int, alphas: Sequence[float], rows: slice) -> Images:
-        """Some of the images at some alphas: uint8 [n, A, H, W, C]."""
+        """Return some of the images at some alphas: uint8 [n, A, H, W, C]."""
 
 
 @dataclass
-class Rendered:
+class ImageCache:
     """Images that were rendered, as far as there is room: unedited ones, and those of the direction at hand.
 
     Attributes:
@@ -42,7 +42,7 @@ class Rendered:
     progress: Callable[[float], None] = lambda count: None
     count: float = 0
     _direction: int | None = None
-    _room: int = MAX_KEPT_BYTES
+    _room: int = MAX_CACHED_BYTES
     _unedited: dict[bytes, Images] = field(default_factory=dict)  # by latent
     _edited: dict[tuple[bytes, float], Images] = field(default_factory=dict)  # by latent and alpha
 
@@ -82,14 +82,14 @@ class EditorSamples:
         latents: What the model takes, `z`, `w` or `codes`, float32 [N, ...].
         label: The class of all images, for a class-conditional model.
         truncation: Truncation psi, for a model that has it as an input.
-        rendered: What need not be rendered again; shared by samples of one model, label and truncation.
+        cache: What need not be rendered again; shared by samples of one model, label and truncation.
     """
 
     editor: Editor
     latents: NDArray[np.float32]
     label: int | None = None
     truncation: float | None = None
-    rendered: Rendered = field(default_factory=Rendered)
+    cache: ImageCache = field(default_factory=ImageCache)
 
     @property
     def count(self) -> int:
@@ -102,28 +102,28 @@ class EditorSamples:
         return self.editor.info.image_shape
 
     def sweep(self, direction: int, alphas: Sequence[float], rows: slice) -> Images:
-        """Some of the images at some alphas: uint8 [n, A, H, W, C]."""
+        """Return some of the images at some alphas: uint8 [n, A, H, W, C]."""
         latents = self.latents[rows]
         keys = [latent.tobytes() for latent in latents]
-        self.rendered.turn_to(direction)
-        missing = [alpha for alpha in alphas if any(self.rendered.get(key, alpha) is None for key in keys)]
+        self.cache.turn_to(direction)
+        missing = [alpha for alpha in alphas if any(self.cache.get(key, alpha) is None for key in keys)]
         fresh = dict(zip(missing, self._render(direction, missing, latents).swapaxes(0, 1), strict=True))
         images = np.empty((len(keys), len(alphas), *self.image_shape), np.uint8)
         for row, key in enumerate(keys):
             for step, alpha in enumerate(alphas):
-                kept = self.rendered.get(key, alpha)
-                images[row, step] = fresh[alpha][row] if kept is None else kept
-                self.rendered.keep(key, alpha, images[row, step])
+                cached = self.cache.get(key, alpha)
+                images[row, step] = fresh[alpha][row] if cached is None else cached
+                self.cache.keep(key, alpha, images[row, step])
         return images
 
     def _render(self, direction: int, alphas: Sequence[float], latents: NDArray[np.float32]) -> Images:
         if not alphas:
             return np.empty((len(latents), 0, *self.image_shape), np.uint8)
-        before, more = self.rendered.count, len(latents) * len(alphas)
+        before, more = self.cache.count, len(latents) * len(alphas)
         chosen: dict[str, Any] = {self.editor.info.latent_name: latents}
         return self.editor.sweep(
             **chosen, direction=direction, alphas=alphas, label=self.label, truncation=self.truncation,
-            progress=lambda share: self.rendered.report(before + share * more),
+            progress=lambda share: self.cache.report(before + share * more),
         )  # fmt: skip
 
 

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 from sefa_runtime.explore.exploration import Exploration
-from sefa_runtime.explore.page import layers_in_words, render
+from sefa_runtime.explore.page import layers_in_words, to_html
 from sefa_runtime.explore.similarity import looks_like
 from sefa_runtime.files import write_whole
 from sefa_runtime.images import IMAGE_SUFFIXES, Images, check_suffix, contact_sheet, save_image
@@ -37,7 +37,7 @@ def save_exploration(exploration: Exploration, path: str | Path) -> None:
     check_output_name(path)
     suffix = path.suffix.lower()
     if suffix == PAGE_SUFFIX:
-        write_whole(path, render(exploration).encode())
+        write_whole(path, to_html(exploration).encode())
     elif suffix == JSON_SUFFIX:
         write_whole(path, (json.dumps(exploration.to_dict(), indent=2, ensure_ascii=False) + "\n").encode())
     else:

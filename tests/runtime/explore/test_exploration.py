@@ -1,6 +1,4 @@
 import json
-import subprocess
-import sys
 from collections import Counter
 from functools import partial
 from pathlib import Path
@@ -12,9 +10,8 @@ import pytest
 import sefa_runtime
 from sefa_runtime import Editor, InputError
 from sefa_runtime.explore import Exploration, exploration, explore, save_exploration
-from sefa_runtime.explore.effects import measure
-from sefa_runtime.explore.resume_cache import Kept
-from sefa_runtime.explore.samples import Rendered
+from sefa_runtime.explore.resume_cache import ResumeCache
+from sefa_runtime.explore.samples import ImageCache
 from sefa_runtime.images import to_pillow
 from sefa_runtime.inputs.batches import Feeds
 
@@ -76,7 +73,7 @@ def test_no_image_is_rendered_twice(tiny: Editor, monkeypatch: pytest.MonkeyPatc
 
 def test_without_room_images_are_rendered_again_and_the_same(tiny: Editor, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = explore(tiny, samples=5)
-    monkeypatch.setattr(exploration, "Rendered", partial(Rendered, _room=300))
+    monkeypatch.setattr(exploration, "ImageCache", partial(ImageCache, _room=300))
     cramped = explore(tiny, samples=5)
     assert cramped.to_dict() == whole.to_dict()
     np.testing.assert_array_equal(cramped.frames, whole.frames)
@@ -116,8 +113,8 @@ def test_a_quick_look_measures_the_images_that_are_asked_for(tiny: Editor, golde
 def test_it_is_said_how_long_it_takes_and_how_far_it_is(tiny: Editor, tmp_path: Path) -> None:
     estimates: list[float] = []
     shares: list[float] = []
-    kept = Kept(tmp_path / "a")
-    explore(tiny, samples=40, kept=kept, progress=shares.append, estimate=estimates.append)
+    resume_cache = ResumeCache(tmp_path / "a")
+    explore(tiny, samples=40, resume_cache=resume_cache, progress=shares.append, estimate=estimates.append)
     (seconds,) = estimates
     assert seconds > 0
     assert shares == sorted(shares)
@@ -161,67 +158,6 @@ def test_codes_are_explored_where_the_model_takes_them(golden: Path) -> None:
             explore(editor, **arguments)
 
 
-def test_an_interrupted_exploration_goes_on_where_it_was(
-    tiny: Editor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    output = tmp_path / "sheet.html"
-    whole = explore(tiny, samples=5)
-    measured: list[int] = []
-
-    def interrupted(samples: Any, direction: int, *arguments: Any) -> Any:
-        if direction == 2 and 2 not in measured:
-            measured.append(direction)
-            raise KeyboardInterrupt
-        measured.append(direction)
-        return measure(samples, direction, *arguments)
-
-    monkeypatch.setattr(exploration, "measure", interrupted)
-    kept = Kept(output)
-    with pytest.raises(KeyboardInterrupt):
-        explore(tiny, samples=5, kept=kept)
-    assert kept.folder == tmp_path / "sheet.html.measured"
-    assert sorted(path.name for path in kept.folder.iterdir()) == [
-        "direction-0.npz",
-        "direction-1.npz",
-        "settings.json",
-        "unedited.npz",
-    ]
-    resumed = explore(tiny, samples=5, kept=Kept(output))
-    assert measured == [0, 1, 2, 2, 3]
-    assert resumed.to_dict() == whole.to_dict()
-    np.testing.assert_array_equal(resumed.frames, whole.frames)
-    np.testing.assert_array_equal(resumed.change_maps, whole.change_maps)
-    kept.remove()
-    assert list(tmp_path.iterdir()) == []
-
-
-@pytest.mark.parametrize("change", [{"samples": 6}, {"seeds": [7]}, {"alpha_range": (-1.0, 1.0)}])
-def test_what_was_kept_for_other_settings_is_not_taken(tiny: Editor, tmp_path: Path, change: dict[str, Any]) -> None:
-    arguments = {"samples": 5} | change
-    explore(tiny, samples=5, kept=Kept(tmp_path / "a"))
-    found = explore(tiny, **arguments, kept=Kept(tmp_path / "a"))
-    assert found.to_dict() == explore(tiny, **arguments).to_dict()
-
-
-def test_what_was_kept_for_another_model_or_damaged_is_not_taken(tiny: Editor, golden: Path, tmp_path: Path) -> None:
-    kept = Kept(tmp_path / "a")
-    explore(sefa_runtime.load(golden / "tiny_float32.onnx", provider="cpu"), samples=5, kept=kept)
-    whole = explore(tiny, samples=5).to_dict()
-    assert explore(tiny, samples=5, kept=kept).to_dict() == whole
-    (kept.folder / "direction-1.npz").write_bytes((kept.folder / "direction-1.npz").read_bytes()[:99])
-    (kept.folder / "direction-2.npz").write_bytes(b"")
-    assert explore(tiny, samples=5, kept=kept).to_dict() == whole
-
-
-def test_a_folder_that_others_use_stays(tmp_path: Path) -> None:
-    kept = Kept(tmp_path / "a.html")
-    kept.open({})
-    kept.put("direction-0", effect=np.zeros(1))
-    (kept.folder / "mine.txt").write_text("mine")
-    kept.remove()
-    assert [path.name for path in kept.folder.iterdir()] == ["mine.txt"]
-
-
 def test_large_images_are_shown_reduced() -> None:
     image = np.random.RandomState(0).randint(0, 256, (256, 512, 3)).astype(np.uint8)
     assert exploration.thumbnail_size((256, 512)) == (128, 64)
@@ -250,25 +186,3 @@ def test_the_measures_and_the_sheet_are_files(explored: Exploration, tmp_path: P
     np.testing.assert_array_equal(found[-gap - height : -gap, -gap - width : -gap], last)
     with pytest.raises(InputError, match=r"must end in \.html, \.json"):
         save_exploration(explored, tmp_path / "sheet.svg")
-
-
-def test_what_a_killed_exploration_kept_goes_altogether(tmp_path: Path) -> None:
-    program = """
-import os, sys
-from pathlib import Path
-from sefa_runtime.explore.resume_cache import Kept
-from sefa_runtime.files import replacing
-kept = Kept(Path(sys.argv[1]))
-kept.open({"samples": 4})
-kept.put("unedited", mean=[1.0])
-with replacing(kept.folder / "settings.json") as settings, replacing(kept.folder / "direction-0.npz") as arrays:
-    settings.write_bytes(b"{")
-    arrays.write_bytes(b"PK")
-    os.kill(os.getpid(), 9)
-"""
-    output = tmp_path / "page.html"
-    subprocess.run([sys.executable, "-c", program, output], check=False)
-    kept = Kept(output)
-    assert len(list(kept.folder.iterdir())) == 4
-    kept.remove()
-    assert not kept.folder.exists()

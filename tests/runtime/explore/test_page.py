@@ -11,8 +11,8 @@ from PIL import Image
 
 from sefa_runtime import Editor
 from sefa_runtime.explore import Exploration, explore, save_exploration
-from sefa_runtime.explore.drawing import heat_map, matrix_image, spectrum, strip
-from sefa_runtime.explore.page import layers_in_words, render
+from sefa_runtime.explore.figures import heat_map, matrix_image, spectrum, strip
+from sefa_runtime.explore.page import layers_in_words, to_html
 
 Attributes = dict[str, str | None]
 
@@ -56,7 +56,7 @@ def explored(tiny: Editor) -> Exploration:
 
 @pytest.fixture
 def page(explored: Exploration) -> Page:
-    return Page(render(explored))
+    return Page(to_html(explored))
 
 
 def _decode(uri: str | None) -> Image.Image:
@@ -72,7 +72,7 @@ def test_the_page_needs_no_other_file(explored: Exploration, page: Page, tmp_pat
             assert value is None or value.startswith(("data:", "#"))
     save_exploration(explored, tmp_path / "sheet.html")
     text = (tmp_path / "sheet.html").read_text()
-    assert text == render(explored)
+    assert text == to_html(explored)
     assert "url(http" not in text
     assert "@import" not in text
     assert "://" not in text.replace("data:", "")
@@ -112,7 +112,7 @@ def test_names_are_text_and_nothing_else(explored: Exploration) -> None:
     name = '"><script>alert("a" & 1)</script>'
     directions = (replace(explored.info.directions[0], name=name), *explored.info.directions[1:])
     hostile = replace(explored, model=name, info=replace(explored.info, directions=directions))
-    page = Page(render(hostile))
+    page = Page(to_html(hostile))
     assert len(page.all("script")) == 2
     assert page.all("li", "direction")[0]["data-title"] == f"0 · {name}"
 
@@ -124,7 +124,7 @@ def test_groups_of_layers_stand_side_by_side(explored: Exploration) -> None:
         for direction, group in zip(explored.info.directions, layers, strict=True)
     )
     info = replace(explored.info, num_layers=8, directions=directions)
-    text = render(replace(explored, info=info))
+    text = to_html(replace(explored, info=info))
     page = Page(text)
     assert len(page.all("section", "group")) == 2
     assert [row["id"] for row in page.all("li", "direction")] == ["d0", "d2", "d1", "d3"]
