@@ -75,6 +75,25 @@ def tiny_arrays() -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]
 
 
 @pytest.fixture
+def style_z() -> sefa_runtime.Editor:
+    """An editor of latents of 24, with labels in 0..5 and truncation as an input."""
+    return sefa_runtime.load(GOLDEN / "style_z.onnx", provider="cpu")
+
+
+@pytest.fixture
+def style_codes() -> sefa_runtime.Editor:
+    """An editor of codes [8, 24]."""
+    return sefa_runtime.load(GOLDEN / "style_w+.onnx", provider="cpu")
+
+
+@pytest.fixture
+def style_arrays() -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.generic]]]:
+    """Inputs for the models style_*, and PyTorch's images for them."""
+    with np.load(GOLDEN / "style.npz") as arrays:
+        return dict(arrays)
+
+
+@pytest.fixture
 def sefa_command(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
     """Run the `sefa` command in this process."""
 

@@ -56,11 +56,11 @@ def test_nor_in_a_model_of_psi_0(sefa_command: Command, tmp_path: Path, command:
 
 def test_latents_where_codes_are_meant(sefa_command: Command, golden: Path, tmp_path: Path) -> None:
     model = tmp_path / "model.onnx"
-    info = read_info(golden / "style_pinned.onnx")
+    info = read_info(golden / "style_static.onnx")
     assert info.code_rms is not None
     smallest, largest = info.code_rms
     # A generator whose w are smaller than standard normal numbers, as trained ones have them.
-    replace_description(golden / "style_pinned.onnx", model, f"{smallest},{largest}", f"{smallest},0.7")
+    replace_description(golden / "style_static.onnx", model, f"{smallest},{largest}", f"{smallest},0.7")
     random = np.random.RandomState(0)
     for name, codes, told in (
         ("z.npy", random.randn(2, info.code_dim), True),

@@ -78,7 +78,7 @@ def make_style_models() -> None:
         shared = None if latent == "z" else WEIGHTS
         path = GOLDEN / f"style_{latent}.onnx"
         export_onnx(generator, bank, path, latent=latent, truncation=psi, external_data=shared)
-    export_onnx(generator, bank, GOLDEN / "style_pinned.onnx", latent="w+", batch=2, num_edits=3)
+    export_onnx(generator, bank, GOLDEN / "style_static.onnx", latent="w+", batch=2, num_edits=3)
     every = inputs["z"] | inputs["w"] | inputs["w+"] | images
     np.savez_compressed(GOLDEN / "style.npz", **every)
 

@@ -11,7 +11,7 @@ from sefa_runtime.model.reading import read_info
 from sefa_runtime.verification import Verification, mean_levels, psnr_db, verify
 from support.descriptions import replace_description
 
-MODELS = ("tiny", "tiny_float32", "style_z", "style_w", "style_w+", "style_pinned")
+MODELS = ("tiny", "tiny_float32", "style_z", "style_w", "style_w+", "style_static")
 CHECKPOINT = "checkpoints/sefa_stylegan2_cond_32/checkpoint.pth"
 
 

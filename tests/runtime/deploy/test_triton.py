@@ -29,7 +29,7 @@ from sefa_runtime.deploy.triton import TritonOptions, triton_config, write_repos
 from sefa_runtime.model.reading import read_info
 
 text_format = pytest.importorskip("google.protobuf.text_format")
-FILES = ("tiny", "tiny_float32", "style_z", "style_w", "style_w+", "style_pinned")
+FILES = ("tiny", "tiny_float32", "style_z", "style_w", "style_w+", "style_static")
 TYPES = {"tensor(float)": "TYPE_FP32", "tensor(int64)": "TYPE_INT64", "tensor(uint8)": "TYPE_UINT8"}
 
 
@@ -93,7 +93,7 @@ def test_one_number_per_image_is_a_column_to_clients_and_a_row_to_the_graph(pars
 
 
 def test_a_fixed_batch_is_in_the_shapes_and_not_batched(parse: Callable[[str], Any]) -> None:
-    config = config_of(parse, "style_pinned")
+    config = config_of(parse, "style_static")
     assert config.max_batch_size == 0
     assert not config.HasField("dynamic_batching")
     assert [list(tensor.dims) for tensor in config.input] == [[2, 8, 24], [2, 3], [2, 3]]
@@ -321,12 +321,12 @@ def test_impossible_options_are_named(arguments: dict[str, Any], message: str) -
 
 
 def test_options_that_do_not_fit_the_model_are_named() -> None:
-    pinned = read_info(GOLDEN / "style_pinned.onnx")
+    static = read_info(GOLDEN / "style_static.onnx")
     with pytest.raises(InputError, match="m was exported for a batch of just 2: Triton cannot batch its requests"):
-        triton_config("m", pinned, TritonOptions(max_batch=4))
+        triton_config("m", static, TritonOptions(max_batch=4))
     for name in ("", ".hidden", "a b", "a/b", "style_w+", "é"):
         with pytest.raises(InputError, match="give it as NAME=PATH"):
-            triton_config(name, pinned, TritonOptions())
+            triton_config(name, static, TritonOptions())
 
 
 def test_the_command_writes_a_repository_without_torch(without_torch: Callable[..., Result], tmp_path: Path) -> None:

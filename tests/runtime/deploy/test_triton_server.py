@@ -42,7 +42,7 @@ from support.paths import GOLDEN
 
 pytestmark = pytest.mark.slow
 FILES = {"tiny": "tiny", "tiny_float32": "tiny_float32", "style_z": "style_z", "style_w": "style_w"}
-FILES |= {"style_codes": "style_w+", "style_pinned": "style_pinned"}
+FILES |= {"style_codes": "style_w+", "style_static": "style_static"}
 MODELS = {name: GOLDEN / f"{file}.onnx" for name, file in FILES.items()}
 STAND_IN = """
 import json
@@ -105,9 +105,9 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     repository = folder / "repo"
     options = TritonOptions(cpu=True, max_batch=8, max_delay_ms=50)
     paths = dict(MODELS)
-    pinned = {"style_pinned": paths.pop("style_pinned")}
+    static = {"style_static": paths.pop("style_static")}
     write_repository(paths, repository, options)
-    write_repository(pinned, repository, TritonOptions())
+    write_repository(static, repository, TritonOptions())
     for name in MODELS:
         config = repository / name / "config.pbtxt"
         text = config.read_text()
@@ -257,13 +257,13 @@ def test_the_configuration_names_the_directions(server: Server) -> None:
     bank = json.loads(config["parameters"]["directions"]["string_value"])
     assert [direction["name"] for direction in bank] == ["pose", "light", "direction-2", "direction-3"]
     assert (config["max_batch_size"], config["instance_group"][0]["kind"]) == (8, "KIND_CPU")
-    assert server.client().get_model_config("style_pinned")["max_batch_size"] == 0
+    assert server.client().get_model_config("style_static")["max_batch_size"] == 0
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_every_model_was_warmed_up_with_the_smallest_and_the_largest_batch(server: Server, model: str) -> None:
     log = server.log.read_text()
-    for batch in (2,) if model == "style_pinned" else (1, 8):
+    for batch in (2,) if model == "style_static" else (1, 8):
         assert f"model '{model}' instance {model}_0_0 is running warmup sample 'batch {batch}'" in log
 
 
@@ -271,6 +271,6 @@ def test_a_request_of_another_size_is_refused(server: Server) -> None:
     editor = sefa_runtime.load(MODELS["style_z"], "cpu")
     with pytest.raises(http.InferenceServerException, match="batch-size must be <= 8"):
         server.infer("http", "style_z", columns(feeds_of(editor.info, 9, 1)))
-    pinned = sefa_runtime.load(MODELS["style_pinned"], "cpu")
+    static = sefa_runtime.load(MODELS["style_static"], "cpu")
     with pytest.raises(http.InferenceServerException, match=r"Expected \[2,3\], got \[1,3\]"):
-        server.infer("http", "style_pinned", feeds_of(pinned.info, 1, 3))
+        server.infer("http", "style_static", feeds_of(static.info, 1, 3))

@@ -71,7 +71,7 @@ def test_the_best_for_many_callers_has_the_most_images() -> None:
     assert best_for_many_callers(trials[:1]) == trials[0]
 
 
-@pytest.mark.parametrize(("name", "batches"), [("tiny", {1, 4, 16}), ("style_z", {1, 4, 16}), ("style_pinned", {2})])
+@pytest.mark.parametrize(("name", "batches"), [("tiny", {1, 4, 16}), ("style_z", {1, 4, 16}), ("style_static", {2})])
 def test_a_model_is_measured(golden: Path, monkeypatch: pytest.MonkeyPatch, name: str, batches: set[int]) -> None:
     monkeypatch.setattr(tuning, "usable_cores", lambda: 2)
     shares: list[float] = []

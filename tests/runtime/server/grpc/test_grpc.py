@@ -33,7 +33,7 @@ from support.serving import Door, Running, Start, image_in, infer_body, serve, w
 
 GOLDEN = Path(__file__).parents[3] / "golden"
 TINY = GOLDEN / "tiny.onnx"
-MODELS = ("tiny", "tiny_float32", "style_z", "style_w", "style_w+", "style_pinned")
+MODELS = ("tiny", "tiny_float32", "style_z", "style_w", "style_w+", "style_static")
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 Code = grpc.StatusCode
 

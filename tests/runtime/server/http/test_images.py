@@ -17,7 +17,7 @@ GOLDEN = Path(__file__).parents[3] / "golden"
 @pytest.fixture(scope="module")
 def server(start: Start) -> Running:
     """A server of models of each kind of latent."""
-    names = ("tiny", "tiny_float32", "style_z", "style_w", "style_w+", "style_pinned")
+    names = ("tiny", "tiny_float32", "style_z", "style_w", "style_w+", "style_static")
     return start(*(GOLDEN / f"{name}.onnx" for name in names), max_batch=4)
 
 
@@ -100,7 +100,7 @@ def test_several_seeds_side_by_side(server: Running) -> None:
 
 
 @pytest.mark.parametrize(
-    ("model", "name"), [("tiny", "z"), ("style_w", "w"), ("style_w+", "codes"), ("style_pinned", "codes")]
+    ("model", "name"), [("tiny", "z"), ("style_w", "w"), ("style_w+", "codes"), ("style_static", "codes")]
 )
 def test_latents_and_codes(server: Running, model: str, name: str) -> None:
     drawer = editor(model)

@@ -15,7 +15,7 @@ from support.patience import PATIENCE_S
 from support.serving import Door, Running, Start, image_in, infer_body, wait_until
 
 GOLDEN = Path(__file__).parents[3] / "golden"
-MODELS = ("tiny", "tiny_float32", "style_z", "style_w", "style_w+", "style_pinned")
+MODELS = ("tiny", "tiny_float32", "style_z", "style_w", "style_w+", "style_static")
 
 
 @pytest.fixture(scope="module")
@@ -223,8 +223,8 @@ def test_what_cannot_be_taken_is_refused_with_the_reason(server: Running, body: 
 
 
 def test_the_number_of_edits_of_a_pinned_model_is_its_own(server: Running) -> None:
-    _, arrays = some_inputs("style_pinned", 1, 4)
-    answer = post(server, infer_body(arrays), "style_pinned")
+    _, arrays = some_inputs("style_static", 1, 4)
+    answer = post(server, infer_body(arrays), "style_static")
     assert (answer.status_code, answer.json()["error"]) == (400, "at most 3 edits of an image, got 4")
 
 
