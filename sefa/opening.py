@@ -224,7 +224,7 @@ def _open_own(
     with contextlib.redirect_stdout(sys.stderr):  # Whatever the user's code prints is no result of ours.
         module, source_entry = _build(source, kind, options, warn)
         if need_layers and not names:
-            from sefa.custom.latent_layers import name_usable_layers
+            from sefa.custom.layer_readers import name_usable_layers
 
             raise ArgumentError(
                 f"{source}: --layers is needed: which of its layers read the latent first? Those with a weight are "
@@ -272,9 +272,9 @@ def _build(source: Path, kind: Kind, options: OpenOptions, warn: Warn) -> tuple[
 
 
 def _warn_of_range(generator: "CustomGenerator", given: bool, warn: Warn) -> None:
-    from sefa.custom.custom_generator import random_codes
+    from sefa.custom.custom_generator import trial_codes
 
-    images = generator.decode(random_codes(4, generator.z_dim, generator.num_classes)[:, None])
+    images = generator.decode(trial_codes(4, generator.z_dim, generator.num_classes)[:, None])
     if not given and float(images.min()) >= 0 and float(images.max()) <= 1:
         warn("its images lie between 0 and 1: --image-range 0,1 would show them as they are meant")
     beyond = float((images.abs() > 1).float().mean())

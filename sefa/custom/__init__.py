@@ -1,7 +1,6 @@
 """Generators of the user's own: any torch.nn.Module or TorchScript module."""
 
-from sefa.custom.importing import build_module
-from sefa.custom.torchscript import load_torchscript
+from sefa.custom.module_sources import build_module, load_torchscript
 from sefa.custom.weights import load_weights
 from sefa.custom.wrapping import wrap
 

@@ -1,12 +1,15 @@
-"""Any module that draws images of latents: a generator of the user's own."""
+"""Any module that makes images of latents: a generator of the user's own."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 
 import torch
 from torch import Tensor, nn
 
-from sefa.custom.latent_layers import Probe, affine_weight
+from sefa.choices import LabelFormat
+from sefa.custom.latent_layers import affine_weight
+from sefa.custom.probing import Probe
 from sefa.errors import ArgumentError
 from sefa.generators.common.labels import OneHotGenerator, one_hot
 
@@ -16,20 +19,36 @@ PROBE_LENGTHS = (1.0, 1.0, 0.5, 2.0, 4.0, 1.0, 1.0, 0.25)
 PROBE_SAME_CLASS = 5  # of them, from the first
 
 
+class Axes(StrEnum):
+    """The axes in which a module takes a latent, or a one-hot label, of N images."""
+
+    FLAT = "flat"  # [N, D]
+    IMAGE = "image"  # [N, D, 1, 1]
+    SEQUENCE = "sequence"  # [N, 1, D]
+
+    def of(self, x: Tensor) -> Tensor:
+        """Give [N, D] these axes."""
+        return {Axes.FLAT: x, Axes.IMAGE: x[:, :, None, None], Axes.SEQUENCE: x[:, None]}[self]
+
+    def in_words(self, size: int) -> str:
+        """Write the shape for one image."""
+        return {Axes.FLAT: f"{size}", Axes.IMAGE: f"{size}, 1, 1", Axes.SEQUENCE: f"1, {size}"}[self]
+
+
 @dataclass(frozen=True)
 class CallForm:
     """How a module wants its arguments.
 
     Attributes:
-        z_axes: The latents' axes: `flat` [N, z_dim], `image` [N, z_dim, 1, 1], `sequence` [N, 1, z_dim].
-        one_hot: The label as float one-hot rows rather than int64 indices.
-        label_as_image: One-hot labels as [N, num_classes, 1, 1].
+        z_axes: The latents' axes.
+        label_format: How it takes the label, where there are classes.
+        label_axes: The axes of a one-hot label.
         none: None as a second argument, where there are no classes.
     """
 
-    z_axes: str = "flat"
-    one_hot: bool = False
-    label_as_image: bool = False
+    z_axes: Axes = Axes.FLAT
+    label_format: LabelFormat = LabelFormat.INDEX
+    label_axes: Axes = Axes.FLAT
     none: bool = False
 
 
@@ -49,7 +68,7 @@ class ImageForm:
 class CustomGenerator(OneHotGenerator):
     """A module called as module(z) or module(z, label), and the names of its layers that read the latent.
 
-    L = 1. The code is z, with the one-hot label behind it if there are classes; an edited image is exactly
+    L = 1. The code is z, with the one-hot label after it if there are classes; an edited image is exactly
     module(z + alpha·n, label).
     """
 
@@ -94,7 +113,7 @@ class CustomGenerator(OneHotGenerator):
         return self._centred(image_of(self.call(codes.squeeze(1)), self.image_form))  # [N, C, H, W]
 
     def call(self, code: Tensor) -> object:
-        """What the module gives for codes [N, z_dim + num_classes]."""
+        """Return what the module gives for codes [N, z_dim + num_classes]."""
         return call(self.module, code, self.z_dim, self.form)
 
     def affines(self) -> list[Tensor]:
@@ -107,20 +126,26 @@ class CustomGenerator(OneHotGenerator):
         return [torch.cat([A, A.new_zeros(len(A), self.num_classes)], dim=1)]  # The class is not looked at.
 
 
-def call(module: nn.Module, code: Tensor, z_dim: int, form: CallForm) -> object:
+def call(module: nn.Module, codes: Tensor, z_dim: int, form: CallForm) -> object:
     """Call a module with the latents and classes in codes [N, z_dim + num_classes]."""
-    z = code[:, :z_dim].clone()  # Some modules work in place on what they are given.
-    arguments: list[Tensor | None] = [{"flat": z, "image": z[:, :, None, None], "sequence": z[:, None]}[form.z_axes]]
-    if code.shape[1] > z_dim:
-        label = code[:, z_dim:].clone() if form.one_hot else code[:, z_dim:].argmax(dim=1)
-        arguments.append(label[:, :, None, None] if form.label_as_image else label)
+    return module(*arguments_for(codes, z_dim, form))
+
+
+def arguments_for(codes: Tensor, z_dim: int, form: CallForm) -> list[Tensor | None]:
+    """Return what a module is called with, for codes [N, z_dim + num_classes]."""
+    # Copies: some modules work in place on what they are given.
+    arguments: list[Tensor | None] = [form.z_axes.of(codes[:, :z_dim].clone())]
+    if codes.shape[1] > z_dim:
+        one_hot_label = codes[:, z_dim:]
+        is_index = form.label_format is LabelFormat.INDEX
+        arguments.append(one_hot_label.argmax(dim=1) if is_index else form.label_axes.of(one_hot_label.clone()))
     elif form.none:
         arguments.append(None)
-    return module(*arguments)
+    return arguments
 
 
 def image_of(result: object, form: ImageForm) -> Tensor:
-    """The image in what a module gives, float32 [N, C, H, W].
+    """Return the image in what a module gives, float32 [N, C, H, W].
 
     Raises:
         LookupError: If nothing stands at the form's path.
@@ -131,7 +156,7 @@ def image_of(result: object, form: ImageForm) -> Tensor:
 
 
 def entry_of(result: object, path: Sequence[str]) -> object:
-    """What stands at a path of keys, attributes and indices.
+    """Return what stands at a path of keys, attributes and indices.
 
     Raises:
         LookupError: If nothing does.
@@ -149,8 +174,8 @@ def entry_of(result: object, path: Sequence[str]) -> object:
     return result
 
 
-def random_codes(count: int, z_dim: int, num_classes: int, seed: int = CHECK_SEED) -> Tensor:
-    """Random latents with classes behind them, the same at every call, float32 [count, z_dim + num_classes]."""
+def trial_codes(count: int, z_dim: int, num_classes: int, seed: int = CHECK_SEED) -> Tensor:
+    """Return random latents, each with its class after it, the same at every call: [count, z_dim + num_classes]."""
     random = torch.Generator().manual_seed(seed)
     z = torch.randn(count, z_dim, generator=random)
     if not num_classes:
@@ -160,8 +185,8 @@ def random_codes(count: int, z_dim: int, num_classes: int, seed: int = CHECK_SEE
 
 
 def _probe(z_dim: int, num_classes: int, device: torch.device) -> Probe:
-    """Latents of several lengths: five of one class, three of others."""
-    codes = random_codes(len(PROBE_LENGTHS), z_dim, num_classes)
+    """Make latents of several lengths: five of one class, three of others."""
+    codes = trial_codes(len(PROBE_LENGTHS), z_dim, num_classes)
     codes[:, :z_dim] *= torch.tensor(PROBE_LENGTHS)[:, None]
     if num_classes:
         label = (torch.arange(len(codes)) - PROBE_SAME_CLASS + 1).clamp_min(0) % num_classes

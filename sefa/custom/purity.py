@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sefa.custom.calling import kind
+from sefa.custom.user_code import kind
 from sefa.errors import ArgumentError
 
 # How far float32 sums in another order may move a value, as a share of the image's largest; convolution algorithms
@@ -24,15 +24,15 @@ SAME = 1e-3
 SAME_WAY = 1e-5
 OURS = (Path(torch.__file__).parent, Path(__file__).parents[1])  # where no code of the user's is
 
-Draw = Callable[[Tensor], Tensor]  # codes [N, D] to images [N, C, H, W]
+Render = Callable[[Tensor], Tensor]  # codes [N, D] to images [N, C, H, W]
 
 
-def check_pure(module: nn.Module, draw: Draw, codes: Tensor, others: Tensor) -> Tensor:
+def check_pure(module: nn.Module, render: Render, codes: Tensor, others: Tensor) -> Tensor:
     """Refuse a module whose images are not a function of latent and class alone.
 
     Args:
         module: In inference mode.
-        draw: Draws images with it.
+        render: Renders images with it.
         codes: Three codes, [3, D].
         others: Three other ones.
 
@@ -44,13 +44,13 @@ def check_pure(module: nn.Module, draw: Draw, codes: Tensor, others: Tensor) -> 
     """
     who = kind(module)
     before = State(module)
-    image = _draw_watched(module, draw, codes)
+    image = _render_watched(module, render, codes)
     if not image.isfinite().all():
         raise ArgumentError(f"{who} gives images with NaN or infinite values")
     changed = before.changed(module)
     if changed:
         raise ArgumentError(
-            f"{who} keeps a state: drawing images changes its {changed[0]}"
+            f"{who} keeps a state: rendering images changes its {changed[0]}"
             + (f" and {len(changed) - 1} more" if len(changed) > 1 else "")
             + (
                 "; script or trace it after module.eval()"
@@ -60,27 +60,27 @@ def check_pure(module: nn.Module, draw: Draw, codes: Tensor, others: Tensor) -> 
         )
     for seed in (1, 2):
         with _seeded(seed):
-            draw(others)  # So that a module that remembers its last call gives something else.
-            again = draw(codes)
+            render(others)  # So that a module that remembers its last call gives something else.
+            again = render(codes)
         if not torch.equal(again, image):
             apart = float((again - image).abs().max())
             raise ArgumentError(
-                f"{who} draws another image at every call, up to {apart:.1g} apart, without an "
+                f"{who} gives another image at every call, up to {apart:.1g} apart, without an "
                 "operator of torch's that draws random numbers: by numpy, Python's random, the time or a state that "
                 "it keeps; make it constant"
             )
-    _check_batch(who, draw, codes, others, image)
+    _check_batch(who, render, codes, others, image)
     if all(torch.equal(image[0], other) for other in image[1:]):
-        raise ArgumentError(f"{who} draws the same image for every latent")
+        raise ArgumentError(f"{who} gives the same image for every latent")
     return image
 
 
-def _check_batch(who: str, draw: Draw, codes: Tensor, others: Tensor, image: Tensor) -> None:
+def _check_batch(who: str, render: Render, codes: Tensor, others: Tensor, image: Tensor) -> None:
     largest = image.abs().max()
-    mates = draw(torch.cat([codes[:1], others[1:]]))[:1]
+    mates = render(torch.cat([codes[:1], others[1:]]))[:1]
     order = torch.tensor([2, 0, 1])
-    turned = draw(codes[order])
-    alone = draw(codes[:1])
+    turned = render(codes[order])
+    alone = render(codes[:1])
     if (
         (mates - image[:1]).abs().max() > SAME_WAY * largest
         or (turned - image[order]).abs().max() > SAME_WAY * largest
@@ -88,7 +88,7 @@ def _check_batch(who: str, draw: Draw, codes: Tensor, others: Tensor, image: Ten
         or (alone - image[:1]).abs().max() > SAME * largest
     ):
         raise ArgumentError(
-            f"{who}'s images depend on what else is in the batch, as behind a BatchNorm without running statistics or "
+            f"{who}'s images depend on what else is in the batch, as after a BatchNorm without running statistics or "
             "in training mode"
         )
 
@@ -101,7 +101,7 @@ class State:
         self._kept = {name: tensor.detach().clone() for name, tensor in _tensors(module)}
 
     def changed(self, module: nn.Module) -> list[str]:
-        """Names of those that are others now."""
+        """Return the names of those that are others now."""
         now = dict(_tensors(module))
         return [
             name
@@ -125,11 +125,11 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
     return torch.allclose(a, b, rtol=0, atol=0, equal_nan=True)
 
 
-def _draw_watched(module: nn.Module, draw: Draw, codes: Tensor) -> Tensor:
-    """Draw, and refuse a module that asks torch for random numbers on the way."""
+def _render_watched(module: nn.Module, render: Render, codes: Tensor) -> Tensor:
+    """Render, and refuse a module that asks torch for random numbers on the way."""
     watch = _RandomWatch()
     with watch:
-        image = draw(codes)
+        image = render(codes)
     operator, where = watch.found or _random_node(module) or ("", "")
     if operator:
         training = [name for name, layer in module.named_modules() if layer.training]

@@ -8,10 +8,11 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from sefa.choices import ImageLayout, LabelFormat, choice_of
-from sefa.custom.calling import assumptions, find_form, first_line, kind
-from sefa.custom.custom_generator import CustomGenerator, call, image_of, random_codes
+from sefa.custom.custom_generator import CustomGenerator, call, image_of, trial_codes
+from sefa.custom.inference_copy import copy_for_inference, fold_own_norms
 from sefa.custom.purity import State, check_pure
-from sefa.custom.settling import fold_norms, settle
+from sefa.custom.trial_calls import assumptions, find_form
+from sefa.custom.user_code import blamed, kind
 from sefa.errors import ArgumentError
 from sefa.generators.common.labels import one_hot
 
@@ -33,7 +34,7 @@ def wrap(
     image_layout: str | None = None,
     output_key: str | int | None = None,
 ) -> CustomGenerator:
-    """Make a Generator of any module that draws images of latents.
+    """Make a Generator of any module that makes images of latents.
 
     Args:
         module: Called as module(z), or module(z, label) if there are classes, with z as [N, latent_dim],
@@ -44,7 +45,7 @@ def wrap(
             several are stacked. May be empty if directions come from a bank.
         num_classes: Classes of a conditional generator.
         label_format: How it takes the label: `index`, int64 [N], or `onehot`, float32 [N, num_classes].
-        image_range: What the module gives for black and for white: (0, 1) behind a sigmoid. None: (-1, 1), or (0, 255)
+        image_range: What the module gives for black and for white: (0, 1) after a sigmoid. None: (-1, 1), or (0, 255)
             of uint8.
         image_layout: `nchw` or `nhwc`; None: as the images' shape shows.
         output_key: Which of a module's outputs is the image: a key, an attribute, an index, or several with dots
@@ -55,32 +56,29 @@ def wrap(
         out.
 
     Raises:
-        ArgumentError: If an argument does not fit the module, or the module does not draw one image for each latent.
+        ArgumentError: If an argument does not fit the module, or the module does not make one image of each latent.
     """
     label_format = choice_of(LabelFormat, label_format, "label_format")
     layout = None if image_layout is None else choice_of(ImageLayout, image_layout, "image_layout")
     _check_arguments(module, latent_dim, layers, num_classes, image_range)
-    module = settle(module)
+    module = copy_for_inference(module)
     with torch.no_grad():
-        codes = random_codes(3, latent_dim, num_classes)
+        codes = trial_codes(3, latent_dim, num_classes)
         state = State(module)
         form, image_form, dtype = find_form(module, latent_dim, num_classes, label_format, output_key, layout)
         changed = state.changed(module)
         if changed:
             state.restore(module)
             call(module, codes, latent_dim, form)
-            module = fold_norms(module, changed)
+            module = fold_own_norms(module, changed)
 
-        def draw(codes: Tensor) -> Tensor:
-            try:
+        def render(codes: Tensor) -> Tensor:
+            with blamed(f"{kind(module)} cannot render {_count(codes)}: "):
                 return image_of(call(module, codes, latent_dim, form), image_form).clone()
-            except Exception as error:  # Whatever a class of the user's raises, for one latent alone for example.
-                count = "one image alone" if len(codes) == 1 else f"{len(codes)} images at once"
-                raise ArgumentError(f"{kind(module)} cannot draw {count}: {first_line(error)}") from error
 
         if num_classes:
-            _check_last_class(draw, codes[:1, :latent_dim], num_classes)
-        image = check_pure(module, draw, codes, random_codes(3, latent_dim, num_classes, OTHER_SEED))
+            _check_last_class(render, codes[:1, :latent_dim], num_classes)
+        image = check_pure(module, render, codes, trial_codes(3, latent_dim, num_classes, OTHER_SEED))
         usual = BYTE_RANGE if dtype == torch.uint8 else USUAL_RANGE
         low, high = usual if image_range is None else image_range
         _check_range(kind(module), image, low, high)
@@ -134,9 +132,13 @@ def _check_arguments(
         raise ArgumentError(f"image_range must be two numbers from low to high, got {image_range!r}")
 
 
-def _check_last_class(draw: Callable[[Tensor], Tensor], z: Tensor, num_classes: int) -> None:
+def _count(codes: Tensor) -> str:
+    return "one image alone" if len(codes) == 1 else f"{len(codes)} images at once"
+
+
+def _check_last_class(render: Callable[[Tensor], Tensor], z: Tensor, num_classes: int) -> None:
     try:
-        draw(torch.cat([z, one_hot(torch.tensor([num_classes - 1]), num_classes)], dim=1))
+        render(torch.cat([z, one_hot(torch.tensor([num_classes - 1]), num_classes)], dim=1))
     except ArgumentError as error:
         raise ArgumentError(
             f"{error}; that was class {num_classes - 1}, the last: has it {num_classes} classes?"

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 import sefa
-from sefa.custom.torchscript import load_torchscript
+from sefa.custom import load_torchscript
 from sefa_runtime import ModelFileError, load
 
 Command = Callable[..., Any]

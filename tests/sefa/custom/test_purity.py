@@ -111,7 +111,7 @@ def in_place(net: Net, x: Tensor) -> Tensor:
 
 @pytest.mark.parametrize(("change", "name"), [(count, "count"), (averaged, "count"), (in_place, "noise")])
 def test_what_changes_itself_is_refused(change: Callable[[Net, Tensor], Tensor], name: str) -> None:
-    with pytest.raises(ArgumentError, match=f"Net keeps a state: drawing images changes its {name}; let its forward"):
+    with pytest.raises(ArgumentError, match=f"Net keeps a state: rendering images changes its {name}; let its forward"):
         wrapped(Net(change))
 
 
@@ -143,7 +143,7 @@ def remembering(net: Net, x: Tensor) -> Tensor:
     ],
 )
 def test_random_numbers_from_outside_torch_show(change: Callable[[Net, Tensor], Tensor]) -> None:
-    with pytest.raises(ArgumentError, match=r"Net draws another image at every call, up to .* numpy, Python's random"):
+    with pytest.raises(ArgumentError, match=r"Net gives another image at every call, up to .* numpy, Python's random"):
         wrapped(Net(change))
 
 
@@ -184,9 +184,9 @@ class Normed(Net):
         (lambda: Net(lambda net, x: x / len(x)), "depend on what else is in the batch"),
         (
             lambda: Net(lambda net, x: F.batch_norm(x.mean((2, 3)), None, None, training=True)[:, :, None, None] / 4),
-            "cannot draw one image alone: ValueError: Expected more than 1 value",
+            "cannot render one image alone: ValueError: Expected more than 1 value",
         ),
-        (lambda: Net(lambda net, x: 0 * x), "draws the same image for every latent"),
+        (lambda: Net(lambda net, x: 0 * x), "gives the same image for every latent"),
         (lambda: Net(lambda net, x: x / 0), "NaN or infinite"),
     ],
 )

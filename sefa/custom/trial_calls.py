@@ -1,4 +1,4 @@
-"""How a module of the user's is called, and where the image is in what it gives: found out by calling it."""
+"""Find out how a user's module wants to be called, and where the image is in what it gives: by calling it."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from sefa.choices import ImageLayout, LabelFormat
-from sefa.custom.custom_generator import CallForm, ImageForm, call, entry_of, random_codes
+from sefa.custom.custom_generator import Axes, CallForm, ImageForm, arguments_for, entry_of, trial_codes
+from sefa.custom.user_code import first_line, kind
 from sefa.errors import ArgumentError
 
 USUAL_CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
@@ -29,22 +30,20 @@ def find_form(
     output_key: str | int | None,
     layout: ImageLayout | None,
 ) -> tuple[CallForm, ImageForm, torch.dtype]:
-    """Try the ways of calling until one gives images; also their type.
+    """Try the ways of calling until one gives images; return it, where the image is, and its type.
 
     Raises:
         ArgumentError: If none does, or it is not clear which output is the image or which of its axes the channels are.
     """
-    code = random_codes(LATENTS, latent_dim, num_classes)
-    one_hot = bool(num_classes) and label_format is LabelFormat.ONEHOT
-    forms = [
-        CallForm(z_axes, one_hot, label_as_image, none=_wants_second(module) and not num_classes)
-        for label_as_image in ((False, True) if one_hot else (False,))
-        for z_axes in ("flat", "image", "sequence")
-    ]
+    codes = trial_codes(LATENTS, latent_dim, num_classes)
+    none = _wants_second(module) and not num_classes
+    label_axes = (Axes.FLAT, Axes.IMAGE) if num_classes and label_format is LabelFormat.ONEHOT else (Axes.FLAT,)
+    forms = [CallForm(z_axes, label_format, axes, none) for axes in label_axes for z_axes in Axes]
     refused, results = [], []
     for form in forms:
+        arguments = arguments_for(codes, latent_dim, form)
         try:
-            result = call(module, code, latent_dim, form)
+            result = module(*arguments)
         except Exception as error:  # Whatever a class of the user's raises.
             refused.append((_describe(form, latent_dim, num_classes), error))
             continue
@@ -56,9 +55,9 @@ def find_form(
         results.append(_describe_result(result))
     if results:
         raise ArgumentError(f"{kind(module)} gives {results[0]}")
-    if any(all(_runs(module, single, latent_dim, form) for single in code[:, None]) for form in forms):
+    if any(all(_runs(module, code, latent_dim, form) for code in codes[:, None]) for form in forms):
         raise ArgumentError(
-            f"{kind(module)} draws one image at a time: let its forward take a batch; of {LATENTS} latents it makes "
+            f"{kind(module)} renders one image at a time: let its forward take a batch; of {LATENTS} latents it makes "
             f"{first_line(refused[0][1])}"
         )
     raise ArgumentError(_refusal(module, num_classes, refused))
@@ -72,7 +71,7 @@ def assumptions(
     output_key: object,
     layout: ImageLayout | None,
 ) -> Iterator[str]:
-    """What was found out by calling and was not said by the user."""
+    """Yield what was found out by calling and was not said by the user."""
     names = _arguments(module)
     if form.none:
         yield "None as its second argument" + (f", {names[1]}" if len(names) > 1 else "")
@@ -85,7 +84,7 @@ def assumptions(
 
 
 def _find_image(result: object, output_key: str | int | None, layout: ImageLayout | None, who: str) -> ImageForm | None:
-    """Where the image is; None if there is none.
+    """Find where the image is; None if there is none.
 
     Raises:
         ArgumentError: If that is not clear.
@@ -141,7 +140,7 @@ def _is_image(value: object) -> bool:
 
 
 def _outputs(result: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Tensor]]:
-    """All tensors in what a module gives: in tuples, dicts, dataclasses and other objects."""
+    """Yield all tensors in what a module gives: in tuples, dicts, dataclasses and other objects."""
     if isinstance(result, Tensor):
         yield path, result
         return
@@ -191,24 +190,25 @@ def _describe_tensor(value: object) -> str:
 
 
 def _runs(module: nn.Module, code: Tensor, latent_dim: int, form: CallForm) -> bool:
+    arguments = arguments_for(code, latent_dim, form)
     try:
-        call(module, code, latent_dim, form)
+        module(*arguments)
     except Exception:  # Whatever a class of the user's raises.
         return False
     return True
 
 
 def _describe(form: CallForm, latent_dim: int, num_classes: int) -> str:
-    axes = {"flat": f"{latent_dim}", "image": f"{latent_dim}, 1, 1", "sequence": f"1, {latent_dim}"}[form.z_axes]
-    z = f"z [{LATENTS}, {axes}]"
+    z = f"z [{LATENTS}, {form.z_axes.in_words(latent_dim)}]"
     if not num_classes:
         return f"{z} and None" if form.none else z
-    one_hot = f"one-hot label [{LATENTS}, {num_classes}{', 1, 1' if form.label_as_image else ''}]"
-    return f"{z} and {one_hot if form.one_hot else f'int64 label [{LATENTS}]'}"
+    if form.label_format is LabelFormat.ONEHOT:
+        return f"{z} and one-hot label [{LATENTS}, {form.label_axes.in_words(num_classes)}]"
+    return f"{z} and int64 label [{LATENTS}]"
 
 
 def _refusal(module: nn.Module, num_classes: int, refused: list[tuple[str, Exception]]) -> str:
-    """Why a module cannot be called, and what may be done."""
+    """Say why a module cannot be called, and what may be done."""
     required = _required(module)
     reasons: dict[str, list[str]] = {}
     for form, error in refused:
@@ -246,7 +246,7 @@ def _wants_second(module: nn.Module) -> bool:
 
 
 def _required(module: nn.Module) -> list[str] | None:
-    """Names of the arguments that forward must be given; None if they cannot be known."""
+    """Return the names of the arguments that forward must be given; None if they cannot be known."""
     if isinstance(module, torch.jit.ScriptModule):
         forward: Any = module.forward
         return [argument.name for argument in forward.schema.arguments[1:] if not argument.has_default_value()]
@@ -258,7 +258,7 @@ def _required(module: nn.Module) -> list[str] | None:
 
 
 def _arguments(module: nn.Module) -> list[str]:
-    """Names of the arguments that forward may be given by place, if they can be known."""
+    """Return the names of the arguments that forward may be given by place, if they can be known."""
     if isinstance(module, torch.jit.ScriptModule):
         forward: Any = module.forward
         return [argument.name for argument in forward.schema.arguments[1:]]
@@ -266,16 +266,3 @@ def _arguments(module: nn.Module) -> list[str]:
         return [one.name for one in inspect.signature(module.forward).parameters.values() if one.kind in BY_PLACE]
     except (TypeError, ValueError):
         return []
-
-
-def kind(module: nn.Module) -> str:
-    """The class's name, for messages."""
-    return str(getattr(module, "original_name", type(module).__name__))
-
-
-def first_line(error: BaseException) -> str:
-    """An error's class and the line of its text that says most."""
-    lines = str(error).strip().splitlines()
-    # TorchScript's interpreter puts the reason last.
-    text = lines[-1] if isinstance(error, torch.jit.Error) else lines[0] if lines else ""
-    return f"{type(error).__name__}: {text[:200]}"

@@ -8,16 +8,15 @@ from torch.nn.utils import parametrize, remove_spectral_norm, remove_weight_norm
 from torch.nn.utils.spectral_norm import SpectralNorm
 from torch.nn.utils.weight_norm import WeightNorm
 
-from sefa.custom.calling import first_line, kind
-from sefa.errors import ArgumentError
+from sefa.custom.user_code import blamed, kind
 
 # What spectral norms of one's own call the weight as it is trained, and the two vectors that they go on improving.
 RAW = ("_bar", "_orig")
 VECTORS = ("_u", "_v")
 
 
-def settle(module: nn.Module) -> nn.Module:
-    """A copy in inference mode, float32, on the CPU, in which every weight is a plain parameter."""
+def copy_for_inference(module: nn.Module) -> nn.Module:
+    """Return a copy in inference mode, float32, on the CPU, in which every weight is a plain parameter."""
     if isinstance(module, nn.DataParallel):
         module = module.module
     module = getattr(module, "_orig_mod", module)  # What torch.compile wrapped.
@@ -28,10 +27,8 @@ def settle(module: nn.Module) -> nn.Module:
                     setattr(layer, hook.name, hook.compute_weight(layer))
                 else:
                     setattr(layer, hook.name, hook.compute_weight(layer, do_power_iteration=False))
-        try:
+        with blamed(f"{kind(module)} cannot be copied: "):
             module = copy.deepcopy(module, _computed(module)).cpu().float().eval()
-        except Exception as error:  # Whatever a class of the user's raises.
-            raise ArgumentError(f"{kind(module)} cannot be copied: {first_line(error)}") from error
         for path, layer in list(module.named_modules()):
             inner = "module" if isinstance(layer, nn.DataParallel) else "_orig_mod"
             if hasattr(layer, inner):
@@ -40,11 +37,11 @@ def settle(module: nn.Module) -> nn.Module:
             for hook in _norms(layer):
                 (remove_weight_norm if isinstance(hook, WeightNorm) else remove_spectral_norm)(layer, hook.name)
             if parametrize.is_parametrized(layer) and not isinstance(layer, torch.jit.ScriptModule):
-                _leave_parametrized(layer)
+                _make_plain(layer)
     return module
 
 
-def _leave_parametrized(layer: nn.Module) -> None:
+def _make_plain(layer: nn.Module) -> None:
     """Make parametrized weights plain ones.
 
     torch's `remove_parametrizations` would do it to the module that was copied, too: they share a class.
@@ -58,24 +55,24 @@ def _leave_parametrized(layer: nn.Module) -> None:
 
 
 def _norms(layer: nn.Module) -> list[SpectralNorm | WeightNorm]:
-    """The hooks by which torch.nn.utils.spectral_norm and weight_norm compute a weight at each call."""
+    """Return the hooks by which torch.nn.utils.spectral_norm and weight_norm compute a weight at each call."""
     hooks = () if isinstance(layer, torch.jit.ScriptModule) else layer._forward_pre_hooks.values()
     return [hook for hook in hooks if isinstance(hook, SpectralNorm | WeightNorm)]
 
 
 def _computed(module: nn.Module) -> dict[int, Tensor]:
-    """Tensors that layers keep of a training step, as copies by identity: deepcopy takes none that has a graph."""
+    """Copy the tensors that layers keep of a training step, by identity: deepcopy takes none that has a graph."""
     kept = [value for layer in module.modules() for value in vars(layer).values() if isinstance(value, Tensor)]
     return {id(tensor): tensor.detach().clone() for tensor in kept if not tensor.is_leaf}
 
 
-def fold_norms(module: nn.Module, changed: list[str]) -> nn.Module:
-    """Make the weights plain that spectral norms of the user's own computed in the last run, and take the norms away.
+def fold_own_norms(module: nn.Module, changed: list[str]) -> nn.Module:
+    """Replace spectral norms of the user's own by plain parameters: the weights that they computed in the last run.
 
     Those norms improve their vectors at every call, in inference mode, too.
 
     Args:
-        module: The module, which has just drawn an image.
+        module: The module, which has just rendered an image.
         changed: Names of the parameters and buffers that this changed.
 
     Returns:

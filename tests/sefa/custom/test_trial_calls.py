@@ -331,7 +331,7 @@ def test_a_module_of_one_image_at_a_time_says_so() -> None:
         def forward(self, z: Tensor) -> Any:
             return super().forward(z.view(1, D))
 
-    with pytest.raises(ArgumentError, match="Single draws one image at a time: let its forward take a batch"):
+    with pytest.raises(ArgumentError, match="Single renders one image at a time: let its forward take a batch"):
         wrapped(Single())
 
 

@@ -1,0 +1,99 @@
+"""Where a user's module comes from: a class that is named, `my_pkg.models:Generator`, or a TorchScript archive.
+
+This is the one place where code that the user named is loaded.
+"""
+
+import importlib
+import sys
+import warnings
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from sefa.custom.user_code import blamed
+from sefa.errors import ArgumentError, CheckpointError
+
+
+def build_module(reference: str, arguments: Mapping[str, Any]) -> nn.Module:
+    """Import MODULE:CLASS and construct it.
+
+    Modules are found in the current directory first, as with `python -m`.
+
+    Args:
+        reference: MODULE:CLASS.
+        arguments: Keyword arguments of the constructor.
+
+    Raises:
+        ArgumentError: If the module cannot be imported, or the class is missing, is no nn.Module or refuses the
+            arguments.
+    """
+    module_name, _, class_name = reference.partition(":")
+    found = _import(module_name)
+    for part in class_name.split("."):
+        if not hasattr(found, part):
+            raise ArgumentError(f"{reference}: {module_name} has no {class_name}{_classes_in(found)}")
+        found = getattr(found, part)
+    if not isinstance(found, type) or not issubclass(found, nn.Module):
+        what = f"the class {found.__name__}" if isinstance(found, type) else f"a {type(found).__name__}"
+        raise ArgumentError(f"{reference}: a subclass of torch.nn.Module was expected, it is {what}")
+    called = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
+    with blamed(f"{reference}: {class_name}({called}) raised "):
+        return found(**arguments)
+
+
+def load_torchscript(path: str | Path, *, run_code: bool = False) -> nn.Module:
+    """Load a TorchScript archive, which means to run it.
+
+    It holds no Python, but a program all the same: some of it runs when it is loaded, its operators can read and write
+    any file that this user can, and nothing says that it ends.
+
+    Args:
+        path: The archive.
+        run_code: Whether it may run; only an archive from a source that is trusted should.
+
+    Raises:
+        ArgumentError: If it may not.
+        CheckpointError: If it is damaged.
+    """
+    if not run_code:
+        raise ArgumentError(
+            f"{path}: TorchScript is code: to load it is to run it, and it may do whatever you may; if you trust where "
+            "it comes from, run_code=True runs it"
+        )
+    # Opened here: torch takes names that are UTF-8 alone.
+    with warnings.catch_warnings(), Path(path).open("rb") as file:
+        warnings.simplefilter("ignore")  # torch advises torch.export instead.
+        try:
+            module = torch.jit.load(file, map_location="cpu")  # type: ignore[no-untyped-call]
+        except (RuntimeError, ValueError, OSError, zipfile.BadZipFile) as error:
+            raise CheckpointError(f"{path}: a TorchScript archive, but truncated or damaged") from error
+    assert isinstance(module, nn.Module)
+    return module
+
+
+def _import(name: str) -> object:
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    with blamed(f"importing {name} raised "):
+        try:
+            return importlib.import_module(name)
+        except ModuleNotFoundError as error:
+            if error.name and f"{name}.".startswith(f"{error.name}."):
+                raise ArgumentError(f"no module {name!r} in {here} or on Python's path") from error
+            raise
+
+
+def _classes_in(module: object) -> str:
+    names = [
+        name
+        for name, value in vars(module).items()
+        if isinstance(value, type)
+        and issubclass(value, nn.Module)
+        and value.__module__ == getattr(module, "__name__", "")
+    ]
+    return f"; it has {', '.join(names[:8])}" if names else ""

@@ -1,0 +1,84 @@
+"""Codes at which a layer is looked at, and where the latent is in what the layer reads."""
+
+from dataclasses import dataclass
+from itertools import combinations
+
+import torch
+from torch import Tensor
+
+# What float32 sums leave of x = s·z, as a share of the largest entry of x.
+SCALED_TOLERANCE = 1e-4
+
+
+@dataclass(frozen=True)
+class Probe:
+    """Codes at which a layer is looked at.
+
+    Attributes:
+        codes: Shape [K, D]: random latents of several lengths, each with its class after it.
+        same_class: How many of them, from the first, are of one class.
+        latent_dim: Length of the latent.
+    """
+
+    codes: Tensor
+    same_class: int
+    latent_dim: int
+
+    @property
+    def z(self) -> Tensor:
+        """The latents, [K, latent_dim]."""
+        return self.codes[:, : self.latent_dim]
+
+
+def rows_of(output: Tensor, count: int) -> Tensor | None:
+    """Return an output as [count, out]; None if it is not one for each latent."""
+    # A layer that reads several vectors of each latent has them one after another along the batch.
+    return output.reshape(count, -1) if output.ndim and output.numel() % count == 0 else None
+
+
+def scaled_entries(x: Tensor, z: Tensor) -> tuple[Tensor, Tensor] | None:
+    """Find where x holds s·z with a number s for each row: entries of x, and those of z that they are.
+
+    Other entries must be the same in all rows, or multiples of s: those of a label.
+
+    Args:
+        x: What a layer reads, [K, M]; all of one class.
+        z: The latents, [K, D].
+
+    Returns:
+        None if x holds anything else.
+    """
+    x, z = x.double(), z.double()
+    limit = SCALED_TOLERANCE * x.abs().amax(dim=1, keepdim=True)  # [K, 1]
+    varying = ((x - x[:1]).abs() > limit).any(dim=0).nonzero()[:, 0]
+    if not x.isfinite().all() or len(varying) < 2:  # One entry alone is some number times any other.
+        return None
+    x = x[:, varying] / limit  # A distance of 1 is the limit.
+    # Which entry of z the first one is, the second tells. One of the pairs is of z if any is: a label's entries are
+    # proportional to each other.
+    for first, second in combinations(_unalike(x, 3), 2):
+        for candidate in range(z.shape[1]):
+            scale = x[:, first] / z[:, candidate]
+            target = scale[:, None] * z  # [K, D]
+            if not scale.all() or not target.isfinite().all() or (target - x[:, second, None]).abs().amax(0).min() > 1:
+                continue
+            distances, nearest = torch.cdist(x.T, target.T, p=float("inf")).min(dim=1)
+            of_z = distances <= 1
+            label = x[:, ~of_z] / scale[:, None]
+            if ((label - label[:1]) * scale[:, None]).abs().le(1).all():
+                return varying[of_z], nearest[of_z]
+    return None
+
+
+def _unalike(x: Tensor, count: int) -> list[int]:
+    """Return columns of x [K, M] that are not proportional to each other, furthest from 0 first; at most `count`."""
+    found: list[int] = []
+    left = torch.ones(x.shape[1], dtype=torch.bool, device=x.device)
+    while left.any() and len(found) < count:
+        index = int((x.abs().amin(dim=0) + 1).where(left, 0).argmax())
+        found.append(index)
+        column = x[:, index, None]
+        apart = (x * column[:1] - column * x[:1]).abs() > 10 * SCALED_TOLERANCE * (column * column[:1]).abs()
+        left &= apart.any(dim=0)
+        left[index] = False
+    return found
