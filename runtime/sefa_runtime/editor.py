@@ -20,7 +20,7 @@ from sefa_runtime.model.info import ModelInfo, Payload
 from sefa_runtime.model.reading import read_model
 from sefa_runtime.session.session import Session, build_session
 
-# Images that `edit` and `sweep` compute at once: bounds the memory, whatever is asked for.
+# Images that `edit` and `sweep` compute at once: bounds the memory, however many are asked for.
 MAX_BATCH = 16
 
 
@@ -76,8 +76,8 @@ def load(
 class Editor:
     """A loaded model. It keeps no state between calls, and may be used from several threads at once.
 
-    Copied or unpickled it is loaded again, from the same file with the same arguments; so it is at its first use in a
-    process that was forked from the one that loaded it, where a session has lost its threads.
+    A copy, or one that was unpickled, is loaded again from the same file with the same arguments. The same happens at
+    the first use in a process that was forked from the one that loaded it, where a session has lost its threads.
 
     Attributes:
         path: The file it was loaded from.
@@ -191,7 +191,7 @@ class Editor:
         """Edit the images of some seeds, latents or codes.
 
         Args:
-            seed: One seed or several; each draws its own latent (see `latents_from_seeds`).
+            seed: One seed or several; each gives its own latent (see `latents_from_seeds`).
             z: Latents instead of seeds, shape [N, z_dim] or [z_dim].
             edits: Alpha for each direction, by name or index; a number for all images or one number per image.
                 None or empty gives the unedited images.
@@ -288,7 +288,7 @@ class Editor:
         return image
 
     def direction_index(self, direction: str | SupportsIndex) -> int:
-        """The index of a direction given by name or index.
+        """Return the index of a direction given by name or index.
 
         Raises:
             InputError: If there is no such direction.
@@ -331,7 +331,7 @@ def _load_again(path: Path, payload: Payload | None, arguments: Mapping[str, Any
 
 
 def as_images(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """What a graph gives as images, uint8 [batch, H, W, C]; float32 [batch, C, H, W] as the uint8 graphs do it.
+    """Return what a graph gives as uint8 [batch, H, W, C]; float32 [batch, C, H, W] is rounded as uint8 graphs do it.
 
     Raises:
         NotFiniteError: If there is NaN or infinity in it.
@@ -348,9 +348,9 @@ def check_finite(image: NDArray[Any]) -> NDArray[Any]:
     Call it with the images of one caller: batch-mates of other callers must not fail with them.
 
     Args:
-        image: float32 [batch, C, H, W], or uint8 [batch, H, W, C], where a graph puts columns of 0 and 255 in turn in
-            the place of such an image (`sefa_export.bake.quantize`). Models exported before that was so render it
-            black, which cannot be told from an image.
+        image: float32 [batch, C, H, W], or uint8 [batch, H, W, C], where a graph puts alternating columns of 0 and 255
+            in place of such an image (`sefa_export.bake.quantize`). Models exported before it did so render it black,
+            which cannot be told from an image.
 
     Raises:
         NotFiniteError: If so.
@@ -373,5 +373,5 @@ def check_finite(image: NDArray[Any]) -> NDArray[Any]:
 
 @cache
 def _not_finite_mark(width: int) -> NDArray[np.uint8]:
-    """Return a row of the image that stands for one that is not finite: columns of 0 and 255 in turn, [W, 1]."""
+    """Return a row of the image that stands for one that is not finite: alternating columns of 0 and 255, [W, 1]."""
     return (np.arange(width, dtype=np.uint8) % 2 * 255)[:, None]

@@ -25,13 +25,13 @@ except ImportError:  # Windows, where a file that is open cannot be removed: as 
 MAX_NAME_LENGTH = 100
 # Writers choose a format by a suffix, none by one that is longer.
 MAX_SUFFIX_LENGTH = 16
-# When a part file of another machine, whose locks may not be seen here, is taken for abandoned.
+# Age at which a part file of another machine, whose locks may not be seen here, counts as abandoned.
 ABANDONED_AFTER_S = 24 * 3600
 ACCESS_LIST = "system.posix_acl_access"
 
 
 def input_problem(path: Path) -> str | None:
-    """What keeps `path` from being read as a file: a few words, or None."""
+    """Return what keeps `path` from being read as a file, in a few words, or None."""
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError, ValueError):  # The last: a name with a zero byte in it.
@@ -44,7 +44,7 @@ def input_problem(path: Path) -> str | None:
 
 
 def utf8_problem(path: Path) -> str | None:
-    """What keeps libraries that take names in UTF-8 alone from `path`: a few words, or None."""
+    """Return what keeps libraries that take only UTF-8 names from `path`, in a few words, or None."""
     try:
         str(path).encode()
     except UnicodeEncodeError:  # A name on a disk may be any bytes.
@@ -53,13 +53,13 @@ def utf8_problem(path: Path) -> str | None:
 
 
 def sha256_of(path: Path) -> str:
-    """sha256 of a file's contents, in hex."""
+    """Return the sha256 of a file's contents, in hex."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def check_utf8_output(path: Path, *inputs: Path | None) -> None:
-    """As `check_output`, for a file that a library without names of other encodings writes or reads.
+    """Check as `check_output` does, for a file that a library which takes only UTF-8 names writes or reads.
 
     Raises:
         OSError: Also if the name is not UTF-8.
@@ -74,7 +74,7 @@ def check_output(path: Path, *inputs: Path | None) -> None:
     """Fail now rather than after minutes of work if `path` cannot become an output file.
 
     Args:
-        path: Where the result shall go.
+        path: Where the result goes.
         inputs: Files that the work reads, and that must not be replaced by its result.
 
     Raises:
@@ -107,7 +107,7 @@ def replacing(path: Path, suffix: str | None = None) -> Iterator[Path]:
     """Give a temporary path beside `path` to write to; it takes the final name when the block succeeds.
 
     If the block fails (disk full, interrupt, refused check), nothing is left behind and a file that already had the
-    name is untouched. What a process leaves that was killed is removed by the next one that writes to the same name. A
+    name is untouched. What a killed process leaves is removed by the next one that writes to the same name. A
     file that is replaced passes on its permissions and, where this process may say so, its owner; its other hard links
     keep the old contents.
 
@@ -216,7 +216,7 @@ def _remove_if_abandoned(part: Path, is_ours: bool, remove: Callable[[Path], Non
 
 
 def _begin(path: Path, suffix: str, make: Callable[[Path], int]) -> tuple[Path, int]:
-    """A new part of `path` and a handle that holds its lock."""
+    """Make a new part of `path`; return it and a handle that holds its lock."""
     while True:
         part = path.with_name(_part_name(path, suffix))
         handle = make(part)
@@ -236,7 +236,7 @@ def _new_folder(part: Path) -> int:
 
 
 def _lock(handle: int) -> bool | None:
-    """Whether this process holds the file now, and no other does; None if there are no locks here."""
+    """Lock a file; return whether this process now holds it, or None if there are no locks here."""
     if fcntl is None:
         return None
     try:
@@ -279,7 +279,7 @@ def _raise_named(error: OSError, part: Path, path: Path) -> None:
 
 
 def _may_replace(found: os.stat_result, folder: Path) -> bool:
-    """Whether this user may replace a file, as far as the folder's sticky bit decides."""
+    """Return whether this user may replace a file, as far as the folder's sticky bit decides."""
     if not hasattr(os, "geteuid"):  # Windows
         return True
     parent = folder.stat()
@@ -293,7 +293,7 @@ def _part_name(path: Path, suffix: str) -> str:
 
 
 def _beginning(path: Path) -> str:
-    """How the names of all part files of `path` begin."""
+    """Return how the names of all part files of `path` begin."""
     is_plain = path.name.isascii() and len(path.name) <= MAX_NAME_LENGTH
     return f".{path.name if is_plain else hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}."
 

@@ -24,7 +24,7 @@ def load_instances(
     do for instances of one thread on the CPU.
 
     Args:
-        path: As `load`, which also tells what this raises.
+        path: As `load`, which also says what this raises.
         count: Instances, each to be called by one thread.
         provider: As `load`.
         provider_options: As `load`.

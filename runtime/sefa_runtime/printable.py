@@ -1,7 +1,7 @@
 """Text of any origin, made fit for a terminal, a log or a command line.
 
 File names, titles and messages may hold what a terminal acts upon: escape sequences, carriage returns that write over
-what stands there, marks that turn the direction of reading around.
+what is there, marks that reverse the reading direction.
 """
 
 import shlex

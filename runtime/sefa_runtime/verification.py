@@ -1,4 +1,4 @@
-"""Does a model draw here, on this provider, what PyTorch drew when it was exported?"""
+"""Does a model render here, on this provider, what PyTorch rendered when it was exported?"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -53,14 +53,14 @@ def verify(
     *,
     checkpoint: str | Path | None = None,
 ) -> Verification:
-    """Check that a model is whole, and what it draws.
+    """Check that a model is whole, and what it renders.
 
-    The file carries the mean levels of a few images as PyTorch drew them at export (`sefa_runtime.inputs.reference`).
-    Here they are drawn again, together and one by one, and, on another provider than the CPU's, on the CPU as well.
+    The file carries the mean levels of a few images as PyTorch rendered them at export (`inputs.examples`). Here
+    they are rendered again, together and one by one, and on the CPU as well if the provider is another.
 
     Args:
         path: A file made by `sefa export` or `sefa_export.export_onnx`.
-        provider: As `load`. There is no falling back to another: it would be verified instead.
+        provider: As `load`. There is no fallback: it would be verified instead.
         provider_options: As `load`.
         threads: As `load`.
         checkpoint: The file that the model is said to come from; None does not ask.
@@ -76,11 +76,15 @@ def verify(
     if checkpoint is not None:
         findings.append(_made_from(editor, Path(checkpoint)))
     findings.append(_placed(editor))
-    images = _draw(editor)
+    images = _render(editor)
     findings.append(_as_exported(editor, images))
-    findings.append(_alike("batches", "images drawn together and one by one", images, _draw(editor, together=False)))
+    findings.append(
+        _alike("batches", "images rendered together and one by one", images, _render(editor, together=False))
+    )
     if editor.provider != "cpu":
-        findings.append(_alike("cpu", f"images of {editor.provider} and of the CPU", images, _draw(load(path, "cpu"))))
+        findings.append(
+            _alike("cpu", f"images of {editor.provider} and of the CPU", images, _render(load(path, "cpu")))
+        )
     return Verification(editor.path.name, editor.provider, tuple(findings))
 
 
@@ -101,7 +105,7 @@ def mean_levels(images: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def psnr_db(image: NDArray[Any], reference: NDArray[Any], peak: float) -> NDArray[np.float64]:
-    """Peak signal-to-noise ratio of each image, [batch], in dB; infinite where they are equal."""
+    """Return the peak signal-to-noise ratio of each image, [batch], in dB; infinite where they are equal."""
     difference = image.astype(np.float64) - reference.astype(np.float64)
     error = np.square(difference).mean(axis=tuple(range(1, image.ndim)))
     with np.errstate(divide="ignore"):
@@ -109,7 +113,7 @@ def psnr_db(image: NDArray[Any], reference: NDArray[Any], peak: float) -> NDArra
     return ratio
 
 
-def _draw(editor: Editor, *, together: bool = True) -> NDArray[np.uint8]:
+def _render(editor: Editor, *, together: bool = True) -> NDArray[np.uint8]:
     inputs = as_arguments(reference_inputs(editor.info))
     if together:
         return as_images(editor.run(**inputs))

@@ -103,7 +103,7 @@ def measure(
 
 
 def area_of_half(change_map: NDArray[np.floating]) -> float:
-    """Share of the area, 0 to 0.5, that holds half of the change; 0 if there is none."""
+    """Return the share of the area, 0 to 0.5, that holds half of the change; 0 if there is none."""
     change = np.sort(change_map, axis=None)[::-1].astype(np.float64)
     total = change.sum()
     if total == 0:
@@ -115,7 +115,7 @@ def area_of_half(change_map: NDArray[np.floating]) -> float:
 
 
 def reference_change(samples: Samples) -> tuple[float, Images]:
-    """How much different images differ, and their mean.
+    """Measure how much different images differ, and their mean.
 
     Returns:
         reference: Mean absolute difference between each sample and the next, in grey levels.

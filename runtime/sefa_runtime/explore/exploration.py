@@ -69,7 +69,7 @@ class Exploration:
     frames: Images
 
     def alphas(self, direction: int) -> list[float]:
-        """The alphas of a direction's frames."""
+        """Return the alphas of a direction's frames."""
         return frame_alphas(self.effects[direction].alpha_range, self.frames.shape[2])
 
     @property
@@ -78,14 +78,14 @@ class Exploration:
         return bool(self.frames.shape[2] == QUICK_FRAMES)
 
     def groups(self) -> dict[tuple[int, ...], list[int]]:
-        """Directions by the layers that they were found in."""
+        """Return the directions by the layers that they were found in."""
         groups: dict[tuple[int, ...], list[int]] = {}
         for index, direction in enumerate(self.info.directions):
             groups.setdefault(direction.analysed_layers, []).append(index)
         return groups
 
     def to_dict(self) -> dict[str, Any]:
-        """All measures as plain values."""
+        """Return all measures as plain values."""
         return {
             "model": self.model,
             "family": self.info.family,
@@ -119,7 +119,7 @@ def explore(
     progress: Callable[[float], None] = lambda share: None,
     estimate: Callable[[float], None] = lambda seconds: None,
 ) -> Exploration:
-    """Measure what each direction of a model does, and draw it.
+    """Measure what each direction of a model does, and render it.
 
     Args:
         editor: The loaded model.
@@ -201,7 +201,7 @@ def _show(
 
 
 def frame_alphas(alpha_range: tuple[float, float], frames: int = FRAMES) -> list[float]:
-    """The alphas that are shown of a range: half of the steps on either side of 0."""
+    """Return the alphas that are shown of a range: half of the steps on either side of 0."""
     low, high = alpha_range
     sides = np.arange(1, frames // 2 + 1) / (frames // 2)  # As `measure` goes: what it rendered is shown.
     return [*(low * sides)[::-1].tolist(), 0.0, *(high * sides).tolist()]
@@ -216,7 +216,7 @@ def _choose(
     truncation: float | None,
     quick: bool,
 ) -> tuple[EditorSamples, EditorSamples, tuple[str, ...]]:
-    """The images to measure, those to show, and what these are called."""
+    """Return the images to measure, those to show, and what the latter are called."""
     info = editor.info
     if latents is None:
         if info.latent != "z":
@@ -253,7 +253,7 @@ def _choose(
 
 
 def _compared(measured: EditorSamples) -> EditorSamples:
-    """What a quick look compares changes with: unedited images cost little, and few of them tell little."""
+    """Return what a quick look compares changes with: unedited images cost little, and few of them say little."""
     info = measured.editor.info
     if info.latent != "z" or measured.count >= SEARCHED:
         return measured
@@ -265,14 +265,14 @@ def _compared(measured: EditorSamples) -> EditorSamples:
 def _expected_images(
     measured: EditorSamples, shown: EditorSamples, frames: int, alpha_range: tuple[float, float] | None
 ) -> float:
-    """About how many images of each direction are to be rendered."""
+    """Return about how many images of each direction are to be rendered."""
     quick = frames == QUICK_FRAMES
     looks = 0 if alpha_range else 2 * (QUICK_LOOKS if quick else LOOKS) * min(measured.count, SEARCHED)
     return looks + 2 * STEPS * measured.count + (0 if quick else (frames - 1) * shown.count)
 
 
 def _guess(found: Sequence[Arrays]) -> float:
-    """Where a quick look begins to search for a range: where that of the direction before ended."""
+    """Return where a quick look begins to search for a range: where the range of the direction before ended."""
     if not found:
         return START
     before = _effect_from(found[-1]["effect"])
@@ -287,7 +287,7 @@ def _check_count(count: int, wanted: str) -> None:
 def _settings(
     measured: EditorSamples, shown: EditorSamples, alpha_range: tuple[float, float] | None, frames: int
 ) -> dict[str, Any]:
-    """Everything that what is measured depends on."""
+    """Return everything that the measurements depend on."""
     payload = measured.editor.info.payload
     return {
         "version": VERSION,
@@ -310,7 +310,7 @@ def _explore_direction(
     frames: int,
     guess: float | None,
 ) -> Arrays:
-    """Find the range, measure over it, draw; as arrays that can be kept."""
+    """Find the range, measure over it, and render it: arrays for the resume cache."""
     ends = ("given", "given")
     if alpha_range is None:
         below, above = suggest_range(measured, direction, reference, limit_of(measured.editor.info), guess)
@@ -332,7 +332,7 @@ def _effect_from(document: NDArray[Any]) -> Effect:
 
 
 def _thumbnails(image: Images) -> Images:
-    """One image, [H, W, C], at most `THUMBNAIL_SIDE` pixels a side."""
+    """Return one image, [H, W, C], at most `THUMBNAIL_SIDE` pixels a side."""
     size = thumbnail_size(image.shape[:2])
     if size == image.shape[1::-1]:
         return image
@@ -348,7 +348,7 @@ def _reduced_map(change_map: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def thumbnail_size(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Width and height in which an image of H, W is shown."""
+    """Return the width and height in which an image of H, W is shown."""
     scale = min(1.0, THUMBNAIL_SIDE / max(shape))
     return max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale))
 

@@ -23,7 +23,7 @@ GROUP_COLOURS = 6
 
 
 def data_uri(image: Image.Image, kind: str = "webp") -> str:
-    """An image as an address that holds it."""
+    """Return an image as an address that holds it."""
     buffer = io.BytesIO()
     # Grey images have no mode of their own in WebP.
     image = image.convert("RGB") if image.mode == "L" else image
@@ -32,12 +32,12 @@ def data_uri(image: Image.Image, kind: str = "webp") -> str:
 
 
 def strip(frames: Images) -> str:
-    """Frames side by side, [A, h, w, C], as an address."""
+    """Return frames, [A, h, w, C], side by side, as an address."""
     return data_uri(to_pillow(grid(frames[None])))
 
 
 def heat_map(change_map: NDArray[np.float32], image: Images) -> str:
-    """Where the images change, over their mean in grey, as an address.
+    """Show where the images change, over their mean in grey, as an address.
 
     Args:
         change_map: [h, w].
@@ -54,7 +54,7 @@ def heat_map(change_map: NDArray[np.float32], image: Images) -> str:
 
 
 def matrix_image(cosines: NDArray[np.float32]) -> str:
-    """|cosine| as opacity of one colour, a pixel each, so that it fits a light and a dark page; as an address."""
+    """Show |cosine| as opacity of one colour, a pixel each, which fits a light and a dark page; as an address."""
     pixels = np.empty((*cosines.shape, 4), np.uint8)
     pixels[..., :3] = MATRIX_COLOUR
     pixels[..., 3] = np.rint(cosines * 255)
@@ -62,7 +62,7 @@ def matrix_image(cosines: NDArray[np.float32]) -> str:
 
 
 def spectrum(eigenvalues: Sequence[float], names: Sequence[str], groups: Sequence[int]) -> str:
-    """Bars of eigenvalues, each a link to its direction, as SVG.
+    """Show eigenvalues as bars, each a link to its direction, as SVG.
 
     Args:
         eigenvalues: K numbers, not negative.

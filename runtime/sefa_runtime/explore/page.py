@@ -23,12 +23,12 @@ from sefa_runtime.images import to_pillow
 from sefa_runtime.model.info import DirectionInfo
 from sefa_runtime.version import VERSION
 
-# Why a range ends: what stands on the page beside the alpha.
+# Why a range ends: what the page says beside the alpha.
 END_NOTES = {"change": "", "given": "", "flat": " (flat)", "limit": " (limit)", "nothing": ""}
 
 
 def to_html(exploration: Exploration) -> str:
-    """The page's text."""
+    """Return the page's text."""
     info = exploration.info
     groups = exploration.groups()
     number_of = {index: number for number, indices in enumerate(groups.values()) for index in indices}
@@ -63,7 +63,7 @@ def to_html(exploration: Exploration) -> str:
 
 
 def layers_in_words(layers: Sequence[int]) -> str:
-    """[0, 1, 2, 5] -> "0–2, 5"."""
+    """Write layers as ranges: [0, 1, 2, 5] -> "0–2, 5"."""
     runs: list[list[int]] = []
     for layer in sorted(layers):
         if runs and layer == runs[-1][1] + 1:
@@ -74,7 +74,7 @@ def layers_in_words(layers: Sequence[int]) -> str:
 
 
 def number_in_words(alpha: float) -> str:
-    """-2.5 -> "−2.5"."""
+    """Write a number with a true minus: -2.5 -> "−2.5"."""
     return f"{alpha:g}".replace("-", "−")
 
 
@@ -182,7 +182,7 @@ def _measures(
 
 
 def _called(index: int, name: str) -> str:
-    """The number, and the name if it says more than that."""
+    """Return the number, and the name if it says more than that."""
     return escape(f"{index} {name}") if _has_own_name(index, name) else str(index)
 
 

@@ -47,7 +47,7 @@ class End:
 
 
 def limit_of(info: ModelInfo) -> float:
-    """The largest alpha that is ever suggested for a model."""
+    """Return the largest alpha that is ever suggested for a model."""
     moves_z = info.latent == "z" and "stylegan" not in info.family
     return LIMIT_OF_Z if moves_z else LIMIT_OF_STYLE
 
@@ -89,7 +89,7 @@ def suggest_range(
 def find_end(
     change: Callable[[float], float], target: float, limit: float, start: float = START, near: float = 0.0
 ) -> End:
-    """Where `change(alpha)` reaches `target`, stops growing, or alpha the limit.
+    """Find where `change(alpha)` reaches `target` or stops growing, or alpha reaches the limit.
 
     Doubling or halving brackets the place, false position finds it.
 
@@ -151,7 +151,7 @@ def find_end(
 
 
 def round_to_two_digits(number: float) -> float:
-    """1.2345 -> 1.2, 12.345 -> 12."""
+    """Round to two significant digits: 1.2345 -> 1.2, 12.345 -> 12."""
     return float(f"{number:.2g}")
 
 

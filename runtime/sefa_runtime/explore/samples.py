@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sefa_runtime.editor import MAX_BATCH, Editor
 from sefa_runtime.images import Images
 
-# Of images that are held at once, and of those that are kept so as not to render them twice.
+# Of images that are held at once, and of those in the cache.
 MAX_BYTES = 64 << 20
 MAX_CACHED_BYTES = 128 << 20
 
@@ -128,7 +128,7 @@ class EditorSamples:
 
 
 def in_parts(samples: Samples, steps: int, count: int | None = None) -> Iterator[slice]:
-    """The first `count` samples in parts, of which `steps` images each fit into `MAX_BYTES`."""
+    """Yield the first `count` samples in parts, of which `steps` images each fit into `MAX_BYTES`."""
     count = samples.count if count is None else min(count, samples.count)
     size = max(1, min(MAX_BATCH, MAX_BYTES // (steps * int(np.prod(samples.image_shape)))))
     for start in range(0, count, size):

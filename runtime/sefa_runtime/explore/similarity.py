@@ -13,7 +13,7 @@ COLUMNS = 1 << 20
 
 
 def similarity(signatures: Sequence[NDArray[np.float16]]) -> NDArray[np.float32]:
-    """|cosine| between the changes that directions make to the same images.
+    """Compute |cosine| between the changes that directions make to the same images.
 
     1 is the same change, whatever its size and sign; 0 is unrelated.
 
@@ -34,7 +34,7 @@ def similarity(signatures: Sequence[NDArray[np.float16]]) -> NDArray[np.float32]
 
 
 def looks_like(cosines: NDArray[np.float32], direction: int) -> list[tuple[int, float]]:
-    """The directions that one looks like, most alike first, with their |cosine|."""
+    """Return the directions that one looks like, most alike first, with their |cosine|."""
     others = [
         (other, float(cosine))
         for other, cosine in enumerate(cosines[direction])

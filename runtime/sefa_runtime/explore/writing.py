@@ -45,7 +45,7 @@ def save_exploration(exploration: Exploration, path: str | Path) -> None:
 
 
 def sheet(exploration: Exploration) -> Images:
-    """Directions down, their ranges across, one block per image that is shown: RGB, uint8 [H', W', 3]."""
+    """Make a sheet: directions down, their ranges across, one block per image that is shown: uint8 [H', W', 3]."""
     half = exploration.frames.shape[2] // 2
     step = 1 if half % 2 else 2  # Every second frame, if both ends and 0 are among them.
     shown = slice(None, None, step)

@@ -14,11 +14,11 @@ class Limits:
 
 
 def read_limits(mount: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> Limits:
-    """The tightest limits among this process's groups and those that contain them.
+    """Read the tightest limits among this process's groups and those that contain them.
 
     Args:
         mount: Where the control groups are mounted.
-        membership: The file that tells which groups the process is in, `number:controllers:/path` on each line.
+        membership: The file that says which groups the process is in, `number:controllers:/path` on each line.
     """
     cores: list[float] = []
     memory: list[int] = []
@@ -40,7 +40,7 @@ def read_limits(mount: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/
 
 
 def _upwards(mount: Path, path: str) -> Iterator[Path]:
-    """The group and all that contain it; in a container the names may be those of the host, which are not there."""
+    """Yield the group and all that contain it; in a container the names may be the host's, which are not there."""
     group = mount / path.lstrip("/")
     while group != mount:
         yield group
@@ -49,7 +49,7 @@ def _upwards(mount: Path, path: str) -> Iterator[Path]:
 
 
 def _numbers(path: Path) -> list[int]:
-    """The number in a file; none for `max`, -1, or a file that is not there."""
+    """Return the number in a file; none for `max`, -1, or a file that is not there."""
     text = _text(path).strip()
     return [int(text)] if text.isdigit() else []
 

@@ -10,7 +10,7 @@ SYSTEM = Path("/sys/devices/system/cpu")
 
 
 def usable_cores(system: Path = SYSTEM) -> int:
-    """Physical cores this process may use: fewer than the machine has under an affinity or in a limited container.
+    """Count the physical cores this process may use: under an affinity or in a container, fewer than there are.
 
     onnxruntime by itself takes one thread for each core of the machine, whatever share of it a container has.
 

@@ -26,18 +26,18 @@ ONNXRUNTIME_WHEELS = (
 # The extra `export`: what the commands that make a model need.
 EXPORT_PACKAGES = ("torch", "onnx", "onnxscript", "safetensors")
 CPUINFO = Path("/proc/cpuinfo")  # Linux
-# How the names of instruction sets begin that work on vectors and matrices, of x86 and of ARM.
+# How the names of vector and matrix instruction sets of x86 and ARM begin.
 VECTOR_INSTRUCTIONS = ("avx", "fma", "f16c", "amx", "asimd", "sve", "i8mm", "bf16")
 # The one that matters most among those that a processor has, best first, and what people call it.
 WIDEST_INSTRUCTIONS = {"avx512f": "AVX-512", "avx2": "AVX2", "sve": "SVE", "asimd": "NEON"}
 
 
 def describe_machine() -> dict[str, Any]:
-    """CPU, cores this process may use, memory, a container's limits of both, operating system, and NVIDIA GPUs.
+    """Describe the CPU, cores this process may use, memory, a container's limits of both, system, and NVIDIA GPUs.
 
     `cpu_extensions` are the vector and matrix instructions that the process may use: virtual machines of one `cpu`
-    differ in them, and by that in speed. `load_average` is of the last 1, 5 and 15 minutes. None is what the system
-    does not tell, or does not limit.
+    differ in them, and therefore in speed. `load_average` is of the last 1, 5 and 15 minutes. None is what the system
+    does not say, or does not limit.
     """
     model, extensions = read_cpu()
     limits = read_limits()
@@ -58,7 +58,7 @@ def describe_machine() -> dict[str, Any]:
 
 
 def load_average() -> list[float] | None:
-    """Return how many processes want to run, on average of the last 1, 5 and 15 minutes; None where nothing tells."""
+    """Return how many processes want to run, on average of the last 1, 5 and 15 minutes; None where nothing says."""
     return [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None
 
 
@@ -69,7 +69,7 @@ def load_in_words(before: Sequence[float] | None, after: Sequence[float] | None 
 
 
 def machine_in_words(machine: Mapping[str, Any]) -> str:
-    """What `describe_machine` gives, in one line: `AMD EPYC with AVX-512, 2 cores, 23.5 GiB`."""
+    """Return what `describe_machine` gives, in one line: `AMD EPYC with AVX-512, 2 cores, 23.5 GiB`."""
     extensions = machine["cpu_extensions"] or ()
     widest = next((words for name, words in WIDEST_INSTRUCTIONS.items() if name in extensions), None)
     cpu = machine["cpu"] + (f" with {widest}" if widest else "")
@@ -80,7 +80,7 @@ def machine_in_words(machine: Mapping[str, Any]) -> str:
 
 
 def describe_versions() -> dict[str, str]:
-    """Versions of sefa, Python and of what the runtime is built on, as installed."""
+    """Return the installed versions of sefa, Python and what the runtime is built on."""
     found = {"sefa": VERSION, "python": platform.python_version()}
     for package in ("numpy", *ONNXRUNTIME_WHEELS):
         installed = installed_version(package)
@@ -90,7 +90,7 @@ def describe_versions() -> dict[str, str]:
 
 
 def installed_version(package: str) -> str | None:
-    """Version of an installed distribution, without importing it; None if it is not installed."""
+    """Return the version of an installed distribution, without importing it; None if it is not installed."""
     try:
         return version(package)
     except PackageNotFoundError:
@@ -98,12 +98,12 @@ def installed_version(package: str) -> str | None:
 
 
 def onnxruntime_wheels() -> dict[str, str]:
-    """Name and version of each installed distribution that brings the module onnxruntime; more than one is a fault."""
+    """Return name and version of each installed distribution of the module onnxruntime; more than one is a fault."""
     return {name: found for name in ONNXRUNTIME_WHEELS if (found := installed_version(name))}
 
 
 def nvidia_gpus() -> list[str]:
-    """Name, driver and memory of each NVIDIA GPU, as `nvidia-smi` tells them."""
+    """Return name, driver and memory of each NVIDIA GPU, as `nvidia-smi` says."""
     command = shutil.which("nvidia-smi")
     if command is None:
         return []
@@ -116,7 +116,7 @@ def nvidia_gpus() -> list[str]:
 
 
 def read_cpu(cpuinfo: Path = CPUINFO) -> tuple[str | None, list[str] | None]:
-    """The processor's model and its vector instructions, sorted; None for what the system does not tell."""
+    """Read the processor's model and its vector instructions, sorted; None for what the system does not say."""
     try:
         lines = [line.partition(":") for line in cpuinfo.read_text(encoding="utf-8").splitlines()]
     except OSError:  # Not a Linux.
@@ -128,7 +128,7 @@ def read_cpu(cpuinfo: Path = CPUINFO) -> tuple[str | None, list[str] | None]:
 
 
 def give_back_memory() -> None:
-    """Return memory that was freed to the system: glibc would keep some of it for ever; others do as they do."""
+    """Return memory that was freed to the system: glibc would keep some of it for ever. Elsewhere nothing is done."""
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 

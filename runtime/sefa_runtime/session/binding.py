@@ -121,11 +121,11 @@ class _Buffers:
 
 
 def can_bind(inference: "onnxruntime.InferenceSession") -> bool:
-    """Whether the size of the output is known before the run: one output, whose shape is static after the batch."""
+    """Return whether the output's size is known before the run: one output, whose shape is static after the batch."""
     outputs = inference.get_outputs()
     return len(outputs) == 1 and all(isinstance(size, int) for size in outputs[0].shape[1:])
 
 
 def _dtype(onnx_type: str) -> type[np.generic]:
-    """`tensor(uint8)` -> numpy's uint8: the two types that exported graphs give."""
+    """Return numpy's type for `tensor(uint8)` or `tensor(float)`, the two that exported graphs give."""
     return np.uint8 if onnx_type == "tensor(uint8)" else np.float32

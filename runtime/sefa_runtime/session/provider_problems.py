@@ -26,11 +26,11 @@ TENSORRT_LIBRARIES = ("libnvinfer.so.10", "libnvinfer_plugin.so.10", "libnvonnxp
 
 
 def installation(provider: str, cuda_version: str = "") -> str:
-    """The command that installs what a provider needs, in place of whatever onnxruntime there is.
+    """Return the command that installs what a provider needs, in place of whatever onnxruntime there is.
 
     Args:
         provider: As onnxruntime spells it.
-        cuda_version: That the installed onnxruntime was built with, if it was built with one.
+        cuda_version: What the installed onnxruntime was built with, if any.
     """
     packages = {
         CUDA: CUDA_WHEEL,
@@ -44,7 +44,7 @@ def installation(provider: str, cuda_version: str = "") -> str:
 
 
 def conflict() -> str:
-    """That several onnxruntime wheels are installed, as a sentence; empty if they are not."""
+    """Return a sentence if several onnxruntime wheels are installed, else nothing."""
     wheels = onnxruntime_wheels()
     if len(wheels) < 2:
         return ""
@@ -53,19 +53,19 @@ def conflict() -> str:
 
 
 def not_built(ort: ModuleType, provider: str) -> ProviderError:
-    """The error for a provider that the installed onnxruntime was built without."""
+    """Make the error for a provider that the installed onnxruntime was built without."""
     known = provider in (*NVIDIA, OPENVINO)
     reason = f"the installed onnxruntime {ort.__version__} is built without it (it has: {', '.join(offered(ort))})"
     return _error(provider, reason, installation(provider) if known else "use a build of onnxruntime that has it")
 
 
 def left_out(ort: ModuleType, provider: str, options: Mapping[str, str], said: str = "") -> ProviderError:
-    """The error for a provider that was built in but did not come up.
+    """Make the error for a provider that was built in but did not start.
 
     Args:
         ort: The module onnxruntime.
         provider: As onnxruntime spells it.
-        options: That it was given.
+        options: What it was given.
         said: The text of the exception, if there was one.
     """
     if provider in NVIDIA:
@@ -80,7 +80,7 @@ def left_out(ort: ModuleType, provider: str, options: Mapping[str, str], said: s
     return _error(
         provider,
         f"onnxruntime cannot start it{' with ' + given if given else ''}: {said or 'it does not say why'}",
-        "" if said else "`sefa doctor` tells what works here",
+        "" if said else "`sefa doctor` says what works here",
     )
 
 
@@ -154,7 +154,7 @@ def _library_problem(ort: ModuleType, provider: str) -> ProviderError | None:
 
 
 def _error(provider: str, reason: str, remedy: str = "") -> ProviderError:
-    """Put the provider's name before the reason, and wheels that are in each other's way before anything else."""
+    """Put the provider's name before the reason, and wheels that conflict before everything else."""
     both = conflict()
     if both:
         reason = f"{both}; {reason}"
@@ -168,5 +168,5 @@ def _cuda_version(ort: ModuleType) -> str:
 
 
 def _tensorrt_package(cuda_version: str) -> str:
-    """TensorRT 10 for the CUDA that onnxruntime was built with: it links to libnvinfer.so.10."""
+    """Return the package of TensorRT 10 for onnxruntime's CUDA: it links to libnvinfer.so.10."""
     return f"'tensorrt-cu{cuda_version.partition('.')[0] or '13'}<11'"

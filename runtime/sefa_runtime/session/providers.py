@@ -12,19 +12,19 @@ CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
 OPENVINO = "OpenVINOExecutionProvider"
 NVIDIA = (CUDA, TENSORRT)
-# Listed by onnxruntime, but for calls of web services: on our models the CPU would answer in their name.
+# onnxruntime lists them, but they call web services: on our models the CPU would answer in their name.
 REMOTE = ("AzureExecutionProvider",)
 SUFFIX = "executionprovider"
 
 # Entries of the session, whatever the provider. A thread that is out of work looks for more for 0.1 ms before it
 # sleeps, not for milliseconds: on two cores of an EPYC one session alone kept its speed within 4 %, sessions that
-# shared the cores were twice as fast, and a process that drew 40 images a second used a quarter of the processor
+# shared the cores were twice as fast, and a process that rendered 40 images a second used a quarter of the processor
 # time. onnxruntime knows the entry from version 1.26.
 SESSION_ENTRIES = {"session.intra_op.spin_duration_us": "100"}
 
 
 def full_name(ort: ModuleType, provider: str) -> str:
-    """The provider's name as onnxruntime spells it: `cuda` -> `CUDAExecutionProvider`.
+    """Return the provider's name as onnxruntime spells it: `cuda` -> `CUDAExecutionProvider`.
 
     Raises:
         InputError: If onnxruntime knows no such provider.
@@ -37,17 +37,17 @@ def full_name(ort: ModuleType, provider: str) -> str:
 
 
 def short_name(provider: str) -> str:
-    """`CUDAExecutionProvider` -> `cuda`."""
+    """Return the name as users write it: `CUDAExecutionProvider` -> `cuda`."""
     return provider.lower().removesuffix(SUFFIX)
 
 
 def offered(ort: ModuleType) -> list[str]:
-    """Short names of the providers that the installed onnxruntime was built with and that run on this machine."""
+    """Return short names of the providers that the installed onnxruntime has and that run on this machine."""
     return [short_name(name) for name in ort.get_available_providers() if name not in REMOTE]
 
 
 def default_options(provider: str, threads: int) -> dict[str, str]:
-    """The options a provider gets unless told otherwise.
+    """Return the options a provider gets unless told otherwise.
 
     Args:
         provider: As onnxruntime spells it.
@@ -98,12 +98,14 @@ def complete_options(
     if is_on(options, "trt_cuda_graph_enable"):
         raise InputError("CUDA graphs are for the provider cuda, not inside TensorRT")
     if is_on(options, "trt_engine_cache_enable"):
-        options.setdefault("trt_engine_cache_path", str(engine_folder()))  # TensorRT's own choice: where one stands.
+        options.setdefault(
+            "trt_engine_cache_path", str(engine_folder())
+        )  # TensorRT's own choice: the working directory.
     return options, entries
 
 
 def in_order(provider: str, options: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:
-    """The provider and what fills the gaps that it leaves, in onnxruntime's order of preference.
+    """Return the provider and what fills the gaps it leaves, in onnxruntime's order of preference.
 
     Shape arithmetic stays on the CPU under every provider; what TensorRT cannot take stays on the same GPU.
     """
@@ -115,12 +117,12 @@ def in_order(provider: str, options: Mapping[str, str]) -> list[tuple[str, dict[
 
 
 def is_on(options: Mapping[str, object], key: str) -> bool:
-    """Whether an option is given and means yes, as onnxruntime reads it."""
+    """Return whether an option is given and means yes, as onnxruntime reads it."""
     return _text(options.get(key, False)).lower() in ("1", "true")
 
 
 def engine_folder() -> Path:
-    """Where TensorRT's engines are kept, if they are to be kept."""
+    """Return where TensorRT's engines are kept, if they are to be kept."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sefa" / "tensorrt"
 
 
