@@ -1,12 +1,13 @@
 """The commands joined, and errors turned into one line."""
 
+import errno
 import io
 import os
 import sys
 from collections.abc import Callable
 from inspect import cleandoc
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -37,8 +38,9 @@ from sefa_cli.signals import watched_signals
 from sefa_runtime.errors import SefaRuntimeError
 from sefa_runtime.version import VERSION
 
-# Of click, or of the copy of it that newer versions of typer bring.
-UsageError: Any = typer.BadParameter.__base__
+TRACEBACK_VARIABLE = "SEFA_TRACEBACK"
+# What no disk, network or user brings about: a file used after it was closed, an address that is none.
+OUR_ERRNO = (errno.EBADF, errno.EFAULT)
 
 
 class Commands(TyperGroup):
@@ -122,7 +124,9 @@ Your own generator: what is in the file; find directions, bake and verify; look 
 """
 
 
-@app.callback(help=_reflow(HELP))
+@app.callback(
+    help=_reflow(HELP), epilog=f"Errors are one line; with {TRACEBACK_VARIABLE}=1 they show where they arose."
+)
 def sefa(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
@@ -132,7 +136,7 @@ def sefa(
 
 
 def main() -> None:
-    """Run the command line; what the user can mend becomes one line and exit code 1."""
+    """Run the command line; what the user can fix becomes one line and exit code 1."""
     # Started without a stdout, as under some service managers.
     sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
@@ -143,21 +147,24 @@ def main() -> None:
     try:
         with watched_signals():
             app(prog_name="sefa")
-    except (SefaError, SefaRuntimeError) as error:
-        _fail(str(error))
-    except ModuleNotFoundError as error:
+    except Exception as error:
+        message = None if os.environ.get(TRACEBACK_VARIABLE) else _message_of(error)
+        if message is None:
+            raise
+        say(f"sefa: {' '.join(message.split())}", err=True)
+        sys.exit(1)
+
+
+def _message_of(error: Exception) -> str | None:
+    """Return what the user can fix as a message; None for a bug of ours, which keeps its traceback."""
+    if isinstance(error, SefaError | SefaRuntimeError):
+        return str(error)
+    if isinstance(error, ModuleNotFoundError):
         # It brings importlib.metadata: not at every start.
         from sefa_runtime.machine.description import EXPORT_PACKAGES
 
-        if error.name not in EXPORT_PACKAGES:
-            raise
-        _fail(f"this command needs {error.name}, which is not installed: pip install {' '.join(EXPORT_PACKAGES)}")
-    except OSError as error:
-        if error.strerror is None:
-            raise
-        _fail(f"{error.filename}: {error.strerror}" if error.filename else error.strerror)
-
-
-def _fail(message: str) -> NoReturn:
-    say(f"sefa: {' '.join(message.split())}", err=True)
-    sys.exit(1)
+        if error.name in EXPORT_PACKAGES:
+            return f"this command needs {error.name}, which is not installed: pip install {' '.join(EXPORT_PACKAGES)}"
+    if isinstance(error, OSError) and error.strerror and error.errno not in OUR_ERRNO:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return None
