@@ -4,13 +4,14 @@ Types and defaults are the dataclass's own, mostly the library's; a `Group` adds
 """
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import MISSING, fields
-from typing import Annotated, Any, NamedTuple, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, NamedTuple, get_args
 
 from sefa.opening import option_name
 
 Command = Callable[..., None]
+KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 class Typed(NamedTuple):
@@ -52,33 +53,33 @@ def given(options: Any, *names: str) -> list[str]:
 
 
 def spread(command: Command) -> Command:
-    """Return a command as typer takes it: its groups as single options, and all values as they are typed."""
+    """Return a command as typer takes it: its groups as single options, and all values as they are typed.
+
+    Args:
+        command: With `Annotated` parameters alone.
+    """
     parameters: dict[str, inspect.Parameter] = {}
     groups: dict[str, tuple[type, tuple[str, ...]]] = {}
     readers: dict[str, Callable[[Any], Any]] = {}
 
-    def add(name: str, kind: Any, words: tuple[Any, ...], default: Any) -> None:
+    def add(name: str, kind: Any, words: Iterable[Any], default: Any) -> None:
         typed = next((word for word in words if isinstance(word, Typed)), None)
         if typed is not None:
             kind, default, readers[name] = typed.kind, None, typed.read
-            words = tuple(word for word in words if word is not typed)
-        annotation = Annotated[(kind, *words)] if words else kind
-        parameters[name] = inspect.Parameter(
-            name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=annotation
-        )
+        annotation = Annotated[(kind, *(word for word in words if word is not typed))]
+        parameters[name] = inspect.Parameter(name, KEYWORD, default=default, annotation=annotation)
 
     for name, parameter in inspect.signature(command).parameters.items():
-        annotated = get_origin(parameter.annotation) is Annotated
-        kind, *words = get_args(parameter.annotation) if annotated else (parameter.annotation,)
+        kind, *words = get_args(parameter.annotation)
         group = next((word for word in words if isinstance(word, Group)), None)
         if group is None:
-            add(name, kind, tuple(words), parameter.default)
+            add(name, kind, words, parameter.default)
             continue
         groups[name] = kind, tuple(group.options)
-        types, defaults = get_type_hints(kind), {field.name: field.default for field in fields(kind)}
-        for option, words_for_it in group.options.items():
-            default = defaults[option]
-            add(option, types[option], words_for_it, None if default is MISSING else default)
+        for field in fields(kind):
+            if field.name in group.options:
+                default = None if field.default is MISSING else field.default
+                add(field.name, field.type, group.options[field.name], default)
 
     def run(**values: Any) -> None:
         for name, read in readers.items():

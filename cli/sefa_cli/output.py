@@ -14,7 +14,6 @@ from pathlib import Path
 import typer
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -141,6 +140,9 @@ def progress_bar(description: str) -> Iterator[Callable[[float], None]]:
     if not console.is_terminal:
         yield _Lines(description).show
         return
+    # It takes long to import: not at every start.
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
     # No thread of its own that draws while something is measured: only when it is told to.
     with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:
