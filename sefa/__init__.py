@@ -6,54 +6,34 @@
 >>> bank.save("bank.safetensors")
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sefa_runtime.version import __version__
+from sefa_runtime.lazy_names import lazy_names
+from sefa_runtime.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from sefa.bank.direction_bank import DirectionBank
-    from sefa.bank.files.rosinality_factor import import_factor
-    from sefa.checkpoints import load
-    from sefa.custom import wrap
-    from sefa.directions.factorization import factorize
-    from sefa.errors import ArgumentError, BankError, CheckpointError, SefaError
-    from sefa.generators import Generator
-    from sefa.generators.layers import parse_layers
-
-# Resolved on first use: the command line starts without torch.
-_HOMES = {
-    "ArgumentError": "sefa.errors",
-    "BankError": "sefa.errors",
-    "CheckpointError": "sefa.errors",
-    "DirectionBank": "sefa.bank.direction_bank",
-    "Generator": "sefa.generators",
-    "SefaError": "sefa.errors",
-    "factorize": "sefa.directions.factorization",
-    "import_factor": "sefa.bank.files.rosinality_factor",
-    "load": "sefa.checkpoints",
-    "parse_layers": "sefa.generators.layers",
-    "wrap": "sefa.custom",
-}
-
-__all__ = [
-    "ArgumentError",
-    "BankError",
-    "CheckpointError",
-    "DirectionBank",
-    "Generator",
-    "SefaError",
-    "__version__",
-    "factorize",
-    "import_factor",
-    "load",
-    "parse_layers",
-    "wrap",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'sefa' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_HOMES[name]), name)
+    from sefa.bank.direction_bank import DirectionBank as DirectionBank
+    from sefa.bank.files.rosinality_factor import import_factor as import_factor
+    from sefa.checkpoints import load as load
+    from sefa.custom import wrap as wrap
+    from sefa.directions.factorization import factorize as factorize
+    from sefa.errors import ArgumentError as ArgumentError
+    from sefa.errors import BankError as BankError
+    from sefa.errors import CheckpointError as CheckpointError
+    from sefa.errors import SefaError as SefaError
+    from sefa.generators import Generator as Generator
+    from sefa.generators.layers import parse_layers as parse_layers
+else:
+    __all__, __getattr__ = lazy_names(
+        __name__,
+        {
+            "sefa.bank.direction_bank": ("DirectionBank",),
+            "sefa.bank.files.rosinality_factor": ("import_factor",),
+            "sefa.checkpoints": ("load",),
+            "sefa.custom": ("wrap",),
+            "sefa.directions.factorization": ("factorize",),
+            "sefa.errors": ("ArgumentError", "BankError", "CheckpointError", "SefaError"),
+            "sefa.generators": ("Generator",),
+            "sefa.generators.layers": ("parse_layers",),
+        },
+    )

@@ -6,59 +6,38 @@
 (1, 64, 64, 3)
 """
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sefa_runtime.version import __version__
+from sefa_runtime.lazy_names import lazy_names
+from sefa_runtime.version import __version__ as __version__
 
 if TYPE_CHECKING:
-    from sefa_runtime.editor import Editor, load
-    from sefa_runtime.errors import (
-        InputError,
-        ModelFileError,
-        NotFiniteError,
-        ProviderError,
-        RunError,
-        SefaRuntimeError,
+    from sefa_runtime.editor import Editor as Editor
+    from sefa_runtime.editor import load as load
+    from sefa_runtime.errors import InputError as InputError
+    from sefa_runtime.errors import ModelFileError as ModelFileError
+    from sefa_runtime.errors import NotFiniteError as NotFiniteError
+    from sefa_runtime.errors import ProviderError as ProviderError
+    from sefa_runtime.errors import RunError as RunError
+    from sefa_runtime.errors import SefaRuntimeError as SefaRuntimeError
+    from sefa_runtime.inputs.latents import latents_from_seeds as latents_from_seeds
+    from sefa_runtime.model.info import DirectionInfo as DirectionInfo
+    from sefa_runtime.model.info import ModelInfo as ModelInfo
+    from sefa_runtime.model.info import Parity as Parity
+else:
+    __all__, __getattr__ = lazy_names(
+        __name__,
+        {
+            "sefa_runtime.editor": ("Editor", "load"),
+            "sefa_runtime.errors": (
+                "InputError",
+                "ModelFileError",
+                "NotFiniteError",
+                "ProviderError",
+                "RunError",
+                "SefaRuntimeError",
+            ),
+            "sefa_runtime.inputs.latents": ("latents_from_seeds",),
+            "sefa_runtime.model.info": ("DirectionInfo", "ModelInfo", "Parity"),
+        },
     )
-    from sefa_runtime.inputs.latents import latents_from_seeds
-    from sefa_runtime.model.info import DirectionInfo, ModelInfo, Parity
-
-# Resolved on first use: the command line starts without numpy, and writes files without onnxruntime.
-_HOMES = {
-    "DirectionInfo": "sefa_runtime.model.info",
-    "Editor": "sefa_runtime.editor",
-    "InputError": "sefa_runtime.errors",
-    "ModelFileError": "sefa_runtime.errors",
-    "ModelInfo": "sefa_runtime.model.info",
-    "NotFiniteError": "sefa_runtime.errors",
-    "Parity": "sefa_runtime.model.info",
-    "ProviderError": "sefa_runtime.errors",
-    "RunError": "sefa_runtime.errors",
-    "SefaRuntimeError": "sefa_runtime.errors",
-    "latents_from_seeds": "sefa_runtime.inputs.latents",
-    "load": "sefa_runtime.editor",
-}
-
-__all__ = [
-    "DirectionInfo",
-    "Editor",
-    "InputError",
-    "ModelFileError",
-    "ModelInfo",
-    "NotFiniteError",
-    "Parity",
-    "ProviderError",
-    "RunError",
-    "SefaRuntimeError",
-    "__version__",
-    "latents_from_seeds",
-    "load",
-]
-
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module 'sefa_runtime' has no attribute {name!r}")
-    from importlib import import_module
-
-    return getattr(import_module(_HOMES[name]), name)
