@@ -31,7 +31,7 @@ PACKAGES = {
 FLOORS = {
     "": ["sefa_runtime", "sefa", "sefa_export", "sefa_cli"],
     "sefa_runtime": [
-        "errors version",
+        "errors version lazy_names",
         "archives files json_text printable",
         "machine",
         "model",

@@ -19,6 +19,7 @@ from sefa import BankError
 from sefa.bank.editing import change, merge
 from sefa.bank.naming import Change
 from sefa.directions.compatibility import check_fits, likeness, other_checkpoints
+from sefa_runtime.model.reading import read_info
 from sefa_runtime.verification import verify
 
 Command = Callable[..., Any]
@@ -87,7 +88,7 @@ def test_the_other_formats_take_it_too(
     write: Callable[..., Path], tuned: Path, bank: sefa.DirectionBank, tmp_path: Path
 ) -> None:
     path = write(sefa.load(tuned), bank, tmp_path / "model.any", allow_other_checkpoint=True)
-    assert sefa_runtime.model.reading.read_info(path).bank_sha256 == (bank.source.checkpoint_sha256,)
+    assert read_info(path).bank_sha256 == (bank.source.checkpoint_sha256,)
 
 
 def test_a_file_of_its_own_directions_says_nothing_of_others(base: Path, bank: sefa.DirectionBank) -> None:
