@@ -159,14 +159,12 @@ class DirectionBank:
             version = document["format_version"]
             if version not in (1, FORMAT_VERSION):
                 raise BankError(f"a bank of format {version}, this sefa reads 1 and {FORMAT_VERSION}")
-            return cls(
-                names=tuple(document["names"]),
-                source=_source(document["source"], version),
-                origins=_origins(document, version),
-                **tensors,
-            )
-        except (ValueError, KeyError, TypeError, IndexError) as error:
+            names = tuple(document["names"])
+            source = _source(document["source"], version)
+            origins = _origins(document, version)
+        except (ValueError, KeyError, TypeError, IndexError) as error:  # What JSON of another shape than ours raises.
             raise BankError(f"damaged direction bank ({str(error)[:200]})") from error
+        return cls(names=names, source=source, origins=origins, **tensors)
 
     @classmethod
     def found_in(
@@ -332,7 +330,9 @@ def _origins(document: Mapping[str, Any], version: int) -> tuple[DirectionSource
     return tuple(distinct[index] for index in document["origin_of"])
 
 
-def _source(document: dict[str, Any], version: int) -> DirectionSource:
+def _source(document: Any, version: int) -> DirectionSource:
+    if not isinstance(document, dict):
+        raise ValueError(f"source is {type(document).__name__}")
     known = {field.name: field for field in fields(DirectionSource)}
     expected = {name for name, field in known.items() if version > 1 or field.default is MISSING}
     if set(document) != expected:

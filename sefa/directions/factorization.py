@@ -122,11 +122,10 @@ def _check_options(
 
 
 def _factorize_block(A: Tensor, normalize: Normalize, k: int) -> tuple[Tensor, Tensor]:
-    """The `k` strongest directions of [out, latent] weights, and the eigenvalues of all."""
     A = A.double()
     if normalize is Normalize.ROWS:
         A = A / A.norm(dim=1, keepdim=True).clamp_min(torch.finfo(A.dtype).tiny)  # A row of zeros stays one.
-    return _directions(A, k)
+    return principal_directions(A, k)
 
 
 def principal_directions(weight: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -142,17 +141,11 @@ def principal_directions(weight: Tensor, k: int) -> tuple[Tensor, Tensor]:
     Returns:
         directions: Shape [k, latent_dim], float64 unit rows, strongest first; each one's entry of largest magnitude is
             positive.
-        eigenvalues: Shape [k], float64, descending, the squared singular values of A.
+        eigenvalues: Shape [latent_dim], float64, descending, the squared singular values of A.
 
     Raises:
         ArgumentError: If `weight` is not 2-D or not finite, or `k` is out of range.
     """
-    directions, eigenvalues = _directions(weight, k)
-    return directions, eigenvalues[:k]
-
-
-def _directions(weight: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """The same, with the eigenvalues of all."""
     if weight.ndim != 2:
         raise ArgumentError(f"the affine weight must have shape [out, latent], got {list(weight.shape)}")
     if not 1 <= k <= weight.shape[1]:

@@ -151,8 +151,8 @@ def test_weights_of_fewer_rows_than_columns_have_the_same_directions(
     _, singular_values, V = np.linalg.svd(A.numpy(), full_matrices=False)
     known = min(k, rank)
     np.testing.assert_allclose(np.abs((vectors[:known].numpy() * V[:known]).sum(axis=1)), 1, atol=1e-6)
-    expected = np.zeros(k)
-    expected[:known] = singular_values[:known] ** 2
+    expected = np.zeros(columns)
+    expected[:rank] = singular_values[:rank] ** 2
     np.testing.assert_allclose(eigenvalues.numpy(), expected, rtol=1e-6, atol=1e-6 * expected[0])
     np.testing.assert_allclose((vectors @ vectors.T).numpy(), np.eye(k), atol=1e-9)
     np.testing.assert_allclose((A @ vectors[known:].T).numpy(), 0, atol=1e-9 * singular_values[0])
