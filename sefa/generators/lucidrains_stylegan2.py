@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sefa.generators.common.fir import filter_channels
 from sefa.generators.common.mapping import Mapping, StyleBasedGenerator
 from sefa.generators.common.scaling import scale
 from sefa.generators.common.to_rgb import ToRGB
@@ -81,10 +82,8 @@ class Block(nn.Module):
 
     @staticmethod
     def _up(image: Tensor, taps: Tensor) -> Tensor:
-        channels = image.shape[1]
         image = F.pad(bilinear(image), (1, 1, 1, 1), mode="reflect")
-        image = F.conv2d(image, taps.reshape(1, 1, 3, 1).repeat(channels, 1, 1, 1), groups=channels)
-        return F.conv2d(image, taps.reshape(1, 1, 1, 3).repeat(channels, 1, 1, 1), groups=channels)
+        return filter_channels(filter_channels(image, taps[:, None]), taps[None])
 
 
 class LucidrainsStyleGAN2(StyleBasedGenerator):

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sefa.generators.common.fir import filter_channels
 from sefa.generators.common.mapping import Mapping, StyleBasedGenerator
 from sefa.generators.common.scaling import scale
 from sefa.generators.common.to_rgb import ToRGB, limit
@@ -52,11 +53,8 @@ class UpFilter(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve each channel of a transposed 3x3 convolution's result: [N, C, 2H + 1, 2W + 1] -> [N, C, 2H, 2W]."""
-        channels = x.shape[1]
         for kernel, padding in self._passes():
-            # F.conv2d correlates; a convolution's kernel is flipped.
-            weight = kernel.flip(0, 1).repeat(channels, 1, 1, 1)  # [C, 1, kh, kw]
-            x = F.conv2d(x, weight, padding=padding, groups=channels)
+            x = filter_channels(x, kernel.flip(0, 1), padding)  # A convolution flips its kernel.
         return x
 
     def upsample(self, x: Tensor) -> Tensor:

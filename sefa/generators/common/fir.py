@@ -2,6 +2,13 @@
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
+
+
+def filter_channels(x: Tensor, kernel: Tensor, padding: tuple[int, int] = (0, 0)) -> Tensor:
+    """Correlate each channel of [N, C, H, W] with a kernel [kh, kw]."""
+    channels = x.shape[1]
+    return F.conv2d(x, kernel.repeat(channels, 1, 1, 1), padding=padding, groups=channels)
 
 
 def separate(kernel: Tensor) -> tuple[Tensor, Tensor] | None:
