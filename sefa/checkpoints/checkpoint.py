@@ -1,5 +1,6 @@
-"""What was read from a checkpoint file, before any of it is understood as a generator."""
+"""What formats are given: a network in a file, and what its owner says of it."""
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,12 +11,14 @@ import torch
 from torch import Tensor
 
 from sefa.checkpoints.assumptions import Assumptions
-from sefa.checkpoints.entries import Entry, strip_prefix
 from sefa.checkpoints.pickled_networks import PersistedModule, TensorFlowNetwork
 from sefa.checkpoints.sizes import check_uses
 from sefa.errors import CheckpointError
 from sefa.generators import Generator
 from sefa_runtime.pickles.placeholders import Placeholder
+
+StateDict = Mapping[str, Tensor | Placeholder]
+Network = StateDict | PersistedModule | TensorFlowNetwork | Placeholder
 
 # Numbers that torch can sum and turn into float32; what is new or packed has names of its own.
 ORDINARY = {
@@ -32,50 +35,40 @@ ORDINARY |= {torch.int32, torch.int64, torch.uint16, torch.uint32, torch.uint64}
 ORDINARY |= {torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torch.float8_e5m2fnuz}
 
 
-@dataclass(frozen=True)
 class Checkpoint:
-    """The contents of a file, as formats look at them.
+    """A network in a file, as formats look at it.
+
+    Args:
+        path: The file.
+        network: The network: a state dict, or a stand-in for an object.
+        beside: What the file has beside it.
+        location: The keys that lead to it.
 
     Attributes:
-        path: The file.
-        content: All that it held: dicts of tensors, and stand-ins for objects of classes.
-        entry: The one of its entries that is looked at.
+        stored: The state dict without `module.` prefixes; empty if the network is something else.
+        persisted: The network, if it is one of NVlabs' PyTorch code.
+        tensorflow: The network, if it is one of NVlabs' TensorFlow code.
     """
 
-    path: Path
-    content: Any
-    entry: Entry = field(default_factory=lambda: Entry((), {}))
-
-    @cached_property
-    def stored(self) -> dict[str, Tensor | Placeholder]:
-        """The generator's state dict as it is stored, without `module.` prefixes; empty if it is something else."""
-        network = self.entry.network
-        return {strip_prefix(key): value for key, value in network.items()} if isinstance(network, Mapping) else {}
+    def __init__(
+        self, path: Path, network: Network, beside: Mapping[Any, Any] | None = None, location: tuple[str, ...] = ()
+    ) -> None:
+        self.path = path
+        self.network = network
+        self.beside = {} if beside is None else beside
+        self.location = location
+        self.stored = strip_prefixes(network) if isinstance(network, Mapping) else {}
+        self.persisted = network if isinstance(network, PersistedModule) else None
+        self.tensorflow = network if isinstance(network, TensorFlowNetwork) else None
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
-        """The same, finite, float32; integers stay integers.
+        """The state dict, finite, float32; integers stay integers.
 
         Raises:
             CheckpointError: If it holds something other than ordinary tensors of finite numbers.
         """
-        network = self.entry.network
-        return clean(network) if isinstance(network, Mapping) else {}
-
-    @property
-    def persisted(self) -> PersistedModule | None:
-        """The generator, if it is a network of NVlabs' PyTorch code."""
-        return self.entry.network if isinstance(self.entry.network, PersistedModule) else None
-
-    @property
-    def tensorflow(self) -> TensorFlowNetwork | None:
-        """The generator, if it is a network of NVlabs' TensorFlow code."""
-        return self.entry.network if isinstance(self.entry.network, TensorFlowNetwork) else None
-
-    @property
-    def beside(self) -> Mapping[Any, Any]:
-        """What the file has beside the generator."""
-        return self.entry.beside
+        return clean(self.network) if isinstance(self.network, Mapping) else {}
 
 
 @dataclass(frozen=True)
@@ -113,7 +106,7 @@ class Format:
     is_supported: bool = True
 
 
-def clean(state_dict: Mapping[str, Tensor | Placeholder]) -> dict[str, Tensor]:
+def clean(state_dict: StateDict) -> dict[str, Tensor]:
     """Strip prefixes, and bring every floating point tensor to finite float32.
 
     Raises:
@@ -142,3 +135,13 @@ def clean(state_dict: Mapping[str, Tensor | Placeholder]) -> dict[str, Tensor]:
 def is_finite(tensor: Tensor) -> bool:
     """Whether all values are finite, in most cases in one pass: what is not finite never sums to something finite."""
     return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
+
+
+def strip_prefix(key: str) -> str:
+    """Return a key without the prefixes of DataParallel and torch.compile."""
+    return re.sub(r"^(module\.|_orig_mod\.)+", "", key)
+
+
+def strip_prefixes(state_dict: StateDict) -> dict[str, Tensor | Placeholder]:
+    """Return a state dict whose keys are without these prefixes."""
+    return {strip_prefix(key): value for key, value in state_dict.items()}

@@ -1,8 +1,6 @@
 """What a checkpoint file holds, read without running anything in it."""
 
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -49,24 +47,11 @@ def read_contents(path: Path) -> Any:
             raise CheckpointError(f"{other}; {EXPECTED}")
         if is_safetensors(head):
             return _read_safetensors(path)
-        with as_checkpoint_errors():
-            return pickle_reader(path.stat().st_size).read_file(path)
-    except OSError as error:
-        raise CheckpointError(f"cannot be read: {error.strerror or error}") from error
-
-
-def pickle_reader(size: int) -> PickleReader:
-    """Return what reads the pickles of a checkpoint of so many bytes."""
-    return PickleReader(Limits(size), TABLE)
-
-
-@contextmanager
-def as_checkpoint_errors() -> Iterator[None]:
-    """Raise what the reader says of a file's contents as an error of a checkpoint."""
-    try:
-        yield
+        return PickleReader(Limits(path.stat().st_size), TABLE).read_file(path)
     except ContentError as error:
         raise CheckpointError(str(error)) from error.__cause__
+    except OSError as error:
+        raise CheckpointError(f"cannot be read: {error.strerror or error}") from error
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:

@@ -13,13 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sefa.checkpoints.checkpoint import Network, StateDict, strip_prefix, strip_prefixes
 from sefa.checkpoints.pickled_networks import PersistedModule, TensorFlowNetwork
 from sefa.checkpoints.sizes import check_names
 from sefa.errors import CheckpointError
 from sefa_runtime.pickles.placeholders import Placeholder
-
-StateDict = Mapping[str, Tensor | Placeholder]
-Network = StateDict | PersistedModule | TensorFlowNetwork | Placeholder
 
 MAX_DEPTH = 6  # of containers in containers
 # Looked at: a container may be in itself, and under any number of keys.
@@ -78,7 +76,7 @@ def _parts_of_word(word: str) -> list[str]:
     return [part for part in glued.groups() if part] if glued else [word]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Entry:
     """A network in a file.
 
@@ -316,8 +314,8 @@ def _parts_beside(entries: Sequence[Entry], part: Entry) -> list[Entry]:
 def _completed(entries: Sequence[Entry], fitting: Sequence[Entry], fits: Callable[[Network], bool]) -> Iterator[Entry]:
     """Averages of parameters alone, each with the buffers of the copy whose parameters were averaged."""
     plain = [one.network for one in fitting if isinstance(one.network, Mapping) and not one.is_averaged]
-    named = [{strip_prefix(key): value for key, value in network.items()} for network in plain]
-    copies = [(network, [key for key in network if not BUFFER.fullmatch(key)]) for network in named[:MAX_COPIES]]
+    named = [strip_prefixes(network) for network in plain[:MAX_COPIES]]
+    copies = [(network, [key for key in network if not BUFFER.fullmatch(key)]) for network in named]
     for entry in entries:
         if not entry.is_averaged or not isinstance(entry.network, Mapping):
             continue
@@ -371,7 +369,7 @@ def _all_equal(entries: Sequence[Entry]) -> bool:
 
 
 def _unwrapped(network: Network) -> Network:
-    return {strip_prefix(key): value for key, value in network.items()} if isinstance(network, Mapping) else network
+    return strip_prefixes(network) if isinstance(network, Mapping) else network
 
 
 def _equal(one: Network, other: Network) -> bool:
@@ -409,8 +407,3 @@ def _list(entries: Sequence[Entry]) -> str:
 
 def _option(entries: Sequence[Entry]) -> str:
     return f"--entry {next(entry.name for entry in entries if entry.path)}"  # One may be the whole file.
-
-
-def strip_prefix(key: str) -> str:
-    """Without the prefixes of DataParallel and torch.compile."""
-    return re.sub(r"^(module\.|_orig_mod\.)+", "", key)

@@ -1,15 +1,14 @@
 """Loading a generator from a checkpoint file, whose format is detected from its contents."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from sefa.checkpoints.assumptions import Assumptions
-from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, clean
+from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, Network, clean
 from sefa.checkpoints.contents import EXPECTED, read_contents
-from sefa.checkpoints.entries import Entry, Network, choose, find_entries
+from sefa.checkpoints.entries import Entry, choose, find_entries
 from sefa.checkpoints.formats import FORMATS
 from sefa.checkpoints.pickled_networks import PersistedModule, TensorFlowNetwork
 from sefa.checkpoints.sizes import check_sizes
@@ -56,8 +55,7 @@ def load(
     path = Path(path)
     noise = choice_of(Noise, noise, "noise")
     try:
-        file = Checkpoint(path, read_contents(path))
-        generator = _build(file, LoadOptions(num_classes, noise, entry, Assumptions(assume)))
+        generator = _build(path, read_contents(path), LoadOptions(num_classes, noise, entry, Assumptions(assume)))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {_one_line(str(error))}") from error.__cause__
     if num_classes not in (None, generator.num_classes):
@@ -70,48 +68,46 @@ def load(
     return generator
 
 
-def _build(file: Checkpoint, options: LoadOptions) -> Generator:
-    entries = find_entries(file.content)
+def _build(path: Path, content: Any, options: LoadOptions) -> Generator:
+    entries = find_entries(content)
     format_of: dict[int, Format | None] = {}
+    seen: list[Network] = []  # Their ids stay in use.
 
     def recognise(network: Network) -> Format | None:
         if id(network) not in format_of:
-            looked_at = replace(file, entry=Entry((), network))
-            format_of[id(network)] = next((one for one in FORMATS if one.recognises(looked_at)), None)
-            kept.append(network)
+            checkpoint = Checkpoint(path, network)
+            format_of[id(network)] = next((one for one in FORMATS if one.recognises(checkpoint)), None)
+            seen.append(network)
         return format_of[id(network)]
 
-    kept: list[Network] = []  # As long as their ids are in use.
-
-    def fits(network: Network) -> bool:
-        format_ = recognise(network)
-        return format_ is not None and format_.is_supported
-
-    refused = [entry for entry in entries if (format_ := recognise(entry.network)) and not format_.is_supported]
-    choice = choose([entry for entry in entries if entry not in refused], fits, options.entry)
-    if choice is None and not refused:
-        raise CheckpointError(_describe(file, entries))
-    entry = choice.entry if choice else refused[0]
-    checkpoint = replace(file, entry=entry)
+    unsupported = [one for one in entries if (format_ := recognise(one.network)) and not format_.is_supported]
+    choice = choose(
+        [one for one in entries if one not in unsupported],
+        lambda network: (format_ := recognise(network)) is not None and format_.is_supported,
+        options.entry,
+    )
+    if choice is None and not unsupported:
+        raise CheckpointError(_describe(content, entries))
+    entry = choice.entry if choice else unsupported[0]
     format_ = recognise(entry.network)
     if format_ is None:
-        raise CheckpointError(_describe(checkpoint, [entry]))
+        raise CheckpointError(_describe(content, [entry]))
     try:
-        generator = format_.load(checkpoint, options)
+        generator = format_.load(Checkpoint(path, entry.network, entry.beside, entry.path), options)
         options.assumptions.check_all_asked()
         check_sizes(generator)
     except CheckpointError as error:
         raise CheckpointError(f"recognised as {format_.name}, but {error}") from error.__cause__
     except ArgumentError as error:
-        raise ArgumentError(f"{checkpoint.path}: {error}") from error.__cause__
+        raise ArgumentError(f"{path}: {error}") from error.__cause__
     generator.checkpoint_format = format_.name
     generator.assumptions = options.assumptions.words
     generator.source_entry = generator.source_entry or (choice.described if choice else "")
     return generator
 
 
-def _describe(file: Checkpoint, entries: Sequence[Entry]) -> str:
-    """What a file is that no format recognises, and what to do with it."""
+def _describe(content: Any, entries: Sequence[Entry]) -> str:
+    """Say what a file is that no format recognises, and what to do with it."""
     for entry in entries:
         network, where = entry.network, f"its {entry.name}" if entry.name else "it"
         if isinstance(network, Placeholder) and network.is_module:
@@ -129,7 +125,6 @@ def _describe(file: Checkpoint, entries: Sequence[Entry]) -> str:
         tensors = clean(state_dict)
         where = f"{name}'s" if name else "its"
         return f"no known generator; {EXPECTED}, {where} keys begin with {_some(tensors)}; {OWN_CLASS}"
-    content = file.content
     if isinstance(content, Placeholder | Name):
         named = content.class_name if isinstance(content, Placeholder) else content
         return f"no generator inside: it holds a {named}; {EXPECTED}"

@@ -7,9 +7,9 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from sefa.checkpoints.checkpoint import clean
+from sefa.checkpoints.checkpoint import Network, clean, strip_prefix
 from sefa.checkpoints.contents import read_contents
-from sefa.checkpoints.entries import Entry, Network, choose, find_entries, parts_of, strip_prefix
+from sefa.checkpoints.entries import Entry, choose, find_entries, parts_of
 from sefa.checkpoints.pickled_networks import PersistedModule
 from sefa.errors import CheckpointError
 from sefa_runtime.pickles.placeholders import Placeholder

@@ -12,8 +12,7 @@ from sefa_runtime.archives import DAMAGED_ARCHIVE, open_archive
 from sefa_runtime.errors import ContentError
 from sefa_runtime.pickles.interpreter import Interpreter, Source, Table, is_key
 from sefa_runtime.pickles.limits import Limits
-from sefa_runtime.pickles.names import MAX_LENGTH
-from sefa_runtime.pickles.torch_tensors import ITEMSIZES, Storage, storage_dtype
+from sefa_runtime.pickles.torch_tensors import Storage, Storages
 
 CHUNK = 2**20  # bytes
 ARCHIVED_PICKLE = re.compile(r"([^/]+/)?data\.pkl")
@@ -83,7 +82,7 @@ class PickleReader:
                 pickle = archive.read(pickles[0])
         except DAMAGED_ARCHIVE as error:
             raise ContentError("truncated or damaged: an archive that cannot be read") from error
-        storages = _Storages(self._limits)
+        storages = Storages(self._limits)
         content = self._interpret(io.BytesIO(pickle), self._with_nested, storages.load)
         try:
             with open_archive(path) as archive:
@@ -109,7 +108,7 @@ class PickleReader:
         system = self._interpret(source, table)
         if isinstance(system, dict) and system.get("little_endian") is False:
             raise ContentError("written by a big-endian machine")
-        storages = _Storages(self._limits)
+        storages = Storages(self._limits)
         content = self._interpret(source, table, storages.load)
         keys = self._interpret(source, table)
         if not isinstance(keys, list) or not all(isinstance(key, str | int) and is_key(key) for key in keys):
@@ -141,53 +140,6 @@ class PickleReader:
 
     def _interpret(self, source: Source, table: Table, load_storage: Callable[[Any], Any] | None = None) -> Any:
         return Interpreter(source, table, self._limits, load_storage, refuse_unknown=self._refuse_unknown).load()
-
-
-class _Storages:
-    """The storages that a pickle refers to; they are filled when it has been read.
-
-    Attributes:
-        raw: Their bytes, by their names in the file.
-        lengths: How many numbers each has.
-    """
-
-    def __init__(self, limits: Limits) -> None:
-        self._limits = limits
-        self.raw: dict[str, bytearray] = {}
-        self.lengths: dict[str, int] = {}
-
-    def load(self, reference: object) -> Storage:
-        """Return the storage of a persistent id.
-
-        Raises:
-            ContentError: If it is no storage's, or the storage cannot be in the file.
-        """
-        kind, name, length, view = None, None, None, None
-        if isinstance(reference, tuple) and len(reference) in (5, 6) and reference[0] == "storage":
-            _, kind, name, _, length, *rest = reference
-            view = rest[0] if rest else None
-        if not isinstance(name, str | int) or type(length) is not int or length < 0 or len(str(name)) > MAX_LENGTH:
-            raise ContentError("damaged: a reference to something outside the file")
-        dtype, key = storage_dtype(kind), str(name)
-        size = length * ITEMSIZES[dtype]
-        if key not in self.raw:
-            self._limits.spend_bytes(size)
-            self.raw[key] = bytearray(size)
-            self.lengths[key] = length
-        raw = memoryview(self.raw[key])
-        if len(raw) != size:
-            raise ContentError(f"damaged: its storage {key[:20]} has two sizes")
-        return Storage(raw if view is None else _part_of(raw, view, ITEMSIZES[dtype]), dtype)
-
-
-def _part_of(raw: memoryview, view: object, itemsize: int) -> memoryview:
-    """Return a storage within a storage, as old versions had: its own name, where it begins, and its length."""
-    if not isinstance(view, tuple) or [type(number) for number in view[1:]] != [int, int]:
-        raise ContentError("damaged: a reference to a part of a storage")
-    _, start, length = view
-    if start < 0 or length < 0 or (start + length) * itemsize > len(raw):
-        raise ContentError("damaged: a storage that reaches beyond another")
-    return raw[start * itemsize : (start + length) * itemsize]
 
 
 def _members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:

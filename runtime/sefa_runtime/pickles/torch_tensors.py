@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from sefa_runtime.errors import ContentError
 from sefa_runtime.pickles.interpreter import Table
 from sefa_runtime.pickles.limits import Limits
-from sefa_runtime.pickles.names import Name
+from sefa_runtime.pickles.names import MAX_LENGTH, Name
 from sefa_runtime.pickles.numpy_arrays import StoredArray, is_shape
 from sefa_runtime.pickles.placeholders import Placeholder
 
@@ -70,6 +70,43 @@ class Storage:
         return len(self.raw) // ITEMSIZES[self.dtype]
 
 
+class Storages:
+    """The storages that a pickle refers to; they are filled when it has been read.
+
+    Attributes:
+        raw: Their bytes, by their names in the file.
+        lengths: How many numbers each has.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self.raw: dict[str, bytearray] = {}
+        self.lengths: dict[str, int] = {}
+
+    def load(self, reference: object) -> Storage:
+        """Return the storage of a persistent id.
+
+        Raises:
+            ContentError: If it is no storage's, or the storage cannot be in the file.
+        """
+        kind, name, length, view = None, None, None, None
+        if isinstance(reference, tuple) and len(reference) in (5, 6) and reference[0] == "storage":
+            _, kind, name, _, length, *rest = reference
+            view = rest[0] if rest else None
+        if not isinstance(name, str | int) or type(length) is not int or length < 0 or len(str(name)) > MAX_LENGTH:
+            raise ContentError("damaged: a reference to something outside the file")
+        dtype, key = _storage_dtype(kind), str(name)
+        size = length * ITEMSIZES[dtype]
+        if key not in self.raw:
+            self._limits.spend_bytes(size)
+            self.raw[key] = bytearray(size)
+            self.lengths[key] = length
+        raw = memoryview(self.raw[key])
+        if len(raw) != size:
+            raise ContentError(f"damaged: its storage {key[:20]} has two sizes")
+        return Storage(raw if view is None else _part_of(raw, view, ITEMSIZES[dtype]), dtype)
+
+
 @dataclass(frozen=True)
 class StoredTensor:
     """A tensor that a pickle held: a view of a storage.
@@ -120,7 +157,7 @@ def tensor_table(make_tensor: MakeTensor) -> Table:
     return {key: partial(rebuild, make_tensor) for key, rebuild in REBUILDING.items()}
 
 
-def storage_dtype(kind: object) -> str:
+def _storage_dtype(kind: object) -> str:
     """Return the type of what a storage holds whose class a pickle names, as `torch.FloatStorage`.
 
     Raises:
@@ -129,6 +166,16 @@ def storage_dtype(kind: object) -> str:
     if not isinstance(kind, Name) or kind.module not in STORAGE_MODULES or kind.name not in STORAGES:
         raise ContentError("damaged: weights of no known type")
     return STORAGES[kind.name]
+
+
+def _part_of(raw: memoryview, view: object, itemsize: int) -> memoryview:
+    """Return a storage within a storage, as old versions had: its own name, where it begins, and its length."""
+    if not isinstance(view, tuple) or [type(number) for number in view[1:]] != [int, int]:
+        raise ContentError("damaged: a reference to a part of a storage")
+    _, start, length = view
+    if start < 0 or length < 0 or (start + length) * itemsize > len(raw):
+        raise ContentError("damaged: a storage that reaches beyond another")
+    return raw[start * itemsize : (start + length) * itemsize]
 
 
 def _rebuild_tensor(

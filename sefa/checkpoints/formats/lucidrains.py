@@ -71,7 +71,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> LucidrainsStyleGAN2:
     assemble(generator, plan, tensors, unused)
     several = [f"{one} and {other}" for one, other in NETWORKS if f"{one}.net.0.weight" in tensors]
     if len(several) > 1:
-        where = ".".join((*checkpoint.entry.path, ""))
+        where = ".".join((*checkpoint.location, ""))
         generator.source_entry = f"{where}{style} and {synthesis}, of {', '.join(several)}"
     generator.noise = "none" if options.noise == "none" else f"const, seed {NOISE_SEED}: the file stores none"
     generator.estimate_center()

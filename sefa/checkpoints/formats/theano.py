@@ -11,7 +11,7 @@ CLASS = "network.Network"
 
 def recognises(checkpoint: Checkpoint) -> bool:
     """A network of the class that the Theano version had."""
-    network = checkpoint.entry.network
+    network = checkpoint.network
     return isinstance(network, Placeholder) and network.class_name == CLASS
 
 

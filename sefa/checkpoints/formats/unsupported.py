@@ -38,7 +38,7 @@ def _of_class(class_name: str, *, any_object: bool = False) -> Callable[[Checkpo
     """Whether a network that NVlabs' code pickled, or any object, is of a class: a regular expression."""
 
     def recognises(checkpoint: Checkpoint) -> bool:
-        network = checkpoint.entry.network
+        network = checkpoint.network
         kinds = PersistedModule | Placeholder if any_object else PersistedModule
         return isinstance(network, kinds) and re.fullmatch(class_name, network.class_name) is not None
 

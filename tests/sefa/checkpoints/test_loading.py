@@ -91,6 +91,19 @@ def test_the_format_before_zip_archives_is_read(state_dict: State, tmp_path: Pat
     torch.testing.assert_close(image_of(sefa.load(tmp_path / "old.pth")), expected)
 
 
+@pytest.mark.parametrize("kind", [AssertionError, AttributeError, IndexError, MemoryError, RuntimeError, TypeError])
+def test_a_mistake_of_ours_in_a_format_is_not_called_a_damaged_file(
+    golden: Path, monkeypatch: pytest.MonkeyPatch, kind: type[Exception]
+) -> None:
+    def mistaken(*arguments: object) -> None:
+        raise kind("ours")
+
+    monkeypatch.setattr("sefa.checkpoints.formats.dcgan.build", mistaken)
+    with pytest.raises(kind, match=r"^ours$") as caught:
+        sefa.load(golden / "checkpoints/dcgan_small_64/netG.pth")
+    assert caught.traceback[-1].name == "mistaken"
+
+
 class Own(nn.Module):
     """Of a program that is not installed where the file is read."""
 

@@ -14,7 +14,6 @@ from torch.nn import functional as F
 import sefa
 from sefa import CheckpointError
 from sefa.checkpoints.checkpoint import Checkpoint, LoadOptions
-from sefa.checkpoints.entries import Entry
 from sefa.checkpoints.formats.nvidia import nvidia_stylegan3, nvidia_stylegan_xl
 from sefa.checkpoints.pickled_networks import PersistedModule
 from sefa.generators import StyleGAN3
@@ -176,7 +175,7 @@ def _mapping(design: Design) -> PersistedModule:
 
 def load(network: PersistedModule) -> StyleGAN3:
     """Our generator."""
-    file = Checkpoint(Path("synthetic.pkl"), network, Entry((), network))
+    file = Checkpoint(Path("synthetic.pkl"), network)
     (format_,) = [one for one in (nvidia_stylegan3.FORMAT, nvidia_stylegan_xl.FORMAT) if one.recognises(file)]
     generator = format_.load(file, LoadOptions())
     assert isinstance(generator, StyleGAN3)

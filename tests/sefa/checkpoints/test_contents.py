@@ -134,7 +134,7 @@ def test_objects_of_other_programs_beside_the_weights_are_left_alone(tmp_path: P
     content = read_contents(path)
     assert content["g_ema"]["weight"].tolist() == [1, 1]
     assert isinstance(content["args"], Placeholder)
-    assert content["args"].class_name.endswith("test_containers.Attributes")
+    assert content["args"].class_name.endswith("test_contents.Attributes")
     assert content["args"].state["lr"] == 0.1
     assert content["best"] == 0.5
     assert np.asarray(content["history"]).tolist() == [0, 1, 2]

@@ -12,11 +12,13 @@ import pytest
 
 import sefa
 from sefa import CheckpointError
-from sefa.checkpoints.contents import as_checkpoint_errors, pickle_reader
 from sefa.checkpoints.pickled_networks import TABLE, PersistedModule, TensorFlowNetwork
+from sefa_runtime.errors import ContentError
+from sefa_runtime.pickles.limits import Limits
 from sefa_runtime.pickles.names import Name
 from sefa_runtime.pickles.numpy_arrays import StoredArray
 from sefa_runtime.pickles.placeholders import Placeholder
+from sefa_runtime.pickles.torch_files import PickleReader
 from support.pickle_files import call, dict_of, literal, name, nested_of, number, pickle_of, stream_of, text, zip_of
 
 Container = Callable[[bytes], bytes]
@@ -24,8 +26,10 @@ CONTAINERS: dict[str, Container] = {"pickle": bytes, "zip": zip_of, "stream": st
 
 
 def read(content: bytes, size: int = 10_000) -> object:
-    with as_checkpoint_errors():
-        return pickle_reader(size).read_pickle(io.BytesIO(content))
+    try:
+        return PickleReader(Limits(size), TABLE).read_pickle(io.BytesIO(content))
+    except ContentError as error:  # As `read_contents` has it.
+        raise CheckpointError(str(error)) from error.__cause__
 
 
 @pytest.fixture
@@ -311,3 +315,13 @@ def test_names_are_looked_up_with_their_modules() -> None:
     for function in runs:
         with pytest.raises(CheckpointError, match=f"{function.__name__}: refused"):
             read(pickle.dumps(function))
+
+
+@pytest.mark.parametrize("module", ["code", "code.training", "commands", "profile", "trace", "timeit", "tempfile"])
+def test_modules_of_ones_own_may_be_called_as_some_of_pythons(module: str) -> None:
+    kept = read(
+        pickle_of(dict_of({"config": name(module, "Config") + b")\x81", "run": call(module, "run", text("x"))}))
+    )
+    assert isinstance(kept, dict)
+    assert [type(one) for one in kept.values()] == [Placeholder, Placeholder]
+    assert [one.class_name for one in kept.values()] == [f"{module}.Config", f"{module}.run"]
