@@ -5,7 +5,6 @@ CVPR 2020.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -18,15 +17,6 @@ from sefa.generators.common.scaling import scale
 from sefa.generators.common.to_rgb import ToRGB, limit
 
 DEMODULATION_EPSILON = 1e-8
-
-
-@dataclass(frozen=True)
-class KernelShape:
-    """Size of a filter that follows zero-stuffing: even numbers of taps, and whether it is a column times a row."""
-
-    height: int
-    width: int
-    separable: bool
 
 
 class UpFilter(nn.Module):
@@ -44,12 +34,13 @@ class UpFilter(nn.Module):
     row: Tensor | None
     kernel: Tensor | None
 
-    def __init__(self, shape: KernelShape) -> None:
+    def __init__(self, height: int, width: int, separable: bool) -> None:
+        """Build without values, for even numbers of taps, which may or may not be a column times a row."""
         super().__init__()
-        self.padding = (shape.height // 2 - 1, shape.width // 2 - 1)
-        self.register_buffer("column", torch.empty(shape.height) if shape.separable else None)
-        self.register_buffer("row", torch.empty(shape.width) if shape.separable else None)
-        self.register_buffer("kernel", None if shape.separable else torch.empty(shape.height, shape.width))
+        self.padding = (height // 2 - 1, width // 2 - 1)
+        self.register_buffer("column", torch.empty(height) if separable else None)
+        self.register_buffer("row", torch.empty(width) if separable else None)
+        self.register_buffer("kernel", None if separable else torch.empty(height, width))
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve each channel of a transposed 3x3 convolution's result: [N, C, 2H + 1, 2W + 1] -> [N, C, 2H, 2W]."""
@@ -104,7 +95,7 @@ class ModulatedConv(nn.Module):
         gain: float,
         noise: bool,
         clamp: float | None = None,
-        kernel: KernelShape | None = None,
+        blur: UpFilter | None = None,
     ) -> None:
         """Build without values.
 
@@ -116,17 +107,17 @@ class ModulatedConv(nn.Module):
             gain: Factor behind the activation.
             noise: Whether it adds noise.
             clamp: Greatest magnitude of the output, if it is limited.
-            kernel: Shape of the filter, if the layer doubles the size.
+            blur: The filter, if the layer doubles the size.
         """
         super().__init__()
         self.epsilon = DEMODULATION_EPSILON / gain**2
         self.clamp = clamp
         self.affine = nn.Linear(w_dim, inputs)
-        self.weight = nn.Parameter(torch.empty(*((outputs, inputs) if kernel is None else (inputs, outputs)), 3, 3))
+        self.weight = nn.Parameter(torch.empty(*((outputs, inputs) if blur is None else (inputs, outputs)), 3, 3))
         self.register_buffer("energy", torch.empty(inputs, outputs))
         self.register_buffer("noise", torch.empty(1, 1, *size) if noise else None)
         self.bias = nn.Parameter(torch.empty(outputs))
-        self.blur = None if kernel is None else UpFilter(kernel)
+        self.blur = blur
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """[N, in, h, w] or [1, in, h, w], and [N, w_dim] -> [N, out, H, W]."""
@@ -150,10 +141,10 @@ class Shortcut(nn.Module):
         weight: [out, in, 1, 1].
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel: KernelShape) -> None:
+    def __init__(self, inputs: int, outputs: int, up: UpFilter) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.empty(outputs, inputs, 1, 1))
-        self.up = UpFilter(kernel)
+        self.up = up
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, in, H, W] -> [N, out, 2H, 2W]."""

@@ -5,22 +5,22 @@ half a step of power iteration from the vector that is stored beside them.
 """
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sefa.checkpoints.assumptions import Assumptions, one_of, positive
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
-from sefa.checkpoints.parts.assembly import Plan, Source, assemble, combine, shape_of, source
+from sefa.checkpoints.parts.assembly import Assembly, Parameters, Stored
+from sefa.checkpoints.parts.growing import highest
 from sefa.checkpoints.sizes import one_hot_codes
 from sefa.errors import CheckpointError
-from sefa.generators.biggan import BigGAN, ConditionalNorm, Norm
+from sefa.generators.biggan import Attention, BigGAN, ConditionalNorm, Norm
 from sefa.generators.biggan_deep import AttentionSizes, BigGANDeep, DeepBlockSizes
 
 G = TypeVar("G", BigGAN, BigGANDeep)
@@ -55,7 +55,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> BigGAN | BigGANDeep:
         raise CheckpointError("this is a discriminator, the generator's G_ema.pth is needed")
     file = _File.of(tensors, options.assumptions)
     options.assumptions.note("ReLU")
-    return _load_deep(file, options.assumptions) if "blocks.0.0.conv4.weight" in tensors else _load(file)
+    return _load_deep(file, options.assumptions) if _is_deep(tensors) else _load(file)
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class _File:
     """A state dict, and what all its layers have in common.
 
     Attributes:
-        tensors: The state dict.
+        assembly: The state dict.
         spectral: Whether the weights are to be divided by their spectral norm.
         norm_epsilon: Of all batch norms but the last.
         spectral_epsilon: Of the estimate of the spectral norm.
@@ -74,7 +74,7 @@ class _File:
         attentions: The attention after a block, by the block's index.
     """
 
-    tensors: Mapping[str, Tensor]
+    assembly: Assembly
     spectral: bool
     norm_epsilon: float
     spectral_epsilon: float
@@ -99,20 +99,20 @@ class _File:
         for key, tensor in tensors.items():
             if key.endswith("stored_var") and tensor.min() < 0:
                 raise CheckpointError(f"{key} has negative variances, which no training gives")
-        deep = "blocks.0.0.conv4.weight" in tensors
-        num_blocks = 1 + max(int(match[1]) for key in tensors if (match := re.match(r"blocks\.(\d+)\.", key)))
-        last_conv = "conv4" if deep else "conv2"
-        widths = [shape_of(tensors, FIRST_CONV, 4)[1]]
-        widths += [shape_of(tensors, f"{BLOCK.format(i)}.{last_conv}.weight", 4)[0] for i in range(num_blocks)]
-        rows = shape_of(tensors, "linear.weight", 2)[0]
+        file = Assembly(tensors)
+        num_blocks = 1 + highest(tensors, r"blocks\.(\d{1,4})\..*")
+        last_conv = "conv4" if _is_deep(tensors) else "conv2"
+        widths = [file.shape(FIRST_CONV, 4)[1]]
+        widths += [file.shape(f"{BLOCK.format(i)}.{last_conv}.weight", 4)[0] for i in range(num_blocks)]
+        rows = file.shape("linear.weight", 2)[0]
         bottom_width = math.isqrt(rows // widths[0])
         if not bottom_width or widths[0] * bottom_width**2 != rows:
-            raise CheckpointError(f"linear.weight has {rows} rows, which are no square image of {widths[0]} channels")
+            raise file.misfit(f"linear.weight has {rows} rows, which are no square image of {widths[0]} channels")
         attentions = {}
         for i in range(num_blocks):
             name = ATTENTION.format(i)
             if any(key.startswith(f"{name}.") for key in tensors):
-                key_dim, value_dim = (shape_of(tensors, f"{name}.{layer}.weight", 4)[0] for layer in ("theta", "g"))
+                key_dim, value_dim = (file.shape(f"{name}.{layer}.weight", 4)[0] for layer in ("theta", "g"))
                 attentions[i] = AttentionSizes(widths[i + 1], key_dim, value_dim)
         spectral = any(key.endswith(".u0") for key in tensors)
         converted = spectral and not any(key.endswith(".sv0") for key in tensors)
@@ -123,7 +123,7 @@ class _File:
         if spectral:
             assumptions.note(f"spectral norms' eps {spectral_epsilon:g}", "sn_eps")
         return cls(
-            tensors=tensors,
+            assembly=file,
             spectral=spectral,
             norm_epsilon=norm_epsilon,
             spectral_epsilon=spectral_epsilon,
@@ -138,79 +138,96 @@ class _File:
     @property
     def channels(self) -> int:
         """Channels of the image."""
-        return shape_of(self.tensors, "output_layer.2.weight", 4)[0]
+        return self.assembly.shape("output_layer.2.weight", 4)[0]
 
-    def assemble(self, generator: G, plan: Plan) -> G:
-        """Fill the generator; see `sefa.checkpoints.parts.assembly.assemble`."""
+    def fill(self, generator: G) -> G:
+        """Add all layers but the embedding and `linear`, and fill the generator."""
+        index = -1
+        for layer in generator.layers:
+            if isinstance(layer, Attention):
+                self._add_attention(layer, ATTENTION.format(index))
+                continue
+            index += 1
+            for part, module in layer.named_children():
+                name = f"{BLOCK.format(index)}.{part}"
+                if isinstance(module, ConditionalNorm):
+                    self._add_conditional_norm(module, name, generator.embedding.shape[1])
+                else:
+                    self.add_dense(module, name)
+        statistics = self._statistics("output_layer.0", generator.conv.in_channels)
+        gain, bias = (("output_layer.0." + entry, (generator.conv.in_channels,)) for entry in ("gain", "bias"))
+        self.assembly.layer(generator.norm, _norm, gain=gain, bias=bias, **statistics)
+        self.add_dense(generator.conv, "output_layer.2")
         # The training's estimates of spectral norms, and its counters of batches.
-        return assemble(generator, plan, self.tensors, (r".*\.sv0", r".*\.bn\.accumulation_counter"))
+        return self.assembly.fill(generator, (r".*\.sv0", r".*\.bn\.accumulation_counter"))
 
-    def weight(self, name: str) -> Source:
-        """A layer's effective weight."""
-        if not self.spectral:
-            return source(f"{name}.weight")
-        convert = partial(spectrally_normalized, epsilon=self.spectral_epsilon)
-        return source(f"{name}.weight", f"{name}.u0", convert=convert)
-
-    def conv(self, ours: str, name: str) -> dict[str, Source]:
-        """The plan of a convolution with a bias."""
-        return {f"{ours}.weight": self.weight(name), f"{ours}.bias": source(f"{name}.bias")}
-
-    def conditional_norm(self, ours: str, name: str, embed_dim: int) -> dict[str, Source]:
-        """The plan of a `ConditionalNorm`; the file's codes begin with the embedding, ours end with it."""
-        if "shared.weight" in self.tensors:
-            gain, bias = self.weight(f"{name}.gain"), self.weight(f"{name}.bias")
-        else:  # A row for each class.
-            gain, bias = (source(f"{name}.{which}.weight", convert=torch.t) for which in ("gain", "bias"))
-        mean, variance = self._statistics(name, self.norm_epsilon)
-
-        def fold(gain: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-            gain, bias = (weight.roll(-embed_dim, dims=1) for weight in (gain, bias))
-            return ConditionalNorm.folded_weight(gain, bias, mean, variance)
-
-        return {
-            f"{ours}.affine.weight": combine(gain, bias, mean, variance, convert=fold),
-            f"{ours}.affine.bias": combine(mean, variance, convert=ConditionalNorm.folded_bias),
-        }
-
-    def attention(self, ours: str, name: str) -> dict[str, Source]:
-        """The plan of an `Attention`."""
-        plan = {f"{ours}.{layer}.weight": self.weight(f"{name}.{layer}") for layer in ("theta", "phi", "g")}
-        plan[f"{ours}.o.weight"] = combine(self.weight(f"{name}.o"), source(f"{name}.gamma"), convert=torch.mul)
-        return plan
-
-    def ends(self) -> dict[str, Source]:
-        """The plan of what comes before and after the blocks, but for the weight of `linear`."""
-        name = "output_layer.0"
-        parts = (source(f"{name}.gain"), source(f"{name}.bias"), *self._statistics(name, EPSILON))
-        return {
-            "linear.bias": source("linear.bias"),
-            "norm.weight": combine(*parts, convert=lambda *parts: Norm.fold(*parts)[0]),
-            "norm.bias": combine(*parts, convert=lambda *parts: Norm.fold(*parts)[1]),
-            **self.conv("conv", "output_layer.2"),
-        }
-
-    def _statistics(self, name: str, epsilon: float) -> tuple[Source, Source]:
-        """Mean and variance of a norm, epsilon included."""
-        return (
-            source(self.statistics.format(name, "mean")),
-            source(self.statistics.format(name, "var"), convert=lambda variance: variance + epsilon),
+    def add_dense(self, module: nn.Module, name: str, **options: int) -> None:
+        """Add a linear layer or a convolution; see `_dense` for the options."""
+        self.assembly.layer(
+            module,
+            partial(_dense, epsilon=self.spectral_epsilon, **options),
+            weight=f"{name}.weight",
+            u=self._vector(name, len(module.weight)),
+            bias=None if module.bias is None else f"{name}.bias",
         )
+
+    def _add_conditional_norm(self, norm: ConditionalNorm, name: str, embed_dim: int) -> None:
+        channels, code_dim = norm.affine.out_features // 2, norm.affine.in_features
+        by_class = "shared.weight" not in self.assembly.tensors
+        shape = (code_dim, channels) if by_class else (channels, code_dim)
+        self.assembly.layer(
+            norm,
+            partial(
+                _conditional_norm,
+                by_class=by_class,
+                embed_dim=embed_dim,
+                norm_epsilon=self.norm_epsilon,
+                epsilon=self.spectral_epsilon,
+            ),
+            gain=(f"{name}.gain.weight", shape),
+            gain_u=None if by_class else self._vector(f"{name}.gain", channels),
+            bias=(f"{name}.bias.weight", shape),
+            bias_u=None if by_class else self._vector(f"{name}.bias", channels),
+            **self._statistics(name, channels),
+        )
+
+    def _add_attention(self, attention: Attention, name: str) -> None:
+        for part in ("theta", "phi", "g"):
+            self.add_dense(getattr(attention, part), f"{name}.{part}")
+        self.assembly.layer(
+            attention.o,
+            partial(_attended, epsilon=self.spectral_epsilon),
+            weight=f"{name}.o.weight",
+            u=self._vector(f"{name}.o", attention.o.out_channels),
+            gamma=(f"{name}.gamma", 1),
+        )
+
+    def _vector(self, name: str, outputs: int) -> Stored | None:
+        """The left vector of a weight's spectral norm, if it is to be divided by it."""
+        return (f"{name}.u0", (1, outputs)) if self.spectral else None
+
+    def _statistics(self, name: str, channels: int) -> dict[str, Stored]:
+        return {
+            "mean": (self.statistics.format(name, "mean"), (channels,)),
+            "variance": (self.statistics.format(name, "var"), (channels,)),
+        }
+
+
+def _is_deep(tensors: Mapping[str, Tensor]) -> bool:
+    return "blocks.0.0.conv4.weight" in tensors
 
 
 def _load(file: _File) -> BigGAN:
-    tensors = file.tensors
-    latent_dim = shape_of(tensors, "linear.weight", 2)[1]
-    gain = shape_of(tensors, "blocks.0.0.bn1.gain.weight", 2)
-    if "shared.weight" in tensors:
-        num_classes, embed_dim = shape_of(tensors, "shared.weight", 2)
+    assembly = file.assembly
+    latent_dim = assembly.shape("linear.weight", 2)[1]
+    gain = assembly.shape("blocks.0.0.bn1.gain.weight", 2)
+    if "shared.weight" in assembly.tensors:
+        num_classes, embed_dim = assembly.shape("shared.weight", 2)
         condition_dim = gain[1]
-        embedding = source("shared.weight")
     else:
         num_classes = embed_dim = condition_dim = gain[0]
-        embedding = source("blocks.0.0.bn1.gain.weight", convert=lambda rows: one_hot_codes(len(rows)))
     if condition_dim not in (embed_dim, embed_dim + latent_dim):
-        raise CheckpointError(
+        raise assembly.misfit(
             f"blocks.0.0.bn1 reads {condition_dim} numbers, {embed_dim} of the class were expected, "
             f"or as many and a chunk of {latent_dim} of the latent"
         )
@@ -224,45 +241,27 @@ def _load(file: _File) -> BigGAN:
             channels=file.channels,
             hierarchical=condition_dim > embed_dim,
         )
-    plan = {"embedding": embedding, "linear.weight": file.weight("linear"), **file.ends()}
-    layer = 0
-    for i in range(file.num_blocks):
-        ours, name = f"layers.{layer}", BLOCK.format(i)
-        layer += 1
-        for conv in ("conv1", "conv2", "conv_sc"):
-            plan |= file.conv(f"{ours}.{conv}", f"{name}.{conv}")
-        for norm in ("bn1", "bn2"):
-            plan |= file.conditional_norm(f"{ours}.{norm}", f"{name}.{norm}", embed_dim)
-        if i in file.attentions:
-            plan |= file.attention(f"layers.{layer}", ATTENTION.format(i))
-            layer += 1
-    return file.assemble(generator, plan)
+    if "shared.weight" in assembly.tensors:
+        assembly.layer(generator, embedding="shared.weight")
+    else:
+        assembly.layer(generator, partial(dict, embedding=one_hot_codes(num_classes)))
+    file.add_dense(generator.linear, "linear")
+    return file.fill(generator)
 
 
 def _load_deep(file: _File, assumptions: Assumptions) -> BigGANDeep:
-    tensors = file.tensors
-    num_classes, embed_dim = shape_of(tensors, "shared.weight", 2)
-    condition_dim = shape_of(tensors, "linear.weight", 2)[1]
+    assembly = file.assembly
+    num_classes, embed_dim = assembly.shape("shared.weight", 2)
+    condition_dim = assembly.shape("linear.weight", 2)[1]
     if condition_dim <= embed_dim:
-        raise CheckpointError(f"linear reads {condition_dim} numbers, {embed_dim} of the class and a latent expected")
+        raise assembly.misfit(f"linear reads {condition_dim} numbers, {embed_dim} of the class and a latent expected")
     depth = _stage_depth(file, assumptions)
     layers: list[DeepBlockSizes | AttentionSizes] = []
-    plan = {
-        "embedding": source("shared.weight"),
-        "linear.weight": combine(file.weight("linear"), convert=lambda weight: weight.roll(-embed_dim, dims=1)),
-        **file.ends(),
-    }
     for i in range(file.num_blocks):
-        ours, name = f"layers.{len(layers)}", BLOCK.format(i)
-        for conv in ("conv1", "conv2", "conv3", "conv4"):
-            plan |= file.conv(f"{ours}.{conv}", f"{name}.{conv}")
-        for norm in ("bn1", "bn2", "bn3", "bn4"):
-            plan |= file.conditional_norm(f"{ours}.{norm}", f"{name}.{norm}", embed_dim)
-        hidden = shape_of(tensors, f"{name}.conv1.weight", 4)[0]
+        hidden = assembly.shape(f"{BLOCK.format(i)}.conv1.weight", 4)[0]
         last_of_stage = (i + 1) % depth == 0
         layers.append(DeepBlockSizes(file.widths[i], hidden, file.widths[i + 1], last_of_stage))
         if i in file.attentions:
-            plan |= file.attention(f"layers.{len(layers)}", ATTENTION.format(i))
             layers.append(file.attentions[i])
     with torch.device("meta"):
         generator = BigGANDeep(
@@ -272,7 +271,9 @@ def _load_deep(file: _File, assumptions: Assumptions) -> BigGANDeep:
             layers=layers,
             channels=file.channels,
         )
-    return file.assemble(generator, plan)
+    assembly.layer(generator, embedding="shared.weight")
+    file.add_dense(generator.linear, "linear", embed_dim=embed_dim)
+    return file.fill(generator)
 
 
 def _stage_depth(file: _File, assumptions: Assumptions) -> int:
@@ -292,6 +293,63 @@ def _stage_depth(file: _File, assumptions: Assumptions) -> int:
     depth = assumptions.take("depth", usual, lambda text: int(one_of(text, list(map(str, depths)))))
     assumptions.note(f"{depth} blocks in a stage", "depth")
     return depth
+
+
+def _dense(
+    weight: Tensor, bias: Tensor | None = None, u: Tensor | None = None, *, epsilon: float, embed_dim: int = 0
+) -> Parameters:
+    """A linear layer or a convolution.
+
+    Args:
+        weight: [out, in, ..].
+        bias: [out].
+        u: Left vector of its spectral norm, [1, out], if it is to be divided by it.
+        epsilon: Of the estimate of the spectral norm.
+        embed_dim: How many of its inputs are the class's embedding, with which the file's codes begin and ours end.
+    """
+    weight = _normalized(weight, u, epsilon)
+    if embed_dim:
+        weight = weight.roll(-embed_dim, dims=1)
+    return {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+
+
+def _attended(weight: Tensor, gamma: Tensor, u: Tensor | None = None, *, epsilon: float) -> Parameters:
+    return {"weight": _normalized(weight, u, epsilon) * gamma.reshape(())}
+
+
+def _conditional_norm(
+    gain: Tensor,
+    bias: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    gain_u: Tensor | None = None,
+    bias_u: Tensor | None = None,
+    *,
+    by_class: bool,
+    embed_dim: int,
+    norm_epsilon: float,
+    epsilon: float,
+) -> Parameters:
+    """A batch norm with a linear gain and bias of the code, or, if `by_class`, with a row for each class."""
+    gain, bias = _normalized(gain, gain_u, epsilon), _normalized(bias, bias_u, epsilon)
+    if by_class:
+        gain, bias = gain.T, bias.T
+    # The file's codes begin with the embedding, ours end with it.
+    gain, bias = (weight.roll(-embed_dim, dims=1) for weight in (gain, bias))
+    variance = variance + norm_epsilon
+    return {
+        "affine.weight": ConditionalNorm.folded_weight(gain, bias, mean, variance),
+        "affine.bias": ConditionalNorm.folded_bias(mean, variance),
+    }
+
+
+def _norm(gain: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Parameters:
+    weight, shift = Norm.fold(gain, bias, mean, variance + EPSILON)
+    return {"weight": weight, "bias": shift}
+
+
+def _normalized(weight: Tensor, u: Tensor | None, epsilon: float) -> Tensor:
+    return weight if u is None else spectrally_normalized(weight, u, epsilon)
 
 
 def spectrally_normalized(weight: Tensor, u: Tensor, epsilon: float) -> Tensor:

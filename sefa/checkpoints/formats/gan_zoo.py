@@ -1,7 +1,12 @@
-"""PGAN of facebookresearch's pytorch_GAN_zoo."""
+"""PGAN of facebookresearch's pytorch_GAN_zoo.
+
+A state dict, and beside it the trainer's configuration. The layers are formatLayer, groupScale0.0, then two of
+scaleLayers for every level; toRGBLayers are the levels' 1x1 convolutions to an image.
+"""
 
 import math
 from collections.abc import Mapping
+from functools import partial
 from itertools import product
 from typing import Any
 
@@ -10,9 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
-from sefa.checkpoints.parts import pggan_layers
-from sefa.checkpoints.parts.assembly import Weights, check_keys, shape_of, source
-from sefa.checkpoints.parts.growing import SQRT2, Growth, equalized, highest, up_kernel
+from sefa.checkpoints.parts.assembly import Assembly, Parameters
+from sefa.checkpoints.parts.growing import SQRT2, Growth, count_levels, equalized, highest, up_kernel
 from sefa.checkpoints.sizes import check_class_codes
 from sefa.errors import CheckpointError
 from sefa.generators.pggan import PGGAN
@@ -32,61 +36,66 @@ def recognises(checkpoint: Checkpoint) -> bool:
 
 def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:
     """Build the generator."""
-    tensors = checkpoint.tensors
-    config = _config(checkpoint)
-    levels = 1 + max(
-        highest(tensors, r"toRGBLayers\.(\d{1,3})\..*"),
-        1 + highest(tensors, r"scaleLayers\.(\d{1,3})\..*"),
+    tensors, config = checkpoint.tensors, _config(checkpoint)
+    levels = count_levels(
+        highest(tensors, r"toRGBLayers\.(\d{1,3})\..*"), 1 + highest(tensors, r"scaleLayers\.(\d{1,3})\..*")
     )
     layers = [DENSE, "groupScale0.0.module"]
     layers += [f"scaleLayers.{level}.{index}.module" for level in range(levels - 1) for index in (0, 1)]
     images = [f"toRGBLayers.{level}.module" for level in range(levels)]
-    keys = [f"{name}.{entry}" for name in (*layers, *images) for entry in ("weight", "bias")]
-    check_keys(tensors, keys)
-    inputs = shape_of(tensors, f"{DENSE}.weight", 2)[1]
-    class_codes = _class_codes(config, inputs)
-    widths = [tensors[f"{name}.bias"].numel() for name in layers]
-    widths[0] = _channels(widths[0])
-    gained = _setting(config, "equalizedlR", bool, True)
+    file = Assembly(tensors)
+    file.require(*(f"{name}.{entry}" for name in (*layers, *images) for entry in ("weight", "bias")))
+    inputs = file.shape(f"{DENSE}.weight", 2)[1]
+    class_codes = _class_codes(file, config, inputs)
+    widths = [file.shape(f"{name}.bias", 1)[0] for name in layers]
+    widths[0] = _channels(file, widths[0])
+    equalizes = _setting(config, "equalizedlR", bool, True)
     usual = {"equalizedlR": True, "leakyReluLeak": 0.2, "alpha": 0.0, "categoryVectorDim": 0}
     silent = [f"{name} {value:g}" for name, value in usual.items() if name not in config]
     if silent:
         options.assumptions.note(f"where its config is silent: {', '.join(silent)}")
-    return pggan_layers.build(
-        tensors,
-        layers=[_weights(name, gained, up=name.startswith("scaleLayers") and ".0.module" in name) for name in layers],
-        widths=widths,
-        images=[_weights(name, gained) for name in images],
-        channels=tensors[f"{images[0]}.bias"].numel(),
-        growth=_growth(config, levels),
-        z_dim=inputs - (0 if class_codes is None else class_codes.shape[1]),
-        class_codes=class_codes,
-        base=BASE,
-        slope=_setting(config, "leakyReluLeak", float, 0.2),
-        tanh=_tanh(config),
-        unused=keys,
-    )
+    growth = _growth(config, levels)
+    classes, class_dim = (0, 0) if class_codes is None else class_codes.shape
+    slope, tanh = _setting(config, "leakyReluLeak", float, 0.2), _tanh(config)
+    with torch.device("meta"):
+        to_image = growth.to_image(widths[1::2], file.shape(f"{images[0]}.bias", 1)[0])
+        generator = PGGAN(inputs - class_dim, (classes, class_dim), BASE, widths, to_image, slope=slope, tanh=tanh)
+    if class_codes is not None:
+        file.layer(generator, partial(dict, class_codes=class_codes))
+    dense = partial(_layer, equalizes=equalizes)
+    file.layer(generator.dense, dense, weight=f"{DENSE}.weight", bias=f"{DENSE}.bias")
+    for k, conv in enumerate(generator.convs, start=1):
+        make = partial(_layer if k % 2 else _up_conv, equalizes=equalizes)
+        weight = (f"{layers[k]}.weight", (widths[k], widths[k - 1], 3, 3))
+        file.layer(conv, make, weight=weight, bias=f"{layers[k]}.bias")
+    for conv, name, share in growth.images(generator.to_image, images):
+        make = partial(_image, equalizes=equalizes, share=share)
+        file.layer(conv, make, weight=f"{name}.weight", bias=f"{name}.bias")
+    return file.fill(generator)
 
 
-def _channels(rows: int) -> int:
+def _layer(weight: Tensor, bias: Tensor, equalizes: bool) -> Parameters:
+    """A layer computes (W·x + b)·√(2/fan_in): the bias is scaled like the weight. Those to an image do so, too."""
+    if not equalizes:
+        return {"weight": weight, "bias": bias}
+    return {"weight": equalized(weight), "bias": bias * (SQRT2 / math.sqrt(weight[0].numel()))}
+
+
+def _up_conv(weight: Tensor, bias: Tensor, equalizes: bool) -> Parameters:
+    layer = _layer(weight, bias, equalizes)
+    return {**layer, "weight": up_kernel(layer["weight"], fused=False)}
+
+
+def _image(weight: Tensor, bias: Tensor, equalizes: bool, share: float) -> Parameters:
+    return {name: tensor * share for name, tensor in _layer(weight, bias, equalizes).items()}
+
+
+def _channels(file: Assembly, rows: int) -> int:
     """How many channels the first layer gives."""
     channels, rest = divmod(rows, BASE[0] * BASE[1])
     if rest or not channels:
-        raise CheckpointError(f"{DENSE}.bias has {rows} values, which are no channels of {BASE[0]}x{BASE[1]}")
+        raise file.misfit(f"{DENSE}.bias has {rows} values, which are no channels of {BASE[0]}x{BASE[1]}")
     return channels
-
-
-def _weights(name: str, gained: bool, up: bool = False) -> Weights:
-    """A layer computes (W·x + b)·√(2/fan_in): the bias is scaled like the weight. Those to an image do so, too."""
-
-    def weight(raw: Tensor) -> Tensor:
-        effective = equalized(raw) if gained else raw
-        return up_kernel(effective, fused=False) if up else effective
-
-    def bias(raw: Tensor, raw_weight: Tensor) -> Tensor:
-        return raw * (SQRT2 / math.sqrt(raw_weight[0].numel())) if gained else raw
-
-    return Weights(source(f"{name}.weight", convert=weight), source(f"{name}.bias", f"{name}.weight", convert=bias))
 
 
 def _config(checkpoint: Checkpoint) -> Mapping[str, Any]:
@@ -126,12 +135,12 @@ def _tanh(config: Mapping[str, Any]) -> bool:
     return TANH[loss]
 
 
-def _class_codes(config: Mapping[str, Any], inputs: int) -> Tensor | None:
+def _class_codes(file: Assembly, config: Mapping[str, Any], inputs: int) -> Tensor | None:
     """What follows z: a one-hot vector for each attribute. A class is one value of each; the last varies fastest."""
     length = _setting(config, "categoryVectorDim", int, 0)
     noise = _setting(config, "noiseVectorDim", int, inputs - length)
     if length < 0 or noise < 1 or noise + length != inputs:
-        raise CheckpointError(
+        raise file.misfit(
             f"its config has noiseVectorDim = {noise} and categoryVectorDim = {length}, "
             f"but {DENSE}.weight takes {inputs} values"
         )
@@ -151,12 +160,13 @@ def _attribute_sizes(attributes: object, length: int) -> list[int]:
     """How many values each attribute has, in the order in which their vectors follow one another."""
     if attributes is None:
         return [length]
-    try:
-        assert isinstance(attributes, Mapping)
-        ordered = sorted(attributes.values(), key=lambda attribute: int(attribute["order"]))
-        sizes = [len(attribute["values"]) for attribute in ordered]
-    except (AssertionError, KeyError, TypeError, ValueError):
-        sizes = []
+    sizes = []
+    if isinstance(attributes, Mapping):
+        try:
+            ordered = sorted(attributes.values(), key=lambda attribute: int(attribute["order"]))
+            sizes = [len(attribute["values"]) for attribute in ordered]
+        except (LookupError, TypeError, ValueError):  # Anything may stand there.
+            sizes = []
     if sum(sizes) != length or 0 in sizes:
         raise CheckpointError(f"its config's attribKeysOrder does not tell what {length} values of the label mean")
     return sizes

@@ -6,18 +6,26 @@ size. Weights are divided by their spectral norm, which the vectors stored besid
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
-from sefa.checkpoints.parts.assembly import Source, assemble, combine, shape_of, source
+from sefa.checkpoints.parts.assembly import Assembly, Parameters, Stored
 from sefa.errors import CheckpointError
-from sefa.generators.biggan_deep import AttentionSizes, BigGANDeep, DeepBlockSizes
+from sefa.generators.biggan import Attention
+from sefa.generators.biggan_deep import (
+    AttentionSizes,
+    BigGANDeep,
+    DeepBlockSizes,
+    SelectedConditionalNorm,
+    SelectedNorm,
+)
 from sefa_runtime.json_text import read_json
 
 MODEL = "pytorch_model.bin"
@@ -26,7 +34,6 @@ EMBEDDING = "embeddings.weight"
 LINEAR = "generator.gen_z"
 LAYER = "generator.layers.{}"
 ATTENTION = LAYER + ".snconv1x1_{}"
-ATTENTION_CONVS = {"theta": "theta", "phi": "phi", "g": "g", "o": "o_conv"}  # ours, and the file's
 COLORS = 3  # of the channels that the last convolution gives
 
 
@@ -41,39 +48,10 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> BigGANDeep:
     file = _File.of(checkpoint.tensors)
     config = _Config.read(_config_path(checkpoint.path))
     config.check_fits(file)
-    layers: list[DeepBlockSizes | AttentionSizes] = []
-    plan = {
-        "embedding": source(EMBEDDING, convert=torch.t),
-        "linear.weight": combine(file.weight(LINEAR), convert=file.channels_first),
-        "linear.bias": source(f"{LINEAR}.bias", convert=file.channels_first),
-    }
     doubles = iter(config.doubles)
-    for index, block in enumerate(file.layers):
-        ours, name = f"layers.{index}", LAYER.format(index)
-        if isinstance(block, AttentionSizes):
-            layers.append(block)
-            for conv, its_name in ATTENTION_CONVS.items():
-                plan[f"{ours}.{conv}.weight"] = file.weight(ATTENTION.format(index, its_name))
-            plan[f"{ours}.o.weight"] = combine(plan[f"{ours}.o.weight"], source(f"{name}.gamma"), convert=torch.mul)
-            continue
-        in_channels, hidden_channels, out_channels = block
-        layers.append(DeepBlockSizes(in_channels, hidden_channels, out_channels, next(doubles)))
-        for part in range(4):
-            conv, norm = f"{name}.conv_{part}", f"{name}.bn_{part}"
-            plan[f"{ours}.conv{part + 1}.weight"] = file.weight(conv)
-            plan[f"{ours}.conv{part + 1}.bias"] = source(f"{conv}.bias")
-            plan[f"{ours}.bn{part + 1}.affine.weight"] = combine(
-                file.weight(f"{norm}.scale"), file.weight(f"{norm}.offset"), convert=lambda *weights: torch.cat(weights)
-            )
-            plan[f"{ours}.bn{part + 1}.affine.bias"] = source(f"{norm}.running_means", convert=_one_plus_gain)
-            plan[f"{ours}.bn{part + 1}.statistics.weight"] = _statistics(norm, config.epsilon)
-    plan |= {
-        "norm.weight": source("generator.bn.weight"),
-        "norm.bias": source("generator.bn.bias"),
-        "norm.statistics.weight": _statistics("generator.bn", config.epsilon),
-        "conv.weight": combine(file.weight("generator.conv_to_rgb"), convert=lambda weight: weight[:COLORS]),
-        "conv.bias": source("generator.conv_to_rgb.bias", convert=lambda bias: bias[:COLORS]),
-    }
+    layers = [
+        layer if isinstance(layer, AttentionSizes) else DeepBlockSizes(*layer, next(doubles)) for layer in file.layers
+    ]
     with torch.device("meta"):
         generator = BigGANDeep(
             z_dim=file.z_dim,
@@ -83,9 +61,23 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> BigGANDeep:
             channels=min(COLORS, file.channel_width),
             rows=file.rows,
         )
+    file.assembly.layer(generator, _embedding, embedding=(EMBEDDING, (file.embed_dim, file.num_classes)))
+    _add_dense(file, generator.linear, LINEAR, partial(_linear, pixels=file.bottom_width**2))
+    for index, layer in enumerate(generator.layers):
+        name = LAYER.format(index)
+        if isinstance(layer, Attention):
+            for conv in ("theta", "phi", "g"):
+                _add_dense(file, getattr(layer, conv), ATTENTION.format(index, conv))
+            _add_dense(file, layer.o, ATTENTION.format(index, "o_conv"), _attended, gamma=(f"{name}.gamma", 1))
+            continue
+        for part in range(4):
+            _add_dense(file, getattr(layer, f"conv{part + 1}"), f"{name}.conv_{part}")
+            _add_norm(file, getattr(layer, f"bn{part + 1}"), f"{name}.bn_{part}", config.epsilon)
+    _add_last_norm(file, generator.norm, config.epsilon)
+    _add_last_conv(file, generator.conv)
     # Files of torch 1.0 hold the normalised weight itself beside what it was made of.
     ignored = () if file.normalizable else (r".*\.weight_orig", r".*\.weight_u")
-    return assemble(generator, plan, file.tensors, ignored)
+    return file.assembly.fill(generator, ignored)
 
 
 @dataclass(frozen=True)
@@ -93,7 +85,7 @@ class _File:
     """A state dict, and the sizes in it.
 
     Attributes:
-        tensors: The state dict.
+        assembly: The state dict.
         normalizable: Whether weights come with both vectors that give their spectral norm; otherwise they are
             normalised already.
         num_classes: Classes.
@@ -105,7 +97,7 @@ class _File:
         layers: Attention, or a block's channels: those that it takes, has within and gives.
     """
 
-    tensors: Mapping[str, Tensor]
+    assembly: Assembly
     normalizable: bool
     num_classes: int
     embed_dim: int
@@ -125,10 +117,11 @@ class _File:
         for key, tensor in tensors.items():
             if key.endswith("running_vars") and tensor.min() < 0:
                 raise CheckpointError(f"{key} has negative variances, which no training gives")
+        file = Assembly(tensors)
         normalizable = any(key.endswith(".weight_v") for key in tensors)
 
         def shape(name: str, ndim: int) -> tuple[int, ...]:
-            return shape_of(tensors, f"{name}.weight_orig" if normalizable else f"{name}.weight", ndim)
+            return file.shape(f"{name}.weight_orig" if normalizable else f"{name}.weight", ndim)
 
         layers: list[tuple[int, int, int] | AttentionSizes] = []
         for index in range(_count_layers(tensors)):
@@ -140,19 +133,19 @@ class _File:
                 layers.append((channels, hidden, shape(f"{LAYER.format(index)}.conv_3", 4)[0]))
         blocks = [layer for layer in layers if isinstance(layer, tuple)]
         if not blocks:
-            raise CheckpointError("it has no blocks")
-        embed_dim, num_classes = shape_of(tensors, EMBEDDING, 2)
+            raise file.misfit("it has no blocks")
+        embed_dim, num_classes = file.shape(EMBEDDING, 2)
         features, condition_dim = shape(LINEAR, 2)
         if condition_dim <= embed_dim:
-            raise CheckpointError(f"{LINEAR} reads {condition_dim} numbers, a latent and {embed_dim} were expected")
+            raise file.misfit(f"{LINEAR} reads {condition_dim} numbers, a latent and {embed_dim} were expected")
         bottom_width = math.isqrt(features // blocks[0][0])
         if not bottom_width or blocks[0][0] * bottom_width**2 != features:
-            raise CheckpointError(f"{LINEAR} has {features} rows, which are no square image of {blocks[0][0]} channels")
-        rows = shape_of(tensors, "generator.bn.running_means", 2)[0]
+            raise file.misfit(f"{LINEAR} has {features} rows, which are no square image of {blocks[0][0]} channels")
+        rows = file.shape("generator.bn.running_means", 2)[0]
         if rows < 2:
-            raise CheckpointError("its batch norms have one row of statistics, several were expected")
+            raise file.misfit("its batch norms have one row of statistics, several were expected")
         return cls(
-            tensors=tensors,
+            assembly=file,
             normalizable=normalizable,
             num_classes=num_classes,
             embed_dim=embed_dim,
@@ -163,16 +156,15 @@ class _File:
             layers=tuple(layers),
         )
 
-    def weight(self, name: str) -> Source:
-        """A layer's effective weight."""
+    def weight(self, name: str, shape: tuple[int, ...], argument: str = "weight") -> dict[str, Stored]:
+        """Where a layer's weight is, and the vectors of its spectral norm, if it is to be divided by it."""
         if not self.normalizable:
-            return source(f"{name}.weight")
-        return source(f"{name}.weight_orig", f"{name}.weight_u", f"{name}.weight_v", convert=_spectrally_normalized)
-
-    def channels_first(self, features: Tensor) -> Tensor:
-        """The first layer's features as ours order them, [C·H·W, ...] of [H·W·C, ...]."""
-        pixels = features.reshape(self.bottom_width**2, -1, *features.shape[1:])  # [H·W, C, ...]
-        return pixels.transpose(0, 1).flatten(0, 1)
+            return {argument: (f"{name}.weight", shape)}
+        return {
+            argument: (f"{name}.weight_orig", shape),
+            f"{argument}_u": (f"{name}.weight_u", shape[:1]),
+            f"{argument}_v": (f"{name}.weight_v", (math.prod(shape[1:]),)),
+        }
 
 
 @dataclass(frozen=True)
@@ -247,7 +239,7 @@ class _Config:
             if name in config and config[name] != weights[name]
         ]
         if differing:
-            raise CheckpointError(f"{self.path} does not fit it: {'; '.join(differing)}")
+            raise file.assembly.misfit(f"{self.path} does not fit it: {'; '.join(differing)}")
 
 
 def _config_path(path: Path) -> Path:
@@ -262,18 +254,103 @@ def _count_layers(tensors: Mapping[str, Tensor]) -> int:
     return 1 + max((int(match[1]) for key in tensors if (match := pattern.match(key))), default=-1)
 
 
-def _one_plus_gain(means: Tensor) -> Tensor:
-    """The constants to which gain and bias are added, 1 and 0; `means` is of the norm's size, [rows, C]."""
-    return torch.cat([torch.ones(means.shape[1]), torch.zeros(means.shape[1])])
+def _add_dense(
+    file: _File, module: nn.Module, name: str, make: Callable[..., Parameters] | None = None, **more: Stored
+) -> None:
+    """Add a linear layer or a convolution."""
+    bias = {} if module.bias is None else {"bias": f"{name}.bias"}
+    file.assembly.layer(module, make or _dense, **file.weight(name, tuple(module.weight.shape)), **bias, **more)
 
 
-def _statistics(name: str, epsilon: float) -> Source:
-    """A norm's variances, epsilon included, and means, [2C, rows]."""
-    return source(
-        f"{name}.running_vars",
-        f"{name}.running_means",
-        convert=lambda variances, means: torch.cat([variances + epsilon, means], dim=1).T,
+def _add_norm(file: _File, norm: SelectedConditionalNorm, name: str, epsilon: float) -> None:
+    shape = (norm.affine.out_features // 2, norm.affine.in_features)
+    file.assembly.layer(
+        norm,
+        partial(_conditional_norm, epsilon=epsilon),
+        **file.weight(f"{name}.scale", shape, "scale"),
+        **file.weight(f"{name}.offset", shape, "offset"),
+        **_statistics_keys(file, name, shape[0]),
     )
+
+
+def _add_last_norm(file: _File, norm: SelectedNorm, epsilon: float) -> None:
+    name = "generator.bn"
+    statistics = _statistics_keys(file, name, len(norm.weight))
+    file.assembly.layer(
+        norm, partial(_norm, epsilon=epsilon), weight=f"{name}.weight", bias=f"{name}.bias", **statistics
+    )
+
+
+def _add_last_conv(file: _File, conv: nn.Conv2d) -> None:
+    name, channels = "generator.conv_to_rgb", file.channel_width
+    weight = file.weight(name, (channels, *conv.weight.shape[1:]))
+    file.assembly.layer(conv, _to_rgb, **weight, bias=(f"{name}.bias", (channels,)))
+
+
+def _statistics_keys(file: _File, name: str, channels: int) -> dict[str, Stored]:
+    shape = (file.rows, channels)
+    return {"variances": (f"{name}.running_vars", shape), "means": (f"{name}.running_means", shape)}
+
+
+def _embedding(embedding: Tensor) -> Parameters:
+    return {"embedding": embedding.T}
+
+
+def _dense(
+    weight: Tensor, bias: Tensor | None = None, weight_u: Tensor | None = None, weight_v: Tensor | None = None
+) -> Parameters:
+    weight = _normalized(weight, weight_u, weight_v)
+    return {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+
+
+def _linear(pixels: int, **tensors: Tensor) -> Parameters:
+    """The first layer, whose features are [H·W·C, ...] in the file, and ours [C·H·W, ...]."""
+    return {
+        name: features.reshape(pixels, -1, *features.shape[1:]).transpose(0, 1).flatten(0, 1)
+        for name, features in _dense(**tensors).items()
+    }
+
+
+def _attended(gamma: Tensor, **tensors: Tensor) -> Parameters:
+    return {"weight": _dense(**tensors)["weight"] * gamma.reshape(())}
+
+
+def _conditional_norm(
+    scale: Tensor,
+    offset: Tensor,
+    variances: Tensor,
+    means: Tensor,
+    scale_u: Tensor | None = None,
+    scale_v: Tensor | None = None,
+    offset_u: Tensor | None = None,
+    offset_v: Tensor | None = None,
+    *,
+    epsilon: float,
+) -> Parameters:
+    gain_and_bias = torch.cat([_normalized(scale, scale_u, scale_v), _normalized(offset, offset_u, offset_v)])
+    channels = len(scale)
+    return {
+        "affine.weight": gain_and_bias,
+        "affine.bias": torch.cat([torch.ones(channels), torch.zeros(channels)]),  # What they are added to.
+        "statistics.weight": _statistics(variances, means, epsilon),
+    }
+
+
+def _norm(weight: Tensor, bias: Tensor, variances: Tensor, means: Tensor, epsilon: float) -> Parameters:
+    return {"weight": weight, "bias": bias, "statistics.weight": _statistics(variances, means, epsilon)}
+
+
+def _statistics(variances: Tensor, means: Tensor, epsilon: float) -> Tensor:
+    """A norm's variances, epsilon included, and means, [2C, rows]."""
+    return torch.cat([variances + epsilon, means], dim=1).T
+
+
+def _to_rgb(**tensors: Tensor) -> Parameters:
+    return {name: tensor[:COLORS] for name, tensor in _dense(**tensors).items()}
+
+
+def _normalized(weight: Tensor, u: Tensor | None, v: Tensor | None) -> Tensor:
+    return weight if u is None or v is None else _spectrally_normalized(weight, u, v)
 
 
 def _spectrally_normalized(weight: Tensor, u: Tensor, v: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Container
 from functools import partial
 from pathlib import Path
 
@@ -12,9 +12,10 @@ from torch.nn import functional as F
 
 from sefa.checkpoints.assumptions import Assumptions, mapping_rate
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
-from sefa.checkpoints.parts.assembly import Source, assemble, count, shape_of, source
+from sefa.checkpoints.parts.assembly import Assembly, Parameters
+from sefa.checkpoints.parts.stylegan2_layers import check_mapping, dense
 from sefa.errors import CheckpointError
-from sefa.generators.common.mapping import Mapping as MappingNetwork
+from sefa.generators.common.mapping import Mapping
 from sefa.generators.lucidrains_stylegan2 import Block, LucidrainsStyleGAN2
 from sefa_runtime.json_text import read_json
 
@@ -44,31 +45,30 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> LucidrainsStyleGAN2:
             f"it has attention layers ({attention[0]}, ...), which are not supported; its own code can read "
             "it: MODULE:CLASS --weights FILE"
         )
-    plan: dict[str, Source] = {}
-    mapping = _mapping(tensors, style, _mapping_lr(checkpoint.path, options.assumptions), plan)
-    w_dim = shape_of(tensors, f"{synthesis}.blocks.0.to_style1.weight", 2)[1]
-    constant = f"{synthesis}.initial_block" in tensors
-    initial = _initial(tensors, synthesis, constant, plan)
-    num_blocks = count(tensors, f"{synthesis}.blocks.{{}}.conv1.weight")
-    _, height, width = initial
-    sizes = [(height << index, width << index) for index in range(num_blocks)]
-    if not sizes:
+    file = Assembly(tensors)
+    rate = _mapping_lr(checkpoint.path, options.assumptions)
+    w_dim = file.shape(f"{synthesis}.blocks.0.to_style1.weight", 2)[1]
+    num_blocks = file.count(f"{synthesis}.blocks.{{}}.conv1.weight")
+    if not num_blocks:
         raise CheckpointError(f"missing {synthesis}.blocks.0.conv1.weight")
+    constant = f"{synthesis}.initial_block" in tensors
+    initial = _initial_shape(file, synthesis, constant)
+    sizes = [(initial[1] << index, initial[2] << index) for index in range(num_blocks)]
     noise_size = max(sizes[-1]) if options.noise == "const" else 1
     with torch.device("meta"):
-        blocks = [_block(tensors, synthesis, index, size, plan) for index, size in enumerate(sizes)]
-        network = MappingNetwork(*mapping)
-        generator = LucidrainsStyleGAN2(network, blocks, initial, w_dim, constant, noise_size)
-    plan["noise_map"] = source(convert=lambda: _noise_map(noise_size))
-    plan["center"] = source(convert=lambda: torch.zeros(w_dim))  # It needs the mapping network first.
-    _, widths = mapping
-    if widths[-1] != w_dim:
-        raise CheckpointError(f"its mapping network ends in {widths[-1]} features, its styles read {w_dim}")
-    unused = [
-        r"D(_aug|_cl)?\..*",
-        *(rf"{other}\..*" for pair in NETWORKS for other in pair if other not in (style, synthesis)),
-    ]
-    assemble(generator, plan, tensors, unused)
+        mapping = _mapping(file, style, rate)
+        channels = initial[0]
+        blocks = []
+        for index, size in enumerate(sizes):
+            blocks.append(_block(file, synthesis, index, channels, size, w_dim))
+            channels = blocks[-1].rgb.weight.shape[1]
+        generator = LucidrainsStyleGAN2(mapping, blocks, initial, w_dim, constant, noise_size)
+    check_mapping(file, mapping, w_dim)
+    _add_initial(file, generator, synthesis)
+    # Estimating the centre of truncation needs the mapping network.
+    file.layer(generator, partial(dict, noise_map=_noise_map(noise_size), center=torch.zeros(w_dim)))
+    others = [one for pair in NETWORKS for one in pair if one not in (style, synthesis)]
+    file.fill(generator, [r"D(_aug|_cl)?\..*", *(rf"{other}\..*" for other in others)])
     several = [f"{one} and {other}" for one, other in NETWORKS if f"{one}.net.0.weight" in tensors]
     if len(several) > 1:
         where = ".".join((*checkpoint.location, ""))
@@ -78,7 +78,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> LucidrainsStyleGAN2:
     return generator
 
 
-def _networks(tensors: Mapping[str, object]) -> tuple[str, str] | None:
+def _networks(tensors: Container[str]) -> tuple[str, str] | None:
     """Names of the mapping and the synthesis network in the file."""
     for style, synthesis in NETWORKS:
         first = (f"{synthesis}.initial_block", f"{synthesis}.to_initial_block.weight")
@@ -100,75 +100,108 @@ def _mapping_lr(checkpoint: Path, assumptions: Assumptions) -> float:
     return mapping_rate(assumptions, MAPPING_LR) if stored is None or told else stored
 
 
-def _mapping(
-    tensors: Mapping[str, Tensor], style: str, multiplier: float, plan: dict[str, Source]
-) -> tuple[int, list[int]]:
-    """Length of z, and of each layer's output."""
+def _mapping(file: Assembly, style: str, rate: float) -> Mapping:
     pattern = re.compile(rf"{style}\.net\.(\d{{1,4}})\.weight")
-    indices = sorted(int(match[1]) for match in map(pattern.fullmatch, tensors) if match)  # 0, 2, 4, ...
+    indices = sorted(int(match[1]) for match in map(pattern.fullmatch, file.tensors) if match)  # 0, 2, 4, ...
     if not indices or indices != list(range(0, 2 * len(indices), 2)):
         raise CheckpointError(f"its mapping network has the layers {indices}, 0, 2, 4, ... were expected")
-    keys = [f"{style}.net.{index}" for index in indices]
-    z_dim = shape_of(tensors, f"{keys[0]}.weight", 2)[1]
-    for index, key in enumerate(keys):
+    names = [f"{style}.net.{index}" for index in indices]
+    shapes = [file.shape(f"{name}.weight", 2) for name in names]
+    z_dim = shapes[0][1]
+    mapping = Mapping(z_dim, [outputs for outputs, _ in shapes])
+    for name, layer in zip(names, mapping.layers, strict=True):
         # z has unit length there, where Mapping gives it the length √z_dim.
-        gain = multiplier / math.sqrt(z_dim) if index == 0 else multiplier
-        plan[f"mapping.layers.{index}.weight"] = _scaled(f"{key}.weight", gain)
-        plan[f"mapping.layers.{index}.bias"] = _scaled(f"{key}.bias", multiplier)
-    return z_dim, [shape_of(tensors, f"{key}.weight", 2)[0] for key in keys]
+        gain = rate / math.sqrt(z_dim) if name == names[0] else rate
+        file.layer(layer, partial(dense, gain=gain, bias_gain=rate), weight=f"{name}.weight", bias=f"{name}.bias")
+    return mapping
 
 
-def _initial(
-    tensors: Mapping[str, Tensor], synthesis: str, constant: bool, plan: dict[str, Source]
-) -> tuple[int, int, int]:
+def _initial_shape(file: Assembly, synthesis: str, constant: bool) -> tuple[int, int, int]:
     """Shape of what the first block reads: the initial convolution's output, which is computed once and for all."""
-    convolution = (f"{synthesis}.initial_conv.weight", f"{synthesis}.initial_conv.bias")
-    outputs = shape_of(tensors, convolution[0], 4)[0]
+    outputs = file.shape(f"{synthesis}.initial_conv.weight", 4)[0]
     key = f"{synthesis}.initial_block" if constant else f"{synthesis}.to_initial_block.weight"
-    _, _, height, width = shape_of(tensors, key, 4)
-    if constant:
-        plan["initial"] = source(key, *convolution, convert=partial(F.conv2d, padding=1))
-    else:
-        # On a 1x1 image, a transposed convolution's rows [w_dim, C, h, w] are images of w's components.
-        plan["to_initial.weight"] = source(
-            key, convolution[0], convert=lambda rows, weight: F.conv2d(rows, weight, padding=1).flatten(1).T
-        )
-        plan["to_initial.bias"] = source(convolution[1], convert=lambda bias: bias.repeat_interleave(height * width))
+    _, _, height, width = file.shape(key, 4)
     return outputs, height, width
 
 
-def _block(
-    tensors: Mapping[str, Tensor], synthesis: str, index: int, size: tuple[int, int], plan: dict[str, Source]
-) -> Block:
-    theirs, ours = f"{synthesis}.blocks.{index}", f"blocks.{index}"
-    outputs, inputs, *_ = shape_of(tensors, f"{theirs}.conv1.weight", 4)
-    channels = shape_of(tensors, f"{theirs}.to_rgb.conv.weight", 4)[0]
-    w_dim = shape_of(tensors, f"{theirs}.to_style1.weight", 2)[1]
-    for number in (1, 2):
-        conv, weight = f"{ours}.conv{number}", f"{theirs}.conv{number}.weight"
-        plan |= _affine(f"{conv}.affine", f"{theirs}.to_style{number}")
-        plan[f"{conv}.weight"] = source(weight)
-        plan[f"{conv}.energy"] = source(weight, convert=lambda raw: raw.square().sum(dim=(2, 3)).T)
-        plan[f"{conv}.noise_weight"] = source(f"{theirs}.to_noise{number}.weight", convert=lambda raw: raw.squeeze(1))
-        plan[f"{conv}.bias"] = source(f"{theirs}.to_noise{number}.bias")
-    plan |= _affine(f"{ours}.rgb.affine", f"{theirs}.to_rgb.to_style")
-    plan[f"{ours}.rgb.weight"] = source(f"{theirs}.to_rgb.conv.weight", convert=lambda raw: raw.flatten(1))
-    if index:  # The filter behind a block's upsampling stands with the block before.
-        taps = f"{synthesis}.blocks.{index - 1}.to_rgb.upsample.1.f"
-        plan[f"{ours}.taps"] = source(taps, convert=lambda raw: raw / raw.sum())
-    return Block(inputs, outputs, channels, size, w_dim, doubles=index > 0)
+def _add_initial(file: Assembly, generator: LucidrainsStyleGAN2, synthesis: str) -> None:
+    outputs, height, width = generator.initial_shape
+    inputs = file.shape(f"{synthesis}.initial_conv.weight", 4)[1]
+    weight, bias = (
+        (f"{synthesis}.initial_conv.weight", (outputs, inputs, 3, 3)),
+        (f"{synthesis}.initial_conv.bias", (outputs,)),
+    )
+    if generator.to_initial is None:
+        block = (f"{synthesis}.initial_block", (1, inputs, height, width))
+        file.layer(generator, _initial, initial=block, weight=weight, bias=bias)
+    else:
+        rows = (f"{synthesis}.to_initial_block.weight", (generator.code_dim, inputs, height, width))
+        file.layer(generator.to_initial, _to_initial, rows=rows, weight=weight, bias=bias)
 
 
-def _affine(ours: str, theirs: str) -> dict[str, Source]:
-    """A style's transform, with the 1 added to its bias that is added to the style there."""
+def _initial(initial: Tensor, weight: Tensor, bias: Tensor) -> Parameters:
+    return {"initial": F.conv2d(initial, weight, bias, padding=1)}
+
+
+def _to_initial(rows: Tensor, weight: Tensor, bias: Tensor) -> Parameters:
+    """On a 1x1 image, a transposed convolution's rows [w_dim, C, h, w] are images of w's components."""
+    height, width = rows.shape[2:]
     return {
-        f"{ours}.weight": source(f"{theirs}.weight"),
-        f"{ours}.bias": source(f"{theirs}.bias", convert=lambda bias: bias + 1),
+        "weight": F.conv2d(rows, weight, padding=1).flatten(1).T,
+        "bias": bias.repeat_interleave(height * width),
     }
 
 
-def _scaled(key: str, factor: float) -> Source:
-    return source(key, convert=lambda raw: raw * factor)
+def _block(file: Assembly, synthesis: str, index: int, inputs: int, size: tuple[int, int], w_dim: int) -> Block:
+    name = f"{synthesis}.blocks.{index}"
+    outputs = file.shape(f"{name}.conv1.weight", 4)[0]
+    channels = file.shape(f"{name}.to_rgb.conv.weight", 4)[0]
+    block = Block(inputs, outputs, channels, size, w_dim, doubles=index > 0)
+    for number, conv in enumerate((block.conv1, block.conv2), start=1):
+        file.layer(
+            conv,
+            _conv,
+            weight=f"{name}.conv{number}.weight",
+            noise_weight=(f"{name}.to_noise{number}.weight", (outputs, 1)),
+            noise_bias=(f"{name}.to_noise{number}.bias", (outputs,)),
+            style_weight=(f"{name}.to_style{number}.weight", tuple(conv.affine.weight.shape)),
+            style_bias=(f"{name}.to_style{number}.bias", (conv.affine.out_features,)),
+        )
+    file.layer(
+        block.rgb,
+        _to_rgb,
+        weight=(f"{name}.to_rgb.conv.weight", (channels, outputs, 1, 1)),
+        style_weight=(f"{name}.to_rgb.to_style.weight", (outputs, w_dim)),
+        style_bias=(f"{name}.to_rgb.to_style.bias", (outputs,)),
+    )
+    if index:  # The filter behind a block's upsampling stands with the block before.
+        file.layer(block, _taps, taps=f"{synthesis}.blocks.{index - 1}.to_rgb.upsample.1.f")
+    return block
+
+
+def _conv(
+    weight: Tensor, noise_weight: Tensor, noise_bias: Tensor, style_weight: Tensor, style_bias: Tensor
+) -> Parameters:
+    return {
+        "weight": weight,
+        "energy": weight.square().sum(dim=(2, 3)).T,
+        "noise_weight": noise_weight.squeeze(1),
+        "bias": noise_bias,
+        **_style(style_weight, style_bias),
+    }
+
+
+def _to_rgb(weight: Tensor, style_weight: Tensor, style_bias: Tensor) -> Parameters:
+    return {"weight": weight.flatten(1), **_style(style_weight, style_bias)}
+
+
+def _style(weight: Tensor, bias: Tensor) -> Parameters:
+    """A style's transform, with the 1 added to its bias that is added to the style there."""
+    return {"affine.weight": weight, "affine.bias": bias + 1}
+
+
+def _taps(taps: Tensor) -> Parameters:
+    return {"taps": taps / taps.sum()}
 
 
 def _noise_map(size: int) -> Tensor:

@@ -1,32 +1,40 @@
-"""StyleGAN2 of rosinality's stylegan2-pytorch: trained with it, or converted by it from TensorFlow."""
+"""StyleGAN2 of rosinality's stylegan2-pytorch: trained with it, or converted by it from TensorFlow.
+
+A state dict, and the centre of truncation beside it. The convolutions are conv1, convs.0, convs.1, ..., two for every
+resolution but the first, each of which ends in a ToRGB: to_rgb1, to_rgbs.0, ... Weights are stored without their gains.
+"""
 
 import math
-from collections.abc import Mapping
+from functools import partial
+from typing import TypeVar
 
+import torch
 from torch import Tensor
 
 from sefa.checkpoints.assumptions import mapping_rate
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, clean
-from sefa.checkpoints.parts.assembly import Weights, count, shape_of, source
+from sefa.checkpoints.parts import stylegan2_layers
+from sefa.checkpoints.parts.assembly import Assembly, Parameters
 from sefa.checkpoints.parts.stylegan2_layers import (
     NOISE_SEED,
-    RGB,
     SQRT2,
-    Block,
-    Conv,
-    Kernel,
-    MappingParts,
-    build,
+    Sizes,
     dense,
-    kernel,
-    scaled,
+    mapping_layer,
     seeded_noise,
+    up_filter,
 )
 from sefa.generators import StyleGAN2
+from sefa.generators.common.mapping import Mapping
+from sefa.generators.common.to_rgb import ToRGB
+from sefa.generators.stylegan2 import ModulatedConv, SynthesisBlock
+
+S = TypeVar("S", ModulatedConv, ToRGB)
 
 CONST = "input.input"
 CENTER = "latent_avg"
 MAPPING_LR = 0.01  # the training script's value; descendants have it as an option
+NOISE = (r"noises\.noise_\d+", r"(conv1|convs\.\d+)\.noise\.weight")
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
@@ -40,76 +48,102 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN2:
     center = checkpoint.beside.get(CENTER)
     if isinstance(center, Tensor):
         tensors = tensors | clean({CENTER: center})
-    _, channels, height, width = shape_of(tensors, CONST, 4)
-    num_blocks = 1 + count(tensors, "to_rgbs.{}.conv.weight")
-    layers, widths = [], []
     rate = mapping_rate(options.assumptions, MAPPING_LR)
-    for index in range(1, 1 + count(tensors, "style.{}.weight", start=1)):
-        width_, inputs = shape_of(tensors, f"style.{index}.weight", 2)
-        gain = rate * SQRT2
-        weight, bias = source(f"style.{index}.weight"), source(f"style.{index}.bias")
-        layers.append(dense(weight, bias, gain / math.sqrt(inputs), gain))
-        widths.append(width_)
-    w_dim = shape_of(tensors, "conv1.conv.modulation.weight", 2)[1]
-    z_dim = shape_of(tensors, "style.1.weight", 2)[1] if widths else w_dim
-    stores_noise = any(key.startswith("noises.") for key in tensors)
-    generator = build(
-        tensors,
-        MappingParts(z_dim, widths, layers),
-        (source(CONST), (channels, height, width)),
-        [_block(tensors, index, (height << index, width << index), stores_noise) for index in range(num_blocks)],
-        w_dim,
-        source(CENTER, convert=lambda stored: stored.reshape(w_dim)) if CENTER in tensors else None,
-        options.noise,
-        ignored=[r"noises\.noise_\d+", r"(conv1|convs\.\d+)\.noise\.weight"] if options.noise == "none" else [],
+    file = Assembly(tensors)
+    sizes = Sizes(
+        const=file.shape(CONST, 4)[1:],
+        channels=[file.shape(f"{_conv_name(index)}.conv.weight", 5)[1] for index in range(0, 2 * _num_blocks(file), 2)],
+        w_dim=file.shape("conv1.conv.modulation.weight", 2)[1],
     )
-    if generator.noise == "const" and not stores_noise:
+    stores_noise = any(key.startswith("noises.") for key in tensors)
+    noise = "none" if options.noise == "none" else "stored" if stores_noise else "seeded"
+    with torch.device("meta"):
+        mapping = _mapping(file, sizes.w_dim, rate)
+        blocks = [_block(file, index, sizes, noise) for index in range(_num_blocks(file))]
+    ignored = NOISE if noise == "none" else ()
+    generator = stylegan2_layers.build(file, mapping, sizes, blocks, const=CONST, center=CENTER, ignored=ignored)
+    if noise == "seeded":
         generator.noise = f"const, seed {NOISE_SEED}: the file stores none"
     return generator
 
 
-def _block(tensors: Mapping[str, Tensor], index: int, size: tuple[int, int], stores_noise: bool) -> Block:
-    conv = _conv(tensors, 2 * index, size, stores_noise)
-    up = _conv(tensors, 2 * index - 1, size, stores_noise) if index else None
-    name = f"to_rgbs.{index - 1}" if index else "to_rgb1"
-    _, image_channels, inputs, *_ = shape_of(tensors, f"{name}.conv.weight", 5)
-    rgb = RGB(
-        image_channels,
-        scaled(source(f"{name}.conv.weight"), 1 / math.sqrt(inputs)),
-        source(f"{name}.bias", convert=lambda bias: bias.reshape(-1)),
-        _affine(tensors, name),
-    )
-    channels = shape_of(tensors, f"{_name(2 * index)}.conv.weight", 5)[1]
-    return Block(channels, up, conv, rgb, _kernel(tensors, f"{name}.upsample.kernel") if index else None)
+def _num_blocks(file: Assembly) -> int:
+    return 1 + file.count("to_rgbs.{}.conv.weight")
 
 
-def _name(index: int) -> str:
+def _conv_name(index: int) -> str:
     return f"convs.{index - 1}" if index else "conv1"
 
 
-def _conv(tensors: Mapping[str, Tensor], index: int, size: tuple[int, int], stores_noise: bool) -> Conv:
-    name = _name(index)
-    _, _, inputs, *_ = shape_of(tensors, f"{name}.conv.weight", 5)
-    weight = source(f"{name}.conv.weight", convert=lambda raw: raw.squeeze(0) / math.sqrt(9 * inputs))
-    if stores_noise:
-        noise = source(
-            f"noises.noise_{index}", f"{name}.noise.weight", convert=lambda noise, strength: noise * strength
-        )
-    else:
-        noise = source(f"{name}.noise.weight", convert=lambda strength: seeded_noise(index, size) * strength)
-    bias = source(f"{name}.activate.bias")
-    filter_ = _kernel(tensors, f"{name}.conv.blur.kernel") if index % 2 else None
-    return Conv(inputs, weight, bias, _affine(tensors, name), noise, kernel=filter_)
+def _mapping(file: Assembly, w_dim: int, rate: float) -> Mapping:
+    names = [f"style.{index}" for index in range(1, 1 + file.count("style.{}.weight", start=1))]
+    shapes = [file.shape(f"{name}.weight", 2) for name in names]
+    mapping = Mapping(shapes[0][1] if shapes else w_dim, [outputs for outputs, _ in shapes])
+    for name, layer in zip(names, mapping.layers, strict=True):
+        file.layer(layer, partial(mapping_layer, rate=rate), weight=f"{name}.weight", bias=f"{name}.bias")
+    return mapping
 
 
-def _affine(tensors: Mapping[str, Tensor], name: str) -> Weights:
-    w_dim = shape_of(tensors, f"{name}.conv.modulation.weight", 2)[1]
-    weight = scaled(source(f"{name}.conv.modulation.weight"), 1 / math.sqrt(w_dim))
-    return Weights(weight, source(f"{name}.conv.modulation.bias"))
+def _block(file: Assembly, index: int, sizes: Sizes, noise: str) -> SynthesisBlock:
+    rgb = f"to_rgbs.{index - 1}" if index else "to_rgb1"
+    return SynthesisBlock(
+        up=_conv(file, 2 * index - 1, sizes, noise) if index else None,
+        conv=_conv(file, 2 * index, sizes, noise),
+        rgb=_to_rgb(file, rgb, index, sizes),
+        image_up=up_filter(file, f"{rgb}.upsample.kernel", 1.0) if index else None,
+    )
 
 
-def _kernel(tensors: Mapping[str, Tensor], key: str) -> Kernel:
-    return kernel(tensors.get(key), source(key), 1.0)
+def _conv(file: Assembly, index: int, sizes: Sizes, noise: str) -> ModulatedConv:
+    name = _conv_name(index)
+    inputs, outputs, size, _ = sizes.conv(index)
+    blur = up_filter(file, f"{name}.conv.blur.kernel", 1.0) if index % 2 else None
+    module = ModulatedConv(*sizes.conv(index), SQRT2, noise != "none", blur=blur)
+    file.layer(
+        module,
+        partial(_conv_parameters, index=index, size=size),
+        weight=(f"{name}.conv.weight", (1, outputs, inputs, 3, 3)),
+        bias=f"{name}.activate.bias",
+        strength=None if noise == "none" else (f"{name}.noise.weight", 1),
+        noise=f"noises.noise_{index}" if noise == "stored" else None,
+    )
+    return _with_style(file, module, name)
+
+
+def _conv_parameters(
+    weight: Tensor,
+    bias: Tensor,
+    strength: Tensor | None = None,
+    noise: Tensor | None = None,
+    *,
+    index: int,
+    size: tuple[int, int],
+) -> Parameters:
+    inputs = weight.shape[2]
+    if strength is not None:
+        noise = (seeded_noise(index, size) if noise is None else noise) * strength
+    return stylegan2_layers.conv(weight.squeeze(0) / math.sqrt(9 * inputs), bias, noise, up=index % 2 == 1)
+
+
+def _to_rgb(file: Assembly, name: str, block: int, sizes: Sizes) -> ToRGB:
+    _, image_channels, *_ = file.shape(f"{name}.conv.weight", 5)
+    inputs = sizes.channels[block]
+    module = ToRGB(inputs, image_channels, sizes.size(block), sizes.w_dim)
+    weight, bias = (f"{name}.conv.weight", (1, image_channels, inputs, 1, 1)), (f"{name}.bias", image_channels)
+    file.layer(module, _rgb_parameters, weight=weight, bias=bias)
+    return _with_style(file, module, name)
+
+
+def _rgb_parameters(weight: Tensor, bias: Tensor) -> Parameters:
+    return stylegan2_layers.to_rgb(weight * (1 / math.sqrt(weight.shape[2])), bias)
+
+
+def _with_style(file: Assembly, module: S, name: str) -> S:
+    """Add the style's transform of a layer, whose bias is stored around 1."""
+    gain = 1 / math.sqrt(module.affine.in_features)
+    weight, bias = f"{name}.conv.modulation.weight", f"{name}.conv.modulation.bias"
+    file.layer(module.affine, partial(dense, gain=gain), weight=weight, bias=bias)
+    return module
 
 
 FORMAT = Format("rosinality StyleGAN2", recognises, load)

@@ -6,17 +6,18 @@ ICLR 2018.
 
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sefa.checkpoints.parts.assembly import Source, Weights, combine
+from sefa.checkpoints.parts.assembly import Assembly, Parameters
 from sefa.errors import ArgumentError, CheckpointError
 from sefa.generators.common.progressive import ToImage
 
 SQRT2 = math.sqrt(2)
+MAX_LEVELS = 16  # images of 131072x131072
 
 
 @dataclass(frozen=True)
@@ -34,36 +35,33 @@ class Growth:
     scale: int
 
     @classmethod
-    def at(cls, lod: Tensor | float, levels: int) -> "Growth":
-        """What a level of detail means: how many levels are missing; between two integers, one of them fades in.
+    def of(cls, file: Assembly, key: str, levels: int) -> "Growth":
+        """Read the level of detail: how many levels are missing; between two integers, one of them fades in.
 
         Raises:
             CheckpointError: If there is no such level.
         """
-        value = float(lod) if not isinstance(lod, Tensor) or lod.numel() == 1 else math.nan
+        file.require(key)
+        lod = file.tensors.get(key)
+        if lod is None:  # Which `fill` will report.
+            return cls(levels, 0, 1)
+        value = float(lod) if lod.numel() == 1 else math.nan
         if not 0 <= value <= levels - 1:
-            raise CheckpointError(f"lod is {value:g}, it has {levels} levels of detail: 0 to {levels - 1}")
+            raise file.misfit(f"lod is {value:g}, it has {levels} levels of detail: 0 to {levels - 1}")
         missing = math.floor(value)
         return cls(levels - missing, value - missing, 2**missing)
 
     def to_image(self, widths: Sequence[int], channels: int) -> ToImage:
-        """The module that draws the image, of features of these widths, one per level."""
+        """Return the module that makes the image of features of these widths, one per level."""
         before = widths[self.levels - 2] if self.fade else None
         return ToImage(widths[self.levels - 1], before, channels, self.scale)
 
-    def to_image_plan(self, images: Sequence[Weights]) -> dict[str, Source]:
-        """Where that module's parameters come from, given every level's 1x1 convolution to an image."""
-        plan = _blended("to_image.conv", images[self.levels - 1], 1 - self.fade)
-        if self.fade:
-            plan |= _blended("to_image.conv_before", images[self.levels - 2], self.fade)
-        return plan
-
-
-def _blended(name: str, conv: Weights, share: float) -> dict[str, Source]:
-    return {
-        f"{name}.weight": combine(conv.weight, convert=lambda weight: weight * share),
-        f"{name}.bias": combine(conv.bias, convert=lambda bias: bias * share),
-    }
+    def images(self, to_image: ToImage, names: Sequence[str]) -> list[tuple[nn.Conv2d, str, float]]:
+        """Return its convolutions, the names of the levels' that they come from, and their shares of the image."""
+        convs = [(to_image.conv, names[self.levels - 1], 1 - self.fade)]
+        if to_image.conv_before is not None:
+            convs.append((to_image.conv_before, names[self.levels - 2], self.fade))
+        return convs
 
 
 def equalized(weight: Tensor, gain: float = SQRT2) -> Tensor:
@@ -89,22 +87,35 @@ def up_kernel(weight: Tensor, fused: bool) -> Tensor:
     return (boxed if fused else boxed.flip(2, 3)).transpose(0, 1)
 
 
+def image_parameters(weight: Tensor, bias: Tensor, share: float) -> Parameters:
+    """Return the parameters of a 1x1 convolution of raw weight [channels, in, 1, 1] to its share of an image."""
+    return {"weight": equalized(weight, 1) * share, "bias": bias * share}
+
+
+def count_levels(*indices: int) -> int:
+    """Return how many levels there are, given the indices of some of them.
+
+    Raises:
+        CheckpointError: If these are more than any real generator has.
+    """
+    levels = 1 + max(0, *indices)
+    if levels > MAX_LEVELS:
+        raise CheckpointError(f"it has keys of {levels} levels of detail, which is beyond any real one: damaged?")
+    return levels
+
+
 def highest(keys: Iterable[str], pattern: str) -> int:
-    """The largest number that the pattern's group matches in a key; -1 if it matches none."""
+    """Return the largest number that the pattern's group matches in a key; -1 if it matches none."""
     return max((int(match[1]) for key in keys if (match := re.fullmatch(pattern, key))), default=-1)
 
 
-def channels_of(tensors: Mapping[str, Tensor], biases: Iterable[str]) -> list[int]:
-    """How many channels layers give: the lengths of their biases, which no layout of the weights changes."""
-    return [tensors[key].numel() for key in biases]
-
-
-def split_latent(inputs: int, num_classes: int | None) -> int:
-    """How many of the first layer's inputs are z, where the others are a one-hot label.
+def split_latent(file: Assembly, inputs: int, num_classes: int | None) -> int:
+    """Return how many of the first layer's inputs are z, where the others are a one-hot label.
 
     Raises:
         ArgumentError: If there are not as many.
     """
     if num_classes and not 0 < num_classes < inputs:
-        raise ArgumentError(f"num_classes must be in 0..{inputs - 1}, its input's size less 1, got {num_classes}")
+        reason = f"num_classes must be in 0..{inputs - 1}, its input's size less 1, got {num_classes}"
+        raise file.misfit(reason, ArgumentError)
     return inputs - (num_classes or 0)

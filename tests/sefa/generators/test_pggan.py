@@ -444,7 +444,7 @@ def test_missing_and_renamed_keys_are_listed(tmp_path: Path) -> None:
     del state["output0.bias"]
     message = refused(save(tmp_path / "a.pth", state))
     assert "genforce PGGAN" in message
-    assert "missing layer3.weight, output0.bias; not understood layer3.wieght" in message
+    assert "missing layer3.weight for convs.2, output0.bias; not understood layer3.wieght beside convs.2" in message
 
 
 def test_a_key_of_a_level_that_draws_nothing_is_missed_too(tmp_path: Path) -> None:

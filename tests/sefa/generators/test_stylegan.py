@@ -366,7 +366,8 @@ def test_missing_and_renamed_keys_are_listed(tmp_path: Path) -> None:
     state["synthesis.layer3.wieght"] = state.pop("synthesis.layer3.weight")
     del state["synthesis.layer0.const"]
     message = refused(save(tmp_path / "a.pth", state))
-    assert "recognised as genforce StyleGAN, but missing synthesis.layer0.const, synthesis.layer3.weight" in message
+    assert "recognised as genforce StyleGAN, but missing synthesis.layer0.const for its first layer" in message
+    assert "synthesis.layer3.weight for layers.2" in message
     assert "not understood synthesis.layer3.wieght" in message
 
 

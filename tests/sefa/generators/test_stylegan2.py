@@ -193,11 +193,14 @@ def replaced(key: str, tensor: Tensor) -> Callable[[dict[str, Tensor]], object]:
         (without("synthesis.output1.style.bias"), "missing synthesis.output1.style.bias"),
         (
             renamed("synthesis.layer1.bias", "synthesis.layer1.shift"),
-            "missing synthesis.layer1.bias; not understood synthesis.layer1.shift",
+            "missing synthesis.layer1.bias for blocks.1.up; not understood synthesis.layer1.shift beside blocks.1.up",
         ),
         (replaced("synthesis.layer2.weight", torch.zeros(5, 5, 1, 1)), "wrong shape synthesis.layer2.weight"),
         (replaced("synthesis.upsample.kernel", torch.zeros(2, 1, 4, 4)), "wrong shape synthesis.upsample.kernel"),
-        (replaced("mapping.dense1.weight", torch.zeros(6, 7)), r"wrong shape truncation\.w_avg \[7\]"),
+        (
+            replaced("mapping.dense1.weight", torch.zeros(6, 7)),
+            r"wrong shape mapping\.dense1\.bias \[7\] for mapping\.layers\.1 where \[6\] was expected, ",
+        ),
         (replaced("synthesis.skip_layer0.weight", torch.zeros(5, 6, 1, 1)), "its architecture is resnet"),
     ],
 )

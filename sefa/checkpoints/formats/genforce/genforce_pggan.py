@@ -1,15 +1,27 @@
-"""PGGAN of genforce: the SeFa repository's and its model zoo's."""
+"""PGGAN of genforce: the SeFa repository's and its model zoo's.
 
-from collections.abc import Mapping, Sequence
+The layers are layer0, a convolution of z as an image, layer1, ..., two for every level; the levels' 1x1 convolutions
+to an image are output0, ...; lod tells how far training had grown it. Weights are stored without their gains.
+"""
+
+from collections.abc import Sequence
 from functools import partial
 
+import torch
 from torch import Tensor
 
 from sefa.checkpoints.assumptions import Assumptions, one_of, positive
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
-from sefa.checkpoints.parts import pggan_layers
-from sefa.checkpoints.parts.assembly import Weights, check_keys, shape_of, source
-from sefa.checkpoints.parts.growing import Growth, channels_of, equalized, highest, split_latent, up_kernel
+from sefa.checkpoints.parts.assembly import Assembly, Parameters
+from sefa.checkpoints.parts.growing import (
+    Growth,
+    count_levels,
+    equalized,
+    highest,
+    image_parameters,
+    split_latent,
+    up_kernel,
+)
 from sefa.checkpoints.sizes import one_hot_codes
 from sefa.generators.pggan import PGGAN
 
@@ -23,76 +35,75 @@ def recognises(checkpoint: Checkpoint) -> bool:
 
 def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:
     """Build the generator."""
-    tensors = checkpoint.tensors
-    levels = 1 + max(highest(tensors, r"layer(\d{1,3})\.\w+") // 2, highest(tensors, r"output(\d{1,3})\.\w+"))
+    tensors, assumptions = checkpoint.tensors, options.assumptions
+    levels = count_levels(highest(tensors, r"layer(\d{1,3})\.\w+") // 2, highest(tensors, r"output(\d{1,3})\.\w+"))
     layers = [f"layer{k}" for k in range(2 * levels)]
     outputs = [f"output{level}" for level in range(levels)]
-    keys = ["lod", *(f"{name}.{entry}" for name in (*layers, *outputs) for entry in ("weight", "bias"))]
-    check_keys(tensors, keys)
-    _, inputs, height, width = shape_of(tensors, "layer0.weight", 4)
-    widths = channels_of(tensors, (f"{name}.bias" for name in layers))
-    fused = _fused(tensors, widths, options.assumptions)
-    options.assumptions.note(
-        f"a one-hot label of {options.num_classes} classes behind z (as told)"
-        if options.num_classes
-        else "no label behind z"
+    file = Assembly(tensors)
+    file.require(*(f"{name}.{entry}" for name in (*layers, *outputs) for entry in ("weight", "bias")))
+    growth = Growth.of(file, "lod", levels)
+    _, inputs, height, width = file.shape("layer0.weight", 4)
+    widths = [file.shape(f"{name}.bias", 1)[0] for name in layers]
+    fused = _fused(file, widths, assumptions)
+    num_classes = options.num_classes
+    assumptions.note(
+        f"a one-hot label of {num_classes} classes behind z (as told)" if num_classes else "no label behind z"
     )
-    slope = options.assumptions.take("slope", 0.2, positive)
-    output = options.assumptions.take("output", "none", partial(one_of, names=("none", "tanh")))
-    options.assumptions.note(f"leaky ReLU {slope:g}", "slope")
-    options.assumptions.note("tanh at the end" if output == "tanh" else "nothing behind the last layer", "output")
-    up_weight = partial(_up_weight, fused=fused)
-    return pggan_layers.build(
-        tensors,
-        layers=[
-            Weights(
-                source("layer0.weight", convert=_dense_weight),
-                source("layer0.bias", convert=lambda bias: bias.repeat_interleave(height * width)),
-            ),
-            *(
-                Weights(
-                    source(f"{name}.weight", convert=equalized if k % 2 else up_weight),
-                    source(f"{name}.bias"),
-                )
-                for k, name in enumerate(layers)
-                if k
-            ),
-        ],
-        widths=widths,
-        images=[
-            Weights(source(f"{name}.weight", convert=partial(equalized, gain=1)), source(f"{name}.bias"))
-            for name in outputs
-        ],
-        channels=channels_of(tensors, ["output0.bias"])[0],
-        growth=Growth.at(tensors["lod"], levels),
-        z_dim=split_latent(inputs, options.num_classes),
-        class_codes=one_hot_codes(options.num_classes) if options.num_classes else None,
-        base=(height, width),
-        normalize_z=True,
-        slope=slope,
-        tanh=output == "tanh",
-        unused=keys,
-    )
+    slope = assumptions.take("slope", 0.2, positive)
+    output = assumptions.take("output", "none", partial(one_of, names=("none", "tanh")))
+    assumptions.note(f"leaky ReLU {slope:g}", "slope")
+    assumptions.note("tanh at the end" if output == "tanh" else "nothing behind the last layer", "output")
+    z_dim = split_latent(file, inputs, num_classes)
+    class_codes = one_hot_codes(num_classes) if num_classes else None
+    with torch.device("meta"):
+        generator = PGGAN(
+            z_dim,
+            (num_classes or 0, num_classes or 0),
+            (height, width),
+            widths[: 2 * growth.levels],
+            growth.to_image(widths[1::2], file.shape("output0.bias", 1)[0]),
+            normalize_z=True,
+            slope=slope,
+            tanh=output == "tanh",
+        )
+    if class_codes is not None:
+        file.layer(generator, partial(dict, class_codes=class_codes))
+    weight = ("layer0.weight", (widths[0], inputs, height, width))
+    file.layer(generator.dense, _dense, weight=weight, bias=("layer0.bias", widths[0]))
+    for k, conv in enumerate(generator.convs, start=1):
+        up = k % 2 == 0
+        shape = (widths[k - 1], widths[k]) if up and fused else (widths[k], widths[k - 1])
+        make = partial(_up_conv, fused=fused) if up else _conv
+        file.layer(conv, make, weight=(f"layer{k}.weight", (*shape, 3, 3)), bias=f"layer{k}.bias")
+    for conv, name, share in growth.images(generator.to_image, outputs):
+        file.layer(conv, partial(image_parameters, share=share), weight=f"{name}.weight", bias=f"{name}.bias")
+    return file.fill(generator)
 
 
-def _fused(tensors: Mapping[str, Tensor], widths: Sequence[int], assumptions: Assumptions) -> bool:
+def _fused(file: Assembly, widths: Sequence[int], assumptions: Assumptions) -> bool:
     """Whether the original fuses doubling and convolution: it then stores [in, out, 3, 3]."""
     ups = range(2, len(widths), 2)
     telling = [k for k in ups if widths[k - 1] != widths[k]]
     if telling or not ups:
-        return any(shape_of(tensors, f"layer{k}.weight", 4)[:2] == (widths[k - 1], widths[k]) for k in telling)
+        return any(file.shape(f"layer{k}.weight", 4)[:2] == (widths[k - 1], widths[k]) for k in telling)
     fused = assumptions.take("fused", "none", partial(one_of, names=("none", "all"))) == "all"
     assumptions.note("upsampling fused" if fused else "no upsampling fused", "fused")
     return fused
 
 
-def _dense_weight(weight: Tensor) -> Tensor:
-    """[C, D, h, w] to [C·h·w, D]: on a 1x1 image, padded by kernel - 1, a convolution is its kernel turned around."""
-    return equalized(weight).flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2)
+def _dense(weight: Tensor, bias: Tensor) -> Parameters:
+    """[C, D, h, w]: on a 1x1 image, padded by kernel - 1, a convolution is its kernel turned around."""
+    height, width = weight.shape[2:]
+    rows = equalized(weight).flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2)  # [C·h·w, D]
+    return {"weight": rows, "bias": bias.repeat_interleave(height * width)}
 
 
-def _up_weight(weight: Tensor, fused: bool) -> Tensor:
-    return up_kernel(equalized(weight.transpose(0, 1) if fused else weight), fused)
+def _conv(weight: Tensor, bias: Tensor) -> Parameters:
+    return {"weight": equalized(weight), "bias": bias}
+
+
+def _up_conv(weight: Tensor, bias: Tensor, fused: bool) -> Parameters:
+    return {"weight": up_kernel(equalized(weight.transpose(0, 1) if fused else weight), fused), "bias": bias}
 
 
 FORMAT = Format("genforce PGGAN", recognises, load)

@@ -1,34 +1,36 @@
-"""StyleGAN2 of genforce's model zoo, with which SeFa was released."""
+"""StyleGAN2 of genforce's model zoo, with which SeFa was released.
+
+The convolutions are synthesis.layer0, layer1, ..., two for every resolution but the first, each of which ends in a
+ToRGB: synthesis.output0, ... Weights are stored without their gains, and in TensorFlow's order.
+"""
 
 import math
 import re
-from collections.abc import Mapping
 from functools import partial
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
 from sefa.checkpoints.assumptions import mapping_rate
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
-from sefa.checkpoints.parts.assembly import Source, Weights, combine, count, shape_of, source
-from sefa.checkpoints.parts.stylegan2_layers import (
-    RGB,
-    SQRT2,
-    Block,
-    Conv,
-    MappingParts,
-    build,
-    dense,
-    kernel,
-    scaled,
-)
+from sefa.checkpoints.parts import stylegan2_layers
+from sefa.checkpoints.parts.assembly import Assembly, Parameters
+from sefa.checkpoints.parts.stylegan2_layers import SQRT2, Sizes, mapping_layer, up_filter
 from sefa.errors import CheckpointError
 from sefa.generators import StyleGAN2
-from sefa.generators.common.mapping import LabelNorm
+from sefa.generators.common.mapping import LabelNorm, Mapping
+from sefa.generators.common.to_rgb import ToRGB
+from sefa.generators.stylegan2 import ModulatedConv, SynthesisBlock
+
+S = TypeVar("S", ModulatedConv, ToRGB)
 
 CONST = "synthesis.early_layer.const"
+CENTER = "truncation.w_avg"
+LABEL = "mapping.label_weight"
 UPSAMPLE = "synthesis.upsample.kernel"
 MAPPING_LR = 0.01
+NOISE = (r"synthesis\.layer\d+\.noise(_strength)?",)
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
@@ -42,86 +44,92 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN2:
     outputs = [key for key in tensors if re.fullmatch(r"synthesis\.output\d+\.weight", key)]
     if any(key.startswith("synthesis.skip_layer") for key in tensors):
         raise CheckpointError("its architecture is resnet, of which genforce released no model: only skip can be read")
-    num_blocks = (count(tensors, "synthesis.layer{}.weight") + 1) // 2
+    file = Assembly(tensors)
+    num_blocks = (file.count("synthesis.layer{}.weight") + 1) // 2
     if num_blocks > 1 and len(outputs) == 1:
         raise CheckpointError("its architecture is origin, of which genforce released no model: only skip can be read")
-    _, channels, *size = shape_of(tensors, CONST, 4)
-    mapping = _mapping(tensors, mapping_rate(options.assumptions, MAPPING_LR))
-    if not mapping.widths:
-        raise CheckpointError("missing mapping.dense0.weight")
-    w_dim = mapping.widths[-1]
-    return build(
-        tensors,
-        mapping,
-        (source(CONST), (channels, size[0], size[1])),
-        [_block(tensors, index, w_dim) for index in range(num_blocks)],
-        w_dim,
-        source("truncation.w_avg") if "truncation.w_avg" in tensors else None,
-        options.noise,
-        ignored=[r"synthesis\.layer\d+\.noise(_strength)?"] if options.noise == "none" else [],
+    if "mapping.dense0.weight" not in tensors or not num_blocks:
+        raise CheckpointError(f"missing {'synthesis.layer0' if num_blocks == 0 else 'mapping.dense0'}.weight")
+    rate = mapping_rate(options.assumptions, MAPPING_LR)
+    with_noise = options.noise == "const"
+    with torch.device("meta"):
+        mapping = _mapping(file, rate)
+        sizes = Sizes(
+            const=file.shape(CONST, 4)[1:],
+            channels=[file.shape(f"synthesis.layer{2 * index}.weight", 4)[0] for index in range(num_blocks)],
+            w_dim=file.shape(f"mapping.dense{len(mapping.layers) - 1}.weight", 2)[0],
+        )
+        blocks = [_block(file, index, sizes, with_noise) for index in range(num_blocks)]
+    ignored = () if with_noise else NOISE
+    return stylegan2_layers.build(file, mapping, sizes, blocks, const=CONST, center=CENTER, ignored=ignored)
+
+
+def _mapping(file: Assembly, rate: float) -> Mapping:
+    names = [f"mapping.dense{index}" for index in range(file.count("mapping.dense{}.weight"))]
+    shapes = [file.shape(f"{name}.weight", 2) for name in names]
+    classes, embed_dim = file.shape(LABEL, 2) if LABEL in file.tensors else (0, 0)
+    mapping = Mapping(shapes[0][1] - embed_dim, [outputs for outputs, _ in shapes], classes, embed_dim, LabelNorm.JOINT)
+    if classes:
+        file.layer(mapping, embedding=LABEL)
+    for name, layer in zip(names, mapping.layers, strict=True):
+        file.layer(layer, partial(mapping_layer, rate=rate), weight=f"{name}.weight", bias=f"{name}.bias")
+    return mapping
+
+
+def _block(file: Assembly, index: int, sizes: Sizes, with_noise: bool) -> SynthesisBlock:
+    return SynthesisBlock(
+        up=_conv(file, 2 * index - 1, sizes, with_noise) if index else None,
+        conv=_conv(file, 2 * index, sizes, with_noise),
+        rgb=_to_rgb(file, index, sizes),
+        image_up=up_filter(file, UPSAMPLE, 1.0) if index else None,
     )
 
 
-def _mapping(tensors: Mapping[str, Tensor], rate: float) -> MappingParts:
-    layers, widths = [], []
-    for index in range(count(tensors, "mapping.dense{}.weight")):
-        name = f"mapping.dense{index}"
-        width, inputs = shape_of(tensors, f"{name}.weight", 2)
-        gain = rate * SQRT2
-        layers.append(dense(source(f"{name}.weight"), source(f"{name}.bias"), gain / math.sqrt(inputs), gain))
-        widths.append(width)
-    z_dim = shape_of(tensors, "mapping.dense0.weight", 2)[1]
-    embedding = None
-    if "mapping.label_weight" in tensors:
-        classes, embed_dim = shape_of(tensors, "mapping.label_weight", 2)
-        embedding = (source("mapping.label_weight"), (classes, embed_dim))
-        z_dim -= embed_dim
-    return MappingParts(z_dim, widths, layers, embedding, LabelNorm.JOINT)
-
-
-def _block(tensors: Mapping[str, Tensor], index: int, w_dim: int) -> Block:
-    channels = shape_of(tensors, f"synthesis.layer{2 * index}.weight", 4)[0]
-    output = f"synthesis.output{index}"
-    image_channels, inputs, *_ = shape_of(tensors, f"{output}.weight", 4)
-    rgb = RGB(
-        image_channels,
-        scaled(source(f"{output}.weight"), 1 / math.sqrt(inputs)),
-        source(f"{output}.bias"),
-        _affine(output, w_dim),
+def _conv(file: Assembly, index: int, sizes: Sizes, with_noise: bool) -> ModulatedConv:
+    name, up = f"synthesis.layer{index}", index % 2 == 1
+    inputs, outputs, _, _ = sizes.conv(index)
+    blur = up_filter(file, f"{name}.filter.kernel", 1.0) if up else None
+    module = ModulatedConv(*sizes.conv(index), SQRT2, with_noise, blur=blur)
+    file.layer(
+        module,
+        partial(_conv_parameters, up=up),
+        weight=(f"{name}.weight", (outputs, inputs, 3, 3)),
+        bias=f"{name}.bias",
+        noise=f"{name}.noise" if with_noise else None,
+        strength=(f"{name}.noise_strength", 1) if with_noise else None,
     )
-    return Block(
-        channels,
-        up=_conv(tensors, 2 * index - 1, w_dim) if index else None,
-        conv=_conv(tensors, 2 * index, w_dim),
-        rgb=rgb,
-        image_kernel=kernel(tensors.get(UPSAMPLE), source(UPSAMPLE), 1.0) if index else None,
-    )
+    return _with_style(file, module, name)
 
 
-def _conv(tensors: Mapping[str, Tensor], index: int, w_dim: int) -> Conv:
-    name = f"synthesis.layer{index}"
-    inputs = shape_of(tensors, f"{name}.weight", 4)[1]
-    weight = scaled(source(f"{name}.weight"), 1 / math.sqrt(9 * inputs))
-    filter_ = None
-    if index % 2:
-        # Stored in TensorFlow's order, for a convolution of the stuffed image.
-        weight = combine(weight, convert=partial(torch.flip, dims=(2, 3)))
-        filter_ = kernel(tensors.get(f"{name}.filter.kernel"), source(f"{name}.filter.kernel"), 1.0)
-    noise = source(f"{name}.noise", f"{name}.noise_strength", convert=_times)
-    return Conv(inputs, weight, source(f"{name}.bias"), _affine(name, w_dim), noise, kernel=filter_)
+def _conv_parameters(
+    weight: Tensor, bias: Tensor, noise: Tensor | None = None, strength: Tensor | None = None, *, up: bool
+) -> Parameters:
+    weight = weight * (1 / math.sqrt(9 * weight.shape[1]))
+    if up:  # Stored for a convolution of the stuffed image.
+        weight = weight.flip(2, 3)
+    return stylegan2_layers.conv(weight, bias, None if noise is None else noise * strength, up=up)
 
 
-def _affine(name: str, w_dim: int) -> Weights:
-    weight: Source = scaled(source(f"{name}.style.weight"), 1 / math.sqrt(w_dim))
-    return Weights(weight, source(f"{name}.style.bias", convert=_plus_one))
+def _to_rgb(file: Assembly, block: int, sizes: Sizes) -> ToRGB:
+    name, inputs = f"synthesis.output{block}", sizes.channels[block]
+    image_channels = file.shape(f"{name}.weight", 4)[0]
+    module = ToRGB(inputs, image_channels, sizes.size(block), sizes.w_dim)
+    weight = (f"{name}.weight", (image_channels, inputs, 1, 1))
+    file.layer(module, _rgb_parameters, weight=weight, bias=f"{name}.bias")
+    return _with_style(file, module, name)
 
 
-def _times(noise: Tensor, strength: Tensor) -> Tensor:
-    return noise * strength
+def _rgb_parameters(weight: Tensor, bias: Tensor) -> Parameters:
+    return stylegan2_layers.to_rgb(weight * (1 / math.sqrt(weight.shape[1])), bias)
 
 
-def _plus_one(bias: Tensor) -> Tensor:
-    return bias + 1
+def _with_style(file: Assembly, module: S, name: str) -> S:
+    file.layer(module.affine, _style_parameters, weight=f"{name}.style.weight", bias=f"{name}.style.bias")
+    return module
+
+
+def _style_parameters(weight: Tensor, bias: Tensor) -> Parameters:
+    return {"weight": weight * (1 / math.sqrt(weight.shape[1])), "bias": bias + 1}
 
 
 FORMAT = Format("genforce StyleGAN2", recognises, load)

@@ -1,29 +1,31 @@
-"""StyleGAN2 as NVlabs' PyTorch code pickles it: stylegan2-ada-pytorch, stylegan3's StyleGAN2 configuration."""
+"""StyleGAN2 as NVlabs' PyTorch code pickles it: stylegan2-ada-pytorch, stylegan3's StyleGAN2 configuration.
 
-from torch import Tensor
+The network's modules: mapping.embed and mapping.fc0, ...; synthesis.b4, b8, ..., one for every resolution. Gains,
+clamps and activations are attributes of the modules. Three architectures: skip sums the images of all resolutions;
+resnet has a path around each block and, like orig, one ToRGB at the end.
+"""
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
 
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, clean
-from sefa.checkpoints.parts.assembly import Weights, combine, shape_of, source
-from sefa.checkpoints.parts.stylegan2_layers import (
-    RGB,
-    SQRT2,
-    Block,
-    Conv,
-    Kernel,
-    MappingParts,
-    build,
-    dense,
-    kernel,
-    scaled,
-)
+from sefa.checkpoints.parts import stylegan2_layers
+from sefa.checkpoints.parts.assembly import Assembly, Parameters
+from sefa.checkpoints.parts.stylegan2_layers import RESIDUAL, SQRT2, Sizes, dense, up_filter
 from sefa.checkpoints.pickled_networks import PersistedModule
 from sefa.errors import CheckpointError
 from sefa.generators import StyleGAN2
+from sefa.generators.common.mapping import Mapping
+from sefa.generators.common.to_rgb import ToRGB
+from sefa.generators.stylegan2 import ModulatedConv, Shortcut, SynthesisBlock
 
 FIRST = "synthesis.b4"
 CENTER = "mapping.w_avg"
 # Registered by every layer, used by those that change the size alone.
 UNUSED_KERNELS = r"synthesis\.b\d+\.(conv1\.)?resample_filter"
+NOISE = r"synthesis\.b\d+\.conv[01]\.noise_(const|strength)"
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
@@ -36,107 +38,122 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN2:
     """Build the generator."""
     network = checkpoint.persisted
     assert network is not None
-    tensors = clean(network.tensors())
-    w_dim = network.attribute("w_dim", int)
-    channels, height, width = shape_of(tensors, f"{FIRST}.const", 3)
-    reader = _Reader(network, tensors)
-    blocks = reader.blocks()
-    ignored = [UNUSED_KERNELS]
-    if options.noise == "none":
-        ignored.append(r"synthesis\.b\d+\.conv[01]\.noise_(const|strength)")
-    return build(
-        tensors,
-        reader.mapping(),
-        (source(f"{FIRST}.const", convert=lambda const: const[None]), (channels, height, width)),
+    reader = _Reader(network, options.noise == "const")
+    with torch.device("meta"):
+        mapping, blocks = reader.mapping(), reader.blocks()
+    return stylegan2_layers.build(
+        reader.file,
+        mapping,
+        reader.sizes,
         blocks,
-        w_dim,
-        source(CENTER) if CENTER in tensors else None,
-        options.noise,
-        ignored,
+        const=f"{FIRST}.const",
+        center=CENTER,
+        ignored=[UNUSED_KERNELS] if reader.with_noise else [UNUSED_KERNELS, NOISE],
     )
 
 
 class _Reader:
-    """The parts of a pickled generator."""
+    """The layers of a pickled generator."""
 
-    def __init__(self, network: PersistedModule, tensors: dict[str, Tensor]) -> None:
+    def __init__(self, network: PersistedModule, with_noise: bool) -> None:
         self.network = network
-        self.tensors = tensors
+        self.with_noise = with_noise
+        self.file = Assembly(clean(network.tensors()))
+        modules = network.module("synthesis").modules
+        self.names = [FIRST]
+        while f"b{4 << len(self.names)}" in modules:
+            self.names.append(f"synthesis.b{4 << len(self.names)}")
+        self.sizes = Sizes(
+            const=self.file.shape(f"{FIRST}.const", 3),
+            channels=[self.file.shape(f"{name}.conv1.weight", 4)[0] for name in self.names],
+            w_dim=network.attribute("w_dim", int),
+        )
 
-    def mapping(self) -> MappingParts:
+    def mapping(self) -> Mapping:
+        """The mapping network."""
         z_dim, classes = (self.network.attribute(name, int) for name in ("z_dim", "c_dim"))
         modules = self.network.module("mapping").modules
-        layers: list[Weights] = []
-        widths: list[int] = []
-        while f"fc{len(layers)}" in modules:
-            name = f"mapping.fc{len(layers)}"
+        names: list[str] = []
+        while f"fc{len(names)}" in modules:
+            names.append(f"mapping.fc{len(names)}")
+        widths = [self.file.shape(f"{name}.weight", 2)[0] for name in names]
+        embed_dim = self.file.shape("mapping.embed.weight", 2)[0] if classes else 0
+        mapping = Mapping(z_dim, widths, classes, embed_dim)
+        for name, layer in zip(names, mapping.layers, strict=True):
             self._expect_activation(name, "lrelu")
-            layers.append(self._dense(name, gain=SQRT2))
-            widths.append(shape_of(self.tensors, f"{name}.weight", 2)[0])
-        embedding = None
+            self._add_dense(layer, name, SQRT2)
         if classes:
             self._expect_activation("mapping.embed", "linear")
-            embed = self._dense("mapping.embed")
-            embed_dim = shape_of(self.tensors, "mapping.embed.weight", 2)[0]
-            rows = combine(embed.weight, embed.bias, convert=lambda weight, bias: weight.T + bias)
-            embedding = (rows, (classes, embed_dim))
-        return MappingParts(z_dim, widths, layers, embedding)
+            make = partial(_embedding, **self._gains("mapping.embed"))
+            weight, bias = ("mapping.embed.weight", (embed_dim, classes)), ("mapping.embed.bias", embed_dim)
+            self.file.layer(mapping, make, weight=weight, bias=bias)
+        return mapping
 
-    def blocks(self) -> list[Block]:
-        modules = self.network.module("synthesis").modules
-        names = ["b4"]
-        while f"b{4 << len(names)}" in modules:
-            names.append(f"b{4 << len(names)}")
-        return [self._block(f"synthesis.{name}") for name in names]
+    def blocks(self) -> list[SynthesisBlock]:
+        """The synthesis network, one block per resolution."""
+        return [self._block(index, name) for index, name in enumerate(self.names)]
 
-    def _block(self, name: str) -> Block:
+    def _block(self, index: int, name: str) -> SynthesisBlock:
         modules = self.network.module(name).modules
-        is_first, has_rgb = name == FIRST, "torgb" in modules
-        channels = shape_of(self.tensors, f"{name}.conv1.weight", 4)[0]
-        shortcut = None
-        if "skip" in modules and not is_first:
-            gain = self.network.module(f"{name}.skip").attribute("weight_gain", float)
-            weight = scaled(source(f"{name}.skip.weight"), gain)
-            shortcut = (weight, self._kernel(f"{name}.skip.resample_filter"))
-        sums_images = not is_first and "torgb" in self.network.module(FIRST).modules
-        return Block(
-            channels,
-            up=None if is_first else self._conv(f"{name}.conv0", up=True),
-            conv=self._conv(f"{name}.conv1", up=False),
-            rgb=self._rgb(f"{name}.torgb") if has_rgb else None,
-            image_kernel=self._kernel(f"{name}.resample_filter") if sums_images else None,
+        shortcut = self._shortcut(f"{name}.skip", index) if "skip" in modules and index else None
+        sums_images = index > 0 and "torgb" in self.network.module(FIRST).modules
+        return SynthesisBlock(
+            up=self._conv(f"{name}.conv0", 2 * index - 1) if index else None,
+            conv=self._conv(f"{name}.conv1", 2 * index, RESIDUAL if shortcut else 1.0),
+            rgb=self._to_rgb(f"{name}.torgb", index) if "torgb" in modules else None,
+            image_up=up_filter(self.file, f"{name}.resample_filter", 4.0) if sums_images else None,
             shortcut=shortcut,
         )
 
-    def _conv(self, name: str, up: bool) -> Conv:
-        module = self.network.module(name)
+    def _conv(self, name: str, index: int, scale: float = 1.0) -> ModulatedConv:
+        attributes, up = self.network.module(name), index % 2 == 1
         self._expect_activation(name, "lrelu")
-        noise = None
-        if module.attribute("use_noise", bool):
-            noise = source(f"{name}.noise_const", f"{name}.noise_strength", convert=_noise)
-        return Conv(
-            inputs=shape_of(self.tensors, f"{name}.weight", 4)[1],
-            weight=source(f"{name}.weight"),
-            bias=source(f"{name}.bias"),
-            affine=self._dense(f"{name}.affine"),
-            noise=noise,
-            clamp=_clamp(module),
-            kernel=self._kernel(f"{name}.resample_filter") if up else None,
+        has_noise = attributes.attribute("use_noise", bool) and self.with_noise
+        inputs, outputs, size, _ = self.sizes.conv(index)
+        clamp = _clamp(attributes)
+        module = ModulatedConv(
+            *self.sizes.conv(index),
+            SQRT2 * scale,
+            has_noise,
+            clamp=None if clamp is None else clamp * scale,
+            blur=up_filter(self.file, f"{name}.resample_filter", 4.0) if up else None,
+        )
+        self._add_dense(module.affine, f"{name}.affine")
+        return self.file.layer(
+            module,
+            partial(_conv, up=up, scale=scale),
+            weight=(f"{name}.weight", (outputs, inputs, 3, 3)),
+            bias=f"{name}.bias",
+            noise=(f"{name}.noise_const", size) if has_noise else None,
+            strength=(f"{name}.noise_strength", 1) if has_noise else None,
         )
 
-    def _rgb(self, name: str) -> RGB:
-        module = self.network.module(name)
-        weight = scaled(source(f"{name}.weight"), module.attribute("weight_gain", float))
-        channels = shape_of(self.tensors, f"{name}.weight", 4)[0]
-        return RGB(channels, weight, source(f"{name}.bias"), self._dense(f"{name}.affine"), _clamp(module))
+    def _to_rgb(self, name: str, block: int) -> ToRGB:
+        attributes, inputs = self.network.module(name), self.sizes.channels[block]
+        channels = self.file.shape(f"{name}.weight", 4)[0]
+        module = ToRGB(inputs, channels, self.sizes.size(block), self.sizes.w_dim, _clamp(attributes))
+        self._add_dense(module.affine, f"{name}.affine")
+        return self.file.layer(
+            module,
+            partial(_to_rgb, gain=attributes.attribute("weight_gain", float)),
+            weight=(f"{name}.weight", (channels, inputs, 1, 1)),
+            bias=f"{name}.bias",
+        )
 
-    def _dense(self, name: str, gain: float = 1.0) -> Weights:
+    def _shortcut(self, name: str, block: int) -> Shortcut:
+        gain = self.network.module(name).attribute("weight_gain", float)
+        up = up_filter(self.file, f"{name}.resample_filter", 4.0)
+        module = Shortcut(self.sizes.channels[block - 1], self.sizes.channels[block], up)
+        return self.file.layer(module, partial(stylegan2_layers.shortcut, gain=gain), weight=f"{name}.weight")
+
+    def _add_dense(self, module: nn.Module, name: str, gain: float = 1.0) -> None:
+        make = partial(dense, **self._gains(name, gain))
+        self.file.layer(module, make, weight=f"{name}.weight", bias=f"{name}.bias")
+
+    def _gains(self, name: str, gain: float = 1.0) -> dict[str, float]:
         module = self.network.module(name)
         weight_gain, bias_gain = (module.attribute(which, float) for which in ("weight_gain", "bias_gain"))
-        return dense(source(f"{name}.weight"), source(f"{name}.bias"), gain * weight_gain, gain * bias_gain)
-
-    def _kernel(self, key: str) -> Kernel:
-        return kernel(self.tensors.get(key), source(key), 4.0)
+        return {"gain": gain * weight_gain, "bias_gain": gain * bias_gain}
 
     def _expect_activation(self, name: str, expected: str) -> None:
         activation = self.network.module(name).attribute("activation", str)
@@ -144,12 +161,30 @@ class _Reader:
             raise CheckpointError(f"{name} has the activation {activation}, {expected} was expected")
 
 
+def _embedding(weight: Tensor, bias: Tensor, gain: float, bias_gain: float) -> Parameters:
+    """A linear layer of one-hot labels: each class is a column of its weight."""
+    return {"embedding": (weight * gain).T + bias * bias_gain}
+
+
+def _conv(
+    weight: Tensor,
+    bias: Tensor,
+    noise: Tensor | None = None,
+    strength: Tensor | None = None,
+    *,
+    up: bool,
+    scale: float,
+) -> Parameters:
+    noise = None if noise is None else (noise * strength)[None, None]
+    return stylegan2_layers.conv(weight, bias, noise, up=up, scale=scale)
+
+
+def _to_rgb(weight: Tensor, bias: Tensor, gain: float) -> Parameters:
+    return stylegan2_layers.to_rgb(weight * gain, bias)
+
+
 def _clamp(module: PersistedModule) -> float | None:
     return None if module.attribute("conv_clamp") is None else float(module.attribute("conv_clamp", float))
-
-
-def _noise(noise: Tensor, strength: Tensor) -> Tensor:
-    return (noise * strength)[None, None]
 
 
 FORMAT = Format("NVIDIA StyleGAN2", recognises, load)

@@ -1,6 +1,7 @@
 """StyleGAN-XL as its authors' PyTorch code pickles it, a stem or a super-resolution: StyleGAN3 with other labels."""
 
 from collections.abc import Mapping
+from functools import partial
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -9,14 +10,12 @@ from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, clean
 from sefa.checkpoints.formats.nvidia.nvidia_stylegan3 import (
     CENTER,
     SQRT2,
-    Embedding,
-    build,
-    dense,
+    Reader,
+    gains,
     has_sinusoids,
     is_stylegan_xl,
 )
-from sefa.checkpoints.parts.assembly import combine, shape_of, source
-from sefa.errors import CheckpointError
+from sefa.checkpoints.parts.assembly import Parameters
 from sefa.generators.stylegan3 import StyleGAN3
 
 EMBED = "mapping.embed.weight"
@@ -34,15 +33,19 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN3:
     assert network is not None
     classes = network.attribute("c_dim", int)
     # The table of embeddings comes from elsewhere, with a row for each of ImageNet's classes, however many there are.
-    tensors = _of_classes(network.tensors(), classes)
+    reader = Reader(network, _of_classes(network.tensors(), classes))
     if not classes:
-        return build(network, tensors, None)
-    rows = shape_of(tensors, EMBED, 2)[0]
+        return reader.build(0)
+    (rows, inputs), outputs = reader.file.shape(EMBED, 2), reader.file.shape(f"{PROJECTION}.weight", 2)[0]
     if rows < classes:
-        raise CheckpointError(f"{EMBED} has {rows} rows for {classes} classes")
-    projection = dense(network, PROJECTION, SQRT2, "lrelu")
-    table = combine(source(EMBED, convert=lambda embed: embed[:classes]), *projection, convert=_project)
-    return build(network, tensors, Embedding(table, shape_of(tensors, f"{PROJECTION}.weight", 2)[0]))
+        raise reader.file.misfit(f"{EMBED} has {rows} rows for {classes} classes")
+    return reader.build(
+        outputs,
+        partial(_project, classes=classes, **gains(network, PROJECTION, SQRT2, "lrelu")),
+        embed=(EMBED, (rows, inputs)),
+        weight=(f"{PROJECTION}.weight", (outputs, inputs)),
+        bias=(f"{PROJECTION}.bias", (outputs,)),
+    )
 
 
 def _of_classes(stored: Mapping[str, Tensor], classes: int) -> dict[str, Tensor]:
@@ -55,9 +58,12 @@ def _of_classes(stored: Mapping[str, Tensor], classes: int) -> dict[str, Tensor]
     return clean(kept if center is None or not center.numel() else {**kept, CENTER: center})
 
 
-def _project(embed: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+def _project(
+    embed: Tensor, weight: Tensor, bias: Tensor, classes: int, weight_gain: float, bias_gain: float
+) -> Parameters:
     """All classes' embeddings at once, [num_classes, dim]."""
-    return F.leaky_relu(F.linear(embed, weight, bias), 0.2)
+    projected = F.linear(embed[:classes], weight * weight_gain, bias * bias_gain)
+    return {"embedding": F.leaky_relu(projected, 0.2)}
 
 
 FORMAT = Format("StyleGAN-XL", recognises, load)

@@ -1,34 +1,46 @@
-"""StyleGAN2 as NVlabs' TensorFlow code pickles it: stylegan2, stylegan2-ada."""
+"""StyleGAN2 as NVlabs' TensorFlow code pickles it: stylegan2, stylegan2-ada.
+
+The variables' scopes: mapping/Dense0, ...; synthesis/4x4, 8x8, ..., each with Conv0_up, Conv1 and perhaps ToRGB and
+Skip. A dense layer's weight is [in, out], a convolution's [k, k, in, out]; both are stored without their gains. What
+the network was built with stands beside the variables.
+"""
 
 import math
 from collections.abc import Mapping
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 from sefa.checkpoints.assumptions import Assumptions, mapping_rate
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, clean
-from sefa.checkpoints.parts.assembly import Source, Weights, combine, count, shape_of, source
+from sefa.checkpoints.parts import stylegan2_layers
+from sefa.checkpoints.parts.assembly import Assembly, Parameters
 from sefa.checkpoints.parts.stylegan2_layers import (
-    RGB,
+    RESIDUAL,
     SQRT2,
-    Block,
-    Conv,
-    Kernel,
-    MappingParts,
-    build,
-    dense,
-    kernel,
-    scaled,
+    Sizes,
+    empty_filter,
+    filter_parameters,
+    mapping_layer,
+    square_taps,
 )
 from sefa.errors import CheckpointError
 from sefa.generators import StyleGAN2
 from sefa.generators.common.mapping import LabelNorm
+from sefa.generators.common.mapping import Mapping as MappingNetwork
+from sefa.generators.common.to_rgb import ToRGB
+from sefa.generators.stylegan2 import ModulatedConv, Shortcut, SynthesisBlock, UpFilter
+
+S = TypeVar("S", ModulatedConv, ToRGB)
 
 CONST = "synthesis/4x4/Const/const"
 CENTER = "dlatent_avg"
+CONCATENATED, EMBEDDED = "mapping/LabelConcat", "mapping/LabelEmbed"
+# How far a progressive training had grown; not used without growing.
+LOD = "lod"
+NOISE = (r"synthesis/noise\d+", r"synthesis/.*/noise_strength")
 # What the code used for options that its caller did not pass, which the file does not tell.
 DEFAULTS: Mapping[str, Any] = {
     "mapping_lrmul": 0.01,
@@ -52,136 +64,173 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN2:
     tensors = clean(checkpoint.tensorflow.tensors())
     if any("/ToRGB_lod" in key for key in tensors):
         raise CheckpointError("it is one of configurations B to D, which grow progressively: only E and F can be read")
-    told = checkpoint.tensorflow.static_kwargs
-    settings = {**DEFAULTS, **told}
-    if "mapping_lrmul" not in told:
-        settings["mapping_lrmul"] = mapping_rate(options.assumptions, settings["mapping_lrmul"])
-    if "resample_kernel" not in told:
-        settings["resample_kernel"] = _usual_taps(options.assumptions)
-    options.assumptions.note("the original's defaults where its options are silent: lrelu, no clamp")
-    for name in ("mapping_nonlinearity", "nonlinearity", "normalize_latents"):
-        if settings[name] != DEFAULTS[name]:
-            raise CheckpointError(f"it has {name} = {settings[name]!r}, {DEFAULTS[name]!r} was expected")
-    reader = _Reader(tensors, settings)
-    _, channels, height, width = shape_of(tensors, CONST, 4)
-    ignored = ["lod"]  # How far a progressive training had grown; not used without growing.
-    if options.noise == "none":
-        ignored += [r"synthesis/noise\d+", r"synthesis/.*/noise_strength"]
-    return build(
-        tensors,
-        reader.mapping(),
-        (source(CONST), (channels, height, width)),
-        reader.blocks(),
-        shape_of(tensors, "synthesis/4x4/Conv/mod_weight", 2)[0],
-        source(CENTER) if CENTER in tensors else None,
-        options.noise,
-        ignored,
+    settings = _settings(checkpoint.tensorflow.static_kwargs, options.assumptions)
+    reader = _Reader(Assembly(tensors), settings, options.noise == "const")
+    with torch.device("meta"):
+        mapping, blocks = reader.mapping(), reader.blocks()
+    return stylegan2_layers.build(
+        reader.file,
+        mapping,
+        reader.sizes,
+        blocks,
+        const=CONST,
+        center=CENTER,
+        ignored=[LOD] if reader.with_noise else [LOD, *NOISE],
     )
 
 
+def _settings(told: Mapping[str, Any], assumptions: Assumptions) -> dict[str, Any]:
+    settings = {**DEFAULTS, **told}
+    if "mapping_lrmul" not in told:
+        settings["mapping_lrmul"] = mapping_rate(assumptions, settings["mapping_lrmul"])
+    if "resample_kernel" not in told:
+        settings["resample_kernel"] = _usual_taps(assumptions)
+    assumptions.note("the original's defaults where its options are silent: lrelu, no clamp")
+    for name in ("mapping_nonlinearity", "nonlinearity", "normalize_latents"):
+        if settings[name] != DEFAULTS[name]:
+            raise CheckpointError(f"it has {name} = {settings[name]!r}, {DEFAULTS[name]!r} was expected")
+    return settings
+
+
 class _Reader:
-    """The parts of a generator's variables. A dense layer's weight is [in, out], a convolution's [k, k, in, out]."""
+    """The layers of a generator's variables."""
 
-    def __init__(self, tensors: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:
-        self.tensors = tensors
-        self.lr: float = _number(settings, "mapping_lrmul")
+    def __init__(self, file: Assembly, settings: Mapping[str, Any], with_noise: bool) -> None:
+        self.file = file
+        self.with_noise = with_noise
+        self.rate = _number(settings, "mapping_lrmul")
         self.clamp = None if settings["conv_clamp"] is None else _number(settings, "conv_clamp")
-        self.taps = _taps(settings["resample_kernel"])
+        self.taps = square_taps(_taps(settings["resample_kernel"]), 4.0)
+        self.scopes = ["synthesis/4x4"]
+        while f"{(scope := _scope(len(self.scopes)))}/Conv1/weight" in file.tensors:
+            self.scopes.append(scope)
+        self.sizes = Sizes(
+            const=file.shape(CONST, 4)[1:],
+            channels=[file.shape(f"{self._conv_name(2 * index)}/weight", 4)[3] for index in range(len(self.scopes))],
+            w_dim=file.shape("synthesis/4x4/Conv/mod_weight", 2)[0],
+        )
 
-    def mapping(self) -> MappingParts:
-        layers, widths = [], []
-        for index in range(count(self.tensors, "mapping/Dense{}/weight")):
-            name = f"mapping/Dense{index}"
-            inputs, width = shape_of(self.tensors, f"{name}/weight", 2)
-            gain = self.lr * SQRT2
-            layers.append(self._dense(f"{name}/weight", f"{name}/bias", gain / math.sqrt(inputs), gain))
-            widths.append(width)
-        z_dim = shape_of(self.tensors, "mapping/Dense0/weight", 2)[0]
-        if "mapping/LabelConcat/weight" in self.tensors:
-            classes, embed_dim = shape_of(self.tensors, "mapping/LabelConcat/weight", 2)
-            embedding = (source("mapping/LabelConcat/weight"), (classes, embed_dim))
-            return MappingParts(z_dim - embed_dim, widths, layers, embedding, LabelNorm.JOINT)
-        if "mapping/LabelEmbed/weight" in self.tensors:
-            classes, embed_dim = shape_of(self.tensors, "mapping/LabelEmbed/weight", 2)
-            rows = source(
-                "mapping/LabelEmbed/weight",
-                "mapping/LabelEmbed/bias",
-                convert=lambda weight, bias: weight / math.sqrt(classes) + bias,
+    def mapping(self) -> MappingNetwork:
+        """The mapping network."""
+        file = self.file
+        scopes = [f"mapping/Dense{index}" for index in range(file.count("mapping/Dense{}/weight"))]
+        shapes = [file.shape(f"{scope}/weight", 2) for scope in scopes or ["mapping/Dense0"]]
+        inputs, widths = shapes[0][0], [width for _, width in shapes[: len(scopes)]]
+        label = next((scope for scope in (CONCATENATED, EMBEDDED) if f"{scope}/weight" in file.tensors), "")
+        classes, embed_dim = file.shape(f"{label}/weight", 2) if label else (0, 0)
+        norm = LabelNorm.JOINT if label == CONCATENATED else LabelNorm.SEPARATE
+        mapping = MappingNetwork(inputs - embed_dim, widths, classes, embed_dim, norm)
+        if label == CONCATENATED:
+            file.layer(mapping, embedding=f"{label}/weight")
+        elif label:
+            file.layer(
+                mapping, _embedding, weight=(f"{label}/weight", (classes, embed_dim)), bias=(f"{label}/bias", embed_dim)
             )
-            return MappingParts(z_dim - embed_dim, widths, layers, (rows, (classes, embed_dim)), LabelNorm.SEPARATE)
-        return MappingParts(z_dim, widths, layers)
+        for scope, layer in zip(scopes, mapping.layers, strict=True):
+            weight, bias = (f"{scope}/weight", tuple(layer.weight.T.shape)), f"{scope}/bias"
+            file.layer(layer, partial(_mapping_layer, rate=self.rate), weight=weight, bias=bias)
+        return mapping
 
-    def blocks(self) -> list[Block]:
-        resolutions = [4]
-        while f"synthesis/{_scope(2 * resolutions[-1])}/Conv1/weight" in self.tensors:
-            resolutions.append(2 * resolutions[-1])
-        return [self._block(index, f"synthesis/{_scope(size)}") for index, size in enumerate(resolutions)]
+    def blocks(self) -> list[SynthesisBlock]:
+        """The synthesis network, one block per resolution."""
+        return [self._block(index, scope) for index, scope in enumerate(self.scopes)]
 
-    def _block(self, index: int, scope: str) -> Block:
-        conv = f"{scope}/Conv1" if index else f"{scope}/Conv"
-        has_rgb = f"{scope}/ToRGB/weight" in self.tensors
-        sums_images = index > 0 and "synthesis/4x4/ToRGB/weight" in self.tensors
-        shortcut = None
-        if index and f"{scope}/Skip/weight" in self.tensors:
-            inputs = shape_of(self.tensors, f"{scope}/Skip/weight", 4)[2]
-            shortcut = (scaled(_conv_weight(f"{scope}/Skip"), 1 / math.sqrt(inputs)), self._kernel())
-        return Block(
-            channels=shape_of(self.tensors, f"{conv}/weight", 4)[3],
-            up=self._conv(f"{scope}/Conv0_up", 2 * index - 1, up=True) if index else None,
-            conv=self._conv(conv, 2 * index, up=False),
-            rgb=self._rgb(f"{scope}/ToRGB") if has_rgb else None,
-            image_kernel=self._kernel() if sums_images else None,
+    def _block(self, index: int, scope: str) -> SynthesisBlock:
+        has_rgb = f"{scope}/ToRGB/weight" in self.file.tensors
+        sums_images = index > 0 and "synthesis/4x4/ToRGB/weight" in self.file.tensors
+        shortcut = self._shortcut(index) if index and f"{scope}/Skip/weight" in self.file.tensors else None
+        return SynthesisBlock(
+            up=self._conv(2 * index - 1) if index else None,
+            conv=self._conv(2 * index, RESIDUAL if shortcut else 1.0),
+            rgb=self._to_rgb(index) if has_rgb else None,
+            image_up=self._up_filter() if sums_images else None,
             shortcut=shortcut,
         )
 
-    def _conv(self, name: str, index: int, up: bool) -> Conv:
-        inputs = shape_of(self.tensors, f"{name}/weight", 4)[2]
-        weight = scaled(_conv_weight(name), 1 / math.sqrt(9 * inputs))
-        if up:
-            # For a convolution of the stuffed image.
-            weight = combine(weight, convert=partial(torch.flip, dims=(2, 3)))
-        strength, noise = f"{name}/noise_strength", f"synthesis/noise{index}"
-        return Conv(
-            inputs,
-            weight,
-            source(f"{name}/bias"),
-            self._affine(name),
-            source(noise, strength, convert=_times) if strength in self.tensors else None,
-            self.clamp,
-            self._kernel() if up else None,
+    def _conv_name(self, index: int) -> str:
+        scope = self.scopes[(index + 1) // 2]
+        return f"{scope}/Conv0_up" if index % 2 else f"{scope}/Conv1" if index else f"{scope}/Conv"
+
+    def _conv(self, index: int, scale: float = 1.0) -> ModulatedConv:
+        name, up = self._conv_name(index), index % 2 == 1
+        inputs, outputs, _, _ = self.sizes.conv(index)
+        has_noise = self.with_noise and f"{name}/noise_strength" in self.file.tensors
+        module = ModulatedConv(
+            *self.sizes.conv(index),
+            SQRT2 * scale,
+            has_noise,
+            clamp=None if self.clamp is None else self.clamp * scale,
+            blur=self._up_filter() if up else None,
         )
+        self.file.layer(
+            module,
+            partial(_conv, up=up, scale=scale),
+            weight=(f"{name}/weight", (3, 3, inputs, outputs)),
+            bias=f"{name}/bias",
+            noise=f"synthesis/noise{index}" if has_noise else None,
+            strength=(f"{name}/noise_strength", 1) if has_noise else None,
+        )
+        return self._with_style(module, name)
 
-    def _rgb(self, name: str) -> RGB:
-        _, _, inputs, channels = shape_of(self.tensors, f"{name}/weight", 4)
-        weight = scaled(_conv_weight(name), 1 / math.sqrt(inputs))
-        return RGB(channels, weight, source(f"{name}/bias"), self._affine(name), self.clamp)
+    def _to_rgb(self, block: int) -> ToRGB:
+        name, inputs = f"{self.scopes[block]}/ToRGB", self.sizes.channels[block]
+        channels = self.file.shape(f"{name}/weight", 4)[3]
+        module = ToRGB(inputs, channels, self.sizes.size(block), self.sizes.w_dim, self.clamp)
+        self.file.layer(module, _to_rgb, weight=(f"{name}/weight", (1, 1, inputs, channels)), bias=f"{name}/bias")
+        return self._with_style(module, name)
 
-    def _affine(self, name: str) -> Weights:
-        w_dim = shape_of(self.tensors, f"{name}/mod_weight", 2)[0]
-        affine = self._dense(f"{name}/mod_weight", f"{name}/mod_bias", 1 / math.sqrt(w_dim), 1.0)
-        return Weights(affine.weight, combine(affine.bias, convert=_plus_one))
+    def _with_style(self, module: S, name: str) -> S:
+        weight, bias = (f"{name}/mod_weight", tuple(module.affine.weight.T.shape)), f"{name}/mod_bias"
+        self.file.layer(module.affine, _style, weight=weight, bias=bias)
+        return module
 
-    def _dense(self, weight: str, bias: str, gain: float, bias_gain: float) -> Weights:
-        return dense(source(weight, convert=lambda raw: raw.T), source(bias), gain, bias_gain)
+    def _shortcut(self, block: int) -> Shortcut:
+        inputs, outputs = self.sizes.channels[block - 1 : block + 1]
+        weight = (f"{self.scopes[block]}/Skip/weight", (1, 1, inputs, outputs))
+        return self.file.layer(Shortcut(inputs, outputs, self._up_filter()), _shortcut, weight=weight)
 
-    def _kernel(self) -> Kernel:
-        return kernel(self.taps, source(convert=lambda: self.taps), 4.0)
-
-
-def _scope(resolution: int) -> str:
-    return f"{resolution}x{resolution}"
-
-
-def _conv_weight(name: str) -> Source:
-    return source(f"{name}/weight", convert=lambda weight: weight.permute(3, 2, 0, 1))
+    def _up_filter(self) -> UpFilter:
+        return self.file.layer(empty_filter(self.taps), partial(filter_parameters, self.taps))
 
 
-def _times(noise: Tensor, strength: Tensor) -> Tensor:
-    return noise * strength
+def _scope(block: int) -> str:
+    return f"synthesis/{4 << block}x{4 << block}"
 
 
-def _plus_one(bias: Tensor) -> Tensor:
-    return bias + 1
+def _mapping_layer(weight: Tensor, bias: Tensor, rate: float) -> Parameters:
+    return mapping_layer(weight.T, bias, rate)
+
+
+def _embedding(weight: Tensor, bias: Tensor) -> Parameters:
+    """A dense layer of one-hot labels."""
+    return {"embedding": weight / math.sqrt(len(weight)) + bias}
+
+
+def _conv(
+    weight: Tensor,
+    bias: Tensor,
+    noise: Tensor | None = None,
+    strength: Tensor | None = None,
+    *,
+    up: bool,
+    scale: float,
+) -> Parameters:
+    weight = weight.permute(3, 2, 0, 1) * (1 / math.sqrt(9 * weight.shape[2]))
+    if up:  # Stored for a convolution of the stuffed image.
+        weight = weight.flip(2, 3)
+    return stylegan2_layers.conv(weight, bias, None if noise is None else noise * strength, up=up, scale=scale)
+
+
+def _to_rgb(weight: Tensor, bias: Tensor) -> Parameters:
+    return stylegan2_layers.to_rgb(weight.permute(3, 2, 0, 1) * (1 / math.sqrt(weight.shape[2])), bias)
+
+
+def _style(weight: Tensor, bias: Tensor) -> Parameters:
+    return {"weight": weight.T * (1 / math.sqrt(weight.shape[0])), "bias": bias + 1}
+
+
+def _shortcut(weight: Tensor) -> Parameters:
+    return stylegan2_layers.shortcut(weight.permute(3, 2, 0, 1), 1 / math.sqrt(weight.shape[2]))
 
 
 def _number(settings: Mapping[str, Any], name: str) -> float:
