@@ -161,13 +161,13 @@ class _File:
         # The training's estimates of spectral norms, and its counters of batches.
         return self.assembly.fill(generator, (r".*\.sv0", r".*\.bn\.accumulation_counter"))
 
-    def add_dense(self, module: nn.Module, name: str, **options: int) -> None:
-        """Add a linear layer or a convolution; see `_dense` for the options."""
+    def add_dense(self, module: nn.Module, name: str, embed_dim: int = 0) -> None:
+        """Add a linear layer or a convolution; see `_dense` for `embed_dim`."""
         self.assembly.layer(
             module,
-            partial(_dense, epsilon=self.spectral_epsilon, **options),
+            partial(_dense, epsilon=self.spectral_epsilon, embed_dim=embed_dim),
             weight=f"{name}.weight",
-            u=self._vector(name, len(module.weight)),
+            u=self._vector(name, len(module.get_parameter("weight"))),
             bias=None if module.bias is None else f"{name}.bias",
         )
 

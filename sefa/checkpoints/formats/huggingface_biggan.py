@@ -24,7 +24,6 @@ from sefa.generators.biggan_deep import (
     BigGANDeep,
     DeepBlockSizes,
     SelectedConditionalNorm,
-    SelectedNorm,
 )
 from sefa_runtime.json_text import read_json
 
@@ -259,7 +258,9 @@ def _add_dense(
 ) -> None:
     """Add a linear layer or a convolution."""
     bias = {} if module.bias is None else {"bias": f"{name}.bias"}
-    file.assembly.layer(module, make or _dense, **file.weight(name, tuple(module.weight.shape)), **bias, **more)
+    file.assembly.layer(
+        module, make or _dense, **file.weight(name, tuple(module.get_parameter("weight").shape)), **bias, **more
+    )
 
 
 def _add_norm(file: _File, norm: SelectedConditionalNorm, name: str, epsilon: float) -> None:
@@ -273,9 +274,9 @@ def _add_norm(file: _File, norm: SelectedConditionalNorm, name: str, epsilon: fl
     )
 
 
-def _add_last_norm(file: _File, norm: SelectedNorm, epsilon: float) -> None:
+def _add_last_norm(file: _File, norm: nn.Module, epsilon: float) -> None:
     name = "generator.bn"
-    statistics = _statistics_keys(file, name, len(norm.weight))
+    statistics = _statistics_keys(file, name, len(norm.get_parameter("weight")))
     file.assembly.layer(
         norm, partial(_norm, epsilon=epsilon), weight=f"{name}.weight", bias=f"{name}.bias", **statistics
     )

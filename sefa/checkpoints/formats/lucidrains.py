@@ -14,6 +14,7 @@ from sefa.checkpoints.assumptions import Assumptions, mapping_rate
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
 from sefa.checkpoints.parts.assembly import Assembly, Parameters
 from sefa.checkpoints.parts.stylegan2_layers import check_mapping, dense
+from sefa.checkpoints.sizes import check_pixels
 from sefa.errors import CheckpointError
 from sefa.generators.common.mapping import Mapping
 from sefa.generators.lucidrains_stylegan2 import Block, LucidrainsStyleGAN2
@@ -54,6 +55,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> LucidrainsStyleGAN2:
     constant = f"{synthesis}.initial_block" in tensors
     initial = _initial_shape(file, synthesis, constant)
     sizes = [(initial[1] << index, initial[2] << index) for index in range(num_blocks)]
+    check_pixels(*sizes[-1])
     noise_size = max(sizes[-1]) if options.noise == "const" else 1
     with torch.device("meta"):
         mapping = _mapping(file, style, rate)

@@ -119,10 +119,10 @@ def _conv_parameters(
     index: int,
     size: tuple[int, int],
 ) -> Parameters:
-    inputs = weight.shape[2]
-    if strength is not None:
-        noise = (seeded_noise(index, size) if noise is None else noise) * strength
-    return stylegan2_layers.conv(weight.squeeze(0) / math.sqrt(9 * inputs), bias, noise, up=index % 2 == 1)
+    if strength is not None and noise is None:
+        noise = seeded_noise(index, size)
+    weight = weight.squeeze(0) / math.sqrt(9 * weight.shape[2])
+    return stylegan2_layers.conv(weight, bias, noise, strength, up=index % 2 == 1)
 
 
 def _to_rgb(file: Assembly, name: str, block: int, sizes: Sizes) -> ToRGB:

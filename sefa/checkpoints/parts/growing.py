@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sefa.checkpoints.parts.assembly import Assembly, Parameters
-from sefa.errors import ArgumentError, CheckpointError
+from sefa.checkpoints.sizes import check_pixels
+from sefa.errors import ArgumentError
 from sefa.generators.common.progressive import ToImage
 
 SQRT2 = math.sqrt(2)
-MAX_LEVELS = 16  # images of 131072x131072
+BASE = 4  # pixels of the first level, usually
 
 
 @dataclass(frozen=True)
@@ -96,11 +97,10 @@ def count_levels(*indices: int) -> int:
     """Return how many levels there are, given the indices of some of them.
 
     Raises:
-        CheckpointError: If these are more than any real generator has.
+        CheckpointError: If their images would be beyond any real generator's.
     """
     levels = 1 + max(0, *indices)
-    if levels > MAX_LEVELS:
-        raise CheckpointError(f"it has keys of {levels} levels of detail, which is beyond any real one: damaged?")
+    check_pixels(BASE << levels - 1, BASE << levels - 1)
     return levels
 
 

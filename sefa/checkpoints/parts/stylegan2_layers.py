@@ -39,6 +39,10 @@ class Sizes:
     channels: Sequence[int]
     w_dim: int
 
+    def __post_init__(self) -> None:
+        if self.channels:
+            check_pixels(*self.size(len(self.channels) - 1))
+
     def size(self, block: int) -> tuple[int, int]:
         """Return the height and width of a block's features."""
         return self.const[1] << block, self.const[2] << block
@@ -81,7 +85,6 @@ def build(
     check_mapping(file, mapping, sizes.w_dim)
     if not blocks or blocks[-1].rgb is None:
         raise file.misfit("its last resolution has no ToRGB")
-    check_pixels(*sizes.size(len(blocks) - 1))
     has_center = center in file.tensors
     with torch.device("meta"):
         generator = StyleGAN2(mapping, sizes.const, blocks, sizes.w_dim)
@@ -160,14 +163,23 @@ def mapping_layer(weight: Tensor, bias: Tensor, rate: float) -> Parameters:
     return dense(weight, bias, rate * SQRT2 / math.sqrt(weight.shape[1]), rate * SQRT2)
 
 
-def conv(weight: Tensor, bias: Tensor, noise: Tensor | None, *, up: bool = False, scale: float = 1.0) -> Parameters:
+def conv(
+    weight: Tensor,
+    bias: Tensor,
+    noise: Tensor | None = None,
+    strength: Tensor | None = None,
+    *,
+    up: bool,
+    scale: float = 1.0,
+) -> Parameters:
     """Return the parameters of a modulated convolution, without those of its style.
 
     Args:
         weight: [out, in, 3, 3] of the scale that demodulation sees; for a layer that doubles the size, oriented as a
             transposed convolution takes it.
         bias: [out].
-        noise: Constant noise times its strength, [1, 1, H, W]; None if the layer has none.
+        noise: Constant noise, [.., H, W]; None if the layer has none.
+        strength: What it is multiplied with: one number.
         up: Whether the layer doubles the size.
         scale: What follows it: √½ where its output is summed with a residual path.
     """
@@ -177,7 +189,9 @@ def conv(weight: Tensor, bias: Tensor, noise: Tensor | None, *, up: bool = False
         "energy": weight.square().sum(dim=(2, 3)).T / gain**2,
         "bias": bias * gain,
     }
-    return parameters if noise is None else {**parameters, "noise": noise * gain}
+    if noise is not None and strength is not None:
+        parameters["noise"] = noise.reshape(1, 1, *noise.shape[-2:]) * strength.reshape(()) * gain
+    return parameters
 
 
 def to_rgb(weight: Tensor, bias: Tensor) -> Parameters:

@@ -24,7 +24,7 @@ MAPPING_LR = 0.01
 FUSED_FROM = 128
 
 
-def empty_mapping(file: Assembly, shapes: Sequence[tuple[int, int]], label: str) -> Mapping:
+def empty_mapping(file: Assembly, shapes: Sequence[tuple[int, ...]], label: str) -> Mapping:
     """Return a mapping network without values.
 
     Args:
@@ -97,7 +97,7 @@ def first_layer(
         noise: Constant noise, [1, 1, h, w].
     """
     offset = _as_channels(bias)
-    if noise_weight is not None:
+    if noise_weight is not None and noise is not None:
         offset = _as_channels(noise_weight) * noise + offset
     return {"constant": instance_norm(F.leaky_relu(const + offset, 0.2))}
 

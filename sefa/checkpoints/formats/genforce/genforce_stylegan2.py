@@ -101,13 +101,11 @@ def _conv(file: Assembly, index: int, sizes: Sizes, with_noise: bool) -> Modulat
     return _with_style(file, module, name)
 
 
-def _conv_parameters(
-    weight: Tensor, bias: Tensor, noise: Tensor | None = None, strength: Tensor | None = None, *, up: bool
-) -> Parameters:
+def _conv_parameters(weight: Tensor, bias: Tensor, up: bool, **noise: Tensor) -> Parameters:
     weight = weight * (1 / math.sqrt(9 * weight.shape[1]))
     if up:  # Stored for a convolution of the stuffed image.
         weight = weight.flip(2, 3)
-    return stylegan2_layers.conv(weight, bias, None if noise is None else noise * strength, up=up)
+    return stylegan2_layers.conv(weight, bias, up=up, scale=1.0, **noise)
 
 
 def _to_rgb(file: Assembly, block: int, sizes: Sizes) -> ToRGB:

@@ -84,7 +84,8 @@ class _Reader:
             self._add_dense(layer, name, SQRT2)
         if classes:
             self._expect_activation("mapping.embed", "linear")
-            make = partial(_embedding, **self._gains("mapping.embed"))
+            gain, bias_gain = self._gains("mapping.embed")
+            make = partial(_embedding, gain=gain, bias_gain=bias_gain)
             weight, bias = ("mapping.embed.weight", (embed_dim, classes)), ("mapping.embed.bias", embed_dim)
             self.file.layer(mapping, make, weight=weight, bias=bias)
         return mapping
@@ -147,13 +148,13 @@ class _Reader:
         return self.file.layer(module, partial(stylegan2_layers.shortcut, gain=gain), weight=f"{name}.weight")
 
     def _add_dense(self, module: nn.Module, name: str, gain: float = 1.0) -> None:
-        make = partial(dense, **self._gains(name, gain))
+        weight_gain, bias_gain = self._gains(name)
+        make = partial(dense, gain=gain * weight_gain, bias_gain=gain * bias_gain)
         self.file.layer(module, make, weight=f"{name}.weight", bias=f"{name}.bias")
 
-    def _gains(self, name: str, gain: float = 1.0) -> dict[str, float]:
+    def _gains(self, name: str) -> tuple[float, float]:
         module = self.network.module(name)
-        weight_gain, bias_gain = (module.attribute(which, float) for which in ("weight_gain", "bias_gain"))
-        return {"gain": gain * weight_gain, "bias_gain": gain * bias_gain}
+        return module.attribute("weight_gain", float), module.attribute("bias_gain", float)
 
     def _expect_activation(self, name: str, expected: str) -> None:
         activation = self.network.module(name).attribute("activation", str)
@@ -166,17 +167,8 @@ def _embedding(weight: Tensor, bias: Tensor, gain: float, bias_gain: float) -> P
     return {"embedding": (weight * gain).T + bias * bias_gain}
 
 
-def _conv(
-    weight: Tensor,
-    bias: Tensor,
-    noise: Tensor | None = None,
-    strength: Tensor | None = None,
-    *,
-    up: bool,
-    scale: float,
-) -> Parameters:
-    noise = None if noise is None else (noise * strength)[None, None]
-    return stylegan2_layers.conv(weight, bias, noise, up=up, scale=scale)
+def _conv(weight: Tensor, bias: Tensor, up: bool, scale: float, **noise: Tensor) -> Parameters:
+    return stylegan2_layers.conv(weight, bias, up=up, scale=scale, **noise)
 
 
 def _to_rgb(weight: Tensor, bias: Tensor, gain: float) -> Parameters:

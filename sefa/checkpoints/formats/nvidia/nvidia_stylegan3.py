@@ -61,7 +61,8 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN3:
     if not reader.num_classes:
         return reader.build(0)
     outputs, inputs = reader.file.shape(f"{EMBED}.weight", 2)
-    make = partial(_embedding, **gains(network, EMBED))
+    weight_gain, bias_gain = gains(network, EMBED)
+    make = partial(_embedding, weight_gain=weight_gain, bias_gain=bias_gain)
     return reader.build(outputs, make, weight=(f"{EMBED}.weight", (outputs, inputs)), bias=(f"{EMBED}.bias", outputs))
 
 
@@ -115,7 +116,8 @@ class Reader:
         widths = [self.file.shape(f"{path}.weight", 2)[0] for path in paths]
         mapping = MappingNetwork(z_dim, widths, self.num_classes, embed_dim)
         for path, layer in zip(paths, mapping.layers, strict=True):
-            make = partial(dense, **gains(self.network, path, SQRT2, "lrelu"))
+            weight_gain, bias_gain = gains(self.network, path, SQRT2, "lrelu")
+            make = partial(dense, weight_gain=weight_gain, bias_gain=bias_gain)
             self.file.layer(layer, make, weight=f"{path}.weight", bias=f"{path}.bias")
         features = [z_dim + embed_dim, *widths][-1]
         if features != self.w_dim:
@@ -232,12 +234,14 @@ class Reader:
 
     def _add_style(self, affine: nn.Linear, path: str, outputs: int) -> None:
         path = f"{path}.affine"
-        make = partial(dense, **gains(self.network, path), more_rows=affine.out_features - outputs)
+        weight_gain, bias_gain = gains(self.network, path)
+        more_rows = affine.out_features - outputs
+        make = partial(dense, weight_gain=weight_gain, bias_gain=bias_gain, more_rows=more_rows)
         weight, bias = (f"{path}.weight", (outputs, self.w_dim)), (f"{path}.bias", (outputs,))
         self.file.layer(affine, make, weight=weight, bias=bias)
 
 
-def gains(network: PersistedModule, path: str, gain: float = 1.0, activation: str = "linear") -> dict[str, float]:
+def gains(network: PersistedModule, path: str, gain: float = 1.0, activation: str = "linear") -> tuple[float, float]:
     """Return what the weight and the bias of a linear layer are multiplied with.
 
     Args:
@@ -253,7 +257,7 @@ def gains(network: PersistedModule, path: str, gain: float = 1.0, activation: st
     found = module.attribute("activation", str)
     if found != activation:
         raise CheckpointError(f"{path} has the activation {found}, {activation} was expected")
-    return {name: module.attribute(name, float) * gain for name in ("weight_gain", "bias_gain")}
+    return module.attribute("weight_gain", float) * gain, module.attribute("bias_gain", float) * gain
 
 
 def dense(weight: Tensor, bias: Tensor, weight_gain: float, bias_gain: float, more_rows: int = 0) -> Parameters:

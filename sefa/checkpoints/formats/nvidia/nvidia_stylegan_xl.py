@@ -39,9 +39,10 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN3:
     (rows, inputs), outputs = reader.file.shape(EMBED, 2), reader.file.shape(f"{PROJECTION}.weight", 2)[0]
     if rows < classes:
         raise reader.file.misfit(f"{EMBED} has {rows} rows for {classes} classes")
+    weight_gain, bias_gain = gains(network, PROJECTION, SQRT2, "lrelu")
     return reader.build(
         outputs,
-        partial(_project, classes=classes, **gains(network, PROJECTION, SQRT2, "lrelu")),
+        partial(_project, classes=classes, weight_gain=weight_gain, bias_gain=bias_gain),
         embed=(EMBED, (rows, inputs)),
         weight=(f"{PROJECTION}.weight", (outputs, inputs)),
         bias=(f"{PROJECTION}.bias", (outputs,)),

@@ -84,7 +84,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN:
     for k, layer in enumerate(stylegan_layers.layers_of(generator), start=1):
         _add_layer(file, layer, layers[k], k, fused=4 << k // 2 >= fused_from)
     for name, style in zip(layers, generator.styles, strict=False):
-        weight = (f"{name}/StyleMod/weight", tuple(style.weight.T.shape))
+        weight = (f"{name}/StyleMod/weight", tuple(style.get_parameter("weight").T.shape))
         file.layer(style, _style, weight=weight, bias=f"{name}/StyleMod/bias")
     for conv, name, share in growth.images(generator.to_image, images):
         weight = (f"{name}/weight", (1, 1, conv.in_channels, conv.out_channels))

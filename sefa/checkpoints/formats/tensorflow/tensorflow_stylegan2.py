@@ -127,7 +127,7 @@ class _Reader:
                 mapping, _embedding, weight=(f"{label}/weight", (classes, embed_dim)), bias=(f"{label}/bias", embed_dim)
             )
         for scope, layer in zip(scopes, mapping.layers, strict=True):
-            weight, bias = (f"{scope}/weight", tuple(layer.weight.T.shape)), f"{scope}/bias"
+            weight, bias = (f"{scope}/weight", tuple(layer.get_parameter("weight").T.shape)), f"{scope}/bias"
             file.layer(layer, partial(_mapping_layer, rate=self.rate), weight=weight, bias=bias)
         return mapping
 
@@ -206,19 +206,11 @@ def _embedding(weight: Tensor, bias: Tensor) -> Parameters:
     return {"embedding": weight / math.sqrt(len(weight)) + bias}
 
 
-def _conv(
-    weight: Tensor,
-    bias: Tensor,
-    noise: Tensor | None = None,
-    strength: Tensor | None = None,
-    *,
-    up: bool,
-    scale: float,
-) -> Parameters:
+def _conv(weight: Tensor, bias: Tensor, up: bool, scale: float, **noise: Tensor) -> Parameters:
     weight = weight.permute(3, 2, 0, 1) * (1 / math.sqrt(9 * weight.shape[2]))
     if up:  # Stored for a convolution of the stuffed image.
         weight = weight.flip(2, 3)
-    return stylegan2_layers.conv(weight, bias, None if noise is None else noise * strength, up=up, scale=scale)
+    return stylegan2_layers.conv(weight, bias, up=up, scale=scale, **noise)
 
 
 def _to_rgb(weight: Tensor, bias: Tensor) -> Parameters:
