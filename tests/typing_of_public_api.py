@@ -53,6 +53,8 @@ def show(share: float) -> None:
 
 def checkpoints() -> sefa.Generator:
     assert_type((sefa.__version__, sefa_runtime.__version__), tuple[str, str])
+    sefa.laod("netG.pth")  # type: ignore[attr-defined]
+    sefa_runtime.laod("netG.onnx")  # type: ignore[attr-defined]
     sefa.load("netG.pth")
     generator = sefa.load(
         Path("netG.pth"), num_classes=10, noise="none", entry="g_ema", assume={"stride": 2, "norm": "batch"}

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor
 
 import sefa
-from conftest import GOLDEN, Result
+from conftest import Result
 from sefa.generators.common.mapping import StyleBasedGenerator
 from sefa_runtime.verification import psnr_db
 from support.archives import load_pt2, load_torchscript
+from support.paths import GOLDEN
 
 Command = Callable[..., Result]
 # One of each family, conditional where it can be.

@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 
-from conftest import GOLDEN, Result
+from conftest import Result
 from sefa_runtime import InputError
 from sefa_runtime.deploy.kserve import Document, KServeOptions, inference_service, to_yaml
+from support.paths import GOLDEN
 
 yaml = pytest.importorskip("yaml")
 SERVICES: dict[str, KServeOptions] = {

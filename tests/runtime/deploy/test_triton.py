@@ -22,11 +22,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sefa_runtime
-from conftest import GOLDEN, Result
+from conftest import Result
 from sefa_runtime import InputError
 from sefa_runtime.deploy.text_format import to_text
 from sefa_runtime.deploy.triton import TritonOptions, triton_config, write_repository
 from sefa_runtime.model.reading import read_info
+from support.paths import GOLDEN
 
 text_format = pytest.importorskip("google.protobuf.text_format")
 FILES = ("tiny", "tiny_float32", "style_z", "style_w", "style_w+", "style_static")
