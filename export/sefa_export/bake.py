@@ -48,20 +48,37 @@ class EditGraph(nn.Module, ABC):
         parameters = inspect.signature(self.forward).parameters.values()
         return tuple(item.name for item in parameters if item.default is item.empty or taken.get(item.name, False))
 
-    @abstractmethod
-    def render(self, *inputs: Tensor) -> Tensor:
-        """The image before it is brought to 255 levels, float32 [batch, C, H, W] in [-1, 1].
+    def render(
+        self,
+        latents: Tensor,
+        direction: Tensor,
+        alpha: Tensor,
+        label: Tensor | None = None,
+        truncation: Tensor | None = None,
+        **further: Tensor | None,
+    ) -> Tensor:
+        """Return the edited image before it is brought to 255 levels, float32 [batch, C, H, W] in [-1, 1].
 
         Args:
-            inputs: As `forward` takes them.
+            latents: Of the space `latent`, [batch, ...].
+            direction: As of `LatentEditGraph.forward`, like all others.
+            alpha: Likewise.
+            label: Likewise.
+            truncation: Likewise.
+            further: The generator's `optional_inputs`, by name, float32 [batch]; None for those that it does not have.
         """
+        codes = self._codes(latents, label, truncation)  # [batch, L, D]
+        codes = codes + self.shift(codes, direction, alpha)
+        taken = {name: value for name, value in further.items() if value is not None}
+        image: Tensor = self.generator.decode(codes, **taken)
+        return image
+
+    @abstractmethod
+    def _codes(self, latents: Tensor, label: Tensor | None, truncation: Tensor | None) -> Tensor:
+        """Return the codes that are edited, [batch, L, D]."""
 
     def _finish(self, image: Tensor) -> Tensor:
         return image if self.output_type == "float32" else quantize(image)
-
-    def _edit(self, codes: Tensor, direction: Tensor, alpha: Tensor) -> Tensor:
-        image: Tensor = self.generator.decode(codes + self.shift(codes, direction, alpha))
-        return image
 
     def shift(self, codes: Tensor, direction: Tensor, alpha: Tensor) -> Tensor:
         """What the edits add to the codes [batch, L, D]: the same shape, or [batch, 1, D] if all layers move alike."""
@@ -110,18 +127,11 @@ class LatentEditGraph(EditGraph):
         """
         return self._finish(self.render(z, direction, alpha, label, truncation))
 
-    def render(  # type: ignore[override]
-        self,
-        z: Tensor,
-        direction: Tensor,
-        alpha: Tensor,
-        label: Tensor | None = None,
-        truncation: Tensor | None = None,
-    ) -> Tensor:
+    def _codes(self, z: Tensor, label: Tensor | None, truncation: Tensor | None) -> Tensor:
         if label is not None:
             label = label.clamp(0, self.generator.num_classes - 1)
         psi = truncation if self.truncation is None else self.truncation
-        return self._edit(self.generator.encode(z, label, 1.0 if psi is None else psi), direction, alpha)
+        return self.generator.encode(z, label, 1.0 if psi is None else psi)
 
 
 class StyleEditGraph(EditGraph):
@@ -133,9 +143,8 @@ class StyleEditGraph(EditGraph):
         """Edit and render; `w` float32 [batch, D], the rest as for latents."""
         return self._finish(self.render(w, direction, alpha))
 
-    def render(self, w: Tensor, direction: Tensor, alpha: Tensor) -> Tensor:  # type: ignore[override]
-        codes = w[:, None].repeat(1, self.generator.num_layers, 1)  # [batch, L, D]
-        return self._edit(codes, direction, alpha)
+    def _codes(self, w: Tensor, label: Tensor | None, truncation: Tensor | None) -> Tensor:
+        return w[:, None].repeat(1, self.generator.num_layers, 1)
 
 
 class CodesEditGraph(EditGraph):
@@ -147,8 +156,8 @@ class CodesEditGraph(EditGraph):
         """Edit and render; `codes` float32 [batch, L, D], the rest as for latents."""
         return self._finish(self.render(codes, direction, alpha))
 
-    def render(self, codes: Tensor, direction: Tensor, alpha: Tensor) -> Tensor:  # type: ignore[override]
-        return self._edit(codes, direction, alpha)
+    def _codes(self, codes: Tensor, label: Tensor | None, truncation: Tensor | None) -> Tensor:
+        return codes
 
 
 def quantize(image: Tensor) -> Tensor:
