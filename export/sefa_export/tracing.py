@@ -31,8 +31,9 @@ def trace(draft: Draft) -> torch.jit.ScriptModule:
     with exporting(draft.graph, "torch.jit.trace"), warnings.catch_warnings():
         # Whether the trace holds for other inputs is checked by running it, on more than one.
         warnings.filterwarnings("ignore", category=TracerWarning)
-        examples = tuple(draft.example_inputs().values())
-        traced = torch.jit.trace(draft.graph, examples, check_trace=False)  # type: ignore[no-untyped-call]
+        traced = torch.jit.trace(  # type: ignore[no-untyped-call]
+            draft.graph, example_kwarg_inputs=draft.example_inputs(), check_trace=False
+        )
     assert isinstance(traced, torch.jit.ScriptModule)
     check_trace(traced)
     return traced

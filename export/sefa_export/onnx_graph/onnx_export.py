@@ -144,7 +144,7 @@ def _export(draft: Draft) -> ModelProto:
         warnings.filterwarnings("ignore", message="# The axis name")  # Inputs share theirs, by intention.
         program = torch.onnx.export(
             draft.graph,
-            tuple(draft.example_inputs().values()),
+            kwargs=draft.example_inputs(),
             dynamo=True,
             opset_version=OPSET,
             input_names=list(draft.signature.names),

@@ -25,6 +25,7 @@ from sefa_export import (
 )
 from sefa_export.onnx_graph import onnx_export
 from sefa_runtime import latents_from_seeds
+from sefa_runtime.model.reading import read_info
 from support.trained import trained_faces
 
 BATCHES, EDITS = (1, 2, 7, 16), (0, 1, 3)
@@ -281,3 +282,12 @@ def test_an_export_that_differs_from_pytorch_leaves_no_file(
     assert "batch 7, edits 3" in str(error_info.value)
     assert (tmp_path / "a.onnx").read_bytes() == b"the one before"
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(("export", "suffix"), [(export_onnx, "onnx"), (export_torchscript, "ts"), (export_pt2, "pt2")])
+def test_truncation_may_be_an_input_where_there_is_no_label(
+    golden: Path, tmp_path: Path, export: Callable[..., Path], suffix: str
+) -> None:
+    generator = sefa.load(golden / "checkpoints/tf_stylegan2_32/network.pkl")
+    path = export(generator, sefa.factorize(generator, top=3), tmp_path / f"model.{suffix}", truncation=None)
+    assert read_info(path).signature.names == ("z", "direction", "alpha", "truncation")
