@@ -15,7 +15,7 @@ import sefa
 import sefa_runtime
 from sefa_cli.app import app
 from sefa_runtime.images import enlarge
-from support.trained import trained_faces
+from support.trained_generators import trained_faces
 from support.videos import decode
 
 Command = Callable[..., Any]

@@ -13,7 +13,7 @@ import torch
 import sefa
 import sefa_runtime
 from support.paths import ROOT
-from support.trained import trained_faces
+from support.trained_generators import trained_faces
 
 TEXT = (ROOT / "docs" / "discover.md").read_text()
 

@@ -20,7 +20,7 @@ from sefa.demo import NAMES
 from sefa_export import export_onnx
 from support.paths import ROOT
 from support.serving import Running, starting
-from support.trained import trained_faces
+from support.trained_generators import trained_faces
 
 README = (ROOT / "README.md").read_text()
 

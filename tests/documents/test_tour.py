@@ -13,7 +13,7 @@ from PIL import Image
 
 from support.notebooks import Outputs, code_cells, execute
 from support.paths import ROOT
-from support.trained import trained_faces
+from support.trained_generators import trained_faces
 
 NOTEBOOK = ROOT / "docs" / "tour.ipynb"
 DOCUMENT = json.loads(NOTEBOOK.read_text())

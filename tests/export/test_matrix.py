@@ -19,7 +19,7 @@ import sefa
 from conftest import Result
 from sefa.generators.common.mapping import StyleBasedGenerator
 from sefa_runtime.verification import psnr_db
-from support.archives import load_pt2, load_torchscript
+from support.exported_archives import load_pt2, load_torchscript
 from support.paths import GOLDEN
 
 Command = Callable[..., Result]

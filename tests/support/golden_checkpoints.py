@@ -25,7 +25,7 @@ import sefa
 import sefa_export
 from sefa.generators.stylegan3 import StyleGAN3
 from support.paths import CHECKPOINTS
-from support.trained import trained_eyes, trained_faces
+from support.trained_generators import trained_eyes, trained_faces
 
 MANIFEST: dict[str, Any] = json.loads((CHECKPOINTS / "MANIFEST.json").read_text())
 # Relative distance of neighbouring eigenvalues below which their float32 eigenvectors may mix.

@@ -26,7 +26,7 @@ from sefa_export import (
 from sefa_export.onnx_graph import onnx_export
 from sefa_runtime import latents_from_seeds
 from sefa_runtime.model.reading import read_info
-from support.trained import trained_faces
+from support.trained_generators import trained_faces
 
 BATCHES, EDITS = (1, 2, 7, 16), (0, 1, 3)
 

@@ -12,7 +12,7 @@ from sefa_export.draft import Draft
 from sefa_export.torch_archives import pt2_export
 from sefa_runtime import ModelFileError, load
 from sefa_runtime.model.reading import is_pt2, is_torchscript, read_info
-from support.archives import load_pt2
+from support.exported_archives import load_pt2
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from sefa_export import VerificationError, bake, export_torchscript
 from sefa_export.torch_archives import torch_runner, torchscript_export
 from sefa_runtime import ModelFileError, load
 from sefa_runtime.model.reading import read_info
-from support.archives import load_torchscript
+from support.exported_archives import load_torchscript
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import pytest
 from sefa_runtime.explore.effects import Effect, area_of_half, measure, reduce_to, reference_change
 from sefa_runtime.explore.samples import MAX_BYTES, in_parts
 from sefa_runtime.explore.similarity import looks_like, similarity
-from support.made_images import (
+from support.synthetic_images import (
     BRIGHTNESS,
     LEFT_RIGHT,
     NOTHING,
@@ -13,11 +13,11 @@ from support.made_images import (
     PATCH_ONLY,
     PERIODIC,
     SATURATING,
-    MadeImages,
+    SyntheticImages,
 )
 
 RANGE = (-3.0, 3.0)
-IMAGES = MadeImages()
+IMAGES = SyntheticImages()
 
 
 def _effect(direction: int, alpha_range: tuple[float, float] = RANGE) -> Effect:
@@ -116,7 +116,7 @@ def test_the_size_of_parts_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_large_images_come_few_at_once() -> None:
-    large = MadeImages(count=5, image_shape=(1024, 1024, 3))
+    large = SyntheticImages(count=5, image_shape=(1024, 1024, 3))
     parts = list(in_parts(large, 7))
     assert [part.start for part in parts] == [0, 3]
     assert all((part.stop - part.start) * 7 * 1024 * 1024 * 3 <= MAX_BYTES for part in parts)

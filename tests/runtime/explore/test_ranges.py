@@ -7,9 +7,9 @@ from numpy.typing import NDArray
 
 from sefa_runtime import Editor
 from sefa_runtime.explore.ranges import End, find_end, limit_of, round_to_two_digits, suggest_range
-from support.made_images import BRIGHTNESS, NOTHING, OPPOSITE, PATCH_ONLY, PERIODIC, SATURATING, MadeImages
+from support.synthetic_images import BRIGHTNESS, NOTHING, OPPOSITE, PATCH_ONLY, PERIODIC, SATURATING, SyntheticImages
 
-REFERENCE = 24.0  # Between neighbours of `MadeImages`; a range ends where half of it is reached.
+REFERENCE = 24.0  # Between neighbours of `SyntheticImages`; a range ends where half of it is reached.
 
 
 @pytest.mark.parametrize(
@@ -24,13 +24,13 @@ REFERENCE = 24.0  # Between neighbours of `MadeImages`; a range ends where half 
     ],
 )
 def test_a_range_ends_where_its_effect_says(direction: int, limit: float, expected: End) -> None:
-    assert suggest_range(MadeImages(), direction, REFERENCE, limit) == (expected, expected)
+    assert suggest_range(SyntheticImages(), direction, REFERENCE, limit) == (expected, expected)
 
 
 def test_a_strong_direction_ends_below_one() -> None:
     # 20 sin(2 pi alpha / 3) = 12; images have whole levels, hence the tolerance.
     expected = 3 / (2 * np.pi) * np.arcsin(12 / 20)
-    below, above = suggest_range(MadeImages(), PERIODIC, REFERENCE, 5.0)
+    below, above = suggest_range(SyntheticImages(), PERIODIC, REFERENCE, 5.0)
     assert above.alpha == pytest.approx(expected, abs=0.015)
     assert below == above
     assert above.reason == "change"
@@ -62,13 +62,13 @@ def test_the_limit_is_that_of_the_space_that_alpha_moves(tiny: Editor) -> None:
 def test_a_quick_search_ends_nearby_wherever_it_begins(direction: int, guess: float) -> None:
     looked: list[float] = []
 
-    class Watched(MadeImages):
+    class Watched(SyntheticImages):
         def sweep(self, direction: int, alphas: Sequence[float], rows: slice) -> NDArray[np.uint8]:
             looked.extend(alphas)
             return super().sweep(direction, alphas, rows)
 
     ends = suggest_range(Watched(), direction, REFERENCE, 50.0, guess)
-    exact = suggest_range(MadeImages(), direction, REFERENCE, 50.0)
+    exact = suggest_range(SyntheticImages(), direction, REFERENCE, 50.0)
     for end, wanted, sign in zip(ends, exact, (-1, 1), strict=True):
         assert end.reason == wanted.reason
         if end.reason == "flat":  # It no longer grows from 1.5 on.

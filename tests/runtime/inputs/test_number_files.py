@@ -16,7 +16,6 @@ from sefa_runtime import InputError
 from sefa_runtime.errors import ContentError
 from sefa_runtime.inputs.code_files import load_codes, load_latents
 from sefa_runtime.inputs.number_files import SINGLE, is_number_file, read_number_file
-from support.measuring import Reading, check_refused, readings
 from support.pickle_files import (
     call,
     dict_of,
@@ -30,6 +29,7 @@ from support.pickle_files import (
     text,
     zip_of,
 )
+from support.resource_use import Reading, check_refused, readings
 
 SHAPE = (4, 5)
 CODES = np.random.default_rng(0).standard_normal((3, *SHAPE)).astype(np.float32)

@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save
 
 from sefa.bank.direction_bank import METADATA_KEY, DirectionSource
-from support.measuring import MAX_CPU_S, MAX_MB, Reading, check_refused, readings
+from support.resource_use import MAX_CPU_S, MAX_MB, Reading, check_refused, readings
 
 SOURCE = DirectionSource("dcgan", "", "sefa", "none", 1, "0")
 

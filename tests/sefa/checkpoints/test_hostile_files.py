@@ -8,7 +8,6 @@ import pytest
 import torch
 from safetensors.torch import save as safetensors_file
 
-from support.measuring import Reading, check_refused, readings
 from support.pickle_files import (
     call,
     dict_of,
@@ -22,6 +21,7 @@ from support.pickle_files import (
     text,
     zip_of,
 )
+from support.resource_use import Reading, check_refused, readings
 
 MILLION = 1_000_000
 

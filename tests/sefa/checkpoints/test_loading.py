@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 import sefa
 from sefa import CheckpointError
-from support.trained import trained_faces
+from support.trained_generators import trained_faces
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import sefa
 from sefa import CheckpointError
 from sefa.checkpoints.formats.dcgan import build
 from sefa.checkpoints.sizes import MAX_CODES, MAX_IMAGE, MAX_ONE_HOT, check_sizes, one_hot_codes
-from support.measuring import check_refused, readings
+from support.resource_use import check_refused, readings
 
 StateDict = dict[str, Tensor]
 

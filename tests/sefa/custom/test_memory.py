@@ -9,7 +9,7 @@ from torch import nn
 import sefa
 from sefa import ArgumentError
 from sefa.custom.wrapping import MAX_LATENT
-from support.measuring import readings
+from support.resource_use import readings
 
 IMPORTS = """
 import sefa, torch

@@ -10,7 +10,7 @@ from sefa.checkpoints.formats.dcgan import build
 from sefa.directions.factorization import principal_directions
 from sefa.errors import ArgumentError
 from sefa.generators import DCGAN
-from support.measuring import readings
+from support.resource_use import readings
 
 
 def random_dcgan(z_dim: int = 12, seed: int = 0) -> DCGAN:

@@ -17,7 +17,7 @@ import sefa
 import sefa_export
 from sefa.errors import ArgumentError, CheckpointError
 from sefa.generators.biggan_deep import select_statistics
-from support.archives import load_torchscript
+from support.exported_archives import load_torchscript
 
 State = dict[str, Tensor]
 

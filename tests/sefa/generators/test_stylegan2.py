@@ -11,7 +11,7 @@ from torch import Tensor
 import sefa
 import sefa_export
 from sefa.directions.compatibility import check_fits
-from support.archives import load_torchscript
+from support.exported_archives import load_torchscript
 from support.golden_checkpoints import GoldenCheckpoint
 from support.stylegan2_files import (
     Spec,

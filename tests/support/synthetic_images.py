@@ -36,7 +36,7 @@ CHANGES: dict[int, Callable[[float], NDArray[np.float64] | float]] = {
 
 
 @dataclass(frozen=True)
-class MadeImages:
+class SyntheticImages:
     """As `sefa_runtime.explore.samples.Samples`."""
 
     count: int = 20
