@@ -113,7 +113,7 @@ def main() -> None:
         "machine": describe_machine(),
         "versions": describe_versions()
         | {"chromium": chromium}
-        | {name: installed_version(name) for name in ("uvicorn", "fastapi", "pillow", "playwright")},
+        | {name: installed_version(name) for name in ("uvicorn", "starlette", "pillow", "playwright")},
     }
     print(json.dumps(record, indent=2))
     if output is not None:

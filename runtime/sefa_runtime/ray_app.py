@@ -6,12 +6,12 @@ serve run sefa_runtime.ray_app:app model=faces.onnx num_replicas=2
 import os
 from typing import Any
 
-from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
 from ray import serve
 
 from sefa_runtime.errors import InputError, ModelFileError
 from sefa_runtime.server.app import create_app
+from sefa_runtime.server.http.application import Application
 from sefa_runtime.server.models import HostedModel, Models, parse_model
 from sefa_runtime.server.settings import Settings
 
@@ -53,7 +53,7 @@ class Replica:
         await self.models.load()
         self.check_health()
 
-    def __serve_build_asgi_app__(self) -> FastAPI:
+    def __serve_build_asgi_app__(self) -> Application:
         return create_app(self.models, self.settings)
 
     def check_health(self) -> None:

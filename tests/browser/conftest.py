@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from support.serving import Start
 
-collect_ignore_glob = [] if all(map(find_spec, ("playwright", "axe_playwright_python", "fastapi"))) else ["test_*.py"]
+collect_ignore_glob = [] if all(map(find_spec, ("playwright", "axe_playwright_python", "starlette"))) else ["test_*.py"]
 
 # As root, in a container, on a machine without a way out.
 FLAGS = (

@@ -1,5 +1,14 @@
-"""The inference server behind `sefa serve`: needs the extra `serve` (fastapi, uvicorn, prometheus-client), never torch.
+"""The inference server behind `sefa serve`: needs the extra `serve` (starlette, pydantic, uvicorn, ...), never torch.
 
-`settings`, `errors`, `batching`, `models`, `tensors`, `inference` and `metrics` know nothing of HTTP; `v2`, `images`,
-`documents` and `middleware` are the routes, `app` joins them, `run` is the process.
+A request's way, over HTTP and gRPC alike:
+
+    http/application, grpc/server   what came, as an exchange: its client, id, token
+    pipeline                        checks the token, answers, maps errors to statuses (`errors`), counts, logs
+    http/..._endpoints, grpc/service   decode the request, encode the answer
+    inference                       limits and inputs of a v2 request; the images of prepared inputs
+    models, batching                whether a model can answer, its queue, its deadline, its runs
+
+`app` joins endpoints and pipeline, `run` is the process; `network` is where it listens and which proxies it trusts,
+`page` the page at `/`. A new endpoint: a function and a `Route` in `http/..._endpoints`, described in `http/openapi`.
+What the page's sliders send: `page/api.js`.
 """

@@ -16,10 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from numpy.typing import NDArray
 
-from sefa_runtime.inputs.batches import Feeds
+from sefa_runtime.inputs.batches import Feeds, join
 from sefa_runtime.server.errors import QueueFullError, UnavailableError
 from sefa_runtime.session.session import stop_run
 
@@ -309,31 +308,3 @@ class Batcher:
             batch[0].loop.call_soon_threadsafe(deliver)
         except RuntimeError:  # The loop has ended, and nobody waits any more.
             return
-
-
-def join(parts: Sequence[Feeds]) -> Feeds:
-    """The inputs of several requests as those of one run; missing edits are direction 0 at alpha 0: none.
-
-    Args:
-        parts: Of one model: arrays of the same names, equal in shape but for the batch and the number of edits.
-    """
-    if len(parts) == 1:
-        return parts[0]
-    edits = max(part["direction"].shape[1] for part in parts)
-    joined: Feeds = {}
-    for name in parts[0]:
-        arrays = [part[name] for part in parts]
-        if name in ("direction", "alpha"):
-            arrays = [_widen(array, edits) for array in arrays]
-        joined[name] = np.concatenate(arrays)
-    return joined
-
-
-def _widen(array: NDArray[Any], edits: int) -> NDArray[Any]:
-    """[batch, fewer] -> [batch, edits], filled up with zeros."""
-    batch, given = array.shape
-    if given == edits:
-        return array
-    wide = np.zeros((batch, edits), array.dtype)
-    wide[:, :given] = array
-    return wide

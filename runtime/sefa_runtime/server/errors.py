@@ -1,18 +1,34 @@
-"""Why a request is not answered with an image; every transport maps these to its own codes."""
+"""Why a request gets no image, and the one table of what each transport answers then."""
 
-from sefa_runtime.errors import SefaRuntimeError
+from sefa_runtime.errors import InputError, NotFiniteError, RunError, SefaRuntimeError
 
 
 class RefusedError(SefaRuntimeError):
-    """Base of what the server answers instead of an image, beside `InputError` and `RunError`."""
+    """Base of the server's own errors, besides `InputError` and `RunError`."""
+
+
+class NoSuchAddressError(RefusedError):
+    """There is no such endpoint."""
+
+
+class MethodError(RefusedError):
+    """The endpoint takes other HTTP methods.
+
+    Attributes:
+        allowed: These methods.
+    """
+
+    def __init__(self, allowed: str) -> None:
+        super().__init__("another method is needed here")
+        self.allowed = allowed
 
 
 class UnknownModelError(RefusedError):
-    """There is no model, or no version of it, of that name."""
+    """There is no model of that name, or no such version of it."""
 
 
 class UnavailableError(RefusedError):
-    """The model is loading, failed to load, or the server is about to stop.
+    """The model is loading or failed to load, or the server is about to stop.
 
     Attributes:
         retry_after_s: When to try again; None if that will not help.
@@ -49,3 +65,28 @@ class TokenError(RefusedError):
 
 class ClientGoneError(RefusedError):
     """The client closed the connection: nobody reads the answer."""
+
+
+# The HTTP status, and the name of the gRPC code, of an error and of the classes derived from it.
+STATUS: dict[type[BaseException], tuple[int, str]] = {
+    InputError: (400, "INVALID_ARGUMENT"),
+    TokenError: (401, "UNAUTHENTICATED"),
+    NoSuchAddressError: (404, "UNIMPLEMENTED"),
+    UnknownModelError: (404, "NOT_FOUND"),
+    MethodError: (405, "UNIMPLEMENTED"),
+    BodyTimeoutError: (408, "DEADLINE_EXCEEDED"),
+    BodyTooLargeError: (413, "RESOURCE_EXHAUSTED"),
+    MediaTypeError: (415, "INVALID_ARGUMENT"),
+    ClientGoneError: (499, "CANCELLED"),  # Only the log sees it.
+    NotFiniteError: (500, "INTERNAL"),
+    RunError: (503, "UNAVAILABLE"),  # Out of memory, or the device is lost.
+    QueueFullError: (503, "RESOURCE_EXHAUSTED"),
+    UnavailableError: (503, "UNAVAILABLE"),
+    DeadlineError: (504, "DEADLINE_EXCEEDED"),
+    Exception: (500, "INTERNAL"),  # Our own faults.
+}
+
+
+def status_of(error: Exception) -> tuple[int, str]:
+    """Return the HTTP status and the gRPC code of an error: those of the nearest class in the table."""
+    return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)

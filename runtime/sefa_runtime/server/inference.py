@@ -1,201 +1,132 @@
-"""What the Open Inference Protocol v2 means for our models, whatever carries it: REST, gRPC."""
+"""From a request's inputs to its images, whatever asked and over whatever transport: limits, inputs, the run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
+
+from numpy.typing import NDArray
 
 from sefa_runtime.editor import check_finite
 from sefa_runtime.errors import InputError
 from sefa_runtime.inputs.batches import Feeds
 from sefa_runtime.inputs.call import Call
-from sefa_runtime.model.info import ModelInfo
-from sefa_runtime.server.batching import Answer
-from sefa_runtime.server.http.v2_tensors import Tensor
-from sefa_runtime.server.models import VERSION, HostedModel
-from sefa_runtime.session.providers import NVIDIA, short_name
-from sefa_runtime.version import VERSION as SEFA_VERSION
+from sefa_runtime.model.signature import BATCH, EDITS, Signature, TensorSpec
+from sefa_runtime.server.models import HostedModel
+from sefa_runtime.server.pipeline import Exchange
 
-OUTPUT = "image"
-PLATFORM = "onnxruntime_onnx"
-DATATYPES = {
-    "z": "FP32",
-    "w": "FP32",
-    "codes": "FP32",
-    "direction": "INT64",
-    "alpha": "FP32",
-    "label": "INT64",
-    "truncation": "FP32",
-}
-SERVER_METADATA = {"name": "sefa", "version": SEFA_VERSION, "extensions": ["binary_tensor_data", "statistics"]}
+MAX_DIMENSIONS = 8
+MAX_DIMENSION = 2**31 - 1
+MAX_ID = 1024
 
 
 @dataclass(frozen=True)
-class TensorSpec:
-    """One input or output of a model."""
-
-    name: str
-    datatype: str
-    shape: tuple[int, ...]  # -1: any size
-
-
-def input_specs(info: ModelInfo) -> list[TensorSpec]:
-    """The inputs of a model, the batch first in each shape."""
-    shapes = {info.latent_name: (-1, *info.latent_shape), "direction": (-1, -1), "alpha": (-1, -1)}
-    return [TensorSpec(name, DATATYPES[name], shapes.get(name, (-1,))) for name in input_names(info)]
-
-
-def input_names(info: ModelInfo) -> tuple[str, ...]:
-    """The names of a model's inputs."""
-    names: tuple[str, ...] = (info.latent_name, "direction", "alpha")
-    if info.takes_label:
-        names += ("label",)
-    if info.truncation is None:
-        names += ("truncation",)
-    return names
-
-
-def datatypes(info: ModelInfo) -> dict[str, str]:
-    """Return the types of a model's inputs by their names."""
-    return {name: DATATYPES[name] for name in input_names(info)}
-
-
-def output_spec(info: ModelInfo) -> TensorSpec:
-    """The output of a model."""
-    if info.output_type == "uint8":
-        return TensorSpec(OUTPUT, "UINT8", (-1, *info.image_shape))
-    return TensorSpec(OUTPUT, "FP32", (-1, info.channels, *info.resolution))
-
-
-async def infer(model: HostedModel, inputs: Mapping[str, Tensor], outputs: Sequence[str] = ()) -> Answer:
-    """Answer one inference request and count it.
-
-    Args:
-        model: The model.
-        inputs: By name, of the types in `datatypes`. `direction` and `alpha` may be left out, both or neither, and be
-            [batch] instead of [batch, edits]; `truncation` may be left out.
-        outputs: Names of the outputs that are wanted; empty is all.
+class InferRequest:
+    """A request of the Open Inference Protocol v2.
 
     Raises:
-        InputError: If an input is missing, unknown, or cannot be taken.
-        UnavailableError, DeadlineError, RunError: As `HostedModel.infer`.
-        NotFiniteError: If there is NaN or infinity in an image.
+        InputError: If its id is too long.
     """
-    with model.counted():
-        check_outputs(outputs)
-        answer = await model.infer(read_inputs(model, inputs))
-        check_finite(answer.image)
-        return answer
+
+    id: str  # empty if the client gave none
+    inputs: dict[str, NDArray[Any]]
+    outputs: Sequence[str]  # empty: all
+    binary: bool  # whether the image is to come as raw bytes
+
+    def __post_init__(self) -> None:
+        if len(self.id) > MAX_ID:
+            raise InputError(f"id must be a string of at most {MAX_ID} characters")
 
 
-def check_outputs(names: Sequence[str]) -> None:
-    """Refuse outputs that no model has.
+class Inputs:
+    """The inputs of a v2 request, checked one after another while they are decoded.
+
+    Attributes:
+        arrays: Those that are complete, by name.
+    """
+
+    def __init__(self, signature: Signature) -> None:
+        self.arrays: dict[str, NDArray[Any]] = {}
+        self._specs = {spec.name: spec for spec in signature.inputs}
+
+    def check(self, name: str, datatype: object, shape: Any, parameters: Any) -> TensorSpec:
+        """Check what is said of an input, before its numbers are read.
+
+        Raises:
+            InputError: If the model has no such input, or not of that type; or it was given already, its shape is no
+                shape, or it lies in shared memory.
+        """
+        spec = self._specs.get(name)
+        if spec is None:
+            raise InputError(f"no input {name[:128]!r}: the inputs are {', '.join(self._specs)}")
+        if name in self.arrays:
+            raise InputError(f"input {name!r} is given twice")
+        if datatype != spec.datatype:
+            raise InputError(f"input {name!r} is {spec.datatype}, got {str(datatype)[:32]}")
+        if len(shape) > MAX_DIMENSIONS or not all(type(size) is int and 0 <= size <= MAX_DIMENSION for size in shape):
+            given = str(list(shape[:20]))[:80]
+            raise InputError(f"input {name!r}: shape must be a list of at most {MAX_DIMENSIONS} sizes, got {given}")
+        if "shared_memory_region" in parameters:
+            raise InputError(f"input {name!r}: shared memory is not offered here")
+        return spec
+
+    def add(self, name: str, array: NDArray[Any], shape: Sequence[int]) -> None:
+        """Take an input's numbers.
+
+        Raises:
+            InputError: If there are more or fewer than the shape holds.
+        """
+        try:
+            self.arrays[name] = array.reshape(shape)
+        except ValueError:
+            raise InputError(f"input {name!r}: {array.size} numbers do not fill the shape {list(shape)}") from None
+
+
+def prepare(model: HostedModel, request: InferRequest) -> Feeds:
+    """Check the inputs of a v2 request and bring them to what the graph takes.
+
+    `direction` and `alpha` may be left out, both or neither, and be [batch] instead of [batch, edits]; the inputs that
+    are one number for each image may be [batch, 1], as Triton's configuration describes them.
 
     Raises:
-        InputError: If so.
+        InputError: If an input is missing or cannot be taken, or an output is wanted that there is not.
+        UnavailableError: If the model is not loaded.
     """
-    for name in names:
-        if name != OUTPUT:
-            raise InputError(f"the only output is {OUTPUT!r}, got {name[:128]!r}")
-
-
-def read_inputs(model: HostedModel, inputs: Mapping[str, Tensor]) -> Feeds:
-    """Check inputs and bring them to what the graph takes.
-
-    Raises:
-        InputError: If an input is missing, unknown, or cannot be taken.
-        UnavailableError: If the model is not ready.
-    """
-    info, settings = model.info, model.settings
-    if info.latent_name not in inputs:
-        raise InputError(f"input {info.latent_name!r} is missing")
-    if ("direction" in inputs) != ("alpha" in inputs):
+    signature, settings = model.info.signature, model.settings
+    arrays, output = request.inputs, signature.output.name
+    for name in request.outputs:
+        if name != output:
+            raise InputError(f"the only output is {output!r}, got {name[:128]!r}")
+    latent = signature.latent
+    if latent.name not in arrays:
+        raise InputError(f"input {latent.name!r} is missing")
+    if ("direction" in arrays) != ("alpha" in arrays):
         raise InputError("direction and alpha belong together: give both or neither")
-    arrays = {name: tensor.array for name, tensor in inputs.items()}
-    for name in ("label", "truncation"):
-        if name in arrays and arrays[name].ndim == 2 and arrays[name].shape[1] == 1:
-            arrays[name] = arrays[name][:, 0]  # [batch, 1], as `model_config` describes them.
-    latent = arrays[info.latent_name]
-    if latent.ndim > len(info.latent_shape):
-        check_batch(model, len(latent))
-    for name in ("direction", "alpha"):
-        if name in arrays and arrays[name].size > settings.max_batch * settings.max_edits:
-            raise InputError(f"input {name!r}: at most {model.max_edits} edits of an image")
+    for spec in signature.inputs:
+        array = arrays.get(spec.name)
+        if array is None:
+            continue
+        if spec.shape == (BATCH,) and array.ndim == 2 and array.shape[1] == 1:
+            arrays[spec.name] = array[:, 0]
+        elif EDITS in spec.shape and array.size > settings.max_batch * settings.max_edits:
+            raise InputError(f"input {spec.name!r}: at most {model.max_edits} edits of an image")
+    images = arrays[latent.name]
+    if images.ndim == len(latent.shape) and len(images) > settings.max_batch:
+        raise InputError(f"at most {settings.max_batch} images in a request, got {len(images)}")
     return model.editor.prepare(Call(arrays))
 
 
-def check_batch(model: HostedModel, images: int) -> None:
-    """Refuse more images than one request may have.
+async def generate(exchange: Exchange, model: HostedModel, feeds: Feeds) -> NDArray[Any]:
+    """Return the images of prepared inputs, run together with what others ask at the same time.
 
     Raises:
-        InputError: If so.
+        UnavailableError, DeadlineError, InputError, RunError: As `HostedModel.infer`.
+        NotFiniteError: If there is NaN or infinity in an image.
     """
-    if images > model.settings.max_batch:
-        raise InputError(f"at most {model.settings.max_batch} images in a request, got {images}")
-
-
-def model_metadata(model: HostedModel) -> dict[str, Any]:
-    """The protocol's model metadata. Raises `UnavailableError` if the model is not loaded."""
-    return {
-        "name": model.name,
-        "versions": [VERSION],
-        "platform": PLATFORM,
-        "inputs": [_tensor_metadata(spec) for spec in input_specs(model.info)],
-        "outputs": [_tensor_metadata(output_spec(model.info))],
+    exchange.facts["images"] = len(feeds["direction"])
+    answer = await model.infer(feeds)
+    exchange.facts |= {
+        "run_images": answer.run_images,
+        "queue_ms": round(answer.queue_ns / 1e6, 3),
+        "run_ms": round(answer.run_ns / 1e6, 3),
     }
-
-
-def model_config(model: HostedModel) -> dict[str, Any]:
-    """Triton's model configuration, as its clients and perf_analyzer ask for it. Raises as `model_metadata`."""
-    return {
-        "name": model.name,
-        "platform": PLATFORM,
-        "backend": "onnxruntime",
-        "max_batch_size": model.settings.max_batch,
-        "input": [_tensor_config(spec) for spec in input_specs(model.info)],
-        "output": [_tensor_config(output_spec(model.info))],
-        "instance_group": [{"count": model.settings.instances, "kind": _kind(model.editor.provider)}],
-        "dynamic_batching": {"max_queue_delay_microseconds": round(model.settings.max_delay_ms * 1000)},
-    }
-
-
-def model_statistics(model: HostedModel) -> dict[str, Any]:
-    """Triton's statistics of one model: counts, and nanoseconds summed since the start."""
-    statistics = model.statistics
-    nothing = {"count": 0, "ns": 0}
-    return {
-        "name": model.name,
-        "version": VERSION,
-        "last_inference": statistics.last_request_ms,
-        "inference_count": statistics.images,
-        "execution_count": statistics.runs,
-        "inference_stats": {
-            "success": {"count": statistics.requests, "ns": statistics.request_ns},
-            "fail": {"count": statistics.failures, "ns": statistics.failure_ns},
-            "queue": {"count": statistics.queued, "ns": statistics.queue_ns},
-            "compute_input": nothing,
-            "compute_infer": {"count": statistics.runs, "ns": statistics.run_ns},
-            "compute_output": nothing,
-        },
-        "batch_stats": [
-            {
-                "batch_size": images,
-                "compute_input": nothing,
-                "compute_infer": {"count": runs, "ns": run_ns},
-                "compute_output": nothing,
-            }
-            for images, (runs, run_ns) in sorted(statistics.runs_by_images.items())
-        ],
-    }
-
-
-def _kind(provider: str) -> str:
-    return "KIND_GPU" if provider in map(short_name, NVIDIA) else "KIND_CPU"
-
-
-def _tensor_metadata(spec: TensorSpec) -> dict[str, Any]:
-    return {"name": spec.name, "datatype": spec.datatype, "shape": list(spec.shape)}
-
-
-def _tensor_config(spec: TensorSpec) -> dict[str, Any]:
-    # `max_batch_size` stands for the first axis; Triton has no empty dims: one number per image is [1].
-    return {"name": spec.name, "data_type": f"TYPE_{spec.datatype}", "dims": list(spec.shape[1:]) or [1]}
+    return check_finite(answer.image)

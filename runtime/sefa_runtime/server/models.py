@@ -7,7 +7,6 @@ import re
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -242,19 +241,20 @@ class HostedModel:
         if self._batcher:
             await self._batcher.drain(max(0.0, end - time.monotonic()))
 
-    @contextmanager
-    def counted(self) -> Iterator[None]:
-        """Count what runs inside as one request, answered or failed."""
-        started = time.perf_counter_ns()
+    def count(self, answered: bool, elapsed_ns: int) -> None:
+        """Count a request for images that is over.
+
+        Args:
+            answered: Whether it got them.
+            elapsed_ns: From its head to the end of its answer.
+        """
         statistics = self.statistics
-        try:
-            yield
-        except BaseException:  # Also one whose client went away.
+        if not answered:
             statistics.failures += 1
-            statistics.failure_ns += time.perf_counter_ns() - started
-            raise
+            statistics.failure_ns += elapsed_ns
+            return
         statistics.requests += 1
-        statistics.request_ns += time.perf_counter_ns() - started
+        statistics.request_ns += elapsed_ns
         statistics.last_request_ms = time.time_ns() // 1_000_000
 
     def _load(self) -> list[Editor]:

@@ -16,10 +16,10 @@ import uvicorn
 from sefa_runtime.errors import ModelFileError
 from sefa_runtime.printable import printable
 from sefa_runtime.server.app import create_app
-from sefa_runtime.server.metrics import Metrics
 from sefa_runtime.server.models import HostedModel, Models, parse_model
 from sefa_runtime.server.network.addresses import EVERY_NETWORK, at_port, close, is_loopback, listen, resolve
-from sefa_runtime.server.network.protocol import BoundedHttp
+from sefa_runtime.server.network.bounded_http import BoundedHttp
+from sefa_runtime.server.pipeline import Pipeline
 from sefa_runtime.server.settings import Settings
 
 if TYPE_CHECKING:
@@ -89,7 +89,7 @@ class Server(uvicorn.Server):
         self.models = models
         self.settings = settings
         self.report = report
-        self.grpc = _grpc_server(models, settings, app.state.metrics)
+        self.grpc = _grpc_server(models, settings, app.pipeline)
         self.stopped = False  # by a signal
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -163,12 +163,12 @@ def _end(code: int) -> None:
     os._exit(code)
 
 
-def _grpc_server(models: Models, settings: Settings, metrics: Metrics) -> "GrpcServer | None":
+def _grpc_server(models: Models, settings: Settings, pipeline: Pipeline) -> "GrpcServer | None":
     if settings.grpc_port is None:
         return None
     from sefa_runtime.server.grpc.server import GrpcServer  # Needs an extra of its own.
 
-    return GrpcServer(models, settings, metrics)
+    return GrpcServer(models, settings, pipeline)
 
 
 class _PrintableFormatter(logging.Formatter):

@@ -13,7 +13,7 @@ from support.patience import PATIENCE_S
 if TYPE_CHECKING:
     from support.serving import Door, Start
 
-NEEDED = ("fastapi", "grpc", "httpx", "schemathesis", "tritonclient")
+NEEDED = ("starlette", "grpc", "httpx", "schemathesis", "tritonclient")
 collect_ignore_glob = [] if all(map(find_spec, NEEDED)) else ["test_*.py"]
 
 

@@ -268,6 +268,7 @@ def test_requests_of_a_stopped_run_are_not_run_again(start_once: Start, model: P
 FORK = """
 import asyncio, os, sys
 from pathlib import Path
+from sefa_runtime.inputs.call import Call
 from sefa_runtime.server.models import HostedModel, Models
 from sefa_runtime.server.settings import Settings
 models = Models([HostedModel("tiny", Path(sys.argv[1]), Settings(provider="cpu", threads=1))])

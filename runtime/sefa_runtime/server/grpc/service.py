@@ -1,26 +1,29 @@
-"""The Open Inference Protocol v2 over gRPC: from messages to messages."""
+"""The calls of the gRPC port: what each reads from its request and gives as its answer."""
 
 import math
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from sefa_runtime.errors import InputError
-from sefa_runtime.server import inference
+from sefa_runtime.server import model_documents
 from sefa_runtime.server.errors import UnknownModelError
-from sefa_runtime.server.grpc.messages import HEALTH, INFERENCE, Messages
-from sefa_runtime.server.http.v2_tensors import DTYPES, MAX_DIMENSION, MAX_DIMENSIONS, MAX_ID, Tensor, check_datatype
+from sefa_runtime.server.grpc.messages import load_services, message_class
+from sefa_runtime.server.inference import InferRequest, Inputs, generate, prepare
 from sefa_runtime.server.models import VERSION, HostedModel, Models
+from sefa_runtime.server.pipeline import Exchange
 
 SERVICE = "inference.GRPCInferenceService"
 HEALTH_SERVICE = "grpc.health.v1.Health"
+# Calls that need no token.
+OPEN = ("ServerLive", "ServerReady", "Check")
 # Where the numbers of a tensor stand that are not raw bytes.
-CONTENTS = {"FP32": "fp32_contents", "INT64": "int64_contents"}
+CONTENTS = {"float32": "fp32_contents", "int64": "int64_contents"}
 MAX_TENSORS = 16
 
-Facts = dict[str, Any]
+Answer = Callable[[Any, Exchange], Awaitable[dict[str, Any]]]
 
 
 @dataclass(frozen=True)
@@ -29,9 +32,14 @@ class Method:
 
     service: str
     name: str
-    request: Any  # its class
-    answer: Callable[[Any, Facts], Awaitable[Any]]  # notes facts for the log; facts["request_id"] is there
-    is_open: bool = False  # also to those who have no token
+    request: Any  # the class of its message
+    response: Any
+    answer: Answer  # gives the response's fields
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it needs no token."""
+        return self.name in OPEN
 
 
 class Service:
@@ -39,151 +47,119 @@ class Service:
 
     def __init__(self, models: Models) -> None:
         self.models = models
-        self.messages = Messages("inference", INFERENCE)
-        self.health = Messages("grpc.health.v1", HEALTH)
 
     def methods(self) -> list[Method]:
-        """All calls that are offered."""
-        messages = self.messages
+        """Return all calls that are offered."""
+        answers: dict[str, Answer] = {
+            "ModelInfer": self.infer,
+            "ServerLive": self.server_live,
+            "ServerReady": self.server_ready,
+            "ServerMetadata": self.server_metadata,
+            "ModelReady": self.model_ready,
+            "ModelMetadata": self.model_metadata,
+            "ModelConfig": self.model_config,
+            "ModelStatistics": self.model_statistics,
+            "Check": self.check,
+        }
         return [
-            Method(SERVICE, "ModelInfer", messages["ModelInferRequest"], self.infer),
-            Method(SERVICE, "ServerLive", messages["ServerLiveRequest"], self.server_live, is_open=True),
-            Method(SERVICE, "ServerReady", messages["ServerReadyRequest"], self.server_ready, is_open=True),
-            Method(SERVICE, "ServerMetadata", messages["ServerMetadataRequest"], self.server_metadata),
-            Method(SERVICE, "ModelReady", messages["ModelReadyRequest"], self.model_ready),
-            Method(SERVICE, "ModelMetadata", messages["ModelMetadataRequest"], self.model_metadata),
-            Method(SERVICE, "ModelConfig", messages["ModelConfigRequest"], self.model_config),
-            Method(SERVICE, "ModelStatistics", messages["ModelStatisticsRequest"], self.model_statistics),
-            Method(HEALTH_SERVICE, "Check", self.health["HealthCheckRequest"], self.check, is_open=True),
+            Method(
+                service_name,
+                method.name,
+                message_class(method.input_type),
+                message_class(method.output_type),
+                answers[method.name],
+            )
+            for service_name, service in load_services().items()
+            for method in service.methods
         ]
 
-    async def infer(self, request: Any, facts: Facts) -> Any:
-        """Images, as raw bytes."""
-        model = self._model(request.model_name, request.model_version, facts)
-        if len(request.id) > MAX_ID:
-            raise InputError(f"id must be a string of at most {MAX_ID} characters")
-        settings = model.settings
-        largest = settings.max_batch * max(settings.max_edits, math.prod(model.info.latent_shape))
-        inputs, outputs = read_inputs(request, largest, inference.datatypes(model.info)), read_outputs(request)
-        answer = await inference.infer(model, inputs, outputs)
-        facts |= {
-            "images": len(answer.image),
-            "run_images": answer.run_images,
-            "queue_ms": round(answer.queue_ns / 1e6, 3),
-            "run_ms": round(answer.run_ns / 1e6, 3),
+    async def infer(self, request: Any, exchange: Exchange) -> dict[str, Any]:
+        """Return images, as raw bytes."""
+        model = exchange.asks(self._model(request.model_name, request.model_version, exchange))
+        wanted = decode_request(request, model)
+        image = await generate(exchange, model, prepare(model, wanted))
+        output = model.info.signature.output
+        return {
+            "model_name": model.name,
+            "model_version": VERSION,
+            "id": wanted.id or exchange.request_id,
+            "outputs": [{"name": output.name, "datatype": output.datatype, "shape": image.shape}],
+            "raw_output_contents": [image.tobytes()],
         }
-        spec = inference.output_spec(model.info)
-        return self.messages["ModelInferResponse"](
-            model_name=model.name,
-            model_version=VERSION,
-            id=request.id or facts["request_id"],
-            outputs=[{"name": spec.name, "datatype": spec.datatype, "shape": answer.image.shape}],
-            raw_output_contents=[answer.image.tobytes()],
-        )
 
-    async def server_live(self, request: Any, facts: Facts) -> Any:
-        """Whether the process answers."""
-        return self.messages["ServerLiveResponse"](live=True)
+    async def server_live(self, request: Any, exchange: Exchange) -> dict[str, Any]:
+        """Return whether the process answers."""
+        return {"live": True}
 
-    async def server_ready(self, request: Any, facts: Facts) -> Any:
-        """Whether the server should get requests."""
-        return self.messages["ServerReadyResponse"](ready=self.models.ready)
+    async def server_ready(self, request: Any, exchange: Exchange) -> dict[str, Any]:
+        """Return whether the server should get requests."""
+        return {"ready": self.models.ready}
 
-    async def server_metadata(self, request: Any, facts: Facts) -> Any:
-        """What this server is."""
-        return self.messages["ServerMetadataResponse"](**inference.SERVER_METADATA)
+    async def server_metadata(self, request: Any, exchange: Exchange) -> dict[str, Any]:
+        """Return what this server is."""
+        return model_documents.SERVER_METADATA
 
-    async def model_ready(self, request: Any, facts: Facts) -> Any:
-        """Whether a model answers."""
-        model = self._model(request.name, request.version, facts)
-        return self.messages["ModelReadyResponse"](ready=model.ready)
+    async def model_ready(self, request: Any, exchange: Exchange) -> dict[str, Any]:
+        """Return whether a model answers."""
+        return {"ready": self._model(request.name, request.version, exchange).ready}
 
-    async def model_metadata(self, request: Any, facts: Facts) -> Any:
-        """Inputs and outputs of a model."""
-        model = self._model(request.name, request.version, facts)
-        return self.messages["ModelMetadataResponse"](**inference.model_metadata(model))
+    async def model_metadata(self, request: Any, exchange: Exchange) -> dict[str, Any]:
+        """Return inputs and outputs of a model."""
+        return model_documents.model_metadata(self._model(request.name, request.version, exchange))
 
-    async def model_config(self, request: Any, facts: Facts) -> Any:
-        """Triton's configuration of a model."""
-        model = self._model(request.name, request.version, facts)
-        return self.messages["ModelConfigResponse"](config=inference.model_config(model))
+    async def model_config(self, request: Any, exchange: Exchange) -> dict[str, Any]:
+        """Return Triton's configuration of a model."""
+        return {"config": model_documents.model_config(self._model(request.name, request.version, exchange))}
 
-    async def model_statistics(self, request: Any, facts: Facts) -> Any:
-        """Triton's statistics of a model, or of all if none is named."""
-        models = [self._model(request.name, request.version, facts)] if request.name else list(self.models)
-        return self.messages["ModelStatisticsResponse"](
-            model_stats=[inference.model_statistics(model) for model in models]
-        )
+    async def model_statistics(self, request: Any, exchange: Exchange) -> dict[str, Any]:
+        """Return Triton's statistics of a model, or of all if none is named."""
+        models = [self._model(request.name, request.version, exchange)] if request.name else list(self.models)
+        return {"model_stats": [model_documents.model_statistics(model) for model in models]}
 
-    async def check(self, request: Any, facts: Facts) -> Any:
-        """Readiness, as Kubernetes and load balancers ask for it."""
+    async def check(self, request: Any, exchange: Exchange) -> dict[str, Any]:
+        """Return whether the server is ready, as Kubernetes and load balancers ask for it."""
         if request.service not in ("", SERVICE):
             raise UnknownModelError(f"no service {request.service[:128]!r} here: {SERVICE}")
-        return self.health["HealthCheckResponse"](status="SERVING" if self.models.ready else "NOT_SERVING")
+        return {"status": "SERVING" if self.models.ready else "NOT_SERVING"}
 
-    def _model(self, name: str, version: str, facts: Facts) -> HostedModel:
-        model = self.models.get(name, version or VERSION)
-        facts["model"] = model.name
-        return model
+    def _model(self, name: str, version: str, exchange: Exchange) -> HostedModel:
+        return exchange.about(self.models.get(name, version or VERSION))
 
 
-def read_inputs(request: Any, largest: int, datatypes: Mapping[str, str]) -> dict[str, Tensor]:
-    """The tensors of a `ModelInferRequest`: all as raw bytes, or all as numbers.
-
-    Args:
-        request: The message.
-        largest: How many numbers a tensor may have; raw bytes cost nothing to read, and are not counted here.
-        datatypes: Of the model's inputs, by their names.
+def decode_request(request: Any, model: HostedModel) -> InferRequest:
+    """Read a `ModelInferRequest`: its tensors are all raw bytes, or all numbers.
 
     Raises:
-        InputError: If they are not as the protocol has it.
+        InputError: If it is not as the protocol has it, or wants what is not offered.
     """
     raw = request.raw_input_contents
-    if len(request.inputs) > MAX_TENSORS:
-        raise InputError(f"at most {MAX_TENSORS} inputs in a request, got {len(request.inputs)}")
+    for name, tensors in (("inputs", request.inputs), ("outputs", request.outputs)):
+        if len(tensors) > MAX_TENSORS:
+            raise InputError(f"at most {MAX_TENSORS} {name} in a request, got {len(tensors)}")
     if raw and len(raw) != len(request.inputs):
         raise InputError(f"raw_input_contents must be as many as inputs: {len(request.inputs)}, got {len(raw)}")
-    inputs: dict[str, Tensor] = {}
+    signature, settings = model.info.signature, model.settings
+    # Raw bytes cost nothing to read, and are counted with the images and edits.
+    largest = settings.max_batch * max(settings.max_edits, math.prod(model.info.latent_shape))
+    inputs = Inputs(signature)
     for index, entry in enumerate(request.inputs):
-        name, shape = entry.name[:128], tuple(entry.shape[: MAX_DIMENSIONS + 1])
-        if name in inputs:
-            raise InputError(f"input {name!r} is given twice")
-        datatype = check_datatype(name, entry.datatype, datatypes)
-        if len(shape) > MAX_DIMENSIONS or not all(0 <= size <= MAX_DIMENSION for size in shape):
-            raise InputError(
-                f"input {name!r}: shape must be at most {MAX_DIMENSIONS} sizes, got {str(list(shape))[:80]}"
-            )
-        if "shared_memory_region" in entry.parameters:
-            raise InputError(f"input {name!r}: shared memory is not offered here")
-        dtype = np.dtype(DTYPES[datatype])
+        name, shape = entry.name, tuple(entry.shape[:20])
+        dtype = inputs.check(name, entry.datatype, shape, entry.parameters).dtype
         if not raw:
-            numbers = getattr(entry.contents, CONTENTS[datatype])
+            numbers = getattr(entry.contents, CONTENTS[dtype])
             if len(numbers) > largest:
                 raise InputError(f"input {name!r}: at most {largest} numbers, got {len(numbers)}")
             array = np.fromiter(numbers, dtype, len(numbers))
         elif entry.HasField("contents"):
             raise InputError(f"input {name!r}: contents must not stand beside raw_input_contents")
-        elif len(raw[index]) % dtype.itemsize:
+        elif len(raw[index]) % np.dtype(dtype).itemsize:
             raise InputError(f"input {name!r}: {len(raw[index])} raw bytes are not whole numbers")
         else:
-            array = np.frombuffer(raw[index], dtype.newbyteorder("<"))
-        if array.size != math.prod(shape):
-            raise InputError(f"input {name!r}: {array.size} {datatype} do not fill the shape {list(shape)}")
-        inputs[name] = Tensor(datatype, array.reshape(shape))
-    return inputs
-
-
-def read_outputs(request: Any) -> list[str]:
-    """The names of the outputs that a `ModelInferRequest` wants; none is all.
-
-    Raises:
-        InputError: If they are wanted in a way that we do not offer.
-    """
-    if len(request.outputs) > MAX_TENSORS:
-        raise InputError(f"at most {MAX_TENSORS} outputs in a request, got {len(request.outputs)}")
+            array = np.frombuffer(raw[index], np.dtype(dtype).newbyteorder("<"))
+        inputs.add(name, array, shape)
     for entry in request.outputs:
         if "shared_memory_region" in entry.parameters or (
             "classification" in entry.parameters and entry.parameters["classification"].int64_param
         ):
             raise InputError(f"output {entry.name[:128]!r}: shared memory and classification are not offered here")
-    return [entry.name for entry in request.outputs]
+    return InferRequest(request.id, inputs.arrays, [entry.name for entry in request.outputs], binary=True)

@@ -1,14 +1,27 @@
-"""/openapi.json: what FastAPI finds out about the image endpoints, the protocol's own, and examples that work."""
+"""/openapi.json: the endpoints with what they take and give, and examples that work."""
 
+import re
 from collections.abc import Mapping
+from copy import deepcopy
+from inspect import getdoc
 from typing import Any
 
 import numpy as np
-from fastapi import FastAPI
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
-from sefa_runtime.inputs.latents import latents_from_seeds
+from sefa_runtime.inputs.examples import random_inputs
+from sefa_runtime.model.signature import BATCH, EDITS, Signature, TensorSpec
+from sefa_runtime.server.http import image_endpoints
+from sefa_runtime.server.http.image_encoding import Format
+from sefa_runtime.server.http.image_requests import EditRequest, ImageQuery, ModelDescription, ModelList
+from sefa_runtime.server.http.responses import JsonResponse
 from sefa_runtime.server.models import HostedModel, Models
 from sefa_runtime.server.settings import Settings
+from sefa_runtime.version import VERSION
 
 DESCRIPTION = """Images from GANs that were exported with `sefa export`, moved along directions of their latent space.
 
@@ -20,9 +33,16 @@ Errors are `{"error": "what was wanted and what came"}`. Each answer has an `X-R
 one."""
 V2 = "Open Inference Protocol v2"
 SERVER = "Server"
-# Names of directions and models in examples, where there is no model to take them from.
+# In examples, where there is no model to take them from.
 SOME_MODEL = "faces"
-SOME_LATENT = {"name": "z", "datatype": "FP32", "shape": [1, 100], "data": [0.0] * 100}
+SOME_SIGNATURE = Signature(
+    (
+        TensorSpec("z", "float32", (BATCH, 100)),
+        TensorSpec("direction", "int64", (BATCH, EDITS), bounds=(0, 2)),
+        TensorSpec("alpha", "float32", (BATCH, EDITS), bounds=(-3, 3)),
+    ),
+    TensorSpec("image", "uint8", (BATCH, 64, 64, 3)),
+)
 
 Schema = dict[str, Any]
 
@@ -84,28 +104,27 @@ REFUSALS = {
 }
 
 
-def describe(app: FastAPI, models: Models, settings: Settings) -> None:
-    """Let an application's /openapi.json tell all of it."""
-    generate = app.openapi
+def route(models: Models, settings: Settings) -> Route:
+    """Return /openapi.json."""
 
-    def openapi() -> Schema:
-        if app.openapi_schema is None or models.loading:
-            app.openapi_schema = None
-            app.openapi_schema = _complete(generate(), models, settings)
-        return app.openapi_schema
+    async def openapi(request: Request) -> Response:
+        return JsonResponse(_document(models, settings, request.scope["root_path"]))
 
-    app.openapi = openapi  # type: ignore[method-assign]
+    return Route("/openapi.json", openapi)
 
 
-def _complete(document: Schema, models: Models, settings: Settings) -> Schema:
+def _document(models: Models, settings: Settings, prefix: str) -> Schema:
     # Behind a token the names of the models are nobody's business.
     loaded = [model for model in models if model.loaded and settings.token is None]
-    schemas = document["components"]["schemas"]
-    for name in ("HTTPValidationError", "ValidationError"):
-        schemas.pop(name, None)
-    schemas |= {"Error": ERROR, "Tensor": TENSOR, "InferRequest": INFER_REQUEST, "InferResponse": INFER_RESPONSE}
-    document["paths"] |= _v2_paths()
-    for path, operations in document["paths"].items():
+    described: list[tuple[type[BaseModel], JsonSchemaMode]] = [
+        (ModelList, "serialization"),
+        (ModelDescription, "serialization"),
+        (EditRequest, "validation"),
+    ]
+    _, definitions = models_json_schema(described, ref_template="#/components/schemas/{model}")
+    schemas = {"Error": ERROR, "Tensor": TENSOR, "InferRequest": INFER_REQUEST, "InferResponse": INFER_RESPONSE}
+    paths = _image_paths() | _v2_paths()
+    for path, operations in paths.items():
         for method, operation in operations.items():
             _add_refusals(path, method, operation, settings)
             for parameter in operation.get("parameters", ()):
@@ -114,11 +133,70 @@ def _complete(document: Schema, models: Models, settings: Settings) -> Schema:
                     if loaded:
                         parameter["schema"]["enum"] = [model.name for model in loaded]
                     parameter["example"] = loaded[0].name if loaded else SOME_MODEL
-    _add_examples(document["paths"], loaded[0] if loaded else None)
+    _add_examples(paths, loaded[0] if loaded else None)
+    document: Schema = {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "sefa",
+            "summary": "Edit what a GAN generates.",
+            "description": DESCRIPTION,
+            "version": VERSION,
+        },
+        # Where we are known to be, and beside this description, whatever the prefix.
+        "servers": [*([{"url": prefix}] if prefix else []), {"url": "."}],
+        "paths": paths,
+        "components": {"schemas": definitions["$defs"] | schemas},
+    }
     if settings.token is not None:
         document["components"]["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
         document["security"] = [{"token": []}]
     return document
+
+
+def _image_paths() -> dict[str, Schema]:
+    name = {"name": "model", "in": "path", "required": True, "description": "A model's name, as `/models` lists them."}
+    query = [
+        {"name": field, "in": "query", "required": False, "schema": schema, "description": schema["description"]}
+        for field, schema in ImageQuery.model_json_schema()["properties"].items()
+    ]
+    kinds = {f"image/{kind}": {"schema": {"type": "string", "format": "binary"}} for kind in Format}
+    encoded = {"200": {"description": "The image.", "content": kinds}}
+    known = {"304": {"description": "The image is the one that `If-None-Match` names; nothing was run."}}
+    body = {"required": True, "content": {"application/json": {"schema": _reference("EditRequest")}}}
+
+    paths: dict[str, Schema] = {}
+    for path, method, endpoint, responses, more in (
+        ("/models", "get", image_endpoints.list_models, _found("ModelList"), {}),
+        ("/models/{model}", "get", image_endpoints.describe_model, _found("ModelDescription"), {"parameters": [name]}),
+        ("/models/{model}/image", "get", image_endpoints.image, encoded | known, {"parameters": [name, *query]}),
+        (
+            "/models/{model}/edit",
+            "post",
+            image_endpoints.edit_images,
+            encoded,
+            {"parameters": [name], "requestBody": body},
+        ),
+    ):
+        called = endpoint.__name__
+        paths[path] = {
+            method: {
+                "tags": ["Images"],
+                "summary": called.replace("_", " ").title(),
+                "description": getdoc(endpoint),
+                "operationId": re.sub(r"\W", "_", called + path) + "_" + method,
+                "responses": responses,
+                **more,
+            }
+        }
+    return deepcopy(paths)  # What they share is completed in each of them.
+
+
+def _found(schema: str) -> Schema:
+    return {"200": _json_answer("The answer.", _reference(schema))}
+
+
+def _reference(schema: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{schema}"}
 
 
 def _v2_paths() -> dict[str, Schema]:
@@ -147,13 +225,13 @@ def _v2_paths() -> dict[str, Schema]:
             "parameters": [dict(model)],
             "requestBody": {
                 "required": True,
-                "content": {"application/json": {"schema": {"$ref": "#/components/schemas/InferRequest"}}},
+                "content": {"application/json": {"schema": _reference("InferRequest")}},
             },
             "responses": {
                 "200": {
                     "description": "The image.",
                     "content": {
-                        "application/json": {"schema": {"$ref": "#/components/schemas/InferResponse"}},
+                        "application/json": {"schema": _reference("InferResponse")},
                         "application/octet-stream": {"schema": {"type": "string", "format": "binary"}},
                     },
                 }
@@ -201,37 +279,32 @@ def _add_refusals(path: str, method: str, operation: Schema, settings: Settings)
     if method == "post":
         statuses += ["408", "413", "415"]
     for status in sorted(statuses):
-        operation["responses"][status] = _json_answer(REFUSALS[status], {"$ref": "#/components/schemas/Error"})
+        operation["responses"][status] = _json_answer(REFUSALS[status], _reference("Error"))
     if path.endswith("/ready"):
         operation["responses"]["503"] = _json_answer("It is not; `error` says why.", READY)
 
 
 def _add_examples(paths: Mapping[str, Schema], model: HostedModel | None) -> None:
-    """Bodies that can be sent as they are to the first model."""
+    """Add bodies that can be sent as they are to the first model."""
     names = model.info.names if model else ("direction-0", "direction-1")
-    latent: Schema = SOME_LATENT
-    extra: list[Schema] = []
-    which: Schema = {"seeds": [7, 8]}
-    if model:
-        info = model.info
-        numbers = np.zeros(info.latent_shape, np.float32)
-        if info.latent == "z":
-            numbers = latents_from_seeds([7], info.z_dim)[0].round(3)
-        else:
-            which = {info.latent_name: [numbers.tolist()]}
-        data = [round(float(number), 3) for number in numbers.reshape(-1)]
-        latent = {"name": info.latent_name, "datatype": "FP32", "shape": [1, *info.latent_shape], "data": data}
-        if info.takes_label:
-            extra = [{"name": "label", "datatype": "INT64", "shape": [1], "data": [0]}]
-            which["label"] = 0
-    edit = {
-        "direction": {"name": "direction", "datatype": "INT64", "shape": [1, 1], "data": [len(names) - 1]},
-        "alpha": {"name": "alpha", "datatype": "FP32", "shape": [1, 1], "data": [2.5]},
+    signature = model.info.signature if model else SOME_SIGNATURE
+    feeds = {
+        name: array.astype(np.float64).round(3) if array.dtype == np.float32 else array
+        for name, array in random_inputs(signature, np.random.default_rng(7), 1, 1).items()
     }
-    _set_examples(
-        paths["/v2/models/{model}/infer"],
-        {"One edited image": {"id": "a", "inputs": [latent, *edit.values(), *extra]}},
-    )
+    inputs = [
+        {
+            "name": spec.name,
+            "datatype": spec.datatype,
+            "shape": feeds[spec.name].shape,
+            "data": feeds[spec.name].ravel().tolist(),
+        }
+        for spec in signature.inputs
+    ]
+    latent = signature.latent.name
+    which: Schema = {"seeds": [7, 8]} if latent == "z" else {latent: feeds[latent].tolist()}
+    which |= {spec.name: feeds[spec.name].tolist()[0] for spec in signature.conditions if spec.required}
+    _set_examples(paths["/v2/models/{model}/infer"], {"One edited image": {"id": "a", "inputs": inputs}})
     _set_examples(
         paths["/models/{model}/edit"],
         {

@@ -26,7 +26,7 @@ from tritonclient.utils import InferenceServerException
 
 import sefa_runtime
 from sefa_runtime.errors import RunError
-from sefa_runtime.server.grpc.messages import INFERENCE, Messages
+from sefa_runtime.server.grpc.messages import load_services
 from sefa_runtime.session.session import Session
 from support.patience import PATIENCE_S
 from support.serving import Door, Running, Start, image_in, infer_body, serve, wait_until
@@ -210,18 +210,18 @@ EDIT = {"direction": np.array([[0]]), "alpha": np.ones((1, 1), np.float32)}
         (typed_request({f"z{k}": Z for k in range(17)}), "at most 16 inputs in a request, got 17"),
         (z_request(datatype="FP64"), "input 'z' is FP32, got FP64"),
         (typed_request({"z": np.zeros((1, 6), np.int64)}), "input 'z' is FP32, got INT64"),
-        (z_request(shape=[1, 5]), "6 FP32 do not fill the shape [1, 5]"),
+        (z_request(shape=[1, 5]), "6 numbers do not fill the shape [1, 5]"),
         (z_request(shape=[6, 1]), "z must have shape [batch, 6], got [6, 1]"),
-        (z_request(shape=[-1, -6]), "shape must be at most 8 sizes"),
-        (z_request(shape=[10**12, 6]), "shape must be at most 8 sizes"),
-        (z_request(shape=[1] * 8 + [6]), "shape must be at most 8 sizes"),
+        (z_request(shape=[-1, -6]), "shape must be a list of at most 8 sizes"),
+        (z_request(shape=[10**12, 6]), "shape must be a list of at most 8 sizes"),
+        (z_request(shape=[1] * 8 + [6]), "shape must be a list of at most 8 sizes"),
         (z_request(fp32=[float("nan")] * 6), "must be finite"),
         (z_request(fp32=[0] * 1025), "input 'z': at most 1024 numbers, got 1025"),
-        (z_request(shape=[1] * 100_000), "shape must be at most 8 sizes"),
-        (z_request(fp32=[]), "0 FP32 do not fill the shape [1, 6]"),
+        (z_request(shape=[1] * 100_000), "shape must be a list of at most 8 sizes"),
+        (z_request(fp32=[]), "0 numbers do not fill the shape [1, 6]"),
         (z_request(raw=[bytes(24), b""]), "raw_input_contents must be as many as inputs: 1, got 2"),
         (z_request(raw=[bytes(23)]), "23 raw bytes are not whole numbers"),
-        (z_request(raw=[bytes(20)]), "5 FP32 do not fill the shape [1, 6]"),
+        (z_request(raw=[bytes(20)]), "5 numbers do not fill the shape [1, 6]"),
         (typed_request({"z": Z}, raw_input_contents=[bytes(24)]), "contents must not stand beside raw_input_contents"),
         (typed_request({"z": Z, "direction": np.array([[0]])}), "direction and alpha belong together"),
         (typed_request({"z": Z, **EDIT, "direction": np.array([[4]])}), "direction must be in 0..3, got 4"),
@@ -436,7 +436,7 @@ def test_a_run_that_fails_is_unavailable_and_a_fault_of_ours_internal(
         outcome = ZeroDivisionError("private")
         error = refusal(lambda: stub.ModelInfer(z_request(), metadata=(("x-request-id", "abc"),)))
         assert (error.code(), error.details()) == (Code.INTERNAL, "a fault of the server; its log has it as abc")
-        assert "request abc: /inference.GRPCInferenceService/ModelInfer" in caplog.text
+        assert "request abc: gRPC /inference.GRPCInferenceService/ModelInfer" in caplog.text
         assert stub.ServerReady(protocol.ServerReadyRequest()).ready
 
 
@@ -570,10 +570,9 @@ def test_our_messages_are_those_of_the_protocol() -> None:
         values = [wire(part) for part in entry.fields] if entry else None
         return field.name, field.number, field.type, field.is_repeated, values
 
-    messages = Messages("inference", INFERENCE)
+    service = load_services()["inference.GRPCInferenceService"]
     compared = 0
-    for name in messages._classes:
-        ours = messages[name].DESCRIPTOR
+    for name, ours in service.file.message_types_by_name.items():
         published = theirs.FindMessageTypeByName(f"inference.{nested.get(name, name)}")
         for field in ours.fields:
             assert wire(field) == wire(published.fields_by_name[field.name]), (name, field.name)

@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.routing import Route
 
 from sefa_runtime.model.renaming import rename_directions
-from sefa_runtime.server.http.answers import is_known
+from sefa_runtime.server.http.responses import is_known
 from support.serving import Door, Running, Start
 
 GOLDEN = Path(__file__).parents[3] / "golden"

@@ -10,7 +10,7 @@ import pytest
 import tritonclient.http as triton
 
 import sefa_runtime
-from sefa_runtime.server.http import v2
+from sefa_runtime.server.http import v2_endpoints
 from support.patience import PATIENCE_S
 from support.serving import Door, Running, Start, image_in, infer_body, wait_until
 
@@ -152,7 +152,7 @@ def test_the_image_comes_as_raw_bytes_if_asked_for(server: Running, asked: dict[
 
 @pytest.mark.parametrize("binary", [True, False])
 def test_large_images_are_the_same(server: Running, monkeypatch: pytest.MonkeyPatch, binary: bool) -> None:
-    monkeypatch.setattr(v2, "LARGE", 10)
+    monkeypatch.setattr(v2_endpoints, "LARGE", 10)
     editor, arrays = some_inputs("tiny", 3, 1)
     answer = post(server, infer_body(arrays, parameters={"binary_data_output": binary}))
     np.testing.assert_array_equal(image_in(answer), editor.run(**arrays))

@@ -9,9 +9,13 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from sefa_runtime.errors import InputError
-from sefa_runtime.server.http.v2_tensors import decode_request, encode_response, numbers_as_json
-from sefa_runtime.server.inference import DATATYPES
+from sefa_runtime.model.signature import BATCH, EDITS, Signature, TensorSpec
+from sefa_runtime.server.http.v2_body import decode_request, encode_response, numbers_as_json
 
+FLOATS, BYTES = (TensorSpec("image", dtype, (BATCH, 2, 2, 3)) for dtype in ("float32", "uint8"))
+SIGNATURE = Signature(
+    (TensorSpec("z", "float32", (BATCH, 6)), TensorSpec("direction", "int64", (BATCH, EDITS))), output=BYTES
+)
 HEAD = {"model_name": "m", "model_version": "1", "id": "7"}
 
 
@@ -22,7 +26,7 @@ def test_bytes_as_json(array: "np.ndarray[tuple[int, ...], np.dtype[np.uint8]]")
 
 @given(arrays.arrays(np.float32, arrays.array_shapes(max_dims=4, max_side=5), elements=st.floats(-1, 1, width=32)))
 def test_floats_as_json_keep_their_bits(array: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]") -> None:
-    text, raw = encode_response(HEAD, "image", "FP32", array, binary=False)
+    text, raw = encode_response(HEAD, FLOATS, array, binary=False)
     assert raw is None
     (output,) = json.loads(text)["outputs"]
     np.testing.assert_array_equal(np.array(output["data"], np.float32).reshape(output["shape"]), array)
@@ -30,7 +34,7 @@ def test_floats_as_json_keep_their_bits(array: "np.ndarray[tuple[int, ...], np.d
 
 def test_raw_bytes_are_a_view_of_the_image() -> None:
     run = np.arange(4 * 2 * 2 * 3, dtype=np.uint8).reshape(4, 2, 2, 3)
-    text, raw = encode_response(HEAD, "image", "UINT8", run[1:3], binary=True)
+    text, raw = encode_response(HEAD, BYTES, run[1:3], binary=True)
     assert raw is not None
     assert np.shares_memory(np.asarray(raw), run)
     assert bytes(raw) == run[1:3].tobytes()
@@ -50,10 +54,10 @@ def test_raw_tensors_may_begin_anywhere(padding: int) -> None:
         for name, datatype, array in (("z", "FP32", z), ("direction", "INT64", direction))
     ]
     text = json.dumps({"inputs": inputs}).encode() + b" " * padding
-    request = decode_request(text + z.tobytes() + direction.tobytes(), len(text), DATATYPES)
-    assert all(tensor.array.flags.aligned for tensor in request.inputs.values())
-    np.testing.assert_array_equal(request.inputs["z"].array, z)
-    np.testing.assert_array_equal(request.inputs["direction"].array, direction)
+    request = decode_request(text + z.tobytes() + direction.tobytes(), len(text), SIGNATURE)
+    assert all(array.flags.aligned for array in request.inputs.values())
+    np.testing.assert_array_equal(request.inputs["z"], z)
+    np.testing.assert_array_equal(request.inputs["direction"], direction)
 
 
 @pytest.mark.parametrize(
@@ -69,4 +73,4 @@ def test_lengths_that_do_not_fit(extra: bytes, length: int | None, message: str)
     entry = {"name": "z", "datatype": "FP32", "shape": [size // 4], "parameters": {"binary_data_size": size}}
     text = json.dumps({"inputs": [entry]}).encode()
     with pytest.raises(InputError, match=message):
-        decode_request(text + extra, len(text) if length is None else length, DATATYPES)
+        decode_request(text + extra, len(text) if length is None else length, SIGNATURE)

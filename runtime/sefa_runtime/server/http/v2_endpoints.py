@@ -1,25 +1,39 @@
-"""The Open Inference Protocol v2 over REST, with Triton's config, statistics and binary tensors."""
+"""The Open Inference Protocol v2 over HTTP, with Triton's config, statistics and binary tensors."""
 
 import asyncio
-import re
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import Receive, Scope, Send
 
-from sefa_runtime.errors import InputError, RunError
-from sefa_runtime.server import inference
-from sefa_runtime.server.errors import ClientGoneError, RefusedError
-from sefa_runtime.server.http.answers import JsonResponse, models_of, note, refuse, route_path, while_connected
-from sefa_runtime.server.http.v2_tensors import decode_request, encode_response
+from sefa_runtime.errors import InputError
+from sefa_runtime.server import model_documents
+from sefa_runtime.server.http.requests import exchange_of, models_of, while_connected
+from sefa_runtime.server.http.responses import JsonResponse
+from sefa_runtime.server.http.v2_body import decode_request, encode_response
+from sefa_runtime.server.inference import generate, prepare
 from sefa_runtime.server.models import VERSION, HostedModel, State
 
-INFER = re.compile(r"/v2/models/(?P<model>[^/]+)(?:/versions/(?P<version>[^/]+))?/infer")
 HEADER_LENGTH = "inference-header-content-length"
-# An image of more numbers is written as JSON by another thread, and as raw bytes without copying it behind the JSON.
+# An image of more numbers is written as JSON by another thread, and as raw bytes without copying it after the JSON.
 LARGE = 1 << 18
+
+
+async def infer(request: Request) -> Response:
+    """POST /v2/models/M/infer"""
+    exchange = exchange_of(request)
+    model = exchange.asks(_model(request))
+    wanted = decode_request(await request.body(), _header_length(request), model.info.signature)
+    image = await while_connected(request.receive, generate(exchange, model, prepare(model, wanted)))
+    head = {"model_name": model.name, "model_version": VERSION, "id": wanted.id or exchange.request_id}
+    arguments = (head, model.info.signature.output, image, wanted.binary)
+    if wanted.binary or image.size <= LARGE:
+        text, raw = encode_response(*arguments)
+    else:
+        text, raw = await asyncio.to_thread(encode_response, *arguments)
+    return Response(text, media_type="application/json") if raw is None else TensorResponse(text, raw)
 
 
 class TensorResponse(Response):
@@ -45,61 +59,9 @@ class TensorResponse(Response):
         await send({"type": "http.response.body", "body": raw})
 
 
-async def infer(request: Request) -> Response:
-    """POST /v2/models/M/infer"""
-    model = _model(request)
-    note(request, model=model.name)
-    wanted = decode_request(await request.body(), _header_length(request), inference.datatypes(model.info))
-    answer = await while_connected(request.receive, inference.infer(model, wanted.inputs, wanted.outputs))
-    note(
-        request,
-        images=len(answer.image),
-        run_images=answer.run_images,
-        queue_ms=round(answer.queue_ns / 1e6, 3),
-        run_ms=round(answer.run_ns / 1e6, 3),
-    )
-    head = {
-        "model_name": model.name,
-        "model_version": VERSION,
-        "id": wanted.id or request.scope["sefa"]["request_id"],
-    }
-    spec = inference.output_spec(model.info)
-    arguments = (head, spec.name, spec.datatype, answer.image, wanted.binary)
-    if wanted.binary or answer.image.size <= LARGE:
-        text, raw = encode_response(*arguments)
-    else:
-        text, raw = await asyncio.to_thread(encode_response, *arguments)
-    return Response(text, media_type="application/json") if raw is None else TensorResponse(text, raw)
-
-
-class InferenceLane:
-    """Requests for `infer`, taken out before they reach the layers of the framework."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer, or pass the request on."""
-        is_post = scope["type"] == "http" and scope["method"] == "POST"
-        match = INFER.fullmatch(route_path(scope)) if is_post else None
-        if match is None:
-            await self.app(scope, receive, send)
-            return
-        scope["endpoint"] = infer
-        scope["path_params"] = match.groupdict(VERSION)
-        request = Request(scope, receive)
-        try:
-            response = await infer(request)
-        except ClientGoneError:
-            raise
-        except (InputError, RunError, RefusedError) as error:
-            response = await refuse(request, error)
-        await response(scope, receive, send)
-
-
 async def server_metadata(request: Request) -> Response:
     """GET /v2"""
-    return JsonResponse(inference.SERVER_METADATA)
+    return JsonResponse(model_documents.SERVER_METADATA)
 
 
 async def live(request: Request) -> Response:
@@ -127,26 +89,26 @@ async def model_ready(request: Request) -> Response:
 
 async def model_metadata(request: Request) -> Response:
     """GET /v2/models/M"""
-    return JsonResponse(inference.model_metadata(_model(request)))
+    return JsonResponse(model_documents.model_metadata(_model(request)))
 
 
 async def model_config(request: Request) -> Response:
     """GET /v2/models/M/config"""
-    return JsonResponse(inference.model_config(_model(request)))
+    return JsonResponse(model_documents.model_config(_model(request)))
 
 
 async def model_statistics(request: Request) -> Response:
     """GET /v2/models/M/stats"""
-    return JsonResponse({"model_stats": [inference.model_statistics(_model(request))]})
+    return JsonResponse({"model_stats": [model_documents.model_statistics(_model(request))]})
 
 
 async def all_statistics(request: Request) -> Response:
     """GET /v2/models/stats"""
-    return JsonResponse({"model_stats": [inference.model_statistics(model) for model in models_of(request)]})
+    return JsonResponse({"model_stats": [model_documents.model_statistics(model) for model in models_of(request)]})
 
 
 def routes() -> list[Route]:
-    """All of them."""
+    """Return the endpoints; the one for inference stands first, since they are tried in order."""
     model = "/v2/models/{model}"
     found = [Route(f"{prefix}/infer", infer, methods=["POST"]) for prefix in (model, model + "/versions/{version}")]
     found += [
@@ -166,7 +128,8 @@ def routes() -> list[Route]:
 
 
 def _model(request: Request) -> HostedModel:
-    return models_of(request).get(request.path_params["model"], request.path_params.get("version", VERSION))
+    parameters = request.path_params
+    return exchange_of(request).about(models_of(request).get(parameters["model"], parameters.get("version", VERSION)))
 
 
 def _header_length(request: Request) -> int | None:

@@ -8,12 +8,11 @@ import importlib.util
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 
-from fastapi.openapi.docs import get_swagger_ui_html
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
-from sefa_runtime.server.http.answers import is_known
+from sefa_runtime.server.http.responses import is_known
 from sefa_runtime.server.metrics import Metrics
 
 PAGE_FOLDER = Path(__file__).parents[1] / "page"
@@ -30,6 +29,25 @@ MEDIA_TYPES = {
 }
 # Swagger's user interface, from the package fastapi-offline; its own address is elsewhere in the web.
 SWAGGER_FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png")
+SWAGGER_PAGE = """<!doctype html>
+<meta name="viewport" content="width=device-width, initial-scale=1.0">
+<link rel="stylesheet" href="docs/swagger-ui.css">
+<link rel="icon" href="docs/favicon.png">
+<title>sefa</title>
+<div id="swagger-ui"></div>
+<script src="docs/swagger-ui-bundle.js"></script>
+<script>
+SwaggerUIBundle({
+  url: 'openapi.json',
+  dom_id: "#swagger-ui",
+  layout: "BaseLayout",
+  deepLinking: true,
+  showExtensions: true,
+  showCommonExtensions: true,
+  presets: [SwaggerUIBundle.presets.apis, SwaggerUIBundle.SwaggerUIStandalonePreset],
+})
+</script>
+"""
 # Nothing from elsewhere; images are shown as the blobs they were fetched as.
 PAGE_POLICY = (
     "default-src 'self'; img-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'none'; "
@@ -38,7 +56,7 @@ PAGE_POLICY = (
 
 
 def page_routes() -> list[Route]:
-    """The files of `page/`, read once, at `/`; none of a request's path is looked up on the disk."""
+    """Return the files of `page/`, read once, at `/`; none of a request's path is looked up on the disk."""
     if not (PAGE_FOLDER / "index.html").is_file():
         return [Route("/", _to_docs, include_in_schema=False)]
     routes = []
@@ -52,7 +70,7 @@ def page_routes() -> list[Route]:
 
 
 def docs_routes() -> list[Route]:
-    """/docs: Swagger's page if its files are installed, else one that says where the description is."""
+    """Return /docs: Swagger's page if its files are installed, else one that says where the description is."""
     specification = importlib.util.find_spec("fastapi_offline")
     if specification is None or specification.origin is None:
         return [Route("/docs", _no_swagger)]
@@ -67,7 +85,7 @@ def docs_routes() -> list[Route]:
 
 
 def metrics_route(metrics: Metrics) -> Route:
-    """/metrics"""
+    """Return /metrics."""
 
     async def prometheus(request: Request) -> Response:
         return Response(metrics.text(), media_type=metrics.media_type)
@@ -76,13 +94,7 @@ def metrics_route(metrics: Metrics) -> Route:
 
 
 async def _swagger(request: Request) -> Response:
-    return get_swagger_ui_html(
-        openapi_url="openapi.json",
-        title="sefa",
-        swagger_js_url="docs/swagger-ui-bundle.js",
-        swagger_css_url="docs/swagger-ui.css",
-        swagger_favicon_url="docs/favicon.png",
-    )
+    return HTMLResponse(SWAGGER_PAGE)
 
 
 async def _no_swagger(request: Request) -> Response:

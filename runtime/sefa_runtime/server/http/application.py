@@ -1,0 +1,145 @@
+"""The ASGI application: makes an exchange of each HTTP request, and hands it to the pipeline with the router in it."""
+
+import asyncio
+from collections.abc import Collection, Sequence
+from functools import partial
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.middleware.cors import CORSMiddleware
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Router
+from starlette.types import Message, Receive, Scope, Send
+
+from sefa_runtime.errors import InputError
+from sefa_runtime.machine.cores import usable_cores
+from sefa_runtime.server.errors import MethodError, NoSuchAddressError
+from sefa_runtime.server.http.requests import read_body, route_path
+from sefa_runtime.server.http.responses import refusal_response
+from sefa_runtime.server.metrics import Metrics
+from sefa_runtime.server.models import Models
+from sefa_runtime.server.network.proxy import Proxies
+from sefa_runtime.server.pipeline import Exchange, Pipeline, Refusal
+from sefa_runtime.server.settings import Settings
+
+# What may be asked without the token, besides the page: it shows nothing of the models.
+OPEN_PREFIXES = ("/v2/health/", "/docs/")
+OPEN_PATHS = ("/openapi.json", "/docs")
+
+
+class Application:
+    """The server over HTTP.
+
+    Attributes:
+        models: The models that it serves.
+        metrics: What it counts; its gRPC port counts there, too.
+        pipeline: What every request passes; those of its gRPC port, too.
+        routes: The endpoints.
+        encoders: How many images may be encoded at once.
+    """
+
+    def __init__(
+        self,
+        models: Models,
+        settings: Settings,
+        metrics: Metrics,
+        routes: Sequence[BaseRoute],
+        *,
+        open_paths: Collection[str],
+        headers: Collection[str],
+    ) -> None:
+        """Make it.
+
+        Args:
+            models: Of the server.
+            settings: The limits, the token, which proxies are trusted, who may call from a web page.
+            metrics: Counts its requests.
+            routes: The endpoints, tried in order.
+            open_paths: Paths that need no token.
+            headers: That pages of elsewhere may send and read, besides the usual ones.
+        """
+        self.models = models
+        self.metrics = metrics
+        self.pipeline = Pipeline(settings.token, metrics)
+        self.routes = routes
+        self.encoders = asyncio.Semaphore(usable_cores())
+        self._settings = settings
+        self._router = Router(routes, redirect_slashes=False)
+        self._open_paths = frozenset(("", *OPEN_PATHS, *open_paths))
+        self._proxies = Proxies(settings)
+        self._cors = None
+        if settings.cors:
+            self._cors = CORSMiddleware(
+                self._router,
+                allow_origins=settings.cors,
+                allow_methods=("GET", "HEAD", "POST"),
+                allow_headers=("authorization", "content-type", "if-none-match", "x-request-id", *headers),
+                expose_headers=("etag", "x-request-id", "retry-after", *headers),
+            )
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer a request."""
+        scope["app"] = self  # Where its routes look for it, and what makes Starlette raise 404 and 405.
+        if scope["type"] != "http":
+            await self._router(scope, receive, send)
+            return
+        await self._proxies.apply(scope)
+        path = route_path(scope)
+        headers = dict(scope["headers"])
+        given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
+        client = scope.get("client")
+        exchange = Exchange(
+            scope["method"],
+            scope["path"],
+            client[0] if client else "",
+            headers.get(b"x-request-id", b"").decode("latin-1"),
+            given,
+            is_open=path in self._open_paths or path.startswith(OPEN_PREFIXES),
+        )
+        scope["exchange"] = exchange
+        request_id = exchange.request_id.encode()
+
+        async def send_counted(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                exchange.status = message["status"]
+                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
+            else:
+                exchange.sent += len(message.get("body", b""))
+            await send(message)
+
+        respond: Send = send_counted
+        preflight: Response | None = None
+        if self._cors is not None:
+            asked = Headers(scope=scope)
+            respond = partial(self._cors.send, send=send_counted, request_headers=asked)
+            if exchange.method == "OPTIONS" and "origin" in asked and "access-control-request-method" in asked:
+                preflight = self._cors.preflight_response(asked)
+                exchange.is_open = True  # Browsers send no token with it.
+
+        async def work() -> None:
+            if preflight is not None:
+                if preflight.status_code >= 400:
+                    raise InputError(bytes(preflight.body).decode())
+                await preflight(scope, receive, send_counted)
+                return
+            if not path:  # Our own prefix: the page lies below it, and its links are relative.
+                await RedirectResponse(f"./{scope['path'].rpartition('/')[2]}/")(scope, receive, respond)
+                return
+            receive_whole = await read_body(exchange.method, path, headers, receive, self._settings)
+            try:
+                await self._router(scope, receive_whole, respond)
+            except HTTPException as error:
+                if error.status_code == 404:
+                    raise NoSuchAddressError("there is nothing at this address") from None
+                allowed = (error.headers or {})["Allow"]
+                raise MethodError(", ".join(sorted(allowed.split(", ")))) from None
+            finally:
+                exchange.route = getattr(scope.get("endpoint"), "__name__", "none")
+
+        async def refuse(refusal: Refusal) -> None:
+            response = refusal_response(refusal)
+            if preflight is not None:
+                response.headers.update({**preflight.headers, **response.headers})
+            await response(scope, receive, send_counted if preflight else respond)
+
+        await self.pipeline.answer(exchange, work, refuse)

@@ -1,0 +1,226 @@
+"""Endpoints for people and web pages: what models there are, and images as PNG, WebP, JPEG or GIF."""
+
+import asyncio
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from sefa_runtime.editor import as_images
+from sefa_runtime.errors import InputError
+from sefa_runtime.images import Images, eased
+from sefa_runtime.inputs.batches import Feeds
+from sefa_runtime.inputs.call import Call
+from sefa_runtime.inputs.call import Sweep as Steps
+from sefa_runtime.server.http.image_encoding import (
+    Format,
+    check_pixels,
+    encode_animation,
+    encode_sheet,
+    encoder_version,
+)
+from sefa_runtime.server.http.image_requests import (
+    MAX_IMAGES,
+    DirectionSummary,
+    EditRequest,
+    ModelDescription,
+    ModelList,
+    ModelSummary,
+    check,
+    read_query,
+)
+from sefa_runtime.server.http.requests import check_numbers, decode_json, exchange_of, models_of, while_connected
+from sefa_runtime.server.http.responses import JsonResponse, is_known
+from sefa_runtime.server.inference import generate
+from sefa_runtime.server.models import HostedModel
+
+
+async def list_models(request: Request) -> Response:
+    """List the models, and whether they answer."""
+    return JsonResponse(ModelList(models=[_summary(model) for model in models_of(request)]).model_dump())
+
+
+async def describe_model(request: Request) -> Response:
+    """Describe what a model takes and generates: size, latents, directions with their suggested ranges."""
+    model = exchange_of(request).about(_model(request))
+    info = model.info
+    description = ModelDescription(
+        **_summary(model).model_dump(),
+        family=info.family,
+        resolution=info.resolution,
+        channels=info.channels,
+        latent=info.latent,  # type: ignore[arg-type]  # pydantic checks it
+        latent_input=info.latent_name,  # type: ignore[arg-type]
+        latent_shape=list(info.latent_shape),
+        takes_label=info.takes_label,
+        num_classes=info.num_classes,
+        truncation=info.truncation,
+        directions=[
+            DirectionSummary(index=index, name=direction.name, alpha_range=direction.alpha_range)
+            for index, direction in enumerate(info.directions)
+        ],
+        provider=model.editor.provider,
+        max_batch=model.settings.max_batch,
+        max_edits=model.max_edits,
+        max_pictures=MAX_IMAGES,
+    )
+    return JsonResponse(description.model_dump())
+
+
+async def image(request: Request) -> Response:
+    """Generate one image of a seed, moved along directions: an address to put into `<img src>`.
+
+    `/models/faces/image?seed=7&edit=turn:2.5&edit=4:1&format=png`
+    """
+    model = exchange_of(request).asks(_model(request))
+    wanted = read_query(request)
+    kind = Format(wanted.format)
+    check_pixels(1, *model.info.resolution, wanted.scale)
+    edits = _by_direction([_parse_edit(text) for text in wanted.edit or ()], model)
+    inputs = {"label": wanted.label, "truncation": wanted.truncation}
+    feeds = model.editor.prepare(Call(inputs, wanted.seed, edits))
+    tag = _entity_tag(model, feeds, wanted.scale, kind)
+    # Another model may get the name: whoever keeps an image asks each time whether it still holds.
+    kept = {"etag": tag, "cache-control": "no-cache" if model.settings.token is None else "private, no-cache"}
+    if is_known(request, tag):
+        return Response(status_code=304, headers=kept)
+    images = await _generate(request, model, feeds)
+    encoded = await _encode(request, encode_sheet, images[None], wanted.scale, kind)
+    return Response(encoded, media_type=kind.media_type, headers=kept)
+
+
+async def edit_images(request: Request) -> Response:
+    """Generate images of several seeds or of latents, with several edits, or sweep along a direction.
+
+    Images are laid out side by side; of a sweep, each seed is a row and each step a column, or the steps are the
+    frames of an animation that runs forth and back.
+    """
+    model = exchange_of(request).asks(_model(request))
+    wanted = check(EditRequest, decode_json(await request.body()))
+    feeds, rows = _prepare(model, wanted)
+    images = await _generate(request, model, feeds)
+    images = images.reshape(rows, -1, *images.shape[1:])
+    if wanted.sweep and wanted.moves:
+        encoded = await _encode(
+            request, encode_animation, images, wanted.scale, wanted.format, wanted.frames_per_second
+        )
+    else:
+        encoded = await _encode(request, encode_sheet, images, wanted.scale, wanted.format)
+    return Response(encoded, media_type=wanted.format.media_type)
+
+
+def routes() -> list[Route]:
+    """Return the endpoints."""
+    return [
+        Route("/models", list_models),
+        Route("/models/{model}", describe_model),
+        Route("/models/{model}/image", image),
+        Route("/models/{model}/edit", edit_images, methods=["POST"]),
+    ]
+
+
+def _prepare(model: HostedModel, wanted: EditRequest) -> tuple[Feeds, int]:
+    """Return the checked inputs of a request, and in how many rows its images are laid out."""
+    if wanted.format is Format.GIF and not wanted.sweep:
+        raise InputError("gif is an animation: give a sweep, or another format")
+    if wanted.animate and (not wanted.sweep or wanted.format not in (Format.WEBP, Format.GIF)):
+        raise InputError("an animation needs a sweep, and the format webp or gif")
+    ways: dict[str, Any] = {
+        name: getattr(wanted, name) for name in ("z", "w", "codes") if getattr(wanted, name) is not None
+    }
+    for name, value in ways.items():
+        check_numbers(value, name)
+    seed = 0 if wanted.seeds is None and not ways else wanted.seeds
+    given = next((value for value in (seed, *ways.values()) if isinstance(value, list)), [0])
+    # Those of one latent are counted by its numbers, which are checked soon enough.
+    count = len(given) if seed is not None or (given and isinstance(given[0], list)) else 1
+    editor = model.editor
+    edits = _by_direction(list(wanted.edits.items()), model)
+    call = Call(ways | {"label": wanted.label, "truncation": wanted.truncation}, seed, edits)
+    if wanted.sweep is None:
+        _check_count(model, count, wanted.scale)
+        return editor.prepare(call), 1
+    index = editor.direction_index(_direction(wanted.sweep.direction, model))
+    alphas = wanted.sweep.alphas
+    if alphas is None:
+        low, high = editor.info.directions[index].alpha_range
+        spaced = eased if wanted.moves else np.linspace
+        alphas = [float(alpha) for alpha in spaced(low, high, wanted.sweep.steps)]
+    _check_count(model, count * len(alphas), wanted.scale)
+    feeds = editor.prepare(replace(call, sweep=Steps(index, alphas)))
+    return feeds, len(feeds["direction"]) // len(alphas)
+
+
+def _check_count(model: HostedModel, count: int, scale: int) -> None:
+    if count > MAX_IMAGES:
+        raise InputError(f"at most {MAX_IMAGES} images in a request, got {count}")
+    check_pixels(count, *model.info.resolution, scale)
+
+
+async def _generate(request: Request, model: HostedModel, feeds: Feeds) -> Images:
+    """Return images [N, H, W, C]."""
+    return as_images(await while_connected(request.receive, generate(exchange_of(request), model, feeds)))
+
+
+async def _encode(request: Request, encode: Callable[..., bytes], *arguments: Any) -> bytes:
+    """Encode in another thread; no more at once than there are cores, since each may take hundreds of megabytes."""
+    async with request.app.encoders:
+        return await asyncio.to_thread(encode, *arguments)
+
+
+def _model(request: Request) -> HostedModel:
+    return models_of(request).get(request.path_params["model"])
+
+
+def _entity_tag(model: HostedModel, feeds: Feeds, scale: int, kind: Format) -> str:
+    """Return the ETag of an image: of the graph, its inputs, and all that has a hand in its bytes on the way out."""
+    digest = hashlib.sha256(repr((model.fingerprint, encoder_version(), scale, kind)).encode())
+    for name, array in sorted(feeds.items()):
+        digest.update(repr((name, array.dtype.str, array.shape)).encode())
+        digest.update(np.ascontiguousarray(array).data)
+    # Other providers than the CPU's may round differently in runs of other sizes: the same image, not the same bytes.
+    weak = "" if model.editor.provider == "cpu" else "W/"
+    return f'{weak}"{digest.hexdigest()}"'
+
+
+def _summary(model: HostedModel) -> ModelSummary:
+    return ModelSummary(name=model.name, state=model.state.value, ready=model.ready, reason=model.reason)
+
+
+def _parse_edit(text: str) -> tuple[str, float]:
+    """Read `pose:2.5`."""
+    direction, colon, alpha = text.rpartition(":")
+    try:
+        number = float(alpha)
+    except ValueError:
+        number = float("nan")
+    if not colon or not abs(number) <= 1e6:
+        raise InputError(f"an edit looks like pose:2.5 or 3:-1, got {text[:80]!r}")
+    return direction, number
+
+
+def _by_direction(
+    edits: Sequence[tuple[str, float | list[float]]], model: HostedModel
+) -> dict[str | int, float | list[float]]:
+    """Return alphas by name or index."""
+    found: dict[str | int, float | list[float]] = {}
+    for text, alpha in edits[: model.max_edits + 1]:
+        key = _direction(text, model)
+        if key in found:
+            raise InputError(f"direction {key} is given twice")
+        found[key] = alpha
+    if len(edits) > model.max_edits:
+        raise InputError(f"at most {model.max_edits} edits of an image, got {len(edits)}")
+    return found
+
+
+def _direction(text: str | int, model: HostedModel) -> str | int:
+    """Return a name if there is one such, else the index that it looks like."""
+    if isinstance(text, int) or text in model.info.names:
+        return text
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else text[:128]

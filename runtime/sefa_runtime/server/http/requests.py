@@ -1,0 +1,174 @@
+"""What endpoints get of a request: its exchange, the models, its body; and whether its client still waits."""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Mapping
+from typing import Any, TypeVar
+
+from starlette.requests import Request
+from starlette.types import Message, Receive, Scope
+
+from sefa_runtime.errors import InputError
+from sefa_runtime.server.errors import BodyTimeoutError, BodyTooLargeError, ClientGoneError, MediaTypeError
+from sefa_runtime.server.models import Models
+from sefa_runtime.server.pipeline import Exchange
+from sefa_runtime.server.settings import Settings
+
+Result = TypeVar("Result")
+
+JSON_TYPE = b"application/json"
+BINARY_TYPE = b"application/octet-stream"
+
+
+def models_of(request: Request) -> Models:
+    """Return the models of the server."""
+    models: Models = request.app.models
+    return models
+
+
+def exchange_of(request: Request) -> Exchange:
+    """Return the request as the pipeline has it."""
+    exchange: Exchange = request.scope["exchange"]
+    return exchange
+
+
+def route_path(scope: Scope) -> str:
+    """Return a request's path without the prefix under which the application is served; empty if it is the prefix."""
+    path: str = scope["path"]
+    prefix: str = scope.get("root_path", "").rstrip("/")
+    return path[len(prefix) :] if path == prefix or path.startswith(prefix + "/") else path
+
+
+async def read_body(
+    method: str, path: str, headers: Mapping[bytes, bytes], receive: Receive, settings: Settings
+) -> Receive:
+    """Read a request's body.
+
+    Args:
+        method: Of the request.
+        path: Likewise, without a prefix.
+        headers: Likewise.
+        receive: Gives its messages.
+        settings: The limits.
+
+    Returns:
+        What gives the body in one message, and then what comes after it.
+
+    Raises:
+        MediaTypeError, BodyTooLargeError, BodyTimeoutError, ClientGoneError: If it cannot be read.
+    """
+    if b"content-length" not in headers and b"transfer-encoding" not in headers:
+        return receive
+    if method == "POST" and path.endswith(("/infer", "/edit")):  # Nothing else reads a body.
+        _check_type(path, headers)
+    body = await _read(headers, receive, settings)
+    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+
+    async def receive_whole() -> Message:
+        return messages.pop() if messages else await receive()
+
+    return receive_whole
+
+
+async def while_connected(receive: Receive, answer: Awaitable[Result]) -> Result:
+    """Wait for an answer, and cancel it if the client goes away first; the body has been read.
+
+    Raises:
+        ClientGoneError: If it did.
+    """
+    waiting = asyncio.current_task()
+    assert waiting is not None
+    went = False
+
+    async def watch() -> None:
+        nonlocal went
+        while (await receive())["type"] != "http.disconnect":
+            pass
+        went = True
+        waiting.cancel()
+
+    watching = asyncio.ensure_future(watch())
+    try:
+        return await answer
+    except asyncio.CancelledError:
+        if went and waiting.uncancel() == 0:
+            raise ClientGoneError("the client closed the connection") from None
+        raise
+    finally:
+        watching.cancel()
+
+
+def decode_json(body: bytes) -> dict[str, Any]:
+    """Read one JSON object.
+
+    Raises:
+        InputError: If it is none, or nested too deep, or has NaN or infinity in it, which JSON does not have.
+    """
+    try:
+        document = json.loads(body, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise InputError("the JSON is nested too deep") from None
+    except ValueError as error:  # Also what is no UTF-8, and integers of thousands of digits.
+        raise InputError(f"not JSON: {str(error)[:200]}") from None
+    if not isinstance(document, dict):
+        raise InputError("the JSON must be an object")
+    return document
+
+
+def check_numbers(data: Any, name: str) -> None:
+    """Refuse what is not lists of numbers, before numpy makes of it what it can: of words, arrays of the longest.
+
+    Raises:
+        InputError: If it is something else.
+    """
+    lists = [data]
+    while lists:
+        values = lists.pop()
+        kinds = set(map(type, values)) if isinstance(values, list) else {type(values)}
+        if kinds == {list}:
+            lists += values
+        elif not kinds <= {int, float} or not isinstance(values, list):
+            raise InputError(f"{name} must be lists of numbers, all nested alike")
+
+
+async def _read(headers: Mapping[bytes, bytes], receive: Receive, settings: Settings) -> bytes:
+    limit = settings.max_body_bytes
+    too_large = f"at most {settings.max_body_mb:g} MB in a request"
+    length = headers.get(b"content-length", b"0")
+    if len(length) > 18 or int(length) > limit:
+        raise BodyTooLargeError(too_large)
+    parts: list[bytes] = []
+    size = 0
+    try:
+        async with asyncio.timeout(settings.timeout_s):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise ClientGoneError("the client closed the connection")
+                part = message.get("body", b"")
+                size += len(part)
+                if size > limit:
+                    raise BodyTooLargeError(too_large)
+                parts.append(part)
+                if not message.get("more_body", False):
+                    return parts[0] if len(parts) == 1 else b"".join(parts)
+    except TimeoutError:
+        raise BodyTimeoutError(f"the body did not arrive within {settings.timeout_s:g} s") from None
+
+
+def _check_type(path: str, headers: Mapping[bytes, bytes]) -> None:
+    if headers.get(b"content-length") == b"0" and b"content-type" not in headers:
+        return
+    encoding = headers.get(b"content-encoding", b"identity").lower()
+    if encoding != b"identity":
+        raise MediaTypeError(f"Content-Encoding {encoding.decode('latin-1')[:64]!r} is not read here")
+    given = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
+    # Triton's client sends tensors without a type.
+    taken = (JSON_TYPE, BINARY_TYPE, b"") if path.endswith("/infer") else (JSON_TYPE,)
+    if given not in taken:
+        wanted = " or ".join(kind.decode() for kind in taken if kind)
+        raise MediaTypeError(f"Content-Type must be {wanted}, got {given.decode('latin-1')[:64]!r}")
+
+
+def _refuse_constant(text: str) -> None:
+    raise ValueError(f"{text} is not a number in JSON")

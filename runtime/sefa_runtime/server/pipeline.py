@@ -1,0 +1,135 @@
+"""What every request passes, over HTTP and over gRPC: its id, the token, errors as statuses, the counters, the log.
+
+A transport makes an `Exchange` of what it got, and hands it to `Pipeline.answer` with two functions: one that answers,
+and one that sends an error. Nothing else in the server checks a token, maps an error, counts a request or writes a
+line.
+"""
+
+import asyncio
+import hmac
+import logging
+import re
+import secrets
+import time
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from sefa_runtime.errors import InputError, RunError
+from sefa_runtime.server.access_log import write_line
+from sefa_runtime.server.errors import ClientGoneError, RefusedError, TokenError, status_of
+from sefa_runtime.server.metrics import Metrics
+from sefa_runtime.server.models import HostedModel
+
+REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
+
+faults = logging.getLogger("sefa.error")
+
+
+@dataclass(eq=False)
+class Exchange:
+    """One request over HTTP or gRPC, and what becomes of it."""
+
+    method: str  # of HTTP, or "gRPC"
+    path: str
+    client: str  # address of who asks; empty if it is not known
+    request_id: str  # the client's; a new one if it gave none, or one that cannot stand in a log
+    authorization: Sequence[str]  # the values of that header
+    is_open: bool = False  # whether it needs no token
+    route: str = "none"  # the endpoint's name
+    status: int = 0  # HTTP's, also of gRPC; 0: nothing was sent yet
+    sent: int = 0  # bytes of the answer
+    model: HostedModel | None = None  # the model that is asked for images
+    facts: dict[str, Any] = field(default_factory=dict)  # what else the log gets
+
+    def __post_init__(self) -> None:
+        if not REQUEST_ID.fullmatch(self.request_id):
+            self.request_id = secrets.token_hex(16)
+        self.facts["request_id"] = self.request_id
+
+    def about(self, model: HostedModel) -> HostedModel:
+        """Note which model it is about."""
+        self.facts["model"] = model.name
+        return model
+
+    def asks(self, model: HostedModel) -> HostedModel:
+        """Note which model is asked for images: it counts in its statistics."""
+        self.model = model
+        return self.about(model)
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """What is sent instead of an answer."""
+
+    error: Exception
+    message: str
+    http: int  # status
+    grpc: str  # name of the code
+
+
+class Pipeline:
+    """The one way through the server."""
+
+    def __init__(self, token: str | None, metrics: Metrics) -> None:
+        """Make it.
+
+        Args:
+            token: What clients must send; None: nothing.
+            metrics: Counts the requests.
+        """
+        self.token = None if token is None else token.encode()
+        self.metrics = metrics
+
+    async def answer(
+        self, exchange: Exchange, work: Callable[[], Awaitable[None]], refuse: Callable[[Refusal], Awaitable[None]]
+    ) -> None:
+        """Answer a request, or refuse it; then count it and write its line in the log.
+
+        Args:
+            exchange: The request.
+            work: Answers; sets the exchange's status.
+            refuse: Sends an error.
+        """
+        started = time.perf_counter_ns()
+        try:
+            self._check_token(exchange)
+            await work()
+        except (asyncio.CancelledError, ClientGoneError) as error:
+            exchange.status = 499
+            if isinstance(error, asyncio.CancelledError):
+                raise
+        except Exception as error:
+            message = str(error)
+            if not isinstance(error, InputError | RunError | RefusedError):
+                faults.exception("request %s: %s %s", exchange.request_id, exchange.method, exchange.path[:256])
+                message = f"a fault of the server; its log has it as {exchange.request_id}"
+            refusal = Refusal(error, message, *status_of(error))
+            too_late = exchange.status != 0  # An answer has begun.
+            exchange.status = refusal.http
+            if not too_late:
+                await refuse(refusal)
+        finally:
+            elapsed_ns = time.perf_counter_ns() - started
+            if exchange.model is not None:
+                exchange.model.count(exchange.status < 400, elapsed_ns)
+            self.metrics.count_request(
+                exchange.facts.get("model", ""), exchange.route, exchange.status, elapsed_ns / 1e9
+            )
+            write_line(
+                exchange.client[:64],
+                exchange.method,
+                exchange.path,
+                exchange.status,
+                elapsed_ns / 1e9,
+                exchange.sent,
+                exchange.facts,
+            )
+
+    def _check_token(self, exchange: Exchange) -> None:
+        if self.token is None or exchange.is_open:
+            return
+        given = exchange.authorization
+        scheme, _, token = given[0].partition(" ") if len(given) == 1 else ("", "", "")
+        if not hmac.compare_digest(token.strip().encode(), self.token) or scheme.lower() != "bearer":
+            raise TokenError("the header `Authorization: Bearer TOKEN` is missing or wrong")
