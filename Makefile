@@ -20,6 +20,7 @@ LOWEST_VENV = .venv-lowest
 LOWEST = $(LOWEST_VENV)/.installed
 NEWEST_VENV = .venv-newest
 
+PROTO_VENV = .venv-proto
 TRITON_VENV = .venv-triton
 TRITON = $(TRITON_VENV)/.installed
 
@@ -139,6 +140,12 @@ bench-serving: $(DEV) ## `sefa serve` under load
 
 bench-formats: $(DEV) ## How far each checkpoint format is from its original code
 	PYTHONPATH=tests $(BIN)/python -m support.golden_checkpoints -o benchmarks/results/formats.json
+
+GRPC = runtime/sefa_runtime/server/grpc
+proto: ## Compile the gRPC messages (after a change of a .proto file)
+	test -x $(PROTO_VENV)/bin/python || $(PYTHON) -m venv $(PROTO_VENV)
+	$(PROTO_VENV)/bin/python -m pip --disable-pip-version-check install --quiet "grpcio-tools>=1.66"
+	$(PROTO_VENV)/bin/python -m grpc_tools.protoc -I$(GRPC) --descriptor_set_out=$(GRPC)/messages.binpb inference.proto health.proto
 
 clean: ## Remove the environments and the demo's files
 	rm -rf .venv .venv-* $(DEMO_OUT)

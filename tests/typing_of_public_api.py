@@ -10,8 +10,8 @@ from typing import Any, assert_type
 
 import numpy as np
 import torch
-from fastapi import FastAPI
 from numpy.typing import NDArray
+from starlette.types import ASGIApp
 from torch import Tensor, nn
 
 import sefa
@@ -303,7 +303,7 @@ def latency(editor: sefa_runtime.Editor) -> None:
     assert_type(tune("netG.onnx", "cpu", {}, seconds=0.2, progress=show, estimate=show), Tuning)
 
 
-def serving() -> FastAPI:
+def serving() -> ASGIApp:
     settings = Settings(
         host="0.0.0.0",
         port=8000,

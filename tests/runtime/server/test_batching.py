@@ -13,8 +13,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sefa_runtime
-from sefa_runtime.inputs.call import Call
 from sefa_runtime.inputs.batches import Feeds, join
+from sefa_runtime.inputs.call import Call
 from sefa_runtime.server.batching import Batcher, Clock, RunRecord
 from sefa_runtime.server.errors import QueueFullError, UnavailableError
 from support.patience import PATIENCE_S, wait_until

@@ -228,11 +228,11 @@ def test_the_runtime_and_the_command_line_import_nothing_of_the_server() -> None
 
 
 def test_what_is_not_installed_is_named() -> None:
-    program = "import sys; sys.modules['starlette'] = None; from sefa_cli import main; main()"
+    program = "import sys; sys.modules['uvicorn'] = None; from sefa_cli import main; main()"
     command = [sys.executable, "-c", program, "serve", str(TINY)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert done.stderr == "sefa: serving needs starlette, which is not installed: install sefa with its extra 'serve'\n"
+    assert done.stderr == "sefa: serving needs uvicorn, which is not installed: install sefa with its extra 'serve'\n"
 
 
 def test_an_address_that_is_taken_is_one_line(start: Start) -> None:

@@ -36,11 +36,11 @@ def test_the_set_says_what_the_file_says(path: Path) -> None:
 
     def type_of(message: Any, field: Any) -> str:
         entries = {entry.name: entry for entry in message.nested_type if entry.options.map_entry}
-        named = field.type_name.rpartition(".")[2]
+        named: str = field.type_name.rpartition(".")[2]
         if named in entries:
             _, value = entries[named].field
             return f"map<string, {value.type_name.rpartition('.')[2]}>"
-        scalar = descriptor_pb2.FieldDescriptorProto.Type.Name(field.type).removeprefix("TYPE_").lower()
+        scalar: str = descriptor_pb2.FieldDescriptorProto.Type.Name(field.type).removeprefix("TYPE_").lower()
         repeated = field.label == descriptor_pb2.FieldDescriptorProto.LABEL_REPEATED
         return ("repeated " if repeated else "") + (named or scalar)
 
