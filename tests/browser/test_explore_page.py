@@ -78,7 +78,7 @@ def test_a_strip_is_shown_large(open_file: Callable[..., Page]) -> None:
     assert page.inner_text('[data-go="play"]') == "Play"  # It does not move on its own.
     assert slider.input_value() == "4"
     page.keyboard.press("ArrowRight")
-    assert page.locator("#large .picture").evaluate(PLACE) == "62.5%"
+    assert page.locator("#large .image").evaluate(PLACE) == "62.5%"
     page.click('[data-go="next"]')
     page.click('[data-go="sample"]')
     assert page.inner_text("#large-title") == "Direction 3, seed 5"

@@ -11,7 +11,7 @@
   const place = (element, frame) => { element.style.backgroundPositionX = `${(100 * frame) / (FRAMES - 1)}%`; };
   const source = (strip) => `url("${strip.querySelector("img").src}")`;
 
-  // Forth and back through the frames, starting where the picture stands.
+  // Forth and back through the frames, starting where the image stands.
   const animation = (show) => {
     let timer = 0;
     let frame = MIDDLE;
@@ -31,7 +31,7 @@
     };
   };
 
-  // A direction's own small picture, which moves while one of its strips is pointed at or focused.
+  // A direction's own small image, which moves while one of its strips is pointed at or focused.
   for (const row of rows) {
     const player = row.querySelector(".player");
     const caption = row.querySelector(".at");
@@ -73,14 +73,14 @@
 
   // One strip, large.
   const large = document.getElementById("large");
-  const picture = large.querySelector(".picture");
+  const image = large.querySelector(".image");
   const scrub = large.querySelector("input");
   const output = large.querySelector("output");
   const play = large.querySelector('[data-go="play"]');
   let shown = null;
   const cinema = animation((frame) => {
     const alpha = signed(alphas(shown.closest(".direction"))[frame]);
-    place(picture, frame);
+    place(image, frame);
     scrub.value = frame;
     scrub.setAttribute("aria-valuetext", alpha);
     output.textContent = alpha;
@@ -94,8 +94,8 @@
     shown = strip;
     const row = strip.closest(".direction");
     large.querySelector("h2").textContent = `${row.dataset.title}, ${strip.dataset.title}`;
-    picture.style.backgroundImage = source(strip);
-    picture.setAttribute("aria-label", strip.querySelector("img").alt);
+    image.style.backgroundImage = source(strip);
+    image.setAttribute("aria-label", strip.querySelector("img").alt);
     cinema.go(cinema.frame);
   };
   const open = (strip) => {
