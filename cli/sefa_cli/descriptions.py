@@ -1,5 +1,7 @@
 """What several commands print of models, directions and measurements."""
 
+from collections.abc import Iterable
+from itertools import groupby
 from typing import TYPE_CHECKING
 
 from sefa_cli.output import Cell, print_facts, print_table, say
@@ -47,6 +49,15 @@ def describe_parity(info: ModelInfo) -> str:
         return f"equal to the bit {cases}"
     share, levels = f"{parity.changed_fraction:.4%}", f"{parity.max_abs_error:.0f}"
     return f"{share} of the values differ, by at most {levels} of 255 levels, {cases}"
+
+
+def spans(indices: Iterable[int]) -> str:
+    """Return indices in ascending order as `0-3,7`."""
+    runs = [
+        [index for _, index in run]
+        for _, run in groupby(enumerate(indices), lambda pair: pair[1] - pair[0])  # One number for neighbours.
+    ]
+    return ",".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else str(run[0]) for run in runs)
 
 
 def alpha_range(bank: "DirectionBank", index: int) -> str:

@@ -3,6 +3,7 @@
 Types and defaults are the dataclass's own, mostly the library's; a `Group` adds the words.
 """
 
+import copy
 import inspect
 from collections.abc import Callable, Iterable
 from dataclasses import MISSING, fields
@@ -45,6 +46,13 @@ class Group:
         """Return the group of all other fields."""
         return self.only(*(name for name in self.options if name not in names))
 
+    def in_panel(self, panel: str) -> "Group":
+        """Return the group as it stands in a panel of its own in the help."""
+        moved = Group(**{name: (copy.copy(option), *rest) for name, (option, *rest) in self.options.items()})
+        for option, *_ in moved.options.values():
+            option.rich_help_panel = panel
+        return moved
+
 
 def given(options: Any, *names: str) -> list[str]:
     """Return the names, as options, of those fields that are not at their defaults; of all, or of the ones named."""
@@ -76,10 +84,10 @@ def spread(command: Command) -> Command:
             add(name, kind, words, parameter.default)
             continue
         groups[name] = kind, tuple(group.options)
-        for field in fields(kind):
-            if field.name in group.options:
-                default = None if field.default is MISSING else field.default
-                add(field.name, field.type, group.options[field.name], default)
+        of_kind = {field.name: field for field in fields(kind)}
+        for option, words_of_it in group.options.items():
+            field = of_kind[option]
+            add(option, field.type, words_of_it, None if field.default is MISSING else field.default)
 
     def run(**values: Any) -> None:
         for name, read in readers.items():

@@ -22,7 +22,6 @@ from sefa_cli.parsing import (
 if TYPE_CHECKING:
     from sefa_runtime import Editor
 
-OWN_PANEL = "A generator of your own: MODULE:CLASS, or a TorchScript archive"
 INTEGERS = Typed(str | None, parse_integers)
 
 CheckpointArgument = Annotated[
@@ -35,7 +34,40 @@ CheckpointArgument = Annotated[
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file made by [b]sefa export[/b].")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
 
-# How a generator is opened.
+# How a generator is opened: first, one of the user's own.
+OWN = Group(
+    weights=typer.Option(metavar="FILE", help="The state dict of MODULE:CLASS, as torch.save wrote it."),
+    kwargs=(
+        typer.Option(metavar="JSON", help='Arguments of CLASS: [b]\'{"nz": 100, "ngf": 64}\'[/b].'),
+        Typed(str | None, parse_kwargs),
+    ),
+    latent_dim=typer.Option(metavar="D", help="Length of its latent z."),
+    label_format=typer.Option(
+        "--label-input",
+        help="With [b]--num-classes[/b]: whether it takes class indices or one-hot rows.",
+        show_default="index",
+    ),
+    image_range=(
+        typer.Option(
+            metavar="LOW,HIGH",
+            help="What it gives for black and white: [b]0,1[/b] after a sigmoid.",
+            show_default="-1,1",
+        ),
+        Typed(str | None, parse_image_range),
+    ),
+    image_layout=typer.Option(
+        help="Whether its images are \\[N, C, H, W] or \\[N, H, W, C].", show_default="as their shape shows"
+    ),
+    output_key=typer.Option(
+        metavar="KEY",
+        help="Which of its outputs is the image: a key, an attribute or an index.",
+        show_default="the only one that can be",
+    ),
+    run_code=typer.Option(
+        "--run-code",
+        help="Load a TorchScript archive although it is a program, which may do what you may: only if you trust it.",
+    ),
+).in_panel("A generator of your own: MODULE:CLASS, or a TorchScript archive")
 OPENING = Group(
     num_classes=typer.Option(
         metavar="N",
@@ -57,58 +89,19 @@ OPENING = Group(
         ),
         Typed(list[str] | None, parse_assumptions),
     ),
-    weights=typer.Option(
-        metavar="FILE", help="The state dict of MODULE:CLASS, as torch.save wrote it.", rich_help_panel=OWN_PANEL
-    ),
-    kwargs=(
-        typer.Option(
-            metavar="JSON", help='Arguments of CLASS: [b]\'{"nz": 100, "ngf": 64}\'[/b].', rich_help_panel=OWN_PANEL
-        ),
-        Typed(str | None, parse_kwargs),
-    ),
-    latent_dim=typer.Option(metavar="D", help="Length of its latent z.", rich_help_panel=OWN_PANEL),
-    label_format=typer.Option(
-        "--label-input",
-        help="With [b]--num-classes[/b]: whether it takes class indices or one-hot rows.",
-        show_default="index",
-        rich_help_panel=OWN_PANEL,
-    ),
-    image_range=(
-        typer.Option(
-            metavar="LOW,HIGH",
-            help="What it gives for black and white: [b]0,1[/b] after a sigmoid.",
-            show_default="-1,1",
-            rich_help_panel=OWN_PANEL,
-        ),
-        Typed(str | None, parse_image_range),
-    ),
-    image_layout=typer.Option(
-        help="Whether its images are \\[N, C, H, W] or \\[N, H, W, C].",
-        show_default="as their shape shows",
-        rich_help_panel=OWN_PANEL,
-    ),
-    output_key=typer.Option(
-        metavar="KEY",
-        help="Which of its outputs is the image: a key, an attribute or an index.",
-        show_default="the only one that can be",
-        rich_help_panel=OWN_PANEL,
-    ),
-    run_code=typer.Option(
-        "--run-code",
-        help="Load a TorchScript archive although it is a program, which may do what you may: only if you trust it.",
-        rich_help_panel=OWN_PANEL,
-    ),
+    **OWN.options,
     noise=typer.Option(help="StyleGANs: [b]const[/b] is the checkpoint's constant noise, [b]none[/b] leaves it out."),
     device=typer.Option(help="Where to compute; [b]auto[/b] is the GPU if torch can use one."),
 )
 CheckpointOptions = Annotated[OpenOptions, OPENING.only("num_classes", "entry", "assume")]
+
+# Which directions are taken, or found.
+BANK = typer.Option(metavar="BANK", help="Directions from [b]sefa factorize[/b]; without it they are found now.")
 OTHER_CHECKPOINT = typer.Option(
     "--allow-other-checkpoint",
     help="Take directions of another checkpoint of the same architecture, as of one that this was tuned from.",
 )
 OtherCheckpointOption = Annotated[bool, OTHER_CHECKPOINT]
-
-# Which directions are found.
 FINDING = Group(
     layers=typer.Option(
         metavar="SPEC",

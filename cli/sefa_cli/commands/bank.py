@@ -9,13 +9,15 @@ import typer
 from sefa.bank.naming import find_all
 from sefa.errors import ArgumentError
 from sefa.opening import Device
-from sefa_cli.descriptions import alpha_range, checkpoint_fact, print_directions
+from sefa_cli.descriptions import alpha_range, checkpoint_fact, print_directions, spans
 from sefa_cli.generators import open_checkpoint
 from sefa_cli.options import CheckpointOptions, EditLayersOption, JsonOption, LayersOption, OtherCheckpointOption
 from sefa_cli.output import print_facts, print_json, print_table, say
 from sefa_runtime.files import check_output
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from sefa.bank.comparison import BankComparison
     from sefa.bank.direction_bank import DirectionBank, DirectionSource
 
@@ -51,8 +53,8 @@ def show(bank: BankArgument, json: JsonOption = False) -> None:
                 name,
                 f"{float(loaded.eigenvalues[index]):.4g}",
                 f"{float(loaded.vectors[index].norm()):.4g}",
-                _spans(loaded.edited_layers[index].nonzero()[:, 0].tolist(), layers),
-                _spans(loaded.analysed_layers[index].nonzero()[:, 0].tolist(), layers),
+                _layers(loaded.edited_layers[index]),
+                _layers(loaded.analysed_layers[index]),
                 alpha_range(loaded, index),
                 *([loaded.origin(index).method] if several else []),
             )
@@ -232,8 +234,7 @@ def export(
         export_bank(loaded, output)
     say(f"{output}: {len(loaded)} directions of {loaded.code_dim} components")
     if output.suffix.lower() == ".npy":
-        count = loaded.edited_layers.shape[1]
-        edited = dict.fromkeys(_spans(row.nonzero()[:, 0].tolist(), count) for row in loaded.edited_layers)
+        edited = dict.fromkeys(map(_layers, loaded.edited_layers))
         say(f"names, ranges and lengths are not in it, nor the layers to edit: {'; '.join(edited)}")
 
 
@@ -299,14 +300,7 @@ def _origin(source: "DirectionSource") -> str:
     return ", ".join([*parts, f"rank {source.rank}", f"alpha counts {alpha}", f"sefa {source.version}"])
 
 
-def _spans(layers: list[int], count: int) -> str:
-    """`all` or `0-3,7`."""
-    if len(layers) == count:
-        return "all"
-    spans: list[list[int]] = []
-    for layer in layers:
-        if spans and spans[-1][1] == layer - 1:
-            spans[-1][1] = layer
-        else:
-            spans.append([layer, layer])
-    return ",".join(str(first) if first == last else f"{first}-{last}" for first, last in spans) or "none"
+def _layers(mask: "Tensor") -> str:
+    """Return the layers of a mask [L, ...] as `all`, `0-3,7` or `none`."""
+    layers = mask.nonzero()[:, 0].tolist()
+    return "all" if len(layers) == len(mask) else spans(layers) or "none"

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,7 +14,7 @@ from sefa_cli.generators import check_bank_options, find_directions, open_genera
 from sefa_cli.image_warnings import warn_of_truncation
 from sefa_cli.latents import LatentOptions
 from sefa_cli.option_groups import Group, Typed, given
-from sefa_cli.options import OPENING, OTHER_CHECKPOINT, JsonOption, SessionOptions, latent_options
+from sefa_cli.options import BANK, FINDING, OPENING, OTHER_CHECKPOINT, JsonOption, SessionOptions, latent_options
 from sefa_cli.output import (
     Cell,
     format_bytes,
@@ -50,35 +49,21 @@ class CheckpointChoices:
 
 
 CHECKPOINT = Group(
-    save_bank=typer.Option(
-        metavar="BANK", help="Save the directions with their suggested ranges.", rich_help_panel=PANEL
-    ),
-    bank=typer.Option(
-        metavar="BANK",
-        help="Directions from [b]sefa factorize[/b]; without it they are found now.",
-        rich_help_panel=PANEL,
-    ),
+    save_bank=typer.Option(metavar="BANK", help="Save the directions with their suggested ranges."),
+    bank=BANK,
     layers=(
         typer.Option(
             metavar="SPEC",
             help="Layers to analyse, as for [b]sefa factorize[/b]; several groups, each with directions of its own, "
             "stand side by side: [b]--layers 0-3 --layers 4-7[/b].",
             show_default="all",
-            rich_help_panel=PANEL,
         ),
         Typed(list[str] | None, tuple),
     ),
     allow_other_checkpoint=OTHER_CHECKPOINT,
-)
-# Not their samples: `--samples`, `--seed` and `--label` are of the images here.
-FINDING = Group(
-    edit_layers=typer.Option(
-        metavar="SPEC", help="Layers that an edit touches, if not those analysed.", rich_help_panel=PANEL
-    ),
-    top=typer.Option(metavar="K", help="Directions of each group.", show_default="16", rich_help_panel=PANEL),
-    method=typer.Option(help="As for [b]sefa factorize[/b].", show_default="sefa", rich_help_panel=PANEL),
-    normalize=typer.Option(help="As for [b]sefa factorize[/b].", show_default="none", rich_help_panel=PANEL),
-)
+).in_panel(PANEL)
+# Not `--samples`, `--seed` and `--label`, which are of the images here.
+CHOICES = FINDING.only("edit_layers", "top", "method", "normalize").in_panel(PANEL)
 
 
 def explore(
@@ -145,7 +130,7 @@ def explore(
         bool, typer.Option("--write-ranges", help="Write the suggested ranges into the exported MODEL.")
     ] = False,
     checkpoint: Annotated[CheckpointChoices, CHECKPOINT],
-    choices: Annotated[DirectionChoices, FINDING],
+    choices: Annotated[DirectionChoices, CHOICES],
     opening: Annotated[OpenOptions, OPENING.without("noise")],
     session: SessionOptions,
     json: JsonOption = False,
@@ -158,6 +143,8 @@ def explore(
     strongly, how locally and how steadily, which others do the same, and a suggested range of alpha. Interrupted, the
     same command goes on where it was.
     """
+    from tempfile import TemporaryDirectory
+
     from sefa_runtime.explore.resume_cache import ResumeCache
     from sefa_runtime.explore.writing import check_output_name, save_exploration
 

@@ -13,7 +13,7 @@ from sefa_cli.descriptions import describe_parity, origin_facts
 from sefa_cli.generators import check_bank_options, find_directions, open_generator
 from sefa_cli.image_warnings import warn_of_truncation
 from sefa_cli.option_groups import given
-from sefa_cli.options import OPENING, CheckpointArgument, DirectionOptions, JsonOption, OtherCheckpointOption
+from sefa_cli.options import BANK, OPENING, CheckpointArgument, DirectionOptions, JsonOption, OtherCheckpointOption
 from sefa_cli.output import format_bytes, print_json, say, working
 from sefa_runtime.files import check_output
 from sefa_runtime.model.choices import Latent, OutputType, Precision
@@ -32,10 +32,7 @@ def export(
     checkpoint: CheckpointArgument,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="MODEL", help="The file to write.")],
     *,
-    bank: Annotated[
-        Path | None,
-        typer.Option(metavar="BANK", help="Directions from [b]sefa factorize[/b]; without it they are found now."),
-    ] = None,
+    bank: Annotated[Path | None, BANK] = None,
     allow_other_checkpoint: OtherCheckpointOption = False,
     choices: DirectionOptions,
     opening: Annotated[OpenOptions, OPENING],

@@ -1,13 +1,14 @@
 """sefa inspect: what is in a file?"""
 
 from dataclasses import replace
+from itertools import groupby
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from sefa.opening import Device, Kind, OpenOptions, kind_of
-from sefa_cli.descriptions import checkpoint_fact, describe_parity, origin_facts, print_directions
+from sefa_cli.descriptions import checkpoint_fact, describe_parity, origin_facts, print_directions, spans
 from sefa_cli.generators import open_generator
 from sefa_cli.options import OPENING, JsonOption, LayersOption
 from sefa_cli.output import format_bytes, print_facts, print_json, print_table, say
@@ -203,15 +204,10 @@ def _checkpoint(path: Path, checkpoint_format: str) -> str:
 
 
 def _layers(shapes: list[list[int]]) -> str:
-    """`0-7: A 512x512, 8: A 256x512`: neighbours of one shape together."""
-    groups: list[tuple[int, int, list[int]]] = []
-    for index, shape in enumerate(shapes):
-        if groups and groups[-1][2] == shape:
-            groups[-1] = (groups[-1][0], index, shape)
-        else:
-            groups.append((index, index, shape))
+    """Return `0-7: A 512x512, 8: A 256x512`: neighbours of one shape together."""
     return ", ".join(
-        f"{first}{f'-{last}' if last > first else ''}: A {rows}x{columns}" for first, last, (rows, columns) in groups
+        f"{spans(index for index, _ in group)}: A {rows}x{columns}"
+        for (rows, columns), group in groupby(enumerate(shapes), lambda pair: pair[1])
     )
 
 
@@ -226,7 +222,6 @@ def _psi(info: ModelInfo) -> str:
 
 
 def _output(info: ModelInfo) -> str:
-    height, width = info.resolution
-    if info.output_type == "uint8":
-        return f"uint8 [batch, {height}, {width}, {info.channels}]"
-    return f"float32 [batch, {info.channels}, {height}, {width}] in -1 to 1"
+    output = info.signature.output
+    shape = ", ".join(map(str, output.shape))
+    return f"{output.dtype} [{shape}]" + (" in -1 to 1" if output.dtype == "float32" else "")
