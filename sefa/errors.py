@@ -1,4 +1,6 @@
-"""What a caller of `sefa` can mend."""
+"""What a caller of `sefa` can fix."""
+
+from collections.abc import Sequence
 
 
 class SefaError(Exception):
@@ -15,3 +17,8 @@ class BankError(SefaError):
 
 class ArgumentError(SefaError, ValueError):
     """A layer, number or option that the call cannot take."""
+
+
+def listed(names: Sequence[str], most: int = 8) -> str:
+    """Write `a, b, c` for a message, of many the first and how many there are besides."""
+    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -44,7 +44,7 @@ def compare_banks(a: DirectionBank, b: DirectionBank) -> BankComparison:
     Raises:
         BankError: If their codes are of different sizes.
     """
-    sizes = [(bank.edited_layers.shape[1], bank.code_dim) for bank in (a, b)]
+    sizes = [(bank.num_layers, bank.code_dim) for bank in (a, b)]
     if sizes[0] != sizes[1]:
         raise BankError(
             f"the banks cannot be compared: one is for {sizes[0][0]} layers and codes of {sizes[0][1]}, the other for "

@@ -87,6 +87,11 @@ class DirectionBank:
         """D, the length of a direction."""
         return self.vectors.shape[1]
 
+    @property
+    def num_layers(self) -> int:
+        """L, the number of layers that an edit may touch."""
+        return self.edited_layers.shape[1]
+
     def origin(self, index: int) -> DirectionSource:
         """Where one direction came from."""
         return self.origins[index] if self.origins else self.source
@@ -175,13 +180,8 @@ class DirectionBank:
         analysed: Sequence[Sequence[int]],
         edit_layers: LayerSpec | None,
         *,
-        method: str,
-        rank: int,
         normalize: str = "none",
-        alpha_unit: str = "distance",
-        samples: int = 0,
-        seed: int | None = None,
-        label: int | None = None,
+        **facts: Any,
     ) -> "DirectionBank":
         """Make a bank of directions that were found in a generator, called `direction-N`.
 
@@ -192,13 +192,8 @@ class DirectionBank:
             analysed: The layers in which each direction was found.
             edit_layers: The layers that an edit touches; None: those that the direction was found in, or all of a
                 generator that edits all.
-            method: See `DirectionSource`, as the ones after it.
-            rank: Of what was analysed.
             normalize: How rows of A were scaled.
-            alpha_unit: What alpha counts.
-            samples: Latents that were drawn.
-            seed: Theirs.
-            label: Their class.
+            facts: What else `DirectionSource` says of how they were found.
         """
         count = len(vectors)
         if edit_layers is None and generator.edits_all_layers:
@@ -214,16 +209,7 @@ class DirectionBank:
             names=tuple(f"direction-{index}" for index in range(count)),
             alpha_range=torch.tensor(ALPHA_RANGE).repeat(count, 1),
             source=DirectionSource(
-                family=generator.family,
-                checkpoint_sha256=generator.source_sha256,
-                method=method,
-                normalize=normalize,
-                rank=rank,
-                version=VERSION,
-                alpha_unit=alpha_unit,
-                samples=samples,
-                seed=seed,
-                label=label,
+                generator.family, generator.source_sha256, normalize=normalize, version=VERSION, **facts
             ),
         )
 

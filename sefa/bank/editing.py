@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from sefa.bank.direction_bank import DirectionBank, joint_source
+from sefa.bank.direction_bank import TENSORS, DirectionBank, DirectionSource, joint_source
 from sefa.bank.naming import Change, renamed
 from sefa.errors import ArgumentError, BankError
 
@@ -40,18 +40,10 @@ def subset(bank: DirectionBank, indices: Sequence[int]) -> DirectionBank:
     count = len(bank)
     if not indices or len(set(indices)) < len(indices) or not all(0 <= index < count for index in indices):
         raise ArgumentError(f"directions must be in 0..{count - 1}, each once and at least one, got {list(indices)}")
-    rows = torch.tensor(indices)
-    origins = tuple(bank.origin(index) for index in indices)
-    source = joint_source(origins)
-    return DirectionBank(
-        vectors=bank.vectors[rows],
-        eigenvalues=bank.eigenvalues[rows],
-        edited_layers=bank.edited_layers[rows],
-        analysed_layers=bank.analysed_layers[rows],
-        names=tuple(bank.names[index] for index in indices),
-        alpha_range=bank.alpha_range[rows],
-        source=source,
-        origins=() if set(origins) == {source} else origins,
+    return _joined(
+        {name: tensor[list(indices)] for name, tensor in bank.tensors().items()},
+        [bank.names[index] for index in indices],
+        [bank.origin(index) for index in indices],
     )
 
 
@@ -82,7 +74,7 @@ def merge(
             for what, one, other in (
                 ("family", first.source.family, bank.source.family),
                 ("latent size", first.code_dim, bank.code_dim),
-                ("layers", first.edited_layers.shape[1], bank.edited_layers.shape[1]),
+                ("layers", first.num_layers, bank.num_layers),
             )
             if one != other
         ]
@@ -96,18 +88,19 @@ def merge(
                 "(allow_other_checkpoint=True) joins them if one was tuned from the other; sefa bank compare says how "
                 "alike they are"
             )
-    origins = tuple(bank.origin(index) for bank in banks for index in range(len(bank)))
-    source = joint_source(origins)
-    return DirectionBank(
-        vectors=torch.cat([bank.vectors for bank in banks]),
-        eigenvalues=torch.cat([bank.eigenvalues for bank in banks]),
-        edited_layers=torch.cat([bank.edited_layers for bank in banks]),
-        analysed_layers=torch.cat([bank.analysed_layers for bank in banks]),
-        names=_merged_names(banks, prefixes),
-        alpha_range=torch.cat([bank.alpha_range for bank in banks]),
-        source=source,
-        origins=() if set(origins) == {source} else origins,
+    return _joined(
+        {name: torch.cat([bank.tensors()[name] for bank in banks]) for name in TENSORS},
+        _merged_names(banks, prefixes),
+        [bank.origin(index) for bank in banks for index in range(len(bank))],
     )
+
+
+def _joined(
+    tensors: Mapping[str, torch.Tensor], names: Sequence[str], origins: Sequence[DirectionSource]
+) -> DirectionBank:
+    source = joint_source(origins)
+    own = () if set(origins) == {source} else tuple(origins)
+    return DirectionBank(**tensors, names=tuple(names), source=source, origins=own)
 
 
 def _merged_names(banks: Sequence[DirectionBank], prefixes: Sequence[str] | None) -> tuple[str, ...]:

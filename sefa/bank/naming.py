@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sefa.errors import ArgumentError
+from sefa.errors import ArgumentError, listed
 
 FORM = "a change looks like 0=pose, 3=smile:-1 (flipped) or 0=pose:[-4,4] (its range)"
 FLIP = "-1"
@@ -101,7 +101,7 @@ def find(names: Sequence[str], direction: str) -> int:
         index = int(direction)
     except ValueError:
         if direction not in names:
-            raise ArgumentError(f"no direction is named {direction!r}; there are {_some(names)}") from None
+            raise ArgumentError(f"no direction is named {direction!r}; there are {listed(names)}") from None
         return names.index(direction)
     if not 0 <= index < len(names):
         raise ArgumentError(f"direction must be in 0..{len(names) - 1} or a name, got {direction}")
@@ -138,7 +138,3 @@ def _range(parts: Sequence[str], text: str) -> tuple[float, float]:
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ArgumentError(f"a range runs from low to high, got {text!r}")
     return low, high
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:8]) + (f" and {len(names) - 8} more" if len(names) > 8 else "")

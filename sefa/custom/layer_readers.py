@@ -9,17 +9,17 @@ from torch import Tensor, nn
 from sefa.custom.layer_watching import Run, Seen, listening_to, watch_operators
 from sefa.custom.probing import Probe, rows_of, scaled_entries
 from sefa.custom.user_code import kind
+from sefa.errors import listed
 
 # What float32 sums leave of y = A·z + b, as a share of the largest change of y.
 AFFINE_TOLERANCE = 1e-3
-MAX_NAMED = 8  # layers in one message
 MAX_BESIDE = 4096  # entries that may stand beside z in what a layer reads
 MAX_TRIED = 32  # layers of a TorchScript module that are looked at for a message: each takes a run
 
 
 def name_usable_layers(module: nn.Module) -> str:
     """Name the layers that have a weight of two axes or more, and can be the first transform."""
-    return _listed(list(_usable_layers(module)))
+    return listed(list(_usable_layers(module))) or "none"
 
 
 def say_readers(module: nn.Module, run: Run, probe: Probe) -> str:
@@ -95,19 +95,13 @@ def _readers(module: nn.Module, run: Run, probe: Probe) -> list[str]:
 
 
 def _readers_in_words(readers: list[str]) -> str:
-    return f"those that read z are {_listed(readers)}" if readers else "no layer with a weight reads z itself"
+    return f"those that read z are {listed(readers)}" if readers else "no layer with a weight reads z itself"
 
 
 def _usable_layers(module: nn.Module) -> Iterator[str]:
     for name, layer in module.named_modules():
         if name and has_matrix(layer) and "parametriz" not in name:
             yield name
-
-
-def _listed(names: list[str]) -> str:
-    if not names:
-        return "none"
-    return ", ".join(names[:MAX_NAMED]) + (f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else "")
 
 
 def has_matrix(layer: nn.Module) -> bool:

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from sefa.custom.user_code import blamed
-from sefa.errors import ArgumentError, CheckpointError
+from sefa.errors import ArgumentError, CheckpointError, listed
 
 
 def build_module(reference: str, arguments: Mapping[str, Any]) -> nn.Module:
@@ -96,4 +96,4 @@ def _classes_in(module: object) -> str:
         and issubclass(value, nn.Module)
         and value.__module__ == getattr(module, "__name__", "")
     ]
-    return f"; it has {', '.join(names[:8])}" if names else ""
+    return f"; it has {listed(names)}" if names else ""

@@ -11,11 +11,10 @@ from torch import Tensor, nn
 from sefa.choices import ImageLayout, LabelFormat
 from sefa.custom.custom_generator import Axes, CallForm, ImageForm, arguments_for, entry_of, trial_codes
 from sefa.custom.user_code import first_line, kind
-from sefa.errors import ArgumentError
+from sefa.errors import ArgumentError, listed
 
 USUAL_CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 MAX_DEPTH = 3  # of outputs in outputs
-MAX_NAMED = 8  # of them in one message
 BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 # What modules call the class where it may be left out.
 LABEL_NAMES = ("c", "y", "label", "labels", "class_label", "class_labels", "classes", "cls")
@@ -163,8 +162,7 @@ def _entries(result: object) -> Iterator[tuple[str, object]]:
 
 def _outputs_in_words(result: object) -> str:
     found = [f"{'.'.join(path)} {_describe_tensor(tensor)}" for path, tensor in _outputs(result)]
-    more = f" and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else ""
-    return (", ".join(found[:MAX_NAMED]) + more).strip() or f"a {type(result).__name__} without tensors"
+    return listed(found).strip() or f"a {type(result).__name__} without tensors"
 
 
 def _describe_result(result: object) -> str:

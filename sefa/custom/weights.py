@@ -11,7 +11,7 @@ from sefa.checkpoints.checkpoint import Network, clean, strip_prefix
 from sefa.checkpoints.contents import read_contents
 from sefa.checkpoints.entries import Entry, choose, find_entries, parts_of
 from sefa.checkpoints.pickled_networks import PersistedModule
-from sefa.errors import CheckpointError
+from sefa.errors import CheckpointError, listed
 from sefa_runtime.pickles.placeholders import Placeholder
 
 MAX_NAMED = 6  # keys in one message
@@ -84,8 +84,4 @@ def _misfits(network: Network, wanted: Mapping[str, Tensor]) -> str:
         if key in weights and weights[key].shape != tensor.shape
     ]
     problems = {"missing": missing, "unexpected": unexpected, "of the wrong shape": misshapen}
-    return "; ".join(f"{what} {_some(keys)}" for what, keys in problems.items() if keys)
-
-
-def _some(items: list[str]) -> str:
-    return ", ".join(items[:MAX_NAMED]) + (f" and {len(items) - MAX_NAMED} more" if len(items) > MAX_NAMED else "")
+    return "; ".join(f"{what} {listed(keys, MAX_NAMED)}" for what, keys in problems.items() if keys)

@@ -29,7 +29,7 @@ def check_fits(bank: DirectionBank, generator: Generator, *, allow_other_checkpo
         BankError: If latent size, layers or family differ; or a direction moves the class; or the checkpoint differs,
             and that is not allowed: the message says how alike the two generators' directions are.
     """
-    mine = (bank.code_dim, bank.edited_layers.shape[1], bank.source.family)
+    mine = (bank.code_dim, bank.num_layers, bank.source.family)
     its = (generator.code_dim, generator.num_layers, generator.family)
     differing = [
         f"{what} {one}, not {other}"
@@ -108,14 +108,13 @@ def likeness(bank: DirectionBank, generator: Generator) -> Likeness | None:
 
 def _find_alike(generator: Generator, origin: DirectionSource, layers: tuple[int, ...], count: int) -> DirectionBank:
     """A generator's directions, found as others were; at least as many."""
-    available = generator.latent_dim * (1 if generator.layers_share_latent else len(layers))
     options = (
         {} if origin.method == Method.SEFA else {"samples": origin.samples, "seed": origin.seed, "label": origin.label}
     )
     return factorize(
         generator,
         layers,
-        top=min(max(count, DEFAULT_TOP), available),
+        top=min(max(count, DEFAULT_TOP), generator.latent_size(layers)),
         method=origin.method,
         normalize=origin.normalize,
         **options,  # type: ignore[arg-type]

@@ -73,7 +73,7 @@ def factorize(
     _check_options(method, normalize, samples, seed, label)
     # Layers that each read a part of z of their own make A block-diagonal: its eigenvectors are those of the blocks.
     blocks = [analysed] if generator.layers_share_latent else [(layer,) for layer in analysed]
-    available = generator.latent_dim * len(blocks)
+    available = generator.latent_size(analysed)
     if top is None:
         top = min(DEFAULT_TOP, available)
     if not 1 <= top <= available:

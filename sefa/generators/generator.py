@@ -1,6 +1,7 @@
 """What every generator family offers."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import ClassVar
 
 from torch import Tensor, nn
@@ -75,6 +76,10 @@ class Generator(nn.Module, ABC):
     @property
     def default_layers(self) -> tuple[int, ...]:
         return tuple(range(self.num_layers))
+
+    def latent_size(self, layers: Sequence[int]) -> int:
+        """Return how many dimensions the latent has that these layers read."""
+        return self.latent_dim * (1 if self.layers_share_latent else len(layers))
 
     @property
     def supports_truncation(self) -> bool:

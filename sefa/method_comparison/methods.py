@@ -4,7 +4,6 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from typing import Any
 
 import torch
@@ -156,9 +155,8 @@ def compare_methods(
         for name, options in ways.items():
             if len(runs_s[name]) == repeats:
                 continue
-            if name == "ganspace":  # Sampling is half of the work, drawing the edits the other half.
-                share = partial(_sampling_share, report, turn / (repeats + 1), 0.5 / (repeats + 1))
-                options = options | {"progress": share}
+            if name == "ganspace":  # Sampling is half of the work, rendering the edits the other half.
+                options = options | {"progress": lambda share, turn=turn: report((turn + share) / (repeats + 1) / 2)}
             with peak_memory(device) as peak:
                 seconds, bank = _timed(generator, layers, top, options)
             if turn == 0:
@@ -189,7 +187,7 @@ def compare_methods(
         agreements=tuple(
             _agreement(a, banks[a], b, banks[b]) for i, a in enumerate(found) for b in list(found)[i + 1 :]
         ),
-        chance=top / _latent_size(generator, layers),
+        chance=top / generator.latent_size(parse_layers(layers, generator.num_layers, generator.default_layers)),
         sefa_is_faster=medians["ganspace"] / medians["sefa"],
         device=str(device),
         threads=torch.get_num_threads(),
@@ -199,23 +197,11 @@ def compare_methods(
     )
 
 
-def _sampling_share(report: Progress, before: float, weight: float, share: float) -> None:
-    """Pass on the share of all that is done when this share of one run's samples is."""
-    report(before / 2 + weight * share)
-
-
 def _timed(generator: Generator, layers: LayerSpec, top: int, options: dict[str, Any]) -> tuple[float, DirectionBank]:
     """Seconds that finding directions takes, and the directions, which are on the CPU then."""
     started = time.perf_counter()
     bank = factorize(generator, layers, top=top, **options)
     return time.perf_counter() - started, bank
-
-
-def _latent_size(generator: Generator, layers: LayerSpec) -> int:
-    """Dimensions that directions can have."""
-    if generator.layers_share_latent:
-        return generator.latent_dim
-    return generator.latent_dim * len(parse_layers(layers, generator.num_layers, generator.default_layers))
 
 
 def _random_bank(like: DirectionBank, seed: int) -> DirectionBank:
