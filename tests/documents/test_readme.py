@@ -52,7 +52,7 @@ def test_python_examples(folder: Path) -> None:
     train_to_serve, from_anywhere = blocks("python")
     names: dict[str, Any] = {}
     exec(train_to_serve, names)
-    assert names["pictures"].shape == (2, 64, 64, 3)
+    assert names["images"].shape == (2, 64, 64, 3)
     exec(from_anywhere, names)
     assert names["image"].shape == (64, 64, 3)
     # The graph alone and the Editor draw the same image for the same seed.
