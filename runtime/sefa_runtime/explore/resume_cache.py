@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from sefa_runtime.errors import ContentError
 from sefa_runtime.files import remove_abandoned, replacing, write_whole
-from sefa_runtime.inputs.number_files import read_number_file
+from sefa_runtime.inputs.numpy_files import read_numpy_file
 
 SETTINGS = "settings.json"
 SUFFIX = ".measured"
@@ -41,7 +41,7 @@ class ResumeCache:
     def get(self, name: str) -> Arrays | None:
         """Return the arrays under a name; None if there are none, or they are damaged."""
         try:
-            return read_number_file(self.folder / f"{name}.npz")
+            return read_numpy_file(self.folder / f"{name}.npz")
         except (OSError, ContentError):
             return None
 

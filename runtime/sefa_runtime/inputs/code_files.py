@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sefa_runtime.archives import DAMAGED_ARCHIVE, open_archive
 from sefa_runtime.errors import ContentError, InputError
 from sefa_runtime.files import input_problem
-from sefa_runtime.inputs.number_files import NPY_HEAD, SINGLE, ZIP_HEAD, read_number_file
+from sefa_runtime.inputs.numpy_files import NPY_HEAD, SINGLE, ZIP_HEAD, read_numpy_file
 from sefa_runtime.model.info import ModelInfo
 from sefa_runtime.pickles.limits import Limits
 from sefa_runtime.pickles.numpy_arrays import StoredArray
@@ -115,7 +115,7 @@ def load_latents(path: Path) -> NDArray[Any]:
         if file.read(len(NPY_HEAD)) != NPY_HEAD:
             raise InputError(f"{path}: not a .npy file of numbers")
     try:
-        return read_number_file(path)[SINGLE]
+        return read_numpy_file(path)[SINGLE]
     except ContentError as error:
         raise InputError(f"{path}: {error}") from error.__cause__
 
@@ -131,7 +131,7 @@ def _read(path: Path) -> Any:
     try:
         if head.startswith(ZIP_HEAD) and _is_torch(path):
             return PickleReader(Limits(path.stat().st_size), TORCH_TABLE, refuse_unknown=True).read_archive(path)
-        arrays = read_number_file(path)
+        arrays = read_numpy_file(path)
     except ContentError as error:
         raise InputError(f"{path}: {error}; a file of codes alone was expected") from error.__cause__
     return arrays.get(SINGLE, arrays)

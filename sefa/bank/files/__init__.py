@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sefa.bank.direction_bank import DirectionBank
-from sefa.bank.files.arrays import is_bank, load_arrays, read_bank, write_bank
 from sefa.bank.files.boundaries import boundaries_bank, write_boundaries
 from sefa.bank.files.ganspace_components import components_bank, is_components
+from sefa.bank.files.numpy_bank import is_bank, load_arrays, read_bank, write_bank
 from sefa.bank.files.rosinality_factor import export_factor, import_factor
 from sefa.errors import ArgumentError, BankError
 from sefa.generators import Generator

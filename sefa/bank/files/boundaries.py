@@ -14,13 +14,13 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sefa.bank.direction_bank import UNIT_TOLERANCE, DirectionBank
-from sefa.bank.files.arrays import Arrays
+from sefa.bank.files.numpy_bank import Arrays
 from sefa.errors import ArgumentError, BankError
 from sefa.generators import Generator
 from sefa.generators.layers import LayerSpec, parse_layers
 from sefa.linear_algebra import zero_level
 from sefa_runtime.files import write_whole
-from sefa_runtime.inputs.number_files import SINGLE
+from sefa_runtime.inputs.numpy_files import SINGLE
 
 
 def boundaries_bank(

@@ -23,7 +23,7 @@ CHUNK = 2**20  # bytes
 KINDS = "fiubU"
 
 
-def is_number_file(path: Path) -> bool:
+def is_numpy_file(path: Path) -> bool:
     """Whether a file begins like a `.npy` file or is an archive of such."""
     with path.open("rb") as file:
         head = file.read(len(NPY_HEAD))
@@ -36,7 +36,7 @@ def is_number_file(path: Path) -> bool:
         return False
 
 
-def read_number_file(path: Path) -> dict[str, NDArray[Any]]:
+def read_numpy_file(path: Path) -> dict[str, NDArray[Any]]:
     """Read a `.npz` file's arrays by name, or a `.npy` file's as the only one, called `SINGLE`.
 
     Nothing in it is unpickled.

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from sefa_runtime import InputError
 from sefa_runtime.errors import ContentError
 from sefa_runtime.inputs.code_files import load_codes, load_latents
-from sefa_runtime.inputs.number_files import SINGLE, is_number_file, read_number_file
+from sefa_runtime.inputs.numpy_files import SINGLE, is_numpy_file, read_numpy_file
 from support.pickle_files import (
     call,
     dict_of,
@@ -206,7 +206,7 @@ def test_arrays_are_read_as_numpy_reads_them(tmp_path: Path, method: int, order:
     }
     path = tmp_path / "arrays.npz"
     path.write_bytes(archive_of({f"{key}.npy": npy(array) for key, array in arrays.items()}, method))
-    found = read_number_file(path)
+    found = read_numpy_file(path)
     with np.load(path) as expected:
         assert list(found) == list(expected)
         for key, array in found.items():
@@ -214,7 +214,7 @@ def test_arrays_are_read_as_numpy_reads_them(tmp_path: Path, method: int, order:
             np.testing.assert_array_equal(array, expected[key])
             assert array.flags.writeable
     path.write_bytes(npy(CODES))
-    np.testing.assert_array_equal(read_number_file(path)[SINGLE], CODES)
+    np.testing.assert_array_equal(read_numpy_file(path)[SINGLE], CODES)
 
 
 def test_what_kind_of_file_it_is_stands_in_its_contents(tmp_path: Path) -> None:
@@ -227,7 +227,7 @@ def test_what_kind_of_file_it_is_stands_in_its_contents(tmp_path: Path) -> None:
         (b"", False),
     ]:
         path.write_bytes(content)
-        assert is_number_file(path) is expected
+        assert is_numpy_file(path) is expected
 
 
 def test_clothing_does_not_matter(tmp_path: Path) -> None:
@@ -263,4 +263,4 @@ def test_objects_are_named(tmp_path: Path) -> None:
     path = tmp_path / "z.npy"
     path.write_bytes(npy(np.array([{}], object)))
     with pytest.raises(ContentError, match="pickled objects, which are not opened"):
-        read_number_file(path)
+        read_numpy_file(path)

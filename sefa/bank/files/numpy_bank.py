@@ -13,7 +13,7 @@ from sefa.bank.direction_bank import METADATA_KEY, TENSORS, DirectionBank
 from sefa.errors import BankError
 from sefa_runtime.errors import ContentError
 from sefa_runtime.files import write_whole
-from sefa_runtime.inputs.number_files import is_number_file, read_number_file
+from sefa_runtime.inputs.numpy_files import is_numpy_file, read_numpy_file
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -26,10 +26,10 @@ def load_arrays(path: Path) -> Arrays | None:
     Raises:
         BankError: If it is damaged, too large, or holds objects rather than numbers.
     """
-    if not is_number_file(path):
+    if not is_numpy_file(path):
         return None
     try:
-        return read_number_file(path)
+        return read_numpy_file(path)
     except ContentError as error:
         raise BankError(f"{path}: {error}") from error.__cause__
 
