@@ -22,7 +22,6 @@ import socket
 import subprocess
 import sys
 import sysconfig
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ pytest.importorskip("pytriton", reason="needs the environment of `make check-tri
 from tritonclient import grpc, http
 
 from support.paths import GOLDEN
+from support.patience import wait_until
 
 pytestmark = pytest.mark.slow
 FILES = {"tiny": "tiny", "tiny_float32": "tiny_float32", "style_z": "style_z", "style_w": "style_w"}
@@ -175,13 +175,14 @@ def free_ports(count: int) -> list[int]:
 
 def wait_until_ready(server: Server, process: "subprocess.Popen[bytes]") -> None:
     """Triton is ready when all models are loaded and warmed up."""
-    for _ in range(1200):
+
+    def is_ready() -> bool:
         assert process.poll() is None, server.log.read_text()[-5000:]
         with contextlib.suppress(ConnectionRefusedError):
-            if server.client().is_server_ready():
-                return
-        time.sleep(0.1)
-    raise AssertionError(server.log.read_text()[-5000:])
+            return bool(server.client().is_server_ready())
+        return False
+
+    wait_until(is_ready)
 
 
 def feeds_of(info: sefa_runtime.ModelInfo, batch: int, edits: int, seed: int = 0) -> dict[str, np.ndarray[Any, Any]]:
