@@ -1,82 +1,84 @@
-"""Tensors of torch where numbers are asked for: their values are taken, or one line says why not."""
-
-from typing import Any
+import json
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from sefa_runtime import Editor, InputError
+from sefa_runtime import ModelFileError, ModelInfo, load
+from sefa_runtime.inputs.call import Call, prepare
+from sefa_runtime.model.reading import read_info
+from sefa_runtime.model.signature import BATCH, EDITS, OptionalInput
 
-torch = pytest.importorskip("torch")
+MODELS = ("tiny", "tiny_float32", "style_z", "style_w", "style_w+", "style_static")
+STRENGTH = OptionalInput("noise_strength", default=1.0, low=0.0, high=3.0)
 
 
 @pytest.fixture
-def z() -> Any:
-    return torch.from_numpy(np.random.default_rng(0).standard_normal((2, 6), np.float32))
+def with_strength(golden: Path) -> ModelInfo:
+    return replace(read_info(golden / "style_z.onnx"), optional_inputs=(STRENGTH,))
 
 
-def assert_same(images: np.ndarray[Any, Any], expected: np.ndarray[Any, Any]) -> None:
-    np.testing.assert_array_equal(images, expected)
+@pytest.mark.parametrize("model", MODELS)
+def test_it_is_the_graphs_own(golden: Path, model: str) -> None:
+    editor = load(golden / f"{model}.onnx", "cpu")
+    signature, session = editor.info.signature, editor.session.inference
+    assert signature.names == tuple(value.name for value in session.get_inputs())
+    assert [list(signature.axes(spec)) for spec in signature.inputs] == [value.shape for value in session.get_inputs()]
+    assert list(signature.axes(signature.output)) == session.get_outputs()[0].shape
+    assert signature.mismatches(session, axis_names=True) == []
 
 
-def test_a_gradient_does_not_matter(tiny: Editor, z: Any) -> None:
-    alpha = torch.tensor([1.5, -2.0])
-    expected = tiny.run(z.numpy(), [0, 1], alpha.numpy())
-    with_gradient = z.clone().requires_grad_()
-    for latents in (with_gradient, torch.nn.Parameter(z), list(with_gradient), [list(row) for row in with_gradient]):
-        assert_same(tiny.run(latents, torch.tensor([0, 1]), alpha.clone().requires_grad_()), expected)
-    assert_same(tiny.edit(z=with_gradient, edits={0: alpha.requires_grad_()}), tiny.edit(z=z, edits={0: [1.5, -2.0]}))
-    steps = torch.linspace(-1, 1, 3)
-    assert_same(tiny.sweep(z=z, alphas=steps.clone().requires_grad_()), tiny.sweep(z=z, alphas=steps.tolist()))
+def test_a_fixed_size_takes_the_place_of_its_axis(golden: Path) -> None:
+    signature = replace(read_info(golden / "tiny.onnx"), batch=4, num_edits=0).signature
+    assert [signature.axes(spec) for spec in signature.inputs] == [(4, 6), (4, 0), (4, 0)]
+    assert signature.inputs[1].shape == (BATCH, EDITS)
+    assert signature.axes(signature.output) == (4, 8, 4, 3)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float64", "float8_e4m3fn"])
-def test_any_precision_is_taken(tiny: Editor, z: Any, dtype: str) -> None:
-    given = z.to(getattr(torch, dtype))
-    assert_same(tiny.run(given), tiny.run(given.float().numpy()))
-    assert_same(tiny.edit(1, edits={0: given[0, 0]}), tiny.edit(1, edits={0: float(given[0, 0])}))
+def test_it_is_made_once(golden: Path) -> None:
+    info = read_info(golden / "tiny.onnx")
+    assert info.signature is info.signature
 
 
-def test_bfloat16_of_numpy_is_taken(tiny: Editor, z: Any) -> None:
-    ml_dtypes = pytest.importorskip("ml_dtypes")
-    given = z.numpy().astype(ml_dtypes.bfloat16)
-    assert_same(tiny.run(given), tiny.run(given.astype(np.float32)))
+def test_an_optional_input_is_one_more_number_for_each_image(with_strength: ModelInfo) -> None:
+    signature = with_strength.signature
+    assert signature.names == ("z", "direction", "alpha", "label", "truncation", "noise_strength")
+    assert signature.axes(signature.inputs[-1]) == (BATCH,)
+    assert signature.conditions == signature.inputs[3:]
 
 
-def test_integers_may_be_tensors(tiny: Editor) -> None:
-    expected = tiny.sweep([3, 4], direction=1)
-    assert_same(tiny.sweep(torch.tensor([3, 4]), direction=torch.tensor(1)), expected)
-    assert_same(tiny.sweep([torch.tensor(3), torch.tensor(4)], direction=np.array(1)), expected)
+def test_an_optional_input_that_is_left_out_has_its_default(with_strength: ModelInfo) -> None:
+    z = np.zeros((3, 24))
+    assert prepare(with_strength, Call({"z": z, "label": 0}))["noise_strength"].tolist() == [1, 1, 1]
+    given = prepare(with_strength, Call({"z": z, "label": 0, "noise_strength": [0, 2, 9]}))
+    assert given["noise_strength"].tolist() == [0, 2, 9]
 
 
-@pytest.mark.parametrize(
-    ("make", "message"),
-    [
-        (lambda z: z.to("meta"), "z must be an array of numbers, got Tensor: Cannot copy out of meta tensor"),
-        (lambda z: z.to_sparse(), "Use Tensor.to_dense"),
-        (lambda z: z.to(torch.complex64), "z must be numbers, got complex64"),
-        (lambda z: z > 0, "z must be numbers, got bool"),
-        (lambda z: z / 0, "z must be finite"),
-        (lambda z: np.ma.masked_greater(z.numpy(), 0), "got masked values"),
-    ],
-)
-def test_what_has_no_numbers_is_refused(tiny: Editor, z: Any, make: Any, message: str) -> None:
-    with pytest.raises(InputError, match=message):
-        tiny.run(make(z))
+def test_an_optional_input_travels_in_the_description(with_strength: ModelInfo) -> None:
+    assert ModelInfo.from_json(with_strength.to_json(), "x") == with_strength
+    assert "optional_inputs" not in replace(with_strength, optional_inputs=()).to_json()
 
 
 @pytest.mark.parametrize(
-    "arguments",
+    ("entry", "message"),
     [
-        {"seed": torch.tensor([3.0])},
-        {"seed": [[1, 2], [3]]},
-        {"seed": torch.tensor(3, device="meta")},
-        {"seed": 1, "edits": [(0, 1.0)]},
-        {"seed": 1, "edits": np.zeros(2)},
-        {"seed": 1, "edits": {torch.tensor(0.0): 1.0}},
-        {"seed": 1, "edits": {0: None}},
+        ({"name": "alpha"}, "an optional input is called 'alpha'"),
+        ({"name": "seed"}, "an optional input is called 'seed'"),
+        ({"name": "a b"}, "an optional input is called 'a b'"),
+        ({"default": float("nan")}, "the input noise_strength is nan by default"),
+        ({"low": 5.0}, "the input noise_strength is .* from 5.0 to 3.0"),
     ],
 )
-def test_nor_are_other_things_taken_for_something(tiny: Editor, arguments: dict[str, Any]) -> None:
-    with pytest.raises(InputError):
-        tiny.edit(**arguments)
+def test_what_cannot_be_an_optional_input_is_refused(with_strength: ModelInfo, entry: object, message: str) -> None:
+    document = json.loads(with_strength.to_json())
+    document["optional_inputs"][0].update(entry)
+    with pytest.raises(ModelFileError, match=message):
+        ModelInfo.from_json(json.dumps(document), "x")
+
+
+def test_two_optional_inputs_have_two_names(with_strength: ModelInfo) -> None:
+    document = json.loads(with_strength.to_json())
+    document["optional_inputs"] *= 2
+    with pytest.raises(ModelFileError, match="an optional input is called 'noise_strength'"):
+        ModelInfo.from_json(json.dumps(document), "x")
