@@ -23,8 +23,8 @@ from sefa_runtime.deploy.text_format import Message, Word, to_text
 from sefa_runtime.errors import InputError, ModelFileError
 from sefa_runtime.files import check_output, staging
 from sefa_runtime.model.info import ModelInfo
-from sefa_runtime.model.protocol import model_config
 from sefa_runtime.model.reading import check_payload, is_onnx, read_info, weights_path
+from sefa_runtime.model.tensor_metadata import start_config
 
 CONFIG = "config.pbtxt"
 # The first line of every config that is ours, and the sign by which a folder may be replaced.
@@ -144,7 +144,7 @@ def triton_config(name: str, info: ModelInfo, options: TritonOptions) -> Message
             "export it without --batch or leave out max-batch and preferred-batch"
         )
     max_batch = options.max_batch or DEFAULT_MAX_BATCH
-    config = model_config(name, info.signature, max_batch if info.batch is None else 0)
+    config = start_config(name, info.signature, max_batch if info.batch is None else 0)
     config |= {side: [_tensor(tensor, info.batch) for tensor in config[side]] for side in ("input", "output")}
     config["default_model_filename"] = "model.onnx"
     if info.batch is None:

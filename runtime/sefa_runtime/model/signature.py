@@ -5,7 +5,7 @@ Whatever makes, checks, fills or describes inputs iterates over a `Signature`. I
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
@@ -81,11 +81,6 @@ class Signature:
     def conditions(self) -> tuple[TensorSpec, ...]:
         """The inputs that are one number for each image: label, truncation and whatever else the generator takes."""
         return tuple(spec for spec in self.inputs if spec.shape == (BATCH,))
-
-    @cached_property
-    def dynamic(self) -> "Signature":
-        """The same without fixed sizes: what `Editor` takes, which fills up to these, or runs in parts."""
-        return replace(self, batch=None, num_edits=None)
 
     @cached_property
     def static_sizes(self) -> dict[str, int]:

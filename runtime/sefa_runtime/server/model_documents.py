@@ -3,9 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from sefa_runtime.model import protocol
-from sefa_runtime.model.protocol import describe_tensors
 from sefa_runtime.model.signature import Signature
+from sefa_runtime.model.tensor_metadata import describe_tensors, start_config
 from sefa_runtime.server.models import VERSION, HostedModel
 from sefa_runtime.session.providers import NVIDIA, short_name
 from sefa_runtime.version import VERSION as SEFA_VERSION
@@ -24,7 +23,7 @@ def model_config(model: HostedModel) -> dict[str, Any]:
     settings = model.settings
     on_gpu = model.editor.provider in map(short_name, NVIDIA)
     return {
-        **protocol.model_config(model.name, _served(model), settings.max_batch),
+        **start_config(model.name, _served(model), settings.max_batch),
         "platform": PLATFORM,
         "instance_group": [{"count": settings.instances, "kind": "KIND_GPU" if on_gpu else "KIND_CPU"}],
         "dynamic_batching": {"max_queue_delay_microseconds": round(settings.max_delay_ms * 1000)},

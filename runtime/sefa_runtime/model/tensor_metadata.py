@@ -15,8 +15,8 @@ def describe_tensors(signature: Signature) -> dict[str, Tensors]:
     }
 
 
-def model_config(name: str, signature: Signature, max_batch: int) -> dict[str, Any]:
-    """Return what every Triton configuration of a model has.
+def start_config(name: str, signature: Signature, max_batch: int) -> dict[str, Any]:
+    """Return what every Triton configuration of a model begins with.
 
     Args:
         name: That it is served under.
