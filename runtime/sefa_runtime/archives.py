@@ -24,10 +24,10 @@ DAMAGED_ARCHIVE = (
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open an archive whose directory is not larger than an honest one's.
+    """Open an archive, unless its directory is larger than an honest one's.
 
     Raises:
-        zipfile.BadZipFile: If it is larger, or this is no zip archive.
+        zipfile.BadZipFile: If it is larger, or the file is not a zip archive.
         DAMAGED_ARCHIVE: Any of these, if it is damaged.
         OSError: If the file cannot be read.
     """
@@ -61,7 +61,7 @@ def check_member(member: zipfile.ZipInfo) -> None:
     """Check that a member can be unpacked step by step.
 
     Raises:
-        zipfile.BadZipFile: If it is encrypted, or compressed by a method of which `zipfile` makes everything at once.
+        zipfile.BadZipFile: If it is encrypted, or compressed by a method that `zipfile` unpacks all at once.
     """
     if member.flag_bits & 1 or member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise zipfile.BadZipFile(f"{member.filename[:80]!r} is encrypted, or compressed in an unusual way")

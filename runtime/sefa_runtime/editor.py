@@ -39,16 +39,17 @@ def load(
     Args:
         path: A file made by `sefa export` or `sefa_export.export_onnx`.
         provider: `auto` takes CUDA where it really works, else the CPU; `Editor.session` says which and why. A provider
-            asked for by name (`cuda`, `tensorrt`, `openvino`, `cpu`, or any that onnxruntime knows) is the one that
-            runs every convolution, or the call fails.
-        provider_options: onnxruntime's options of that provider, over our defaults (`sefa_runtime.session.providers`);
-            a key with a dot in it is an entry of the session: `{"session.intra_op.allow_spinning": 0}`.
-        threads: Threads of one operator on the CPU; None takes the physical cores that this process may use.
+            asked for by name (`cuda`, `tensorrt`, `openvino`, `cpu`, or any that onnxruntime knows) runs every
+            convolution, or the call fails.
+        provider_options: onnxruntime's options of that provider, on top of our defaults
+            (`sefa_runtime.session.providers`); a key with a dot is an entry of the session:
+            `{"session.intra_op.allow_spinning": 0}`.
+        threads: Threads of one operator on the CPU; None takes the physical cores this process may use.
         allow_cpu_fallback: Take the CPU if the provider asked for cannot run; `Editor.session.reason` says why.
         binding: Run into buffers that stay on the device; None does so on CUDA and TensorRT. The images are the same.
-        cuda_graph: Capture a CUDA graph for each batch size and number of edits at its first run and replay it from
-            then on: less work for the CPU at small batches. For `cuda`; the runs of several threads then wait for each
-            other.
+        cuda_graph: Capture a CUDA graph for each batch size and number of edits at its first run and replay it
+            afterwards: less work for the CPU at small batches. For `cuda`; the runs of several threads then wait for
+            each other.
 
     Raises:
         ModelFileError: If the file is missing, damaged, or not one of ours.
@@ -87,13 +88,13 @@ class Editor:
     def __init__(
         self, path: Path, info: ModelInfo, session: Session, arguments: Mapping[str, Any] | None = None
     ) -> None:
-        """Take what `load` made.
+        """Hold what `load` made.
 
         Args:
             path: The file.
             info: What it says about itself.
             session: Its session.
-            arguments: Those of `load` after the path, to load it again with.
+            arguments: What `load` got after the path, for loading it again.
         """
         self.path = path
         self.info = info
@@ -158,8 +159,8 @@ class Editor:
             label: Class indices, for a class-conditional model: one for every image, or [batch].
             truncation: Truncation psi, for a model that has it as an input: one for every image, or [batch]; None is 1.
             w: Style codes instead of `z`, [batch, D], for a model of `w`; also [batch, L, D] that are the same in every
-                layer. [L, D] is L images, too; a warning says so, since it may have been one image's code.
-            codes: Codes for every layer instead of `z`, [batch, L, D], for a model of `w+`.
+                layer. [L, D] also is L images; a warning says so, since it may have been meant as one image's code.
+            codes: Codes of every layer instead of `z`, [batch, L, D], for a model of `w+`.
             inputs: Further inputs of the model, by their names in `info.signature`.
 
         Returns:
@@ -266,8 +267,8 @@ class Editor:
         """Run what `prepare` gave, or several of them joined along the first axis.
 
         Args:
-            feeds: An array for each of the graph's inputs. Of a model whose batch was fixed at export, at most that
-                many images.
+            feeds: An array for each of the graph's inputs. If the batch was fixed at export, at most that many
+                images.
 
         Returns:
             image: As `run`.
@@ -319,14 +320,14 @@ class Editor:
 
 
 def _load_again(path: Path, payload: Payload | None, arguments: Mapping[str, Any]) -> Editor:
-    """Load the same model once more.
+    """Load the same model again.
 
     Raises:
         ModelFileError: Also if another model has been put in its place.
     """
     editor = load(path, **arguments)
     if editor.info.payload != payload:
-        raise ModelFileError(f"{path}: another model than the one that was loaded before: load it by its path")
+        raise ModelFileError(f"{path}: it is not the model that was loaded before: load it by its path")
     return editor
 
 
@@ -345,7 +346,7 @@ def as_images(image: NDArray[Any]) -> NDArray[np.uint8]:
 def check_finite(image: NDArray[Any]) -> NDArray[Any]:
     """Return what a graph gave, unless there is NaN or infinity in it.
 
-    Call it with the images of one caller: batch-mates of other callers must not fail with them.
+    Call it with the images of one caller: other callers' images in the same batch must not fail with them.
 
     Args:
         image: float32 [batch, C, H, W], or uint8 [batch, H, W, C], where a graph puts alternating columns of 0 and 255

@@ -20,12 +20,12 @@ def load_instances(
 ) -> list[Editor]:
     """Load a model for `count` runs at the same time, and generate an image with each.
 
-    A session without threads of its own runs on those that call it, any number at a time: one copy of the weights will
-    do for instances of one thread on the CPU.
+    A session without threads of its own runs on the threads that call it, any number at a time: instances of one thread
+    on the CPU share one copy of the weights.
 
     Args:
         path: As `load`, which also says what this raises.
-        count: Instances, each to be called by one thread.
+        count: Number of instances, each to be called by one thread.
         provider: As `load`.
         provider_options: As `load`.
         threads: Of one instance; None gives each its share of the cores.

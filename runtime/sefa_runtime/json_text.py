@@ -12,7 +12,7 @@ def parse_json(text: str | bytes) -> Any:
     """Return what a JSON text says.
 
     Raises:
-        ValueError: If it is no JSON, is nested deeper than Python goes, or is longer than `MAX_JSON`.
+        ValueError: If it is not JSON, is nested deeper than Python goes, or is longer than `MAX_JSON`.
     """
     if len(text) > MAX_JSON:
         raise ValueError(f"a text of more than {MAX_JSON >> 20} MB")

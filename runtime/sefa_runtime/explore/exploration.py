@@ -30,7 +30,7 @@ MAX_SAMPLES = 100_000
 DEFAULT_SEEDS = (0, 1, 2, 3)
 # Of each image that is shown; larger ones are reduced.
 THUMBNAIL_SIDE = 128
-# Steps over the range that are shown, both ends and 0 in the middle included. In a quick look those that are measured.
+# Steps over the range that are shown, both ends and 0 included; a quick look shows those that are measured.
 FRAMES, QUICK_FRAMES = 9, 2 * STEPS + 1
 # Alphas that the search for one end of a range looks at, about: for saying how long it takes.
 LOOKS, QUICK_LOOKS = 5, 2

@@ -18,7 +18,7 @@ from sefa_runtime.model.info import ModelInfo
 
 TARGET = 0.5
 LEAST_GROWTH = 0.05
-# Images that are looked at: their mean is within a few percent of that of hundreds.
+# Images that are looked at: their mean is within a few percent of the mean of hundreds.
 SEARCHED = 16
 START = 1.0
 SMALLEST = 1e-6

@@ -32,11 +32,11 @@ class Samples(Protocol):
 
 @dataclass
 class ImageCache:
-    """Images that were rendered, as far as there is room: unedited ones, and those of the direction at hand.
+    """Images that were rendered, as far as there is room: unedited ones, and those of the current direction.
 
     Attributes:
         progress: Called after each run of the model with how many images were rendered, in all.
-        count: As that.
+        count: How many.
     """
 
     progress: Callable[[float], None] = lambda count: None
@@ -63,7 +63,7 @@ class ImageCache:
             return
         self._room -= image.nbytes
         if alpha:
-            self._edited[latent, alpha] = image.copy()  # Not all that were rendered with it.
+            self._edited[latent, alpha] = image.copy()  # A view would hold on to its whole batch.
         else:
             self._unedited[latent] = image.copy()
 

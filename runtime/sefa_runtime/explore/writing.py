@@ -14,10 +14,10 @@ SUFFIXES = (PAGE_SUFFIX, JSON_SUFFIX, *IMAGE_SUFFIXES)
 
 
 def check_output_name(path: Path) -> None:
-    """Refuse a name that names no kind of file that an exploration can become.
+    """Check that a name is of a kind of file that an exploration can become.
 
     Raises:
-        InputError: If so.
+        InputError: If not.
     """
     check_suffix(path, SUFFIXES)
 

@@ -15,7 +15,7 @@ def to_pillow(image: Images) -> Image.Image:
     """Return one image, [H, W, C], as one of Pillow's.
 
     Raises:
-        InputError: If it has no colours that can be shown, or is no uint8 array of that shape.
+        InputError: If it has no colours that can be shown, or is not a uint8 array of that shape.
     """
     if image.ndim != 3 or image.dtype != np.uint8:
         raise InputError(f"an image is uint8 [H, W, C], got {image.dtype} {list(image.shape)}")

@@ -33,10 +33,10 @@ def save_image(image: Images, path: Path) -> None:
 
 
 def check_suffix(path: Path, suffixes: Sequence[str]) -> None:
-    """Refuse a file name whose suffix names no format that can be written.
+    """Check that a file name's suffix names a format that can be written.
 
     Raises:
-        InputError: If so.
+        InputError: If not.
     """
     if path.suffix.lower() not in suffixes:
         raise InputError(f"{path}: the name must end in {', '.join(suffixes)}")

@@ -20,10 +20,10 @@ def split(feeds: Feeds, size: int) -> Iterator[Feeds]:
 
 
 def join(parts: Sequence[Feeds]) -> Feeds:
-    """Return the inputs of several calls as those of one.
+    """Join the inputs of several calls into those of one.
 
     Args:
-        parts: Of one model: arrays of the same names, equal in shape but for the batch and the number of edits.
+        parts: Of one model: arrays of the same names, equal in shape except for the batch and the number of edits.
     """
     if len(parts) == 1:
         return parts[0]

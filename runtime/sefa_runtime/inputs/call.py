@@ -40,7 +40,7 @@ class Call:
             `direction` and `alpha` if neither `edits` nor `sweep` is given. None is as if left out.
         seed: One seed or several, instead of `z`.
         edits: Alphas by a direction's name or index.
-        sweep: Steps along one more direction: N images become N·A, those of one image one after another.
+        sweep: Steps along one more direction: N images become N·A, all steps of one image before the next.
     """
 
     inputs: Mapping[str, ArrayLike | None]

@@ -96,7 +96,7 @@ def direction_index(info: ModelInfo, direction: str | SupportsIndex) -> int:
         if direction in names:
             return names.index(direction)
     elif not isinstance(direction, bool):
-        with contextlib.suppress(TypeError):  # It is no integer.
+        with contextlib.suppress(TypeError):  # It is not an integer.
             index = operator.index(direction)
             if 0 <= index < len(names):
                 return index

@@ -100,7 +100,7 @@ def _as_list(seeds: Any) -> list[Any]:
 
 def _check_seed(seed: object) -> int:
     try:
-        number = operator.index(seed)  # type: ignore[arg-type]  # Raises for what is no integer.
+        number = operator.index(seed)  # type: ignore[arg-type]  # Raises unless it is an integer.
     except TypeError:
         number = -1
     if isinstance(seed, bool) or not 0 <= number <= MAX_SEED:

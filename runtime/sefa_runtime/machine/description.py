@@ -28,7 +28,7 @@ EXPORT_PACKAGES = ("torch", "onnx", "onnxscript", "safetensors")
 CPUINFO = Path("/proc/cpuinfo")  # Linux
 # How the names of vector and matrix instruction sets of x86 and ARM begin.
 VECTOR_INSTRUCTIONS = ("avx", "fma", "f16c", "amx", "asimd", "sve", "i8mm", "bf16")
-# The one that matters most among those that a processor has, best first, and what people call it.
+# The instruction sets that matter most, best first, and what people call them.
 WIDEST_INSTRUCTIONS = {"avx512f": "AVX-512", "avx2": "AVX2", "sve": "SVE", "asimd": "NEON"}
 
 
@@ -128,7 +128,7 @@ def read_cpu(cpuinfo: Path = CPUINFO) -> tuple[str | None, list[str] | None]:
 
 
 def give_back_memory() -> None:
-    """Return memory that was freed to the system: glibc would keep some of it for ever. Elsewhere nothing is done."""
+    """Return memory that was freed to the system: glibc would keep some of it forever. Other systems need nothing."""
     with contextlib.suppress(AttributeError, OSError, TypeError):
         ctypes.CDLL(None).malloc_trim(0)
 

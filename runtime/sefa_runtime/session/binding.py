@@ -1,7 +1,7 @@
 """Running a session from and into buffers that stay on its device.
 
-Only the inputs go to the device and only the image comes back. The buffers of a shape are made once and used again; on
-the CPU they are ordinary memory, so that the same code runs everywhere.
+Only the inputs go to the device and only the image comes back. The buffers of a shape are made once and reused. On the
+CPU they are ordinary memory, so the same code runs everywhere.
 """
 
 import threading
@@ -57,7 +57,7 @@ class BoundRuns:
 
         Args:
             feeds: An array for each input.
-            options: By which another thread can stop the run; not with CUDA graphs.
+            options: Let another thread stop the run; not with CUDA graphs.
         """
         shapes = tuple(array.shape for array in feeds.values())
         if self._graphs is not None:

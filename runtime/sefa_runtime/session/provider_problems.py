@@ -1,7 +1,7 @@
 """Why a provider cannot run here: the missing piece, and how to fix it.
 
 onnxruntime leaves a provider out without an error when one of its libraries does not load. What is missing is found by
-asking in the order in which the pieces build on each other: the wheel, the driver, the device, the libraries.
+checking the pieces in the order in which they build on each other: the wheel, the driver, the device, the libraries.
 """
 
 import ctypes
@@ -21,7 +21,7 @@ from sefa_runtime.session.providers import CPU, CUDA, NVIDIA, OPENVINO, TENSORRT
 # A 3x3 convolution, the operation that generators spend their time in: y = conv(x), x [1, 1, 8, 8] of ones.
 PROBE = "probe.onnx"
 CUDA_WHEEL = "'onnxruntime-gpu[cuda,cudnn]'"
-# Of the libraries of TensorRT, those that onnxruntime links to.
+# The libraries of TensorRT that onnxruntime links to.
 TENSORRT_LIBRARIES = ("libnvinfer.so.10", "libnvinfer_plugin.so.10", "libnvonnxparser.so.10")
 
 

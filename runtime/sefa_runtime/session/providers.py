@@ -59,7 +59,7 @@ def default_options(provider: str, threads: int) -> dict[str, str]:
             # measured at export.
             return {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
         case "TensorrtExecutionProvider":
-            # Half precision is for graphs that were verified in it. Nothing is written to the disk unasked.
+            # Half precision is for graphs that were verified in it. Nothing is written to disk unless asked for.
             return {"trt_fp16_enable": "0", "trt_engine_cache_enable": "0"}
         case "OpenVINOExecutionProvider":
             # ACCURACY computes in the model's own precision; left to itself OpenVINO takes bfloat16 where it can.

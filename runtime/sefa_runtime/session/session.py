@@ -1,7 +1,7 @@
 """The one place where onnxruntime sessions are built, and where it is checked what they really run on.
 
-onnxruntime gives a CPU session, silently, when a provider that was asked for cannot load, and leaves single nodes to
-the CPU when a provider cannot take them; here both are errors that say what is missing.
+onnxruntime silently gives a CPU session when a provider that was asked for cannot load, and leaves single nodes to the
+CPU when a provider cannot take them; here both are errors that say what is missing.
 """
 
 import contextlib
@@ -135,7 +135,7 @@ def build_session(
         contents: What is in the file and in the one beside it, if they were read already; None: onnxruntime reads them.
 
     Raises:
-        InputError: If the provider is no onnxruntime provider, options come without a named one or do not fit it, or
+        InputError: If onnxruntime knows no such provider, options come without a named one or do not fit it, or
             `threads` is out of range.
         ProviderError: If it cannot run here or not run all convolutions, with the missing piece.
         ModelFileError: If onnxruntime cannot load the file at all.
@@ -256,7 +256,7 @@ def _bound_runs(
     on_gpu = provider in NVIDIA
     possible = can_bind(inference)
     if (wanted.binding or wanted.cuda_graph) and not possible:
-        raise InputError(f"{wanted.model}: IO binding needs one output whose size is fixed but for the batch")
+        raise InputError(f"{wanted.model}: IO binding needs one output whose size is fixed except for the batch")
     if not (on_gpu and possible if wanted.binding is None else wanted.binding):
         return None
     device_id = int(options.get("device_id", "0")) if on_gpu else 0
