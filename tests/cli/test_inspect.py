@@ -1,0 +1,30 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sefa
+
+Command = Callable[..., Any]
+
+
+@pytest.fixture
+def checkpoint(golden: Path) -> Path:
+    return golden / "checkpoints/dcgan_small_64/netG.pth"
+
+
+@pytest.mark.parametrize("name", ["checkpoints/dcgan_small_64/netG.pth", "tiny.onnx"])
+def test_inspect_tells_the_kind_from_the_contents(
+    sefa_command: Command, golden: Path, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "file").write_bytes((golden / name).read_bytes())
+    kind = json.loads(sefa_command("inspect", tmp_path / "file", "--json").out)["kind"]
+    assert kind == {"checkpoints/dcgan_small_64/netG.pth": "checkpoint", "tiny.onnx": "ONNX model"}[name]
+
+
+def test_inspect_reads_a_bank(sefa_command: Command, checkpoint: Path, tmp_path: Path) -> None:
+    path = sefa.factorize(sefa.load(checkpoint), top=3).save(tmp_path / "file")
+    assert json.loads(sefa_command("inspect", path, "--json").out)["rank"] == 20
+    assert "direction bank" in sefa_command("inspect", path).out
