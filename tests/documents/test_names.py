@@ -13,7 +13,13 @@ import sefa_export
 import sefa_runtime
 from support.paths import ROOT
 
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs").glob("*.ipynb"))]
+DOCUMENTS = [
+    *sorted(ROOT.glob("*.md")),
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "docs").glob("*.ipynb")),
+]
+DOCUMENTS.remove(ROOT / "CHANGELOG.md")  # It speaks of what was.
+MAP = ROOT / "ARCHITECTURE.md"
 # Not the middle of a file's name, nor its beginning: faces-sefa.safetensors, sefa.json.
 DOTTED = re.compile(r"(?<![\w./-])(?:sefa|sefa_export|sefa_runtime)(?:\.[A-Za-z_]\w*)+")
 FROM = re.compile(r"^from ((?:sefa|sefa_export|sefa_runtime)[\w.]*) import (.+)$", re.MULTILINE)
@@ -59,3 +65,12 @@ def test_names_in_documents(document: Path) -> None:
     names |= {f"{module}.{name.strip()}" for module, listed in FROM.findall(text) for name in listed.split(",")}
     for name in sorted(names):
         check(name)
+
+
+def test_files_on_the_map_are_there() -> None:
+    folders = ("cli", "docs", "export", "runtime", "sefa", "tests")
+    paths = [f"/{path.relative_to(ROOT).as_posix()}" for folder in folders for path in (ROOT / folder).rglob("*")]
+    named = {name for name in re.findall(r"`([\w./-]+)`", MAP.read_text()) if "/" in name or name.endswith(".py")}
+    assert len(named) > 20
+    for name in named:
+        assert any(path.endswith("/" + name.strip("/")) for path in paths), name
