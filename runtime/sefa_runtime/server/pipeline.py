@@ -47,15 +47,11 @@ class Exchange:
             self.request_id = secrets.token_hex(16)
         self.facts["request_id"] = self.request_id
 
-    def about(self, model: HostedModel) -> HostedModel:
-        """Note which model it is about."""
+    def asks(self, model: HostedModel, for_images: bool = False) -> None:
+        """Note which model the request is about, and whether it counts in the model's statistics."""
         self.facts["model"] = model.name
-        return model
-
-    def asks(self, model: HostedModel) -> HostedModel:
-        """Note which model is asked for images: it counts in its statistics."""
-        self.model = model
-        return self.about(model)
+        if for_images:
+            self.model = model
 
 
 @dataclass(frozen=True)

@@ -344,6 +344,38 @@ def test_draining_waits_for_every_instance() -> None:
     play(scenario)
 
 
+def test_runs_that_take_too_long_are_known_by_the_clock() -> None:
+    async def scenario() -> None:
+        graphs, clock = (Graph(), Graph()), SimulatedClock()
+        batcher = make(*graphs, timeout_s=1, clock=clock)
+
+        def hanging() -> bool:
+            return batcher.hanging
+
+        for graph in graphs:
+            graph.go.clear()
+        begun = []
+        for _ in graphs:
+            begun.append(batcher.submit(feeds(4)))
+            await asyncio.to_thread(wait_until, lambda: len(batcher._runs) == len(begun))
+            clock.advance_ms(400)
+        assert not hanging()
+        assert batcher.stop_runs() == pytest.approx(0.2)  # Until the first of them has run for a second.
+        clock.advance_ms(200)
+        assert not hanging()  # The second has 0.4 s left.
+        assert batcher.stop_runs() == pytest.approx(0.4)
+        clock.advance_ms(400)
+        assert hanging()
+        assert batcher.stop_runs() is None
+        for graph in graphs:
+            graph.go.set()
+        await asyncio.gather(*begun)
+        assert not hanging()
+        await batcher.drain(PATIENCE_S)
+
+    play(scenario)
+
+
 @pytest.mark.parametrize("instances", [1, 3])
 def test_no_request_is_lost_or_mixed_up_among_many(instances: int) -> None:
     async def scenario() -> None:

@@ -1,17 +1,14 @@
 """The calls of the gRPC port: what each reads from its request and gives as its answer."""
 
-import math
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
-
-import numpy as np
 
 from sefa_runtime.errors import InputError
 from sefa_runtime.server import model_documents
 from sefa_runtime.server.errors import UnknownModelError
 from sefa_runtime.server.grpc.messages import load_services, message_class
-from sefa_runtime.server.inference import InferRequest, Inputs, generate, prepare
+from sefa_runtime.server.inference import GivenTensor, InferRequest, generate, prepare
 from sefa_runtime.server.models import VERSION, HostedModel, Models
 from sefa_runtime.server.pipeline import Exchange
 
@@ -20,7 +17,7 @@ HEALTH_SERVICE = "grpc.health.v1.Health"
 # Calls that need no token.
 OPEN = ("ServerLive", "ServerReady", "Check")
 # Where the numbers of a tensor stand that are not raw bytes.
-CONTENTS = {"float32": "fp32_contents", "int64": "int64_contents"}
+CONTENTS = {"FP32": "fp32_contents", "INT64": "int64_contents"}
 MAX_TENSORS = 16
 
 Answer = Callable[[Any, Exchange], Awaitable[dict[str, Any]]]
@@ -75,8 +72,8 @@ class Service:
 
     async def infer(self, request: Any, exchange: Exchange) -> dict[str, Any]:
         """Return images, as raw bytes."""
-        model = exchange.asks(self._model(request.model_name, request.model_version, exchange))
-        wanted = decode_request(request, model)
+        model = self._model(request.model_name, request.model_version, exchange, for_images=True)
+        wanted = decode_request(request)
         image = await generate(exchange, model, prepare(model, wanted))
         output = model.info.signature.output
         return {
@@ -122,11 +119,13 @@ class Service:
             raise UnknownModelError(f"no service {request.service[:128]!r} here: {SERVICE}")
         return {"status": "SERVING" if self.models.ready else "NOT_SERVING"}
 
-    def _model(self, name: str, version: str, exchange: Exchange) -> HostedModel:
-        return exchange.about(self.models.get(name, version or VERSION))
+    def _model(self, name: str, version: str, exchange: Exchange, for_images: bool = False) -> HostedModel:
+        model = self.models.get(name, version or VERSION)
+        exchange.asks(model, for_images)
+        return model
 
 
-def decode_request(request: Any, model: HostedModel) -> InferRequest:
+def decode_request(request: Any) -> InferRequest:
     """Read a `ModelInferRequest`: its tensors are all raw bytes, or all numbers.
 
     Raises:
@@ -138,28 +137,15 @@ def decode_request(request: Any, model: HostedModel) -> InferRequest:
             raise InputError(f"at most {MAX_TENSORS} {name} in a request, got {len(tensors)}")
     if raw and len(raw) != len(request.inputs):
         raise InputError(f"raw_input_contents must be as many as inputs: {len(request.inputs)}, got {len(raw)}")
-    signature, settings = model.info.signature, model.settings
-    # Raw bytes cost nothing to read, and are counted with the images and edits.
-    largest = settings.max_batch * max(settings.max_edits, math.prod(model.info.latent_shape))
-    inputs = Inputs(signature)
+    inputs = []
     for index, entry in enumerate(request.inputs):
-        name, shape = entry.name, tuple(entry.shape[:20])
-        dtype = inputs.check(name, entry.datatype, shape, entry.parameters).dtype
-        if not raw:
-            numbers = getattr(entry.contents, CONTENTS[dtype])
-            if len(numbers) > largest:
-                raise InputError(f"input {name!r}: at most {largest} numbers, got {len(numbers)}")
-            array = np.fromiter(numbers, dtype, len(numbers))
-        elif entry.HasField("contents"):
-            raise InputError(f"input {name!r}: contents must not stand beside raw_input_contents")
-        elif len(raw[index]) % np.dtype(dtype).itemsize:
-            raise InputError(f"input {name!r}: {len(raw[index])} raw bytes are not whole numbers")
-        else:
-            array = np.frombuffer(raw[index], np.dtype(dtype).newbyteorder("<"))
-        inputs.add(name, array, shape)
+        if raw and entry.HasField("contents"):
+            raise InputError(f"input {entry.name[:128]!r}: contents must not stand beside raw_input_contents")
+        data = raw[index] if raw else getattr(entry.contents, CONTENTS.get(entry.datatype, ""), ())
+        inputs.append(GivenTensor(entry.name, entry.datatype, entry.shape, entry.parameters, data))
     for entry in request.outputs:
         if "shared_memory_region" in entry.parameters or (
             "classification" in entry.parameters and entry.parameters["classification"].int64_param
         ):
             raise InputError(f"output {entry.name[:128]!r}: shared memory and classification are not offered here")
-    return InferRequest(request.id, inputs.arrays, [entry.name for entry in request.outputs], binary=True)
+    return InferRequest(request.id, inputs, [entry.name for entry in request.outputs], binary=True)

@@ -34,9 +34,9 @@ from sefa_runtime.server.http.image_requests import (
     check,
     read_query,
 )
-from sefa_runtime.server.http.requests import check_numbers, decode_json, exchange_of, models_of, while_connected
+from sefa_runtime.server.http.requests import decode_json, exchange_of, model_of, models_of, while_connected
 from sefa_runtime.server.http.responses import JsonResponse, is_known
-from sefa_runtime.server.inference import generate
+from sefa_runtime.server.inference import check_numbers, generate
 from sefa_runtime.server.models import HostedModel
 
 
@@ -47,7 +47,7 @@ async def list_models(request: Request) -> Response:
 
 async def describe_model(request: Request) -> Response:
     """Describe what a model takes and generates: size, latents, directions with their suggested ranges."""
-    model = exchange_of(request).about(_model(request))
+    model = model_of(request)
     info = model.info
     description = ModelDescription(
         **_summary(model).model_dump(),
@@ -77,7 +77,7 @@ async def image(request: Request) -> Response:
 
     `/models/faces/image?seed=7&edit=turn:2.5&edit=4:1&format=png`
     """
-    model = exchange_of(request).asks(_model(request))
+    model = model_of(request, for_images=True)
     wanted = read_query(request)
     kind = Format(wanted.format)
     check_pixels(1, *model.info.resolution, wanted.scale)
@@ -100,7 +100,7 @@ async def edit_images(request: Request) -> Response:
     Images are laid out side by side; of a sweep, each seed is a row and each step a column, or the steps are the
     frames of an animation that runs forth and back.
     """
-    model = exchange_of(request).asks(_model(request))
+    model = model_of(request, for_images=True)
     wanted = check(EditRequest, decode_json(await request.body()))
     feeds, rows = _prepare(model, wanted)
     images = await _generate(request, model, feeds)
@@ -171,10 +171,6 @@ async def _encode(request: Request, encode: Callable[..., bytes], *arguments: An
     """Encode in another thread; no more at once than there are cores, since each may take hundreds of megabytes."""
     async with request.app.encoders:
         return await asyncio.to_thread(encode, *arguments)
-
-
-def _model(request: Request) -> HostedModel:
-    return models_of(request).get(request.path_params["model"])
 
 
 def _entity_tag(model: HostedModel, feeds: Feeds, scale: int, kind: Format) -> str:

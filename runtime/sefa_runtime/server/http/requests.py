@@ -10,7 +10,7 @@ from starlette.types import Message, Receive, Scope
 
 from sefa_runtime.errors import InputError
 from sefa_runtime.server.errors import BodyTimeoutError, BodyTooLargeError, ClientGoneError, MediaTypeError
-from sefa_runtime.server.models import Models
+from sefa_runtime.server.models import VERSION, HostedModel, Models
 from sefa_runtime.server.pipeline import Exchange
 from sefa_runtime.server.settings import Settings
 
@@ -30,6 +30,22 @@ def exchange_of(request: Request) -> Exchange:
     """Return the request as the pipeline has it."""
     exchange: Exchange = request.scope["exchange"]
     return exchange
+
+
+def model_of(request: Request, *, for_images: bool = False) -> HostedModel:
+    """Return the model in a request's address, and note that the request is about it.
+
+    Args:
+        request: The request.
+        for_images: Whether the model is asked for images: then the request counts in its statistics.
+
+    Raises:
+        UnknownModelError: If there is none.
+    """
+    parameters = request.path_params
+    model = models_of(request).get(parameters["model"], parameters.get("version", VERSION))
+    exchange_of(request).asks(model, for_images)
+    return model
 
 
 def route_path(scope: Scope) -> str:
@@ -113,22 +129,6 @@ def decode_json(body: bytes) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise InputError("the JSON must be an object")
     return document
-
-
-def check_numbers(data: Any, name: str) -> None:
-    """Refuse what is not lists of numbers, before numpy makes of it what it can: of words, arrays of the longest.
-
-    Raises:
-        InputError: If it is something else.
-    """
-    lists = [data]
-    while lists:
-        values = lists.pop()
-        kinds = set(map(type, values)) if isinstance(values, list) else {type(values)}
-        if kinds == {list}:
-            lists += values
-        elif not kinds <= {int, float} or not isinstance(values, list):
-            raise InputError(f"{name} must be lists of numbers, all nested alike")
 
 
 async def _read(headers: Mapping[bytes, bytes], receive: Receive, settings: Settings) -> bytes:

@@ -13,22 +13,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sefa_runtime.errors import InputError
-from sefa_runtime.inputs.coercion import as_numbers
-from sefa_runtime.model.signature import Signature, TensorSpec
-from sefa_runtime.server.http.requests import check_numbers, decode_json
-from sefa_runtime.server.inference import InferRequest, Inputs
+from sefa_runtime.model.signature import TensorSpec
+from sefa_runtime.server.http.requests import decode_json
+from sefa_runtime.server.inference import GivenTensor, InferRequest
 
 # Every byte as JSON, in four characters with the comma: an image is one table look-up.
 BYTES_AS_JSON = np.frombuffer(b"".join(b"%3d," % value for value in range(256)), np.uint8).reshape(256, 4)
 
 
-def decode_request(body: bytes, json_length: int | None, signature: Signature) -> InferRequest:
+def decode_request(body: bytes, json_length: int | None) -> InferRequest:
     """Read the body of an inference request.
 
     Args:
         body: JSON, and raw tensors after it.
         json_length: Bytes of the JSON; None if it is all of the body.
-        signature: Of the model.
 
     Raises:
         InputError: If it is not such a request.
@@ -36,11 +34,14 @@ def decode_request(body: bytes, json_length: int | None, signature: Signature) -
     if json_length is not None and not 0 <= json_length <= len(body):
         raise InputError(f"Inference-Header-Content-Length must be in 0..{len(body)}, the body's size")
     document = decode_json(body if json_length is None else body[:json_length])
-    raw = _Raw(body, len(body) if json_length is None else json_length)
-    inputs = Inputs(signature)
+    at = len(body) if json_length is None else json_length
+    inputs = []
     for entry in _dictionaries(document.get("inputs"), "inputs"):
-        _decode_tensor(_string(entry.get("name"), "an input's name"), entry, raw, inputs)
-    raw.check_end()
+        inputs.append(_decode_tensor(entry, body, at))
+        if isinstance(inputs[-1].data, memoryview):
+            at += len(inputs[-1].data)
+    if at != len(body):
+        raise InputError(f"{len(body) - at} bytes after the last tensor")
     binary = _flag(_parameters(document), "binary_data_output")
     outputs = []
     for entry in _dictionaries(document.get("outputs", []), "outputs"):
@@ -50,7 +51,7 @@ def decode_request(body: bytes, json_length: int | None, signature: Signature) -
             if parameters.get(unknown):
                 raise InputError(f"output {outputs[-1]!r}: {unknown} is not offered here")
         binary = _flag(parameters, "binary_data", binary)
-    return InferRequest(_string(document.get("id", ""), "id"), inputs.arrays, outputs, binary)
+    return InferRequest(_string(document.get("id", ""), "id"), inputs, outputs, binary)
 
 
 def encode_response(
@@ -86,43 +87,24 @@ def numbers_as_json(array: NDArray[Any]) -> bytes:
     return _compact(array.reshape(-1).tolist())
 
 
-class _Raw:
-    """The raw tensors after the JSON, taken one after another."""
-
-    def __init__(self, body: bytes, start: int) -> None:
-        self._body = body
-        self._at = start
-
-    def take(self, name: str, size: int, dtype: np.dtype[Any]) -> NDArray[Any]:
-        if size % dtype.itemsize or size > len(self._body) - self._at:
-            raise InputError(f"input {name!r}: binary_data_size {size} does not fit: too large, or not whole numbers")
-        array = np.frombuffer(self._body, dtype.newbyteorder("<"), size // dtype.itemsize, self._at)
-        self._at += size
-        return array.astype(dtype, copy=not array.flags.aligned)
-
-    def check_end(self) -> None:
-        if self._at != len(self._body):
-            raise InputError(f"{len(self._body) - self._at} bytes after the last tensor")
-
-
-def _decode_tensor(name: str, entry: dict[str, Any], raw: _Raw, inputs: Inputs) -> None:
+def _decode_tensor(entry: dict[str, Any], body: bytes, at: int) -> GivenTensor:
+    """Read what is said of an input, and take its raw bytes, if it has any, from there on in the body."""
+    name = _string(entry.get("name"), "an input's name")
     shape, parameters = entry.get("shape"), _parameters(entry)
     if not isinstance(shape, list):
-        raise InputError(f"input {name!r}: shape must be a list of sizes, got {_cut(shape)}")
-    dtype = np.dtype(inputs.check(name, entry.get("datatype"), shape, parameters).dtype)
+        raise InputError(f"input {name[:128]!r}: shape must be a list of sizes, got {str(shape)[:80]}")
     size = parameters.get("binary_data_size")
+    if size is None and not isinstance(entry.get("data"), list):
+        raise InputError(
+            f"input {name[:128]!r}: data must be lists of numbers, or the parameter binary_data_size given"
+        )
     if size is None:
-        if "data" not in entry:
-            raise InputError(f"input {name!r}: data, or the parameter binary_data_size, is missing")
-        check_numbers(entry["data"], f"input {name!r}")
-        array = as_numbers(entry["data"], f"input {name!r}", dtype.type)
-        if array.ndim > 1 and list(array.shape) != shape:
-            raise InputError(f"input {name!r}: data of shape {list(array.shape)}, the shape given is {_cut(shape)}")
-    else:
-        if type(size) is not int or size < 0 or "data" in entry:
-            raise InputError(f"input {name!r}: binary_data_size must be a number of bytes, and stand without data")
-        array = raw.take(name, size, dtype)
-    inputs.add(name, array, shape)
+        return GivenTensor(name, entry.get("datatype"), shape, parameters, entry["data"])
+    if type(size) is not int or size < 0 or "data" in entry:
+        raise InputError(f"input {name[:128]!r}: binary_data_size must be a number of bytes, and stand without data")
+    if size > len(body) - at:
+        raise InputError(f"input {name[:128]!r}: binary_data_size {size} does not fit: {len(body) - at} bytes are left")
+    return GivenTensor(name, entry.get("datatype"), shape, parameters, memoryview(body)[at : at + size])
 
 
 def _parameters(entry: dict[str, Any]) -> dict[str, Any]:
@@ -149,11 +131,6 @@ def _dictionaries(value: Any, what: str) -> list[dict[str, Any]]:
     if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
         raise InputError(f"{what} must be a list of objects")
     return value
-
-
-def _cut(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _compact(document: object) -> bytes:

@@ -10,7 +10,7 @@ from starlette.types import Receive, Scope, Send
 
 from sefa_runtime.errors import InputError
 from sefa_runtime.server import model_documents
-from sefa_runtime.server.http.requests import exchange_of, models_of, while_connected
+from sefa_runtime.server.http.requests import exchange_of, model_of, models_of, while_connected
 from sefa_runtime.server.http.responses import JsonResponse
 from sefa_runtime.server.http.v2_body import decode_request, encode_response
 from sefa_runtime.server.inference import generate, prepare
@@ -23,9 +23,8 @@ LARGE = 1 << 18
 
 async def infer(request: Request) -> Response:
     """POST /v2/models/M/infer"""
-    exchange = exchange_of(request)
-    model = exchange.asks(_model(request))
-    wanted = decode_request(await request.body(), _header_length(request), model.info.signature)
+    model, exchange = model_of(request, for_images=True), exchange_of(request)
+    wanted = decode_request(await request.body(), _header_length(request))
     image = await while_connected(request.receive, generate(exchange, model, prepare(model, wanted)))
     head = {"model_name": model.name, "model_version": VERSION, "id": wanted.id or exchange.request_id}
     arguments = (head, model.info.signature.output, image, wanted.binary)
@@ -80,7 +79,7 @@ async def ready(request: Request) -> Response:
 
 async def model_ready(request: Request) -> Response:
     """GET /v2/models/M/ready"""
-    model = _model(request)
+    model = model_of(request)
     document: dict[str, Any] = {"name": model.name, "ready": model.ready}
     if not model.ready:
         document["error"] = _not_ready([model])
@@ -89,17 +88,17 @@ async def model_ready(request: Request) -> Response:
 
 async def model_metadata(request: Request) -> Response:
     """GET /v2/models/M"""
-    return JsonResponse(model_documents.model_metadata(_model(request)))
+    return JsonResponse(model_documents.model_metadata(model_of(request)))
 
 
 async def model_config(request: Request) -> Response:
     """GET /v2/models/M/config"""
-    return JsonResponse(model_documents.model_config(_model(request)))
+    return JsonResponse(model_documents.model_config(model_of(request)))
 
 
 async def model_statistics(request: Request) -> Response:
     """GET /v2/models/M/stats"""
-    return JsonResponse({"model_stats": [model_documents.model_statistics(_model(request))]})
+    return JsonResponse({"model_stats": [model_documents.model_statistics(model_of(request))]})
 
 
 async def all_statistics(request: Request) -> Response:
@@ -125,11 +124,6 @@ def routes() -> list[Route]:
             Route(f"{prefix}/stats", model_statistics),
         ]
     return found
-
-
-def _model(request: Request) -> HostedModel:
-    parameters = request.path_params
-    return exchange_of(request).about(models_of(request).get(parameters["model"], parameters.get("version", VERSION)))
 
 
 def _header_length(request: Request) -> int | None:

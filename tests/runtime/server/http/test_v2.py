@@ -1,6 +1,7 @@
 """The Open Inference Protocol v2 with Triton's client and by hand."""
 
 import asyncio
+import json
 from pathlib import Path
 from typing import Any
 
@@ -155,6 +156,22 @@ def test_large_images_are_the_same(server: Running, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(v2_endpoints, "LARGE", 10)
     editor, arrays = some_inputs("tiny", 3, 1)
     answer = post(server, infer_body(arrays, parameters={"binary_data_output": binary}))
+    np.testing.assert_array_equal(image_in(answer), editor.run(**arrays))
+
+
+@pytest.mark.parametrize("padding", range(8))
+def test_raw_tensors_may_begin_anywhere_in_the_body(server: Running, padding: int) -> None:
+    editor, arrays = some_inputs("tiny", 2, 1)
+    inputs = [
+        {"name": name, "datatype": datatype, "shape": array.shape, "parameters": {"binary_data_size": array.nbytes}}
+        for (name, array), datatype in zip(arrays.items(), ("FP32", "INT64", "FP32"), strict=True)
+    ]
+    head = json.dumps({"inputs": inputs}).encode() + b" " * padding
+    answer = server.http.post(
+        "/v2/models/tiny/infer",
+        content=head + b"".join(array.tobytes() for array in arrays.values()),
+        headers={"Inference-Header-Content-Length": str(len(head))},
+    )
     np.testing.assert_array_equal(image_in(answer), editor.run(**arrays))
 
 

@@ -9,13 +9,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from sefa_runtime.errors import InputError
-from sefa_runtime.model.signature import BATCH, EDITS, Signature, TensorSpec
+from sefa_runtime.model.signature import BATCH, TensorSpec
 from sefa_runtime.server.http.v2_body import decode_request, encode_response, numbers_as_json
 
 FLOATS, BYTES = (TensorSpec("image", dtype, (BATCH, 2, 2, 3)) for dtype in ("float32", "uint8"))
-SIGNATURE = Signature(
-    (TensorSpec("z", "float32", (BATCH, 6)), TensorSpec("direction", "int64", (BATCH, EDITS))), output=BYTES
-)
 HEAD = {"model_name": "m", "model_version": "1", "id": "7"}
 
 
@@ -54,10 +51,8 @@ def test_raw_tensors_may_begin_anywhere(padding: int) -> None:
         for name, datatype, array in (("z", "FP32", z), ("direction", "INT64", direction))
     ]
     text = json.dumps({"inputs": inputs}).encode() + b" " * padding
-    request = decode_request(text + z.tobytes() + direction.tobytes(), len(text), SIGNATURE)
-    assert all(array.flags.aligned for array in request.inputs.values())
-    np.testing.assert_array_equal(request.inputs["z"], z)
-    np.testing.assert_array_equal(request.inputs["direction"], direction)
+    request = decode_request(text + z.tobytes() + direction.tobytes(), len(text))
+    assert [bytes(tensor.data) for tensor in request.inputs] == [z.tobytes(), direction.tobytes()]
 
 
 @pytest.mark.parametrize(
@@ -73,4 +68,4 @@ def test_lengths_that_do_not_fit(extra: bytes, length: int | None, message: str)
     entry = {"name": "z", "datatype": "FP32", "shape": [size // 4], "parameters": {"binary_data_size": size}}
     text = json.dumps({"inputs": [entry]}).encode()
     with pytest.raises(InputError, match=message):
-        decode_request(text + extra, len(text) if length is None else length, SIGNATURE)
+        decode_request(text + extra, len(text) if length is None else length)
