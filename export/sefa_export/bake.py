@@ -81,7 +81,7 @@ class EditGraph(nn.Module, ABC):
         return image if self.output_type == "float32" else quantize(image)
 
     def shift(self, codes: Tensor, direction: Tensor, alpha: Tensor) -> Tensor:
-        """What the edits add to the codes [batch, L, D]: the same shape, or [batch, 1, D] if all layers move alike."""
+        """Return what the edits add to the codes [batch, L, D]: as many, or [batch, 1, D] if all layers move alike."""
         # One more edit, of alpha 0: without any, a sum over an empty axis is left uninitialised as a MatMul
         # (onnxruntime up to 1.31), and refused as a ReduceSum (up to 1.16, and by WebGPU in onnxruntime-web's build
         # `all`). Not new_zeros, whose Shape would be the only node off the GPU.
@@ -163,8 +163,8 @@ class CodesEditGraph(EditGraph):
 def quantize(image: Tensor) -> Tensor:
     """Bring [batch, C, H, W] in [-1, 1] to uint8 [batch, H, W, C].
 
-    An image with NaN or infinity in it becomes columns of 0 and 255 in turn: uint8 has no NaN, and an image of black
-    pixels would pass for one. The runtime knows these columns (`sefa_runtime.editor.check_finite`).
+    An image with NaN or infinity in it becomes alternating columns of 0 and 255: uint8 has no NaN, and black pixels
+    would pass for an image. The runtime knows these columns (`sefa_runtime.editor.check_finite`).
     """
     levels = (image * 127.5 + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
     columns = (torch.arange(image.shape[3], device=image.device) % 2 * 255).to(torch.uint8)

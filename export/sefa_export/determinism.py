@@ -1,6 +1,6 @@
-"""Does a graph draw at random? One seed is to be one image, so it is looked for, not waited for.
+"""Finding random numbers in a graph: one seed must always be one image.
 
-A run that differs from the one before would tell only if the difference is large enough to be seen.
+The graph is searched for such operators, since two runs may differ by too little to be noticed.
 """
 
 import re
@@ -41,7 +41,7 @@ FRAMES = re.compile(r'File "(?P<exported>[^"]+)", line (?P<line>\d+)|^\s*(?P<tra
 
 
 def check_program(program: ExportedProgram) -> None:
-    """Refuse a program of torch.export that draws at random.
+    """Refuse a program of torch.export that draws random numbers.
 
     Raises:
         ExportError: If it does; the message names the operator and where it stands.
@@ -59,7 +59,7 @@ def check_program(program: ExportedProgram) -> None:
 
 
 def check_trace(traced: torch.jit.ScriptModule) -> None:
-    """Refuse what tracing made if it draws at random; errors as `check_program`."""
+    """Refuse a trace that draws random numbers; errors as `check_program`."""
     for node in _trace_nodes(traced.inlined_graph):
         namespace, _, name = node.kind().partition("::")
         packet = getattr(getattr(torch.ops, namespace, None), name, None)
@@ -72,7 +72,7 @@ def check_trace(traced: torch.jit.ScriptModule) -> None:
 
 
 def check_model(model: ModelProto) -> None:
-    """Refuse an ONNX model that draws at random; errors as `check_program`."""
+    """Refuse an ONNX model that draws random numbers; errors as `check_program`."""
     for graph in graphs(model):
         constants = {tensor.name: tensor for tensor in graph.initializer} if isinstance(graph, GraphProto) else {}
         for node in graph.node:
@@ -82,7 +82,7 @@ def check_model(model: ModelProto) -> None:
 
 
 def graphs(model: ModelProto) -> Iterator[Any]:
-    """The graph, the functions, and all graphs inside: whatever has nodes."""
+    """Yield the graph, the functions, and all graphs inside: whatever has nodes."""
     waiting: list[Any] = [model.graph, *model.functions]
     while waiting:
         graph = waiting.pop()
@@ -118,7 +118,7 @@ def _trace_nodes(block: Any) -> Iterator[Any]:
 
 
 def _frames(text: str) -> list[str]:
-    """FILE:LINE of each frame outside torch, in the order of the text."""
+    """Return FILE:LINE of each frame outside torch, in the order of the text."""
     inside = str(Path(torch.__file__).parent)
     found = (match.groupdict() for match in FRAMES.finditer(text))
     places = (f"{frame['exported'] or frame['traced']}:{frame['line'] or frame['number']}" for frame in found)
@@ -133,6 +133,6 @@ def _refusal(operator: str, place: Iterable[str]) -> ExportError:
             "that an image would depend on those beside it; keep running statistics and call eval()"
         )
     return ExportError(
-        f"the generator's graph has {operator}{where}: it draws anew in every run, so that one seed would not be one "
-        "image; make it a constant, as a buffer, or leave it out (eval() does so for dropout)"
+        f"the generator's graph has {operator}{where}: it draws random numbers in every run, so that one seed would "
+        "not be one image; make it a constant, as a buffer, or leave it out (eval() does so for dropout)"
     )

@@ -1,4 +1,4 @@
-"""What a caller of `sefa_export` can mend."""
+"""What a caller of `sefa_export` can fix."""
 
 from sefa.errors import SefaError
 

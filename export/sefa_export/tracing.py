@@ -18,7 +18,7 @@ from sefa_export.errors import ExporterError
 
 
 def holds_torchscript(module: nn.Module) -> bool:
-    """Whether it is, or contains, what TorchScript compiled: torch.export does not look inside."""
+    """Return whether it is, or contains, what TorchScript compiled: torch.export does not look inside."""
     return any(isinstance(layer, torch.jit.ScriptModule) for layer in module.modules())
 
 
@@ -53,7 +53,7 @@ def exporting(graph: EditGraph, exporter: str, way_on: str = "") -> Iterator[Non
     """
     try:
         with silenced(), warnings.catch_warnings():
-            # torch advises torch.export instead of TorchScript; what it tells its own developers is of no use here.
+            # torch advises torch.export instead of TorchScript; notes to its own developers are of no use here.
             warnings.filterwarnings("ignore", category=DeprecationWarning)
             warnings.filterwarnings("ignore", category=FutureWarning)
             yield
@@ -75,8 +75,8 @@ def silenced() -> Iterator[None]:
 
 
 def one_line(error: BaseException) -> str:
-    """An error of torch's or of a user's class: its kind, and the first line that tells something."""
+    """Describe an error of torch's or of a user's class: its kind, and the first line that says something."""
     if isinstance(error, OnnxExporterError) and error.__cause__ is not None:
-        error = error.__cause__  # It tells which step failed, and how to report that.
+        error = error.__cause__  # It says which step failed, and how to report that.
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return f"{type(error).__name__}: {lines[0][:300] if lines else 'no message'}"

@@ -72,7 +72,7 @@ def weights_beside(model: ModelProto, graph: EditGraph, file: Path) -> Iterator[
 
 
 def check_file_name(name: str, model: Path) -> Path:
-    """Where the weights of `model` go: beside it, as onnxruntime wants it.
+    """Return where the weights of `model` go: beside it, as onnxruntime wants it.
 
     Raises:
         ArgumentError: If `name` has a folder in it or is the model's own.
@@ -90,7 +90,7 @@ def check_file_name(name: str, model: Path) -> Path:
 
 
 def _large_tensors(model: ModelProto, graph: EditGraph) -> dict[str, list[TensorProto]]:
-    """The initializers that go into the file, by the sha256 of their bytes."""
+    """Return the initializers that go into the file, by the sha256 of their bytes."""
     bank = {_digest(value.numpy()) for name, value in graph.named_buffers() if name in BANK}
     tensors: dict[str, list[TensorProto]] = {}
     for tensor in model.graph.initializer:
@@ -119,7 +119,7 @@ def _write(file: Path, tensors: dict[str, list[TensorProto]], graph: EditGraph) 
 
 
 def _places(file: Path) -> dict[str, tuple[int, int]]:
-    """Offset and length of each tensor in a `.safetensors` file, by the sha256 of its bytes.
+    """Return offset and length of each tensor in a `.safetensors` file, by the sha256 of its bytes.
 
     Source: safetensors' format: the header's length in 8 bytes, the header as JSON, the tensors.
     """

@@ -159,7 +159,7 @@ def _export(draft: Draft) -> ModelProto:
 
 
 def _inlined(model: ModelProto) -> ModelProto:
-    """The model with the nodes of its functions in their place, so that no reader has to bound what they expand to."""
+    """Put the nodes of a model's functions in their place, so that no reader has to bound what they expand to."""
     if not model.functions:
         return model
     model = onnx.inliner.inline_local_functions(model)
@@ -181,7 +181,7 @@ def _strip(model: ModelProto) -> None:
 
 
 def _lowest_ir_version(model: ModelProto) -> int:
-    """The oldest format that holds the content, which the most engines read; exporters stamp their newest."""
+    """Return the oldest format that holds the content, which most engines read; exporters stamp their newest."""
     return onnx.helper.find_min_ir_version_for(list(model.opset_import))
 
 
@@ -216,7 +216,7 @@ def _runner(session: Any) -> Callable[[Case], NDArray[Any]]:
 
 
 def _metadata(document: str) -> bytes:
-    """A ModelProto of metadata only. Protobuf messages written one after another read as one merged message."""
+    """Return a ModelProto of metadata only: protobuf messages written one after another read as one merged message."""
     tail = ModelProto()
     tail.metadata_props.add(key=METADATA_KEY, value=document)
     tail.metadata_props.add(key=CHECKSUM_KEY, value=hashlib.sha256(document.encode()).hexdigest())

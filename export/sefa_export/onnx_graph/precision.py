@@ -38,7 +38,7 @@ FLOAT16_MAX = 65504.0
 
 
 def to_float16(model: ModelProto) -> ModelProto:
-    """A copy of a float32 graph that computes images in float16.
+    """Return a copy of a float32 graph that computes images in float16.
 
     Inputs and outputs keep their types: Cast nodes stand where the two precisions meet.
     """
@@ -91,7 +91,7 @@ def _rename(nodes: list[NodeProto], old: str, new: str) -> list[NodeProto]:
 
 
 def _float_values(model: ModelProto) -> set[str]:
-    """Names of all float32 values of the graph."""
+    """Return the names of all float32 values of the graph."""
     graph = onnx.shape_inference.infer_shapes(model).graph
     values = {
         value.name
@@ -116,7 +116,7 @@ class Overflow:
 
 
 def find_overflow(model: ModelProto, feeds: Mapping[str, NDArray[Any]]) -> Overflow | None:
-    """The first node of the float32 graph, among those that become float16, whose values do not fit."""
+    """Return the first node of the float32 graph, among those that become float16, whose values do not fit."""
     half = _half_nodes(model)
     probe = _copy(model)
     nodes = [node for node in probe.graph.node if node.name in half]
@@ -132,7 +132,7 @@ def find_overflow(model: ModelProto, feeds: Mapping[str, NDArray[Any]]) -> Overf
 
 
 def _half_nodes(model: ModelProto) -> set[str]:
-    """Names of the nodes that become float16."""
+    """Return the names of the nodes that become float16."""
     graph = model.graph
     inferred = onnx.shape_inference.infer_shapes(model)
     ranks = {value.name: len(value.type.tensor_type.shape.dim) for value in inferred.graph.value_info}
@@ -162,7 +162,7 @@ def _largest(tensor: TensorProto) -> float:
 
 
 def _layer(node: Any) -> str:
-    """The generator's own name of what the node computes, as far as the exporter noted it."""
+    """Return the generator's own name of what the node computes, as far as the exporter noted it."""
     for prop in node.metadata_props:
         if prop.key == "pkg.torch.onnx.name_scopes":
             scopes = [scope for scope in prop.value.strip("[]").replace("'", "").split(", ") if "generator." in scope]

@@ -72,7 +72,7 @@ def _name_bank(model: ModelProto, graph: EditGraph) -> None:
 
 
 def _declare_image(model: ModelProto, signature: Signature) -> None:
-    """Write down the image's axes, which shape inference does not find behind every operator; runs prove them."""
+    """Declare the image's axes, which shape inference does not find after every operator; runs prove them."""
     image = signature.output
     kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(image.dtype))
     model.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info(image.name, kind, signature.axes(image)))

@@ -16,7 +16,7 @@ import torch
 
 
 def load(kind: str, archive: str) -> Callable[..., Any]:
-    """What the archive holds, as a function of tensors by name."""
+    """Return what the archive holds, as a function of tensors by name."""
     if kind == "torchscript":
         return torch.jit.load(archive, map_location="cpu")  # type: ignore[no-any-return,no-untyped-call]
     if kind == "pt2":

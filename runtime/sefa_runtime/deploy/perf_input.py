@@ -14,7 +14,7 @@ ENTRIES = 8
 
 
 def perf_input(info: ModelInfo) -> str:
-    """Requests of one image (of the batch that was fixed at export) with one edit (or as many as were fixed), as JSON.
+    """Return requests as JSON: of one image, or the batch fixed at export, with one edit, or as many as were fixed.
 
     Latents are those of seeds 0, 1, ...; of a model that takes codes, numbers drawn in the same way. Directions are
     drawn from the bank, alphas from their suggested ranges, labels from the classes, truncation psi from 0.5 to 1.
@@ -32,6 +32,6 @@ def perf_input(info: ModelInfo) -> str:
 
 
 def _tensor(values: "np.ndarray[tuple[int, ...], np.dtype[np.generic]]", batch: int | None) -> dict[str, object]:
-    """Shapes are without the batch where Triton makes it; there [1] stands for a single number."""
+    """Return an input's entry: shapes are without the batch where Triton adds it, and [1] stands for one number."""
     shape = values.shape if batch is not None else values.shape[1:] or (1,)
     return {"content": values.ravel().tolist(), "shape": list(shape)}

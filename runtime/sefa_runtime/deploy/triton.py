@@ -49,7 +49,7 @@ class TritonOptions:
     instances: int = 1  # sessions on each device
     threads: int | None = None  # of one operator, on the CPU; None: onnxruntime's choice, the cores
     max_batch: int | None = None  # images in one run; None: 16
-    max_delay_ms: float = 2.0  # how long a request may wait for company
+    max_delay_ms: float = 2.0  # how long a request may wait for batch-mates
     preferred_batch: tuple[int, ...] = ()  # sizes that do not wait; empty: `max_batch`
     max_queue: int = 256  # requests that may wait
     timeout_s: float = 30.0  # how long one may wait before it is refused; a request may ask for less
@@ -120,7 +120,7 @@ def write_repository(
 
 
 def triton_config(name: str, info: ModelInfo, options: TritonOptions) -> Message:
-    """The model's `config.pbtxt` as a mapping, fields named as in model_config.proto.
+    """Return the model's `config.pbtxt` as a mapping, fields named as in model_config.proto.
 
     Triton adds the batch to every shape, and with it batches requests, only if it may be any size; a model exported for
     one batch gets `max_batch_size: 0`, and requests of just that batch.
@@ -195,7 +195,7 @@ def _tensor(tensor: dict[str, Any], batch: int | None) -> dict[str, Any]:
 
 
 def _batching(options: TritonOptions, max_batch: int) -> dict[str, object]:
-    """Requests wait for company, but not for ever and not without end: those that do not fit are refused."""
+    """Return how requests wait for batch-mates: not for ever, and those that do not fit are refused."""
     return {
         "preferred_batch_size": sorted(set(options.preferred_batch)) or [max_batch],
         "max_queue_delay_microseconds": round(options.max_delay_ms * 1e3),

@@ -1,4 +1,4 @@
-"""Latency: measured in a scenario, written down with all that it depends on, compared, drawn."""
+"""Latency: measured in a scenario, recorded with all that it depends on, compared, plotted."""
 
 from sefa_runtime.latency.compare import Comparison, compare_records
 from sefa_runtime.latency.measure import SCENARIOS, measure

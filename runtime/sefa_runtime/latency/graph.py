@@ -76,7 +76,7 @@ def _operator(message: bytes) -> str:
 
 
 def _initializer(file: BinaryIO, tensor: Field) -> tuple[int, int]:
-    """How many numbers it holds, and the bytes of one."""
+    """Return how many numbers it holds, and the bytes of one."""
     dims: list[int] = []
     width = 0
     file.seek(tensor.start)

@@ -121,7 +121,7 @@ def measure(
 
 
 def example_inputs(info: ModelInfo, batch: int, edits: int) -> dict[str, Any]:
-    """Arguments for `Editor.run`, the same in every measurement."""
+    """Return arguments for `Editor.run`, the same in every measurement."""
     signature = info.signature
     random = np.random.Generator(np.random.PCG64(0))
     return as_arguments(random_inputs(signature, random, batch, edits, seeded_latents(signature, batch)))
@@ -208,7 +208,7 @@ def _shortfalls(runs: int, elapsed: float, warmed: WarmUp, arrivals: Arrivals | 
 
 
 def may_use_tf32(provider: str, options: Mapping[str, str]) -> bool | None:
-    """Whether a provider, with these options, may round the factors of float32 products to 10 bits; None: not known."""
+    """Return whether a provider may round the factors of float32 products to 10 bits; None if that is not known."""
     if provider == "cpu":
         return False
     if provider not in ("cuda", "tensorrt"):
@@ -220,5 +220,5 @@ def may_use_tf32(provider: str, options: Mapping[str, str]) -> bool | None:
 
 
 def _rounded(value: float | None) -> float | None:
-    """To the microsecond; None for what is not known."""
+    """Round to the microsecond; None if the value is not known."""
     return round(value, 3) if value is not None and math.isfinite(value) else None

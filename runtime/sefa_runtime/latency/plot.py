@@ -1,4 +1,4 @@
-"""An image of a latency record: how latency is distributed, and throughput over batch size. Needs matplotlib."""
+"""A plot of a latency record: how latency is distributed, and throughput over batch size. Needs matplotlib."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ MARKED = (50, 90, 99)
 
 
 def check_plot(path: Path) -> None:
-    """Fail now rather than after the measurement if it could not be drawn.
+    """Fail now rather than after the measurement if the plot could not be made.
 
     Raises:
         InputError: If matplotlib is not installed or the file's name does not end in `.png`.
@@ -35,26 +35,26 @@ def check_plot(path: Path) -> None:
 
 
 def save_plot(record: LatencyRecord, path: Path) -> None:
-    """Draw a record that has its samples, as `measure` gives it, into a PNG file.
+    """Plot a record that has its samples, as `measure` returns it, into a PNG file.
 
     Raises:
         InputError: As `check_plot`.
         OSError: If the file cannot be written.
     """
     check_plot(path)
-    figure = draw(record)
+    figure = plot(record)
     with replacing(path) as partial:
         figure.savefig(partial, format="png", dpi=144)
 
 
-def draw(record: LatencyRecord) -> "Figure":
-    """The image as a matplotlib figure of two axes."""
+def plot(record: LatencyRecord) -> "Figure":
+    """Return the plot as a matplotlib figure of two axes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.6), layout="constrained")
     latency, throughput = figure.subplots(1, 2, width_ratios=(3, 2))
-    _draw_latency(latency, record)
-    _draw_throughput(throughput, record)
+    _plot_latency(latency, record)
+    _plot_throughput(throughput, record)
     figure.legend(loc="outside lower left", ncols=2, frameon=False, fontsize=9)
     for axes in (latency, throughput):
         axes.spines[["top", "right"]].set_visible(False)
@@ -70,8 +70,8 @@ def draw(record: LatencyRecord) -> "Figure":
     return figure
 
 
-def _draw_latency(axes: "Axes", record: LatencyRecord) -> None:
-    """Latency over the share of requests that take at most so long; equal steps to the right are tenfold rarer."""
+def _plot_latency(axes: "Axes", record: LatencyRecord) -> None:
+    """Plot latency over the share of requests that take at most so long; equal steps to the right are tenfold rarer."""
     for result in record.results:
         samples = np.sort([np.inf if sample is None else sample for sample in result.samples_ms or ()])
         beyond = (len(samples) - np.arange(len(samples))) / len(samples)  # share of those that take at least as long
@@ -93,7 +93,7 @@ def _draw_latency(axes: "Axes", record: LatencyRecord) -> None:
     axes.set_title("Latency, ms", loc="left", fontsize=11)
 
 
-def _draw_throughput(axes: "Axes", record: LatencyRecord) -> None:
+def _plot_throughput(axes: "Axes", record: LatencyRecord) -> None:
     best = max(result.images_per_second for result in record.results)
     bars = axes.bar(
         [str(result.batch) for result in record.results],

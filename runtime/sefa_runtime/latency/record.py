@@ -53,7 +53,7 @@ class BatchResult:
     max_ms: float | None
     images_per_second: float
     arrivals: Arrivals | None
-    shortfalls: tuple[str, ...]  # what a measurement should have and this one has not, in words
+    shortfalls: tuple[str, ...]  # what this measurement lacks, in words
     samples_ms: tuple[float | None, ...] | None  # every latency, in order; None: never served
 
 
@@ -88,7 +88,7 @@ class LatencyRecord:
         return self.provider_requested.lower() == "auto" or short_name(self.provider_requested) == self.provider
 
     def to_dict(self, samples: bool = False) -> dict[str, Any]:
-        """The record as plain values for JSON; with every single latency if `samples`."""
+        """Return the record as plain values for JSON, with every single latency if `samples`."""
         results = tuple(result if samples else replace(result, samples_ms=None) for result in self.results)
         return asdict(replace(self, results=results))
 

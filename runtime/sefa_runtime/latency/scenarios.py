@@ -1,4 +1,4 @@
-"""How requests come: one after another as fast as they go, or at moments of their own.
+"""When requests come: each as soon as the one before is served, or at moments of their own.
 
 Times are seconds. The clock is an argument, so that what these loops do can be proven with a simulated one.
 """
@@ -25,7 +25,7 @@ WINDOWS, WINDOW_RUNS, WINDOW_SECONDS, STABLE = 3, 3, 0.2, 0.05
 MAX_REQUESTS = 10_000_000
 # Operating systems wake a sleeper late: the rest of a wait is spent looking at the clock.
 BUSY_WAIT_SECONDS = 0.001
-# Drawing a progress bar takes milliseconds: seldom, and never while a request is due.
+# Drawing a progress bar takes milliseconds: do it seldom, and never while a request is due.
 PROGRESS_SECONDS = 1.0
 
 Run = Callable[[], object]
@@ -36,7 +36,7 @@ class Clock:
     """The machine's monotonic clock."""
 
     def now(self) -> float:
-        """Seconds since some moment in the past."""
+        """Return seconds since some moment in the past."""
         return time.perf_counter()
 
     def wait_until(self, moment: float) -> None:
@@ -73,7 +73,7 @@ class Timing:
 
 
 class _Reporter:
-    """Passes progress on, but seldom."""
+    """Pass progress on, but seldom."""
 
     def __init__(self, progress: Progress, clock: Clock) -> None:
         self._progress = progress
@@ -134,7 +134,7 @@ def one_after_another(run: Run, seconds: float, clock: Clock, progress: Progress
 
 
 def poisson_schedule(rate: float, seconds: float, seed: int) -> NDArray[np.float64]:
-    """Moments at which requests come, of a Poisson process: independent of each other and of how they are served.
+    """Return when requests come, by a Poisson process: independent of each other and of how they are served.
 
     Args:
         rate: Requests per second, on average.

@@ -12,12 +12,12 @@ SAMPLES_BEYOND = 10
 
 
 def least_samples(percent: int) -> int:
-    """How many samples the percentile needs, so that `SAMPLES_BEYOND` of them lie beyond it."""
+    """Return how many samples the percentile needs for `SAMPLES_BEYOND` of them to lie beyond it."""
     return math.ceil(SAMPLES_BEYOND * 100 / (100 - percent))
 
 
 def percentile(samples: Sequence[float], percent: int) -> float | None:
-    """The smallest sample that at least `percent` % of all samples do not exceed (nearest rank).
+    """Return the smallest sample that at least `percent` % of all samples do not exceed (nearest rank).
 
     Always a sample that was observed, never a mean of two.
 
@@ -36,6 +36,6 @@ def percentile(samples: Sequence[float], percent: int) -> float | None:
 
 
 def mean(samples: Sequence[float]) -> float | None:
-    """The arithmetic mean; None if there is no sample or one is not known."""
+    """Return the arithmetic mean; None if there is no sample or one is not known."""
     value = float(np.mean(samples)) if len(samples) else math.inf
     return value if math.isfinite(value) else None

@@ -24,7 +24,7 @@ BATCHES = (1, 4, 16)
 ROUNDS = 3
 # A batch is left out if its images, one by one, would take longer.
 LONGEST_RUN_S = 10.0
-# Trials this near to the best count as good as it; the first of them is taken, which is the nearest to the defaults.
+# Trials this near to the best count as equal to it; the first of them wins, as the nearest to the defaults.
 NOISE = 0.03
 
 
@@ -82,7 +82,7 @@ def tune(
     """Measure a model with different threads, instances, options and batches.
 
     Args:
-        path: As `load`, which also tells what this raises.
+        path: As `load`, which also says what this raises.
         provider: As `load`.
         provider_options: As `load`.
         seconds: For each setting and batch, over all rounds; one run takes as long as it takes.
@@ -147,7 +147,7 @@ def tune(
 
 
 def candidates(provider: str, cores: int) -> list[Setting]:
-    """The settings that are tried, the default first.
+    """Return the settings to try, the default first.
 
     Args:
         provider: Its short name.
@@ -187,7 +187,7 @@ def run_together(runs: Sequence[Run], seconds: float) -> Times:
 
 
 def best_for_one_caller(trials: Sequence[Trial]) -> Trial:
-    """The shortest run of the smallest batch, of those with one instance."""
+    """Return the trial with the shortest run of the smallest batch, of those with one instance."""
     smallest = min(trial.batch for trial in trials)
     alone = [trial for trial in trials if trial.batch == smallest and trial.setting.instances == 1]
     least = min(trial.p50_ms for trial in alone)
@@ -195,13 +195,13 @@ def best_for_one_caller(trials: Sequence[Trial]) -> Trial:
 
 
 def best_for_many_callers(trials: Sequence[Trial]) -> Trial:
-    """The most images per second."""
+    """Return the trial with the most images per second."""
     most = max(trial.images_per_second for trial in trials)
     return next(trial for trial in trials if trial.images_per_second >= most * (1 - NOISE))
 
 
 def setting_in_words(setting: Setting) -> str:
-    """`2 instances of 1 thread`, and the options."""
+    """Describe a setting: `2 instances of 1 thread`, and the options."""
     words = f"{setting.instances} instance{'s' if setting.instances > 1 else ''}"
     if setting.threads is not None:
         words += f" of {setting.threads} thread{'s' if setting.threads > 1 else ''}"
@@ -213,7 +213,7 @@ def _inputs(info: ModelInfo, batch: int) -> dict[str, Any]:
 
 
 def _batches(editor: Editor) -> tuple[list[int], float]:
-    """Those of `BATCHES` that take a bearable time, and the seconds that one image takes."""
+    """Return those of `BATCHES` that take a bearable time, and the seconds that one image takes."""
     batch = editor.info.batch or 1
     single = run_together([partial(editor.run, **_inputs(editor.info, batch))], 0.0).elapsed / batch
     if editor.info.batch is not None:
@@ -222,7 +222,7 @@ def _batches(editor: Editor) -> tuple[list[int], float]:
 
 
 def _trial_s(setting: Setting, batches: Sequence[int], single_s: float, load_s: float, seconds: float) -> float:
-    """About how long a setting takes in all rounds: loading, in each batch a run before those that count, and these."""
+    """Estimate the seconds of a setting in all rounds: loading, and for each batch a run before those that count."""
     runs = [setting.instances * batch * single_s for batch in batches]
     return ROUNDS * (setting.instances * load_s + sum(run + max(seconds / ROUNDS, run) for run in runs))
 

@@ -9,7 +9,7 @@ RESERVED = "=:,"
 
 
 def is_name(name: object) -> bool:
-    """Whether `name` can name a direction: printable text that `0=2.5` style options cannot mistake for an index."""
+    """Return whether `name` can name a direction: printable text that options like `0=2.5` cannot take for an index."""
     if not isinstance(name, str) or not 0 < len(name) <= MAX_LENGTH or name != name.strip() or not name.isprintable():
         return False
     if any(character in name for character in RESERVED):
@@ -22,7 +22,7 @@ def is_name(name: object) -> bool:
 
 
 def name_problems(names: Sequence[object]) -> list[str]:
-    """What is wrong with a bank's names; nothing if they are fine."""
+    """Return what is wrong with a bank's names; empty if nothing is."""
     unfit = [name for name in names if not is_name(name)]
     if unfit:
         shown = [f"{name!r:.{MAX_LENGTH}} is not a name" for name in unfit[:MAX_NAMED]]

@@ -172,7 +172,7 @@ class ModelInfo:
         return {STORED_NAMES.get(name, name): value for name, value in asdict(self).items()}
 
     def to_json(self) -> str:
-        """The document that `from_json` reads; fields that say no more than their default are left out."""
+        """Return the document that `from_json` reads; fields at their default are left out."""
         defaults = {STORED_NAMES.get(field.name, field.name): field.default for field in fields(self)}
         document = {name: value for name, value in self.to_dict().items() if value != defaults[name]}
         return json.dumps(document, ensure_ascii=False, separators=(",", ":"))
@@ -208,7 +208,7 @@ class ModelInfo:
 
 
 def _problems(info: ModelInfo) -> list[str]:
-    """What no export can have said; empty if all of it may be."""
+    """Return what no export can have written; empty if there is nothing of that kind."""
     height, width = info.resolution
     problems = [
         f"{name} is {value}, expected {least} to {most}"

@@ -21,7 +21,7 @@ class Field(NamedTuple):
 
 
 def fields(file: BinaryIO, end: int) -> Iterator[Field]:
-    """The fields of the message between the cursor and `end`; the contents of the longer ones are skipped over.
+    """Yield the fields of the message between the cursor and `end`, skipping the contents of the longer ones.
 
     The cursor may be moved between two steps.
 
@@ -69,7 +69,7 @@ def read_varint(file: BinaryIO) -> int:
 
 
 def bytes_field(number: int, content: bytes) -> bytes:
-    """A field of bytes, text or a message, encoded."""
+    """Encode a field of bytes, text or a message."""
     return _varint(number << 3 | BYTES) + _varint(len(content)) + content
 
 

@@ -36,19 +36,19 @@ BANK = "vectors"
 
 
 def is_onnx(path: Path) -> bool:
-    """Whether the file begins like an ONNX model: with the field `ir_version`, as all writers put it."""
+    """Return whether the file begins like an ONNX model: with the field `ir_version`, as all writers put it."""
     head = _head(path)
     # A safetensors file begins with the length of its JSON, eight bytes of which the lowest may be anything.
     return head[:1] == b"\x08" and head[5:9] != b"\0\0\0{"
 
 
 def is_torchscript(path: Path) -> bool:
-    """Whether the file is a TorchScript archive."""
+    """Return whether the file is a TorchScript archive."""
     return any(name.endswith("/constants.pkl") for name in _archive_names(path))
 
 
 def is_pt2(path: Path) -> bool:
-    """Whether the file is an archive of torch.export."""
+    """Return whether the file is an archive of torch.export."""
     return any(name.endswith("/archive_format") for name in _archive_names(path))
 
 
@@ -71,7 +71,7 @@ def read_info(path: Path) -> ModelInfo:
 
 @dataclass(frozen=True)
 class Contents:
-    """What onnxruntime needs of a model, in memory: what becomes of its files from now on is nothing to a session."""
+    """What onnxruntime needs of a model, in memory, so that later changes of its files do not reach a session."""
 
     graph: bytes
     weights: dict[str, bytes]  # of the file beside the model, by its name
@@ -110,13 +110,13 @@ def read_model(path: Path) -> tuple[ModelInfo, Contents]:
 
 
 def weights_path(path: Path, info: ModelInfo) -> Path | None:
-    """The file beside the model at `path` that its weights are in; None if they are in the model itself."""
+    """Return the file beside the model that holds its weights; None if they are in the model itself."""
     weights = info.payload and info.payload.weights
     return path.parent / weights.name if weights else None
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
-    """A model's own files, the one beside it included; of whatever else `path` is, `path` alone."""
+    """Return a model's own files, with the one that holds its weights; `path` alone if it is anything else."""
     try:
         beside = weights_path(path, read_info(path)) if is_onnx(path) else None
     except ModelFileError:
@@ -130,7 +130,7 @@ def check_payload(path: Path, info: ModelInfo, sha256: Callable[[Path, int], str
     Args:
         path: The model.
         info: Its description.
-        sha256: Gives the sha256 of a file's first bytes, or None if there are fewer; None: by reading them.
+        sha256: Returns the sha256 of a file's first bytes, or None if there are fewer; None: by reading them.
 
     Raises:
         ModelFileError: If they are not.
@@ -160,7 +160,7 @@ def check_payload(path: Path, info: ModelInfo, sha256: Callable[[Path, int], str
 
 
 def sha256_of_first(path: Path, size: int) -> str | None:
-    """sha256 of a file's first `size` bytes, in hex; None if there are fewer."""
+    """Return the sha256 of a file's first `size` bytes, in hex; None if there are fewer."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while size and (chunk := file.read(min(size, 1 << 20))):
@@ -244,7 +244,7 @@ def _decoded(document: bytes) -> str:
 
 
 def metadata_entry(entry: bytes) -> tuple[str, str]:
-    """Key and value of one entry of `metadata_props`."""
+    """Return key and value of one entry of `metadata_props`."""
     found = {KEY: "", VALUE: ""}
     for field in _bounded(fields(io.BytesIO(entry), len(entry)), MAX_MODEL_FIELDS):
         found[field.number] = _decoded(entry[field.start : field.start + field.length])
@@ -252,7 +252,7 @@ def metadata_entry(entry: bytes) -> tuple[str, str]:
 
 
 def graph_problem(model: bytes, directions: int, beside: set[str]) -> str | None:
-    """What is wrong with a graph before onnxruntime sees it: a few words, or None.
+    """Return what is wrong with a graph before onnxruntime sees it, in a few words; None if nothing is.
 
     Args:
         model: A `ModelProto`.
@@ -270,7 +270,7 @@ def graph_problem(model: bytes, directions: int, beside: set[str]) -> str | None
         return "its graph has sparse tensors, which may be of any size when onnxruntime expands them; no export has any"
     other = walk.files - beside
     if other:
-        return f"its graph has weights in {sorted(other)[0]!r}, of which its description does not tell"
+        return f"its graph has weights in {sorted(other)[0]!r}, which its description does not mention"
     if rows not in (0, directions):  # What was once exported by tracing has no name for its bank.
         return f"its description names {directions} directions, its graph has {rows}; copy or export it again"
     return None
@@ -294,7 +294,7 @@ class _Walk:
         self.files: set[str] = set()
 
     def look(self) -> int:
-        """Walk; the number of directions, or 0 if there is no bank."""
+        """Walk, and return the number of directions, 0 if there is no bank."""
         rows = 0
         for part in self._fields(0, self._size):
             if part.number == GRAPH:
@@ -327,7 +327,7 @@ class _Walk:
                     self.has_sparse |= value.number in SPARSE_TENSORS
 
     def _tensor(self, tensor: Field) -> tuple[str, int]:
-        """Name and first size of a tensor; 0 if it has none."""
+        """Return name and first size of a tensor; 0 if it has none."""
         name = ""
         sizes: list[int] = []
         for part in self._inside(tensor):

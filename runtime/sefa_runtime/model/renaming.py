@@ -1,6 +1,6 @@
 """Other names and alpha ranges for the directions inside an exported ONNX model.
 
-Only the description behind graph and weights is written anew; these stay byte for byte, with their checksum.
+Only the description, which follows graph and weights, is rewritten; these stay byte for byte, with their checksum.
 """
 
 import hashlib
@@ -107,7 +107,7 @@ def _relabelled(
 
 
 def _tail(path: Path, payload: Payload, document: str) -> bytes:
-    """What follows graph and weights: everything that is there already, but with another description."""
+    """Return what follows graph and weights: all that is there already, but with another description."""
     kept = bytearray()
     with path.open("rb") as file:
         end = file.seek(0, 2)

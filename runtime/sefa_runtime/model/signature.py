@@ -17,7 +17,7 @@ BATCH, EDITS = "batch", "edits"
 # Types by the names of numpy, onnxruntime and the Open Inference Protocol.
 ORT_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)", "uint8": "tensor(uint8)"}
 DATATYPES = {"float32": "FP32", "int64": "INT64", "uint8": "UINT8"}
-# Names of the inputs that graphs have without being told, and of a call's other arguments.
+# Names that no optional input may have: of the other inputs, and of a call's other arguments.
 RESERVED_NAMES = {"z", "w", "codes", "seed", "direction", "alpha", "alphas", "edits", "label", "truncation", "progress"}
 # Of the reference images (`sefa_runtime.inputs.examples`), one edit each.
 REFERENCE_IMAGES = 4

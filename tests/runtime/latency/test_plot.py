@@ -9,7 +9,7 @@ from PIL import Image
 
 from sefa_runtime import InputError
 from sefa_runtime.latency import LatencyRecord
-from sefa_runtime.latency.plot import check_plot, draw, save_plot
+from sefa_runtime.latency.plot import check_plot, plot, save_plot
 
 Quick = Callable[..., LatencyRecord]
 
@@ -25,7 +25,7 @@ def test_a_plot_is_an_image(quick: Quick, tmp_path: Path, arguments: dict[str, A
 
 def test_it_shows_the_samples_and_the_throughput(quick: Quick) -> None:
     record = quick(batches=(1, 2))
-    latency, throughput = draw(record).axes
+    latency, throughput = plot(record).axes
     ticks = dict(zip((text.get_text() for text in latency.get_xticklabels()), latency.get_xticks(), strict=True))
     for result, line in zip(record.results, latency.lines[1::2], strict=True):
         x, y = (np.asarray(values, float) for values in line.get_data())

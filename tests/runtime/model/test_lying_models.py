@@ -248,7 +248,7 @@ def test_weights_in_files_that_the_description_does_not_tell_of_are_refused(
     for key, value in (("location", "secret.bin"), ("offset", "0"), ("length", "4")):
         tensor.external_data.add(key=key, value=value)
     model = described(hostile_graph([("Constant", (), {"value": tensor})], {}), tmp_path / "hostile.onnx")
-    with pytest.raises(ModelFileError, match=r"its graph has weights in 'secret\.bin', of which its description does"):
+    with pytest.raises(ModelFileError, match=r"its graph has weights in 'secret\.bin', which its description does not"):
         sefa_runtime.load(model, "cpu")
 
 
