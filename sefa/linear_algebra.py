@@ -10,7 +10,7 @@ MAX_SIDE = 10_000
 
 
 def eigenpairs(symmetric: Tensor) -> tuple[Tensor, Tensor]:
-    """Eigenvectors of a symmetric matrix without negative eigenvalues, strongest first.
+    """Return the eigenvectors of a symmetric matrix without negative eigenvalues, strongest first.
 
     Args:
         symmetric: Shape [D, D], float64.
@@ -25,10 +25,10 @@ def eigenpairs(symmetric: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def right_singular_vectors(A: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Eigenvectors of AᵀA, strongest first, in the memory of A's smaller side.
+    """Return the eigenvectors of AᵀA, strongest first, with memory for A's smaller side only.
 
-    Where A has more columns than rows they are A's right singular vectors, and AᵀA is never formed. What is beyond its
-    rows completes them to an orthonormal set.
+    Where A has more columns than rows they are A's right singular vectors, and AᵀA is never formed. Directions beyond
+    its rows complete them to an orthonormal set.
 
     Args:
         A: Shape [M, D], float64.
@@ -43,7 +43,9 @@ def right_singular_vectors(A: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """
     rows, columns = A.shape
     if min(rows, columns) > MAX_SIDE:
-        raise ArgumentError(f"an affine weight of [{rows}, {columns}] is too large: {MAX_SIDE} is the most of one side")
+        raise ArgumentError(
+            f"an affine weight of [{rows}, {columns}] is too large: one side must be at most {MAX_SIDE}"
+        )
     if rows >= columns:
         directions, eigenvalues = eigenpairs(A.T @ A)
         return directions[:k], eigenvalues
@@ -55,7 +57,7 @@ def right_singular_vectors(A: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _complement(rows: Tensor, count: int) -> Tensor:
-    """`count` orthonormal rows that are orthogonal to orthonormal `rows` [M, D]."""
+    """Return `count` orthonormal rows that are orthogonal to orthonormal `rows` [M, D]."""
     # Of a space of M + count dimensions, `count` at least are orthogonal to the rows: there the projection changes
     # nothing, so that its first singular values are 1.
     space = torch.eye(min(len(rows) + count, rows.shape[1]), rows.shape[1], dtype=rows.dtype, device=rows.device)
@@ -70,7 +72,7 @@ def fix_signs(directions: Tensor) -> Tensor:
 
 
 def zero_level(eigenvalues: Tensor, size: int) -> float:
-    """What eigenvalues are no more than rounding: those of matrices that were computed in float32.
+    """Return the level below which eigenvalues are rounding errors, of matrices that were computed in float32.
 
     Args:
         eigenvalues: Shape [K], descending: squared singular values.
@@ -89,7 +91,7 @@ def principal_angles(one: Tensor, other: Tensor) -> Tensor:
         other: Shape [M, D].
 
     Returns:
-        Shape [min(K, M)], float64, radians, smallest first; accurate for small angles, too, where the cosine is not.
+        Shape [min(K, M)], float64, radians, smallest first; accurate also for small angles, where the cosine is not.
     """
     one, other = (torch.linalg.qr(rows.double().T).Q for rows in (one, other))  # [D, K]: orthonormal columns
     if one.shape[1] < other.shape[1]:

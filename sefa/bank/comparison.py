@@ -1,4 +1,4 @@
-"""How alike the directions of two banks are."""
+"""Compare the directions of two banks."""
 
 from dataclasses import dataclass
 
@@ -13,7 +13,7 @@ MAX_PAIRS = 4_000_000
 
 @dataclass(frozen=True)
 class Pair:
-    """A direction of one bank, and the one of the other that is most like it."""
+    """A direction of one bank, and the most similar one of the other."""
 
     a: int
     b: int
@@ -73,7 +73,7 @@ def compare_banks(a: DirectionBank, b: DirectionBank) -> BankComparison:
 
 
 def match(likeness: Tensor) -> list[tuple[int, int]]:
-    """Pairs of row and column, each in at most one: the most alike of all first, then that of those that are left."""
+    """Pair rows with columns, each once at most: always the most alike pair of those that are left."""
     rows, columns = likeness.shape
     pairs: list[tuple[int, int]] = []
     free_rows, free_columns = set(range(rows)), set(range(columns))
@@ -89,6 +89,6 @@ def match(likeness: Tensor) -> list[tuple[int, int]]:
 
 
 def moves(bank: DirectionBank) -> Tensor:
-    """What each direction adds to the codes of all layers, scaled to unit length, float64 [K, L·D]."""
+    """Return what each direction adds to the codes of all layers, scaled to unit length, float64 [K, L·D]."""
     added = bank.edited_layers[:, :, None] * bank.vectors[:, None].double()
     return F.normalize(added.flatten(1), dim=1)

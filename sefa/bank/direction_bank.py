@@ -43,7 +43,7 @@ class DirectionSource:
     version: str  # of sefa
     # What alpha counts: the code's distance, or standard deviations of the sampled codes along the direction.
     alpha_unit: str = "distance"
-    samples: int = 0  # latents that were drawn; 0: none
+    samples: int = 0  # how many latents were sampled; 0: none
     seed: int | None = None  # theirs
     label: int | None = None  # their class; None: any
 
@@ -53,16 +53,16 @@ class DirectionBank:
     """K directions in a latent space of D dimensions, for a generator of L layers.
 
     Attributes:
-        vectors: What alpha 1 adds to a code, float32 [K, D]: unit directions where alpha counts distance; where it
-            counts standard deviations, each as long as one.
+        vectors: What alpha 1 adds to a code, float32 [K, D]: of unit length where alpha counts distance, of one
+            standard deviation where it counts those.
         eigenvalues: Squared change of what was analysed per unit of alpha, float64 [K], descending for each source: of
             SeFa the eigenvalues λ of AᵀA, of GANSpace variances.
         edited_layers: Which layers' codes an edit changes, bool [K, L].
         analysed_layers: Which layers' affine weights the direction was found in, bool [K, L].
         names: K distinct names; none looks like an integer, since those are indices.
         alpha_range: Suggested least and greatest alpha, float32 [K, 2].
-        source: The generator and method; of a bank that was merged of several, what `joint_source` makes of theirs.
-        origins: Each direction's own source, K of them; empty if `source` is that of all.
+        source: The generator and method; of a merged bank, the `joint_source` of all.
+        origins: Each direction's own source, K of them; empty if all have `source`.
     """
 
     vectors: Tensor
@@ -93,7 +93,7 @@ class DirectionBank:
         return self.edited_layers.shape[1]
 
     def origin(self, index: int) -> DirectionSource:
-        """Where one direction came from."""
+        """Return where one direction came from."""
         return self.origins[index] if self.origins else self.source
 
     def save(self, path: str | Path) -> Path:
@@ -109,11 +109,11 @@ class DirectionBank:
         return path
 
     def tensors(self) -> dict[str, Tensor]:
-        """The tensors by name, as they stand in a file."""
+        """Return the tensors by name, as they are in a file."""
         return {name: getattr(self, name) for name in TENSORS}
 
     def description(self) -> str:
-        """The rest as JSON, for `build`."""
+        """Return the rest as JSON, for `build`."""
         document: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
             "names": list(self.names),
@@ -154,7 +154,7 @@ class DirectionBank:
 
     @classmethod
     def build(cls, description: str, tensors: Mapping[str, Tensor]) -> "DirectionBank":
-        """Put together what `description` and `tensors` gave.
+        """Make a bank of what `description` and `tensors` returned.
 
         Raises:
             BankError: If they are not a bank's.
@@ -283,7 +283,7 @@ def _check_header(path: Path) -> None:
 
 
 def joint_source(sources: Sequence[DirectionSource]) -> DirectionSource:
-    """What several sources of one generator have in common; where they differ, all values, or none.
+    """Return what several sources of one generator have in common; where they differ, all values, or none.
 
     `rank` is the smallest, `samples` the largest.
     """

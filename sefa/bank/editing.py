@@ -1,4 +1,4 @@
-"""Other banks made of direction banks: some directions of one, renamed or turned, or all of several."""
+"""Make new banks from direction banks: some directions of one, renamed or flipped, or all of several."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -11,15 +11,14 @@ from sefa.errors import ArgumentError, BankError
 
 
 def change(bank: DirectionBank, changes: Mapping[int, Change]) -> DirectionBank:
-    """Rename directions, turn them to the other way, or give them other ranges.
+    """Rename directions, flip them, or give them other ranges.
 
     Args:
         bank: A bank; it is not changed.
-        changes: What becomes of directions, by index. The range of one that is turned is mirrored, unless it gets a
-            new one.
+        changes: What changes, by index. The range of a flipped direction is mirrored, unless it gets a new one.
 
     Raises:
-        BankError: If the new names cannot be.
+        BankError: If a new name is no name, or two directions would have the same.
     """
     vectors, alpha_range = bank.vectors.clone(), bank.alpha_range.clone()
     for index, one in changes.items():
@@ -32,7 +31,7 @@ def change(bank: DirectionBank, changes: Mapping[int, Change]) -> DirectionBank:
 
 
 def subset(bank: DirectionBank, indices: Sequence[int]) -> DirectionBank:
-    """Some directions of a bank, in the order of `indices`.
+    """Return a bank of some directions, in the order of `indices`.
 
     Raises:
         ArgumentError: If there are none, or one is out of range or listed twice.
@@ -50,14 +49,14 @@ def subset(bank: DirectionBank, indices: Sequence[int]) -> DirectionBank:
 def merge(
     banks: Sequence[DirectionBank], prefixes: Sequence[str] | None = None, *, allow_other_checkpoint: bool = False
 ) -> DirectionBank:
-    """All directions of several banks of one generator, one bank after the other.
+    """Return a bank of all directions of several banks of one generator, one bank after the other.
 
     Args:
         banks: At least one.
         prefixes: Put before the names of each bank's directions. None: names stay, but where two banks have the same
-            one, and each has it only as `direction-N`, they are numbered anew.
-        allow_other_checkpoint: Join banks of several checkpoints of one architecture, as of one and what was tuned from
-            it; each direction keeps where it came from.
+            name `direction-N`, they are numbered anew.
+        allow_other_checkpoint: Join banks of several checkpoints of one architecture, such as a model and one
+            tuned from it; each direction keeps its source.
 
     Raises:
         ArgumentError: If there is no bank, or another number of prefixes.

@@ -1,4 +1,4 @@
-"""What `sefa name` is told about directions: `0=pose`, `3=smile:-1`, `0=pose:[-4,4]`."""
+"""Changes to directions as text: `0=pose`, `3=smile:-1`, `0=pose:[-4,4]`; and directions by name or index."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,12 +12,12 @@ FLIP = "-1"
 
 @dataclass(frozen=True)
 class Change:
-    """What becomes of one direction; None and False leave things as they are.
+    """A change to one direction; None and False leave things as they are.
 
     Attributes:
         name: Its new name.
-        flip: Whether it is to point the other way.
-        alpha_range: Its new suggested least and greatest alpha, after it was flipped.
+        flip: Whether it shall point the other way.
+        alpha_range: Its new suggested least and greatest alpha, after the flip.
     """
 
     name: str | None = None
@@ -26,7 +26,7 @@ class Change:
 
 
 def parse_change(text: str) -> tuple[str, Change]:
-    """Read one change: the direction, by index or name, and what becomes of it.
+    """Read one change: the direction, by index or name, and what changes.
 
     Raises:
         ArgumentError: If it is not of one of the forms.
@@ -58,23 +58,23 @@ def parse_range(text: str) -> tuple[str, Change]:
     return direction.strip(), Change(alpha_range=_range(rest.split(":"), text))
 
 
-def resolve(names: Sequence[str], told: Sequence[tuple[str, Change]]) -> dict[int, Change]:
+def resolve(names: Sequence[str], requested: Sequence[tuple[str, Change]]) -> dict[int, Change]:
     """Find the directions that changes are for.
 
     Args:
         names: The names as they are.
-        told: A direction's index or name, and what becomes of it; several for one direction are joined. A direction may
-            also be called by the new name that it is given here, if none has that name yet.
+        requested: A direction's index or name, and what changes; several for one direction are joined. A direction may
+            also be called by the new name that it gets here, if none has that name yet.
 
     Returns:
         The changes by index.
 
     Raises:
-        ArgumentError: If there is no such direction, or it is told two different things.
+        ArgumentError: If there is no such direction, or two changes to one direction contradict each other.
     """
     changes: dict[int, Change] = {}
-    new = {change.name: direction for direction, change in told if change.name and change.name not in names}
-    for direction, change in told:
+    new = {change.name: direction for direction, change in requested if change.name and change.name not in names}
+    for direction, change in requested:
         index = find(names, new.get(direction, direction))
         before = changes.get(index, Change())
         if (before.name and change.name) or (before.alpha_range and change.alpha_range):
@@ -86,12 +86,12 @@ def resolve(names: Sequence[str], told: Sequence[tuple[str, Change]]) -> dict[in
 
 
 def renamed(names: Sequence[str], changes: Mapping[int, Change]) -> tuple[str, ...]:
-    """All names after the changes."""
+    """Return all names after the changes."""
     return tuple(changes.get(index, Change()).name or name for index, name in enumerate(names))
 
 
 def find(names: Sequence[str], direction: str) -> int:
-    """Index of a direction that is given by index or name.
+    """Find the index of a direction that is given by index or name.
 
     Raises:
         ArgumentError: If there is no such direction.
@@ -109,10 +109,10 @@ def find(names: Sequence[str], direction: str) -> int:
 
 
 def find_all(names: Sequence[str], directions: str) -> list[int]:
-    """Indices of directions in a list like `0,3,1`, `0-7` or `pose,smile`, in its order.
+    """Find the indices of directions in a list like `0,3,1`, `0-7` or `pose,smile`, in its order.
 
     Raises:
-        ArgumentError: If one is not there or twice.
+        ArgumentError: If one does not exist or is listed twice.
     """
     indices: list[int] = []
     for part in directions.split(","):

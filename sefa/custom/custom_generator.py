@@ -14,7 +14,7 @@ from sefa.errors import ArgumentError
 from sefa.generators.common.labels import OneHotGenerator, one_hot
 
 CHECK_SEED = 0
-# Of the latents at which a layer is looked at, in terms of usual ones. What normalises z, clips it or bends it shows.
+# Lengths of the latents at which a layer is looked at, relative to usual ones: whatever normalises or clips z shows.
 PROBE_LENGTHS = (1.0, 1.0, 0.5, 2.0, 4.0, 1.0, 1.0, 0.25)
 PROBE_SAME_CLASS = 5  # of them, from the first
 

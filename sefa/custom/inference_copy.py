@@ -42,9 +42,9 @@ def copy_for_inference(module: nn.Module) -> nn.Module:
 
 
 def _make_plain(layer: nn.Module) -> None:
-    """Make parametrized weights plain ones.
+    """Replace parametrized weights by plain ones.
 
-    torch's `remove_parametrizations` would do it to the module that was copied, too: they share a class.
+    torch's `remove_parametrizations` would also change the module that was copied: they share a class.
     """
     names = list(layer.parametrizations)  # type: ignore[arg-type]
     weights = {name: getattr(layer, name).detach().clone() for name in names}
@@ -69,7 +69,7 @@ def _computed(module: nn.Module) -> dict[int, Tensor]:
 def fold_own_norms(module: nn.Module, changed: list[str]) -> nn.Module:
     """Replace spectral norms of the user's own by plain parameters: the weights that they computed in the last run.
 
-    Those norms improve their vectors at every call, in inference mode, too.
+    Those norms update their vectors at every call, even in inference mode.
 
     Args:
         module: The module, which has just rendered an image.

@@ -70,7 +70,7 @@ def _watch_forward(run: Run, layer: nn.Module, codes: Tensor) -> Seen | None:
 
             return forward(*map(swap, arguments), **{key: swap(value) for key, value in keywords.items()})
 
-        # An activation behind it may work in place.
+        # An activation after it may work in place.
         seen.append(Seen(inputs[0].clone(), output.clone(), replay if len(inputs) == 1 else None))
         raise _Reached
 
@@ -131,11 +131,11 @@ def listening_to(
             layer = layers[name]
             if not isinstance(layer, torch.jit.ScriptModule):
 
-                def told(forward: Any, arguments: Any, keywords: Any, output: Any, name: str = name) -> None:
+                def report(forward: Any, arguments: Any, keywords: Any, output: Any, name: str = name) -> None:
                     values = (*arguments, *keywords.values())
                     heard(name, [value for value in values if isinstance(value, Tensor)], output)
 
-                stack.enter_context(_listening(layer, told))
+                stack.enter_context(_listening(layer, report))
         yield
 
 

@@ -54,8 +54,8 @@ def scaled_entries(x: Tensor, z: Tensor) -> tuple[Tensor, Tensor] | None:
     if not x.isfinite().all() or len(varying) < 2:  # One entry alone is some number times any other.
         return None
     x = x[:, varying] / limit  # A distance of 1 is the limit.
-    # Which entry of z the first one is, the second tells. One of the pairs is of z if any is: a label's entries are
-    # proportional to each other.
+    # The second entry shows which entry of z the first one is. If any entry is of z, so is one of the pairs: a label's
+    # entries are proportional to each other.
     for first, second in combinations(_unalike(x, 3), 2):
         for candidate in range(z.shape[1]):
             scale = x[:, first] / z[:, candidate]

@@ -1,4 +1,4 @@
-"""Are a module's images a function of latent and class alone? No random numbers, no memory, no batch-mates."""
+"""Check that a module's images depend on latent and class alone: no random numbers, no memory, no batch-mates."""
 
 import random
 import sys
@@ -20,7 +20,7 @@ from sefa.errors import ArgumentError
 # How far float32 sums in another order may move a value, as a share of the image's largest; convolution algorithms
 # differ between batch sizes.
 SAME = 1e-3
-# Where only the batch-mates differ or the order, every image takes the same way.
+# Where only the batch-mates or their order differ, every image is computed in the same way.
 SAME_WAY = 1e-5
 OURS = (Path(torch.__file__).parent, Path(__file__).parents[1])  # where no code of the user's is
 
@@ -142,7 +142,7 @@ def _render_watched(module: nn.Module, render: Render, codes: Tensor) -> Tensor:
 
 
 class _RandomWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Notes the first operator that draws random numbers, and the user's line that called it."""
+    """Remembers the first operator that draws random numbers, and the user's line that called it."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -161,7 +161,7 @@ def _is_random(func: Any) -> bool:
 
 
 def _users_line(frame: FrameType | None) -> str:
-    """File and line of the innermost call from code that is neither torch's nor ours; empty if there is none."""
+    """Return file and line of the innermost call from code that is neither torch's nor ours; empty without one."""
     while frame is not None:
         file = Path(frame.f_code.co_filename)
         if not any(file.is_relative_to(folder) for folder in OURS) and file.is_file():
@@ -171,13 +171,13 @@ def _users_line(frame: FrameType | None) -> str:
 
 
 def _random_node(module: nn.Module) -> tuple[str, str] | None:
-    """An operator that draws random numbers in TorchScript's graph, on ways that this run did not take, too."""
+    """Find an operator that draws random numbers in TorchScript's graph, in branches not taken by this run as well."""
     if not isinstance(module, torch.jit.ScriptModule):
         return None
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # torch advises torch.compile.
-            graph = torch.jit.freeze(module).graph  # Without what only training does.
+            graph = torch.jit.freeze(module).graph  # Without what is for training only.
     except RuntimeError:  # It changes attributes of its own, which are looked at elsewhere.
         return None
     for node in _nodes(graph):

@@ -16,7 +16,7 @@ from sefa.errors import ArgumentError, listed
 USUAL_CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
 MAX_DEPTH = 3  # of outputs in outputs
 BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-# What modules call the class where it may be left out.
+# Names of an optional class argument.
 LABEL_NAMES = ("c", "y", "label", "labels", "class_label", "class_labels", "classes", "cls")
 LATENTS = 3  # in the run that finds out
 

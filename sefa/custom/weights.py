@@ -1,4 +1,4 @@
-"""A checkpoint's weights into a module of the user's."""
+"""Load a checkpoint's weights into a user's module."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,15 +20,15 @@ MAX_NAMED = 6  # keys in one message
 def load_weights(module: nn.Module, path: str | Path, entry: str | None = None) -> str:
     """Load a file's weights into a module, strictly: every key on both sides must find its match.
 
-    Of several state dicts in the file, the one that fits is taken; of several that fit, the averaged copy.
+    Of several state dicts in the file the one that fits is taken; if several fit, the averaged copy.
 
     Args:
-        module: Whose weights are replaced.
+        module: Its weights are replaced.
         path: The file.
         entry: Which of the file's entries to take, if several generators fit.
 
     Returns:
-        Which entry of which was read; empty if the file has no choice of them.
+        Which entry was read, of which others; empty if the file has only one.
 
     Raises:
         CheckpointError: If the file cannot be read, or nothing in it fits; the message names the keys that do not.
@@ -50,7 +50,7 @@ def load_weights(module: nn.Module, path: str | Path, entry: str | None = None) 
 
 
 def _with_tensors(entry: Entry) -> Entry:
-    """An entry that is a whole module as the tensors in it: its code is the user's class."""
+    """Return an entry that is a whole module as its tensors: its code is the user's class."""
     network = entry.network
     if isinstance(network, Placeholder) and network.is_module:
         network = PersistedModule(network.class_name, network.state)
@@ -58,14 +58,14 @@ def _with_tensors(entry: Entry) -> Entry:
 
 
 def _state_dict(network: Network) -> dict[str, Tensor]:
-    """Its tensors; empty if it is something else."""
+    """Return its tensors; none if it is something else."""
     if not isinstance(network, Mapping):
         return {}
     return {strip_prefix(key): tensor for key, tensor in network.items() if isinstance(tensor, Tensor)}
 
 
 def _closest_misfits(entries: Sequence[Entry], wanted: Mapping[str, Tensor]) -> str:
-    """What keeps the entry that has most of the keys from being loaded."""
+    """Say why the entry that has most of the keys cannot be loaded."""
     networks = [_state_dict(one.network) for one in chain(entries, *map(parts_of, entries))]
     closest = max(networks, key=lambda weights: len(weights.keys() & wanted.keys()), default={})
     if not closest:
@@ -74,7 +74,7 @@ def _closest_misfits(entries: Sequence[Entry], wanted: Mapping[str, Tensor]) -> 
 
 
 def _misfits(network: Network, wanted: Mapping[str, Tensor]) -> str:
-    """What keeps weights from being loaded; empty if nothing does."""
+    """Say why weights cannot be loaded; nothing if they can."""
     weights = _state_dict(network)
     missing = [key for key in wanted if key not in weights and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in weights if key not in wanted]

@@ -1,4 +1,4 @@
-"""A user's module as a Generator: how it wants to be called is found out by calling it."""
+"""Make a Generator of a user's module: how it wants to be called is found out by calling it."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -42,18 +42,18 @@ def wrap(
             It is copied, not changed. Its images must depend on latent and class alone.
         latent_dim: Length of z.
         layers: Names of the layers that read the latent first, as `module.named_modules()` has them; the weights of
-            several are stacked. May be empty if directions come from a bank.
+            several are stacked. May be empty if the directions come from a bank.
         num_classes: Classes of a conditional generator.
         label_format: How it takes the label: `index`, int64 [N], or `onehot`, float32 [N, num_classes].
         image_range: What the module gives for black and for white: (0, 1) after a sigmoid. None: (-1, 1), or (0, 255)
             of uint8.
-        image_layout: `nchw` or `nhwc`; None: as the images' shape shows.
+        image_layout: `nchw` or `nhwc`; None: as the shape of the images shows.
         output_key: Which of a module's outputs is the image: a key, an attribute, an index, or several with dots
             between them. None: the only one that can be.
 
     Returns:
-        The generator, in float32, in inference mode, on the CPU; its `assumptions` are what was not said and was found
-        out.
+        The generator, in float32, in inference mode, on the CPU; its `assumptions` list what was found out rather than
+        given.
 
     Raises:
         ArgumentError: If an argument does not fit the module, or the module does not make one image of each latent.

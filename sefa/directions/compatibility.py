@@ -1,4 +1,4 @@
-"""May a bank's directions be baked into a generator? And how alike are that generator's own?"""
+"""Check that a bank's directions fit a generator, and measure how alike that generator's own are."""
 
 from dataclasses import dataclass
 
@@ -22,7 +22,7 @@ def check_fits(bank: DirectionBank, generator: Generator, *, allow_other_checkpo
     Args:
         bank: The directions.
         generator: The generator.
-        allow_other_checkpoint: Take a bank of another checkpoint of the same architecture, as of the one that this
+        allow_other_checkpoint: Take a bank of another checkpoint of the same architecture, such as the one that this
             generator was tuned from.
 
     Raises:
@@ -43,9 +43,9 @@ def check_fits(bank: DirectionBank, generator: Generator, *, allow_other_checkpo
         )
     if bank.vectors[:, generator.latent_dim :].any():
         raise BankError(
-            f"its directions move the class: the last {generator.code_dim - generator.latent_dim} of "
-            f"{generator.code_dim} entries of this generator's code tell it, and were latent where they were found: "
-            "find directions anew, with the same number of classes (--num-classes)"
+            f"its directions move the class: the last {generator.class_dim} of {generator.code_dim} entries of this "
+            "generator's code hold it, and were latent where the directions were found: find directions anew, with the "
+            "same number of classes (--num-classes)"
         )
     others = other_checkpoints(bank, generator)
     if others and not allow_other_checkpoint:
@@ -57,7 +57,7 @@ def check_fits(bank: DirectionBank, generator: Generator, *, allow_other_checkpo
 
 
 def other_checkpoints(bank: DirectionBank, generator: Generator) -> tuple[str, ...]:
-    """sha256 of the checkpoints that directions were found in, where they are known not to be the generator's."""
+    """Return the sha256 of checkpoints that directions were found in and that are known not to be the generator's."""
     own = generator.source_sha256
     found = dict.fromkeys(bank.origin(index).checkpoint_sha256 for index in range(len(bank)))
     return tuple(sha256 for sha256 in found if sha256 and own and sha256 != own)
@@ -65,12 +65,12 @@ def other_checkpoints(bank: DirectionBank, generator: Generator) -> tuple[str, .
 
 @dataclass(frozen=True)
 class Likeness:
-    """How alike a bank's directions are to those that the same method finds in a generator.
+    """How similar a bank's directions are to those that the same method finds in a generator.
 
     Attributes:
-        cosine: Mean |cosine| of the pairs that are most alike, each direction in at most one.
+        cosine: Mean |cosine| of the most similar pairs, each direction in one at most.
         chance: The same of random directions.
-        directions: How many of the bank's were compared: those of SeFa and GANSpace.
+        directions: How many of the bank's directions were compared: SeFa's and GANSpace's.
     """
 
     cosine: float
@@ -96,7 +96,7 @@ def likeness(bank: DirectionBank, generator: Generator) -> Likeness | None:
             continue
         try:
             own = _find_alike(generator, origin, analysed, len(indices)).vectors
-        except ArgumentError:  # The bank says something of how it was found that cannot be.
+        except ArgumentError:  # What the bank says of how it was found is impossible.
             continue
         free = own[:, (own != 0).any(dim=0)]  # Without the entries of a class.
         found += _cosines(bank.vectors[indices], own)
@@ -107,7 +107,7 @@ def likeness(bank: DirectionBank, generator: Generator) -> Likeness | None:
 
 
 def _find_alike(generator: Generator, origin: DirectionSource, layers: tuple[int, ...], count: int) -> DirectionBank:
-    """A generator's directions, found as others were; at least as many."""
+    """Find a generator's directions as others were found; at least as many."""
     options = (
         {} if origin.method == Method.SEFA else {"samples": origin.samples, "seed": origin.seed, "label": origin.label}
     )
@@ -129,7 +129,7 @@ def _cosines(one: Tensor, other: Tensor) -> list[float]:
 def _likeness_in_words(bank: DirectionBank, generator: Generator) -> str:
     found = likeness(bank, generator)
     if found is None:
-        return f"how alike the two are cannot be told of directions by {bank.source.method}"
+        return f"how alike the two are is not known of directions by {bank.source.method}"
     return (
         f"the mean |cosine| of {found.directions} of its directions and this one's own is {found.cosine:.3f}, of "
         f"random ones {found.chance:.3f}"

@@ -1,4 +1,4 @@
-"""Finding a generator's directions: SeFa, closed-form factorization of latent semantics; or GANSpace.
+"""Find a generator's directions: SeFa, the closed-form factorization of latent semantics; or GANSpace.
 
 Source: Shen & Zhou, "Closed-Form Factorization of Latent Semantics in GANs", CVPR 2021, arXiv 2007.06600.
 """
@@ -34,10 +34,9 @@ def factorize(
 ) -> DirectionBank:
     """Find the directions that move a generator most.
 
-    `sefa` reads them from the weights of the first transforms, in closed form: it needs no data and draws no samples.
-    `ganspace` takes the principal components of what random latents become, see `sefa.directions.ganspace`. The
-    difference for an edit: alpha is a distance in the latent space with `sefa`, and counts standard deviations with
-    `ganspace`.
+    `sefa` reads them from the weights of the first transforms, in closed form: it needs no data and no samples.
+    `ganspace` takes the principal components of sampled style codes or activations, see `sefa.directions.ganspace`.
+    Alpha is a distance in the latent space with `sefa`, and counts standard deviations with `ganspace`.
 
     Runs on the device the generator is on.
 
@@ -52,10 +51,10 @@ def factorize(
         method: `sefa` or `ganspace`.
         normalize: `none` is the paper; `rows` scales each row of A to unit length first, as the authors' released code
             does, which gives different directions. Only of `sefa`.
-        samples: How many latents `ganspace` draws; None: 50,000.
+        samples: How many latents `ganspace` samples; None: 50,000.
         seed: Of these latents; None: 0. The same seed gives the same latents on every machine.
         label: The class of these latents; None: any class, each as likely as the others.
-        progress: Called with the share of the samples that is done, 0 to 1.
+        progress: Called with the share of the samples done, 0 to 1.
 
     Returns:
         The directions, strongest first, and where they came from.
@@ -71,7 +70,7 @@ def factorize(
         raise ArgumentError(f"top must be an integer, got {top!r}")
     method, normalize = choice_of(Method, method, "method"), choice_of(Normalize, normalize, "normalize")
     _check_options(method, normalize, samples, seed, label)
-    # Layers that each read a part of z of their own make A block-diagonal: its eigenvectors are those of the blocks.
+    # Layers that each read a part of z of their own make A block-diagonal: its eigenvectors are its blocks'.
     blocks = [analysed] if generator.layers_share_latent else [(layer,) for layer in analysed]
     available = generator.latent_size(analysed)
     if top is None:
@@ -118,7 +117,7 @@ def _check_options(
     given = {"samples": samples, "seed": seed, "label": label}
     inapt = [name for name, value in given.items() if value is not None]
     if method is Method.SEFA and inapt:
-        raise ArgumentError(f"{inapt[0]} is an option of ganspace: sefa draws no samples")
+        raise ArgumentError(f"{inapt[0]} is an option of ganspace: sefa takes no samples")
 
 
 def _factorize_block(A: Tensor, normalize: Normalize, k: int) -> tuple[Tensor, Tensor]:

@@ -1,8 +1,8 @@
 """GANSpace: principal components of what a generator computes from random latents.
 
 Source: Härkönen, Hertzmann, Lehtinen & Paris, "GANSpace: Discovering Interpretable GAN Controls", NeurIPS 2020, arXiv
-2004.02546. Of StyleGANs the style codes w are analysed. Of the others it is the outputs of the first transforms, from
-which a linear regression leads back to z.
+2004.02546. For StyleGANs the style codes w are analysed. For others it is the outputs of the first transforms, and a
+linear regression leads back to z.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -42,7 +42,7 @@ def principal_components(
     label: int | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> list[Components]:
-    """Sample latents and find the principal components of what the generator makes of them.
+    """Sample latents and find the principal components of what the generator computes from them.
 
     The covariance is summed in float64 and decomposed once. That needs as little memory as scikit-learn's
     IncrementalPCA, and is exact and faster: docs/discover.md has the figures.
@@ -57,7 +57,7 @@ def principal_components(
     Args:
         generator: On any device.
         groups: Layers to be analysed together. Where z is split between the layers, each is a group of its own.
-        samples: How many latents are drawn.
+        samples: How many latents.
         seed: Of the latents and labels.
         label: The class of all latents; None: any class, each as likely as the others.
         progress: Called with the share that is done, 0 to 1.
@@ -66,7 +66,7 @@ def principal_components(
         All components of each group.
 
     Raises:
-        ArgumentError: If an argument cannot be, or the codes are all the same, or not finite.
+        ArgumentError: If an argument is out of range, or the codes are all the same or not finite.
     """
     _check(generator, samples, seed, label)
     sums = [_Moments() for _ in groups]
@@ -99,7 +99,7 @@ def _components(covariance: Tensor) -> Components:
 
 
 def _components_of_outputs(A: Tensor, covariance: Tensor) -> Components:
-    """The components of y = A·x, which has more entries than x, without its covariance.
+    """Find the components of y = A·x, which has more entries than x, without forming its covariance.
 
     With S = cov(x) = R·R, the eigenvectors v of R·AᵀA·R stand for those of cov(y) = A·S·Aᵀ, which are A·R·v / |A·R·v|;
     both have the same eigenvalues. The coordinates of y along them, over their standard deviations, are vᵀ·R⁻¹·(x - x̄).
@@ -137,10 +137,10 @@ class _Moments:
 
     def __init__(self) -> None:
         self.count = 0
-        self.origin: Tensor | None = None  # The first chunk's mean: close to that of all, so that little cancels.
+        self.origin: Tensor | None = None  # The first chunk's mean: close to the mean of all, so that little cancels.
 
     def add(self, x: Tensor) -> None:
-        """Take [N, D] in."""
+        """Add [N, D]."""
         x = x.double()
         if self.origin is None:
             self.origin = x.mean(dim=0)
@@ -152,7 +152,7 @@ class _Moments:
         self.products += x.T @ x
 
     def covariance(self) -> Tensor:
-        """Unbiased, [D, D]."""
+        """Return the unbiased covariance, [D, D]."""
         return (self.products - torch.outer(self.sum, self.sum) / self.count) / (self.count - 1)
 
 

@@ -28,7 +28,7 @@ class ConditionalNorm(nn.Module):
 
     @staticmethod
     def folded_weight(gain: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-        """The weight of `affine`, [2C, D].
+        """Compute the weight of `affine`, [2C, D].
 
         Args:
             gain: Weight of gain(y), [C, D].
@@ -41,12 +41,12 @@ class ConditionalNorm(nn.Module):
 
     @staticmethod
     def folded_bias(mean: Tensor, variance: Tensor) -> Tensor:
-        """The bias of `affine`, [2C]: scale and shift of y = 0."""
+        """Compute the bias of `affine`, [2C]: scale and shift of y = 0."""
         inverse_std = variance.double().rsqrt()
         return torch.cat([inverse_std, -mean * inverse_std]).float()
 
     def gain_and_bias(self) -> Tensor:
-        """The weights of gain(y) and bias(y), [2C, D]: folding undone, with 1 / std and -mean / std from y = 0."""
+        """Return the weights of gain(y) and bias(y), [2C, D], unfolded: y = 0 gives 1 / std and -mean / std."""
         scale, shift = self.affine.weight.double().chunk(2)
         inverse_std, center = self.affine.bias.double()[:, None].chunk(2)
         return torch.cat([scale / inverse_std, shift - center / inverse_std * scale]).float()
@@ -66,7 +66,7 @@ class Norm(nn.Module):
 
     @staticmethod
     def fold(gain: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-        """`weight` and `bias` for (x - mean) / √variance · gain + bias, of [C] each; the variance with epsilon."""
+        """Compute `weight` and `bias` of (x - mean) / √variance · gain + bias, of [C] each; variance with epsilon."""
         weight = gain * variance.double().rsqrt()
         shift = bias - mean * weight
         return weight.float()[:, None, None], shift.float()[:, None, None]
@@ -120,7 +120,7 @@ class Block(nn.Module):
         return summed
 
     def gain_and_bias(self) -> Tensor:
-        """What the block's norms make of their condition, [rows, D]."""
+        """Return the weights with which the block's norms read their condition, [rows, D]."""
         return torch.cat([self.bn1.gain_and_bias(), self.bn2.gain_and_bias()])
 
 
@@ -129,11 +129,11 @@ class BigGAN(Generator):
 
         h = linear(latent) as an image;  h = block_i(h, y_i), after some attention;  image = tanh(conv(relu(norm(h))))
 
-    Hierarchical: z is split in equal chunks. Layer 0's goes to `linear`; layer i + 1's, behind which the class's
-    embedding stands, is y_i. Each layer's code is its own chunk and the embedding.
+    Hierarchical: z is split into equal chunks. Layer 0's goes to `linear`; layer i + 1's, with the class's embedding
+    after it, is y_i. Each layer's code is its own chunk and the embedding.
 
     Not hierarchical: all of z goes to `linear`, and every y_i is the class's embedding: there is one layer. Where the
-    norms keep a row per class in place of an embedding, the embedding is a one-hot vector.
+    norms have a row per class in place of an embedding, the embedding is a one-hot vector.
     """
 
     family = "biggan"

@@ -62,7 +62,7 @@ class SelectedConditionalNorm(nn.Module):
         self.statistics = nn.Linear(rows, 2 * channels, bias=False)  # variance and mean
 
     def gain_and_bias(self) -> Tensor:
-        """The weights of gain(y) and bias(y), [2C, D]; the statistics' weights are no part of y."""
+        """Return the weights of gain(y) and bias(y), [2C, D]; the statistics' weights are no part of y."""
         return F.pad(self.affine.weight, (0, self.statistics.in_features))
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
@@ -133,7 +133,7 @@ class DeepBlock(nn.Module):
         return summed
 
     def gain_and_bias(self) -> Tensor:
-        """What the block's norms make of the code, [rows, D]."""
+        """Return the weights with which the block's norms read the code, [rows, D]."""
         weights = []
         for norm in (self.bn1, self.bn2, self.bn3, self.bn4):
             assert isinstance(norm, ConditionalNorm | SelectedConditionalNorm)
@@ -229,7 +229,7 @@ class BigGANDeep(Generator):
 
 
 def select_statistics(truncation: Truncation, rows: int) -> Tensor:
-    """The weights with which the rows of the statistics are added up, float32 [N, rows], or [1, rows] for a number.
+    """Compute the weights with which the rows of the statistics are added up, float32 [N, rows], or [1, rows].
 
     The rows stand for truncations 0 to 1 in equal steps. Between rows i and i + 1 the released code takes
     f·row_i + (1 - f)·row_{i+1} for a truncation i + f steps up, the two weights swapped as compared with

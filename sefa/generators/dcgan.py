@@ -12,9 +12,9 @@ from sefa.generators.common.labels import OneHotGenerator
 
 
 class DCGAN(OneHotGenerator):
-    """The generator of a DCGAN or a descendant: layers one after the other, the first of which opens z to an image.
+    """The generator of a DCGAN or a descendant: layers one after the other; the first turns z into an image.
 
-    L = 1 and the code is z itself, with the one-hot label behind it if there are classes, so an edited image is exactly
+    L = 1 and the code is z itself, with the one-hot label after it if there are classes, so an edited image is exactly
     G(z + alpha·n).
     """
 

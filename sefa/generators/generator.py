@@ -23,16 +23,16 @@ class Generator(nn.Module, ABC):
             grey level.
         z_dim: Length of the latent z.
         code_dim: Length D of one layer's code.
-        class_dim: How many of a code's last entries tell the class; no direction changes them.
-        latent_dim: How many of its leading entries are latent: the others.
+        class_dim: How many of a code's last entries hold the class; no direction changes them.
+        latent_dim: How many of its first entries are latent: all others.
         num_layers: Number L of layers that read a code of their own.
         resolution: Height and width of the image.
         channels: Channels of the image.
         num_classes: Classes of a conditional generator; 0 if there are none.
         layers_share_latent: Whether all layers' codes are the same latent. If not, z is split between the layers, and a
             direction belongs to one of them.
-        edits_all_layers: Whether an edit moves the latent in every layer that reads it, whichever was analysed, unless
-            its layers are chosen. If not, each layer has a copy of its own, and those that were analysed are edited.
+        edits_all_layers: Whether an edit changes all layers, whichever were analysed, unless its layers are chosen. If
+            not, the analysed layers are edited.
         default_layers: The layers that `all` means.
         has_style_codes: Whether the codes are style codes w, which all layers read alike and a graph may take in place
             of z.
@@ -44,7 +44,7 @@ class Generator(nn.Module, ABC):
         source_sha256: sha256 of the checkpoint file, in hex; empty if it was not loaded from a file.
         source_entry: Which of the file's entries was read; empty if it has no choice of them.
         optional_inputs: Numbers that `decode` takes for each image besides the codes, by name.
-        assumptions: What the file does not tell and was taken for granted, a few words each: "tanh at the end".
+        assumptions: What the file does not say and was assumed, a few words each: "tanh at the end".
     """
 
     family: ClassVar[str]
@@ -78,7 +78,7 @@ class Generator(nn.Module, ABC):
         return tuple(range(self.num_layers))
 
     def latent_size(self, layers: Sequence[int]) -> int:
-        """Return how many dimensions the latent has that these layers read."""
+        """Return the dimensions of the latent that these layers read."""
         return self.latent_dim * (1 if self.layers_share_latent else len(layers))
 
     @property
@@ -138,7 +138,7 @@ class Generator(nn.Module, ABC):
 
     @abstractmethod
     def affines(self) -> list[Tensor]:
-        """The first transform that each layer's code meets.
+        """Return the first transform of each layer's code.
 
         Returns:
             One effective (gain-applied) weight A per layer, shape [out_features, D].

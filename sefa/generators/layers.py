@@ -20,7 +20,7 @@ def parse_layers(spec: LayerSpec, num_layers: int, default: tuple[int, ...] | No
         Indices in ascending order, each once.
 
     Raises:
-        ArgumentError: If the specification cannot be read, is empty, or names a layer that is not there.
+        ArgumentError: If the specification cannot be read, is empty, or names a layer that does not exist.
     """
     if isinstance(spec, str):
         wanted = set[int]()

@@ -57,7 +57,7 @@ class Block(nn.Module):
     """The layers of one resolution: two convolutions and ToRGB, all of one style.
 
     Attributes:
-        taps: The filter, [3], behind the upsampling of the previous block's image; None in the first block.
+        taps: The filter, [3], after the upsampling of the previous block's image; None in the first block.
     """
 
     taps: Tensor | None

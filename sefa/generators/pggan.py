@@ -16,14 +16,14 @@ from sefa.generators.generator import Generator, Truncation
 
 
 class PGGAN(Generator):
-    """Levels of two convolutions each, of which the second to last begin by doubling the size.
+    """Levels of two convolutions each; all but the first level begin by doubling the size.
 
         x = norm(code);  x = norm(lrelu(layer(x))) for all layers;  image = to_image(x)
 
-    where norm scales the channels to unit mean square. The code is z, with the class's code behind it. As z is
+    where norm scales the channels to unit mean square. The code is z, with the class's code after it. As z is
     normalised here and not before, an edited image is exactly G(z + alpha·n).
 
-    Implementations differ in how a label joins z. Where `normalize_z` is set, z alone is normalised before the two are
+    Implementations differ in how a label joins z: if `normalize_z` is set, z alone is normalised before both are
     normalised together.
 
     Args:
@@ -31,7 +31,7 @@ class PGGAN(Generator):
         class_codes: Number of classes and length of a class's code; zeros for an unconditional generator.
         base: Height and width of the first level.
         widths: Channels that each layer gives, two layers per level.
-        to_image: Draws the image.
+        to_image: Makes the image.
         normalize_z: Whether z is normalised alone first.
         slope: Of the leaky ReLU.
         tanh: Whether the image passes a tanh.

@@ -15,13 +15,13 @@ from sefa.generators.common.scaling import scale_and_shift
 
 
 class StyleGAN(StyleBasedGenerator):
-    """Levels of two layers each, of which the second to last begin by doubling the size.
+    """Levels of two layers each; all but the first level begin by doubling the size.
 
         x = const, or conv(x), or blur(up_conv(x))
         x = norm(lrelu(x + noise + bias))·(scale(w) + 1) + shift(w)
 
-    where norm brings each channel of each image to zero mean and unit variance. Noise is constant, so nothing of the
-    first layer but its style depends on the input.
+    where norm brings each channel of each image to zero mean and unit variance. Noise is constant, so only the
+    style of the first layer depends on the input.
 
     Args:
         mapping: The mapping network.
@@ -29,7 +29,7 @@ class StyleGAN(StyleBasedGenerator):
         base: Height and width of the first level.
         widths: Channels that each layer gives, two layers per level.
         noise: Whether there is noise.
-        to_image: Draws the image.
+        to_image: Makes the image.
     """
 
     family = "stylegan"
@@ -110,5 +110,5 @@ def instance_norm(x: Tensor) -> Tensor:
 
 
 def stylize(x: Tensor, style: Tensor) -> Tensor:
-    """x·scale + shift, of [N, C, H, W] and [N, 2C]."""
+    """Return x·scale + shift, of [N, C, H, W] and [N, 2C]."""
     return scale_and_shift(x, *style.chunk(2, dim=1))

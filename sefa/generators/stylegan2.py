@@ -58,7 +58,7 @@ class UpFilter(nn.Module):
         return x
 
     def _passes(self) -> list[tuple[Tensor, tuple[int, int]]]:
-        """Kernels [kh, kw] to apply one after the other, and their paddings."""
+        """Return the kernels [kh, kw] to apply one after the other, and their paddings."""
         if self.kernel is not None:
             return [(self.kernel, self.padding)]
         assert self.column is not None
@@ -79,7 +79,7 @@ class ModulatedConv(nn.Module):
         energy: Σ_yx W²/gain², [in, out].
         noise: Constant noise times its strength, [1, 1, H, W]; None if the layer has none.
         bias: [out].
-        blur: The filter behind the transposed convolution; None if the layer does not double the size.
+        blur: The filter after the transposed convolution; None if the layer does not double the size.
     """
 
     affine: nn.Linear
@@ -104,7 +104,7 @@ class ModulatedConv(nn.Module):
             outputs: Channels of the output.
             size: Height and width of the output.
             w_dim: Length of w.
-            gain: Factor behind the activation.
+            gain: Factor after the activation.
             noise: Whether it adds noise.
             clamp: Greatest magnitude of the output, if it is limited.
             blur: The filter, if the layer doubles the size.
@@ -156,7 +156,7 @@ class SynthesisBlock(nn.Module):
 
     Attributes:
         up: The convolution that doubles the size.
-        conv: The one behind it.
+        conv: The one after it.
         rgb: What turns features into colours: in every block (skip), or in the last alone (resnet, orig).
         image_up: What brings the previous block's image to this size, to be added to (skip).
         shortcut: The path around both convolutions (resnet).
@@ -192,14 +192,10 @@ class SynthesisBlock(nn.Module):
 class StyleGAN2(StyleBasedGenerator):
     """A StyleGAN2 of any depth, width, image shape and architecture (skip, resnet, orig).
 
-        x = constant;  x = conv(up(x)) for every resolution;  image = Σ ToRGB(x), or that of the last x
+        x = constant;  x = conv(up(x)) for every resolution;  image = Σ ToRGB(x), or ToRGB(last x)
 
     L = 2·blocks: the convolutions in order, then the last ToRGB. An earlier ToRGB shares the code of the next block's
     first convolution.
-
-    Attributes:
-        const: The learned input, [1, C, h, w].
-        blocks: One per resolution.
     """
 
     family = "stylegan2"
@@ -234,10 +230,10 @@ class StyleGAN2(StyleBasedGenerator):
         return [affine.weight.detach() for affine in (*self.conv_affines(), self.rgb_affines()[-1])]
 
     def conv_affines(self) -> list[nn.Linear]:
-        """The styles' transforms of the convolutions, in the order of the codes."""
+        """Return the styles' transforms of the convolutions, in the order of the codes."""
         blocks = cast("list[SynthesisBlock]", list(self.blocks))
         return [conv.affine for block in blocks for conv in (block.up, block.conv) if conv is not None]
 
     def rgb_affines(self) -> list[nn.Linear]:
-        """The styles' transforms of the ToRGBs, smallest resolution first."""
+        """Return the styles' transforms of the ToRGBs, smallest resolution first."""
         return [block.rgb.affine for block in cast("list[SynthesisBlock]", list(self.blocks)) if block.rgb is not None]

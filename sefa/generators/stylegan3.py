@@ -25,7 +25,7 @@ LEAST_ENERGY = 1e-20
 
 
 def padded(channels: int) -> int:
-    """Channels of an image within the network that has `channels` of its own."""
+    """Return the channels that an image of `channels` has within the network."""
     return -(-channels // CHANNEL_BLOCK) * CHANNEL_BLOCK
 
 
@@ -75,7 +75,7 @@ class SynthesisInput(nn.Module):
         transformed = self.freqs @ (rotation @ moved)  # [N, C, 3]: freqs, and what is added to the phases
         freqs = transformed[:, :, :2]
         phases = self.phases + transformed[:, :, 2]  # [N, C]
-        # Those that the transform made too fine for the pixels fade out.
+        # Frequencies that the transform made too fine for the pixels fade out.
         excess = (freqs.square().sum(dim=2).sqrt() - self.bandwidth) / (self.sampling_rate / 2 - self.bandwidth)
         amplitudes = (1 - excess).clamp(0, 1)  # [N, C]
         positions = (torch.arange(self.size, device=w.device) + (0.5 - self.size / 2)) / self.sampling_rate
@@ -90,8 +90,8 @@ class SynthesisLayer(nn.Module):
     """x = filtered_lrelu(demodulate(conv(s·x)) + bias), s = affine(w).
 
     Per-sample weights W·s need a convolution per sample. Instead the activations are scaled by s, convolved with the
-    constant W, and scaled by rsqrt(Σ_i s_i²·Σ_yx W²), which is the same. The √2 behind lrelu, which lets it through,
-    and the average magnitude that training divided by are multiplied into energy and bias.
+    constant W, and scaled by rsqrt(Σ_i s_i²·Σ_yx W²), which is the same. The √2 after lrelu, which lets it through,
+    and the average magnitude by which training divided are multiplied into energy and bias.
 
     Attributes:
         affine: The style's transform, [in', w_dim].
@@ -153,11 +153,6 @@ class StyleGAN3(StyleBasedGenerator):
 
     L = 1 + layers + 1. The first code rotates and translates the whole image, so `all` leaves it out; it can be chosen
     by its index, 0.
-
-    Attributes:
-        input: The sinusoids.
-        layers: From coarse to fine.
-        rgb: The last layer.
     """
 
     family = "stylegan3"

@@ -1,4 +1,4 @@
-"""SeFa against GANSpace on one generator: what they cost, how far they agree, what their edits change."""
+"""Compare SeFa with GANSpace on one generator: what they cost, how far they agree, what their edits change."""
 
 import statistics
 import time
@@ -21,7 +21,7 @@ from sefa.linear_algebra import principal_angles
 from sefa.method_comparison.peak_memory import peak_memory
 from sefa_runtime.machine.description import describe_machine, describe_versions, load_average
 
-# Of what takes less than this the first run only warms up.
+# If a method takes less than this, its first run only warms up.
 SHORT_S = 2.0
 DEFAULT_REPEATS = 3
 DEFAULT_TOP, DEFAULT_IMAGES = 8, 4
@@ -36,10 +36,10 @@ class MethodResult:
 
     Attributes:
         name: `sefa`, `sefa, rows`, `ganspace`; or `random`, directions of no method, to compare with.
-        samples: Latents that were drawn.
+        samples: Latents that were sampled.
         seconds: Time to find the directions, the median of `runs_s`. None for `random`.
         runs_s: Time of each run; the methods took turns.
-        peak_bytes: Memory that this took beyond the generator's; None where the system does not tell.
+        peak_bytes: Memory that this took beyond the generator's; None where the system does not say.
         change: For each direction the mean absolute change of the image by a move of length 1, in grey levels of 255.
     """
 
@@ -84,9 +84,9 @@ class MethodComparison:
         methods: One entry for each method, and `random`.
         agreements: One entry for each two methods.
         chance: Overlap that random directions would have on average.
-        sefa_is_faster: Time of GANSpace over that of SeFa.
+        sefa_is_faster: GANSpace's time over SeFa's.
         device: Where it ran.
-        threads: Of the CPU.
+        threads: CPU threads.
         machine: See `sefa_runtime.machine.description`; as it was at the beginning.
         load_average_after: As `machine["load_average"]`, at the end.
         versions: Of what was used.
@@ -106,7 +106,7 @@ class MethodComparison:
     versions: dict[str, str]
 
     def to_dict(self) -> dict[str, Any]:
-        """The record as plain values."""
+        """Return the record as plain values."""
         return asdict(self)
 
 
@@ -126,14 +126,14 @@ def compare_methods(
         generator: On any device.
         layers: Layers to analyse and to edit.
         top: How many directions of each, K; None: 8, or as many as there are.
-        samples: Latents that GANSpace draws.
-        seed: Of these, and of the latents and classes that the edits are drawn for.
+        samples: Latents that GANSpace samples.
+        seed: Of these, and of the latents and classes whose edits are rendered.
         images: How many latents those are.
         progress: Called with the share that is done, 0 to 1.
         repeats: How many times each method is timed.
 
     Raises:
-        ArgumentError: If an argument cannot be.
+        ArgumentError: If an argument is out of range.
     """
     if type(repeats) is not int or not 1 <= repeats <= 1000:
         raise ArgumentError(f"repeats must be in 1..1000, got {repeats!r}")
@@ -198,14 +198,14 @@ def compare_methods(
 
 
 def _timed(generator: Generator, layers: LayerSpec, top: int, options: dict[str, Any]) -> tuple[float, DirectionBank]:
-    """Seconds that finding directions takes, and the directions, which are on the CPU then."""
+    """Find directions; return how many seconds it took, and the directions, which are on the CPU."""
     started = time.perf_counter()
     bank = factorize(generator, layers, top=top, **options)
     return time.perf_counter() - started, bank
 
 
 def _random_bank(like: DirectionBank, seed: int) -> DirectionBank:
-    """Random unit directions that edit the same layers."""
+    """Make random unit directions that edit the same layers."""
     random = torch.Generator().manual_seed(seed)
     vectors = torch.randn(like.vectors.shape, generator=random)
     return replace(like, vectors=F.normalize(vectors * (like.vectors != 0).any(dim=0), dim=1))
@@ -213,14 +213,14 @@ def _random_bank(like: DirectionBank, seed: int) -> DirectionBank:
 
 @torch.no_grad()
 def _changes(generator: Generator, codes: Tensor, bank: DirectionBank) -> tuple[float, ...]:
-    """Mean over latents and pixels of |image(+1) - image(-1)| / 2 for each direction, in grey levels."""
+    """Measure the mean of |image(+1) - image(-1)| / 2 over latents and pixels for each direction, in grey levels."""
     changes = []
     for vector, mask in zip(bank.vectors, bank.edited_layers, strict=True):
         step = (mask[:, None] * F.normalize(vector, dim=0)).to(codes.device)  # [L, D]
         sums = 0.0
         for some in torch.split(codes, CHUNK):  # Rather than the images of all, which take memory without bound.
-            ahead, behind = (generator.decode(some + sign * step).clamp(-1, 1) for sign in (1, -1))
-            sums += float((ahead - behind).abs().mean()) * len(some)
+            forward, backward = (generator.decode(some + sign * step).clamp(-1, 1) for sign in (1, -1))
+            sums += float((forward - backward).abs().mean()) * len(some)
         changes.append(sums / len(codes) / 2 * 127.5)
     return tuple(changes)
 

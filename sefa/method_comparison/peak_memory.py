@@ -1,4 +1,4 @@
-"""How much memory something takes at its peak."""
+"""Measure how much memory something takes at its peak."""
 
 import gc
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ class PeakMemory:
     """What was measured.
 
     Attributes:
-        bytes: Memory that was taken at the peak beyond what was held before; None where the system does not tell.
+        bytes: Memory that was taken at the peak beyond what was held before; None where the system does not say.
     """
 
     bytes: int | None = None
@@ -25,7 +25,7 @@ class PeakMemory:
 
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
-    """Measure the block: the GPU's memory if `device` is one, else this process's resident memory, which Linux tells.
+    """Measure the block: the GPU's memory if `device` is one, else this process's resident memory, on Linux.
 
     What the process holds at the beginning, used or not, does not count; freed memory is given back first where the C
     library can.
@@ -50,6 +50,6 @@ def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
 
 
 def _status(name: str) -> int:
-    """Bytes that /proc/self/status tells in kB."""
+    """Read an entry of /proc/self/status, in bytes."""
     lines = dict(line.split(":", 1) for line in STATUS.read_text().splitlines() if ":" in line)
     return int(lines[name].split()[0]) * 1024

@@ -1,4 +1,4 @@
-"""Images of comparisons: of two banks as a matrix, of methods as bars. Need matplotlib."""
+"""Plot comparisons: two banks as a matrix, methods as bars. Needs matplotlib."""
 
 import math
 from collections.abc import Sequence
@@ -15,14 +15,14 @@ from sefa_runtime.machine.description import machine_in_words
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-# Beyond so many directions names and numbers would be too small to read.
+# With more directions, names and numbers would be too small to read.
 MAX_NAMED = 40
 MAX_NUMBERED = 20
 COLOURS = {"sefa": "tab:blue", "sefa, rows": "tab:cyan", "ganspace": "tab:orange", RANDOM: "tab:gray"}
 
 
 def save_matrix(comparison: BankComparison, a: DirectionBank, b: DirectionBank, path: Path) -> None:
-    """Draw |cosine| of every direction of A with every one of B into a PNG file; matched pairs are framed.
+    """Plot |cosine| of every direction of A with every one of B as a PNG file; matched pairs are framed.
 
     Raises:
         InputError: If matplotlib is not installed or the file's name does not end in `.png`.
@@ -52,7 +52,7 @@ def save_matrix(comparison: BankComparison, a: DirectionBank, b: DirectionBank, 
 
 
 def save_methods(comparison: MethodComparison, path: Path) -> None:
-    """Draw a comparison of methods into a PNG file: times, principal angles, and what each direction changes.
+    """Plot a comparison of methods as a PNG file: times, principal angles, and what each direction changes.
 
     Raises:
         InputError: If matplotlib is not installed or the file's name does not end in `.png`.
@@ -63,9 +63,9 @@ def save_methods(comparison: MethodComparison, path: Path) -> None:
 
     figure = Figure(figsize=(13, 4.4), layout="constrained")
     times, angles, changes = figure.subplots(1, 3, width_ratios=(4, 4, 5))
-    _draw_times(times, comparison)
-    _draw_angles(angles, comparison)
-    _draw_changes(changes, comparison)
+    _plot_times(times, comparison)
+    _plot_angles(angles, comparison)
+    _plot_changes(changes, comparison)
     for axes in (times, angles, changes):
         axes.spines[["top", "right"]].set_visible(False)
     facts = comparison.generator
@@ -79,7 +79,7 @@ def save_methods(comparison: MethodComparison, path: Path) -> None:
         figure.savefig(partial, format="png", dpi=144)
 
 
-def _draw_times(axes: "Axes", comparison: MethodComparison) -> None:
+def _plot_times(axes: "Axes", comparison: MethodComparison) -> None:
     timed = [method for method in comparison.methods if method.seconds is not None]
     seconds = [method.seconds or 0.0 for method in timed]
     bars = axes.barh([method.name for method in timed], seconds, color=[COLOURS[method.name] for method in timed])
@@ -107,7 +107,7 @@ def _draw_times(axes: "Axes", comparison: MethodComparison) -> None:
     axes.set_xlabel("seconds", fontsize=8)
 
 
-def _draw_angles(axes: "Axes", comparison: MethodComparison) -> None:
+def _plot_angles(axes: "Axes", comparison: MethodComparison) -> None:
     for agreement, style in zip(comparison.agreements, ("o-", "s-", "^-"), strict=True):
         label = f"{agreement.a} / {agreement.b}: {agreement.overlap:.1%} shared"
         axes.plot(range(1, comparison.top + 1), agreement.angles_deg, style, label=label, markersize=4)
@@ -119,7 +119,7 @@ def _draw_angles(axes: "Axes", comparison: MethodComparison) -> None:
     axes.set_xlabel("angle", fontsize=8)
 
 
-def _draw_changes(axes: "Axes", comparison: MethodComparison) -> None:
+def _plot_changes(axes: "Axes", comparison: MethodComparison) -> None:
     for method in comparison.methods:
         style = "o:" if method.name == RANDOM else "o-"
         colour = COLOURS[method.name]
@@ -132,13 +132,13 @@ def _draw_changes(axes: "Axes", comparison: MethodComparison) -> None:
 
 
 def times_in_words(factor: float) -> str:
-    """`3.1 times` or `210 times`, two digits."""
+    """Write `3.1 times` or `210 times`, with two digits."""
     digits = max(0, 1 - math.floor(math.log10(factor)))
     return f"{round(factor, 1 - math.floor(math.log10(factor))):,.{digits}f} times"
 
 
 def seconds_in_words(seconds: float) -> str:
-    """`2.1 ms` or `14 s`, two digits."""
+    """Write `2.1 ms` or `14 s`, with two digits."""
     if seconds < 1:
         return f"{seconds * 1000:.2g} ms" if seconds < 0.0995 else f"{seconds * 1000:.0f} ms"
     return f"{seconds:.2g} s" if seconds < 9.95 else f"{seconds:.0f} s"

@@ -9,7 +9,7 @@ from sefa.generators.generator import Generator, Truncation
 
 
 class OneHotGenerator(Generator, ABC):
-    """A generator of L = 1 whose code is z itself, with the one-hot label behind it if there are classes."""
+    """A generator of L = 1 whose code is z itself, with the one-hot label after it if there are classes."""
 
     num_layers = 1
     image_range: tuple[float, float]  # what stands for black and for white before it is brought to [-1, 1]
@@ -32,5 +32,5 @@ class OneHotGenerator(Generator, ABC):
 
 
 def one_hot(label: Tensor, num_classes: int) -> Tensor:
-    """Class indices [N] to one-hot rows, float32 [N, num_classes]."""
+    """Turn class indices [N] into one-hot rows, float32 [N, num_classes]."""
     return (label[:, None] == torch.arange(num_classes, device=label.device)).float()

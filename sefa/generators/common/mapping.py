@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from sefa.generators.generator import Generator, Truncation
 
-# Latents drawn to see what codes the mapping makes of them.
+# Latents sampled to measure the codes that the mapping makes of them.
 SAMPLES = 4096
 SEED = 0
 CHUNK = 512
@@ -35,7 +35,7 @@ class Mapping(nn.Module):
     """w = f(z, label): x = norm(z); x = lrelu(W·x + b) for every layer.
 
     The weights are effective ones: learning-rate multipliers, equalised gains and the √2 that follows the activation
-    in StyleGAN2 are multiplied in, the last of which is exact, as lrelu(√2·x) = √2·lrelu(x).
+    in StyleGAN2 are multiplied in; the √2 exactly, as lrelu(√2·x) = √2·lrelu(x).
 
     Args:
         z_dim: Length of z; 0 if the label alone decides.
@@ -57,7 +57,7 @@ class Mapping(nn.Module):
         self.z_dim = z_dim
         self.num_classes = num_classes
         self.label_norm = label_norm
-        # One row per class: what the file's embedding makes of a one-hot label, [num_classes, embed_dim].
+        # One row per class, [num_classes, embed_dim]: the file's embedding of a one-hot label.
         self.embedding = nn.Parameter(torch.empty(num_classes, embed_dim)) if num_classes else None
         inputs = [z_dim + (embed_dim if num_classes else 0), *widths]
         self.layers = nn.ModuleList(nn.Linear(inputs[i], inputs[i + 1]) for i in range(len(widths)))
@@ -121,12 +121,12 @@ class StyleBasedGenerator(Generator, ABC):
 
     @torch.no_grad()
     def code_rms(self) -> tuple[float, float]:
-        """The smallest and the largest root mean square of w, over seeded latents, of every class alike."""
+        """Return the smallest and the largest root mean square of w, over seeded latents, of every class alike."""
         rms = torch.cat([w.square().mean(dim=1).sqrt() for w in self._seeded_codes()])
         return float(rms.min()), float(rms.max())
 
     def _seeded_codes(self) -> Iterator[Tensor]:
-        """w [CHUNK, w_dim] of SAMPLES latents in all."""
+        """Yield w [CHUNK, w_dim], of SAMPLES latents in all."""
         random = torch.Generator().manual_seed(SEED)
         device = next(self.mapping.parameters()).device
         for start in range(0, SAMPLES, CHUNK):

@@ -85,14 +85,14 @@ class Resampling:
         return -(-self.down_taps // self.phases)
 
     def up_kernels(self, taps: Tensor) -> Tensor:
-        """The upsampling filter [up_taps] by phases, to be correlated, of gain u: [g, up_length]."""
+        """Split the upsampling filter [up_taps] into phases, to be correlated, of gain u: [g, up_length]."""
         kernels = taps.new_zeros(self.phases, self.up_length)
         for tap, (phase, place) in zip(taps.flip(0) * self.up, self._up_places(), strict=True):
             kernels[phase, place - self._origin] = tap
         return kernels
 
     def down_kernels(self, taps: Tensor) -> Tensor:
-        """The downsampling filter, [down_taps] or [down_taps, down_taps], by phases: [g, R] or [g, g, R, R]."""
+        """Split the downsampling filter, [down_taps] or [down_taps, down_taps], into phases: [g, R] or [g, g, R, R]."""
         missing = self.down_length * self.phases - self.down_taps
         for axis in range(taps.ndim):
             # Place n of a filter to be correlated is place n // g of phase n % g.
@@ -107,7 +107,7 @@ class Resampling:
         return min(place for _, place in self._up_places())
 
     def _up_places(self) -> Iterator[tuple[int, int]]:
-        """For each tap, the phase it is part of, and which stuffed pixel it reads there, counted from j."""
+        """Yield for each tap the phase it is part of, and which stuffed pixel it reads there, counted from j."""
         for tap in range(self.up_taps):
             phase = (self.padding[0] - tap) % self.phases
             yield phase, (phase - self.padding[0] + tap) // self.phases
@@ -152,7 +152,7 @@ class FilteredActivation(nn.Module):
         return torch.clamp(self.identity(x), -self.clamp, self.clamp)
 
     def weights(self, up_taps: Tensor, down_taps: Tensor) -> dict[str, Tensor]:
-        """The state for filters [up_taps], and [down_taps] or, if it is square, [down_taps, down_taps]."""
+        """Return the state for filters [up_taps], and [down_taps] or, if it is square, [down_taps, down_taps]."""
         kernels = {f"up.{name}": kernel for name, kernel in self.up.kernels(up_taps).items()}
         kernels |= {f"down.{name}": kernel for name, kernel in self.down.kernels(down_taps).items()}
         if self.identity is not None:
@@ -187,7 +187,7 @@ class Upsampling(nn.Module):
         return [[column(row) for column in self.columns] for row in _each(self.rows, x)]
 
     def kernels(self, taps: Tensor) -> dict[str, Tensor]:
-        """What every channel's part of the state is, for a filter [up_taps]."""
+        """Return every channel's part of the state, for a filter [up_taps]."""
         kernels = self.resampling.up_kernels(taps)
         return _named("rows", kernels[:, :, None]) | _named("columns", kernels[:, None])
 
@@ -212,7 +212,7 @@ class Downsampling(nn.Module):
         return _merge(self.rows, [_merge(self.columns, row) for row in phases])
 
     def kernels(self, taps: Tensor) -> dict[str, Tensor]:
-        """What every channel's part of the state is, for a filter [down_taps]."""
+        """Return every channel's part of the state, for a filter [down_taps]."""
         kernels = self.resampling.down_kernels(taps)
         return _named("rows", kernels[:, :, None]) | _named("columns", kernels[:, None])
 
@@ -221,7 +221,7 @@ class SquareDownsampling(nn.Module):
     """As `Downsampling`, by a filter that is not a column times a row.
 
     Attributes:
-        squares: A filter for each phase, those of a row one behind the other.
+        squares: A filter for each phase, row by row.
     """
 
     def __init__(self, channels: int, resampling: Resampling) -> None:
@@ -236,14 +236,14 @@ class SquareDownsampling(nn.Module):
         return _merge(self.squares, [phase for row in phases for phase in row])
 
     def kernels(self, taps: Tensor) -> dict[str, Tensor]:
-        """What every channel's part of the state is, for a filter [down_taps, down_taps]."""
+        """Return every channel's part of the state, for a filter [down_taps, down_taps]."""
         return _named("squares", self.resampling.down_kernels(taps).flatten(0, 1))
 
 
 def pad(x: Tensor, sides: tuple[int, int, int, int]) -> Tensor:
-    """Zeros at the left, right, top and bottom of [N, C, H, W]; negative numbers crop.
+    """Add zeros at the left, right, top and bottom of [N, C, H, W]; negative numbers crop.
 
-    F.pad crops, too, but onnxscript before 0.7.2 makes a convolution of negative padding of that and what follows,
+    F.pad also crops, but onnxscript before 0.7.2 turns that and what follows into a convolution of negative padding,
     which onnxruntime refuses or does not survive.
     """
     left, right, top, bottom = (max(-side, 0) for side in sides)
@@ -263,22 +263,22 @@ def _each(filters: nn.ModuleList, x: Tensor) -> list[Tensor]:
 
 
 def _merge(filters: nn.ModuleList, phases: list[Tensor]) -> Tensor:
-    """The sum of all phases, each filtered with its own filter."""
+    """Add up all phases, each filtered with its own filter."""
     filtered: list[Tensor] = [filter_(phase) for filter_, phase in zip(filters, phases, strict=True)]
     return reduce(torch.add, filtered)
 
 
 def _stuff(x: Tensor, factor: int) -> Tensor:
-    """[N, C, H, W] with factor - 1 zeros behind every pixel, along both axes."""
+    """Put factor - 1 zeros after every pixel of [N, C, H, W], along both axes."""
     if factor == 1:
         return x
     _, channels, height, width = x.shape
-    # Rows of zeros behind the rows lie between them in memory; single zeros take moving an axis inwards.
+    # Rows of zeros after the rows lie between them in memory; single zeros need an axis moved inwards.
     x = F.pad(x, (0, (factor - 1) * width)).reshape(-1, channels, 1, height * factor * width)
     x = F.pad(x, (0, 0, 0, factor - 1)).transpose(2, 3)  # [N, C, pixels, factor]
     return x.reshape(-1, channels, height * factor, width * factor)
 
 
 def _named(name: str, kernels: Tensor) -> dict[str, Tensor]:
-    """Kernels [count, kh, kw] by their names in the state of a ModuleList of convolutions."""
+    """Return kernels [count, kh, kw] by their names in the state of a ModuleList of convolutions."""
     return {f"{name}.{index}.weight": kernel for index, kernel in enumerate(kernels)}

@@ -1,4 +1,4 @@
-"""What progressively grown generators have in common: how they double, and how they draw what they have grown to.
+"""What progressively grown generators share: doubling the size, and the image of the level that they have grown to.
 
 Source: Karras, Aila, Laine & Lehtinen, "Progressive Growing of GANs for Improved Quality, Stability, and Variation",
 ICLR 2018.
@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 
 def up_conv(inputs: int, outputs: int, bias: bool = True) -> nn.ConvTranspose2d:
-    """Nearest-neighbour doubling and a 3x3 convolution in one, with 4/9 of their multiplications.
+    """Make nearest-neighbour doubling and a 3x3 convolution in one, with 4/9 of their multiplications.
 
     Source: `sefa.checkpoints.parts.growing.up_kernel` makes its kernel.
     """
@@ -28,7 +28,7 @@ class ToImage(nn.Module):
 
     Args:
         width: Channels of the level's features.
-        width_before: Channels of the features of the level before; None if it plays no part.
+        width_before: Channels of the features of the level before; None if it is not blended in.
         channels: Channels of the image.
         scale: How many times larger the image is than the level.
     """
@@ -48,5 +48,5 @@ class ToImage(nn.Module):
 
 
 def enlarge(x: Tensor, scale: int) -> Tensor:
-    """Nearest neighbours: every pixel becomes scale x scale."""
+    """Enlarge by nearest neighbours: every pixel becomes scale x scale."""
     return F.interpolate(x, scale_factor=float(scale), mode="nearest")

@@ -129,7 +129,7 @@ def test_likeness_follows_layers_and_method(golden: Path) -> None:
     boundaries = replace(banks[0], source=replace(banks[0].source, method="boundaries"))
     assert likeness(boundaries, generator) is None
     other = replace(boundaries, source=replace(boundaries.source, checkpoint_sha256="0" * 64))
-    with pytest.raises(BankError, match="how alike the two are cannot be told of directions by boundaries"):
+    with pytest.raises(BankError, match="how alike the two are is not known of directions by boundaries"):
         check_fits(other, generator)
 
 
