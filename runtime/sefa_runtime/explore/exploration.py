@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from hashlib import sha256
@@ -118,6 +118,7 @@ def explore(
     resume_cache: ResumeCache | None = None,
     progress: Callable[[float], None] = lambda share: None,
     estimate: Callable[[float], None] = lambda seconds: None,
+    **inputs: float | None,
 ) -> Exploration:
     """Measure what each direction of a model does, and render it.
 
@@ -136,6 +137,7 @@ def explore(
         resume_cache: Where measurements are kept, and looked for first.
         progress: Called with the share that is done, 0 to 1.
         estimate: Called once, before the first direction, with the seconds that all of them are likely to take.
+        inputs: Further inputs of the model, one number for all images.
 
     Raises:
         InputError: If an argument does not fit, or the images do not differ.
@@ -144,7 +146,8 @@ def explore(
     """
     if alpha_range is not None and not alpha_range[0] < 0 < alpha_range[1]:
         raise InputError(f"the range must lie around 0, got {alpha_range[0]:g} to {alpha_range[1]:g}")
-    measured, shown, titles = _choose(editor, samples, seeds, latents, label, truncation, quick)
+    inputs = {"label": label, "truncation": truncation, **inputs}
+    measured, shown, titles = _choose(editor, samples, seeds, latents, inputs, quick)
     frames = QUICK_FRAMES if quick else FRAMES
     if resume_cache is not None:
         resume_cache.open(_settings(measured, shown, alpha_range, frames))
@@ -212,8 +215,7 @@ def _choose(
     samples: int | None,
     seeds: Sequence[int] | None,
     latents: ArrayLike | None,
-    label: int | None,
-    truncation: float | None,
+    inputs: Mapping[str, float | None],
     quick: bool,
 ) -> tuple[EditorSamples, EditorSamples, tuple[str, ...]]:
     """Return the images to measure, those to show, and what the latter are called."""
@@ -243,13 +245,9 @@ def _choose(
         _check_count(len(many), "at least 2 latents are needed, since effects are compared with how images differ")
         few = many[: len(DEFAULT_SEEDS)]
         titles = tuple(f"latent {index}" for index in range(len(few)))
-    editor.prepare(Call({info.latent_name: many, "label": label, "truncation": truncation}))
+    editor.prepare(Call({info.latent_name: many, **inputs}))
     cache = ImageCache()
-    return (
-        EditorSamples(editor, many, label, truncation, cache),
-        EditorSamples(editor, few, label, truncation, cache),
-        titles,
-    )
+    return EditorSamples(editor, many, inputs, cache), EditorSamples(editor, few, inputs, cache), titles
 
 
 def _compared(measured: EditorSamples) -> EditorSamples:
@@ -294,8 +292,7 @@ def _settings(
         "model": None if payload is None else asdict(payload),
         "measured": sha256(measured.latents.tobytes()).hexdigest(),
         "shown": sha256(shown.latents.tobytes()).hexdigest(),
-        "label": measured.label,
-        "truncation": measured.truncation,
+        **measured.inputs,
         "alpha_range": alpha_range,
         "steps": [STEPS, frames, THUMBNAIL_SIDE, TARGET],
     }

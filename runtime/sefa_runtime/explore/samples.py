@@ -1,6 +1,6 @@
 """The images that effects are measured on: an Editor, and the latents it starts from."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -80,15 +80,13 @@ class EditorSamples:
     Attributes:
         editor: The loaded model.
         latents: What the model takes, `z`, `w` or `codes`, float32 [N, ...].
-        label: The class of all images, for a class-conditional model.
-        truncation: Truncation psi, for a model that has it as an input.
-        cache: What need not be rendered again; shared by samples of one model, label and truncation.
+        inputs: What else it takes, one number for all images: `label`, `truncation`, ...
+        cache: What need not be rendered again; shared by samples of one model with the same inputs.
     """
 
     editor: Editor
     latents: NDArray[np.float32]
-    label: int | None = None
-    truncation: float | None = None
+    inputs: Mapping[str, float | None]
     cache: ImageCache = field(default_factory=ImageCache)
 
     @property
@@ -120,11 +118,10 @@ class EditorSamples:
         if not alphas:
             return np.empty((len(latents), 0, *self.image_shape), np.uint8)
         before, more = self.cache.count, len(latents) * len(alphas)
-        chosen: dict[str, Any] = {self.editor.info.latent_name: latents}
+        given: dict[str, Any] = {self.editor.info.latent_name: latents, **self.inputs}
         return self.editor.sweep(
-            **chosen, direction=direction, alphas=alphas, label=self.label, truncation=self.truncation,
-            progress=lambda share: self.cache.report(before + share * more),
-        )  # fmt: skip
+            direction=direction, alphas=alphas, progress=lambda share: self.cache.report(before + share * more), **given
+        )
 
 
 def in_parts(samples: Samples, steps: int, count: int | None = None) -> Iterator[slice]:

@@ -186,3 +186,10 @@ def test_the_measures_and_the_sheet_are_files(explored: Exploration, tmp_path: P
     np.testing.assert_array_equal(found[-gap - height : -gap, -gap - width : -gap], last)
     with pytest.raises(InputError, match=r"must end in \.html, \.json"):
         save_exploration(explored, tmp_path / "sheet.svg")
+
+
+def test_further_inputs_are_checked_as_the_editor_does(tiny: Editor) -> None:
+    with pytest.raises(InputError, match="noise_strength is no input of this call"):
+        explore(tiny, samples=5, noise_strength=1.0)
+    with pytest.raises(InputError, match="it takes no label"):
+        explore(tiny, samples=5, label=0)
