@@ -1,4 +1,4 @@
-"""What a file does not tell: as its owner says, or as it usually is; and the words for it, which travel with it."""
+"""Facts that a file does not contain: as its owner gives them, or as they usually are, with a record of them."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
@@ -9,10 +9,10 @@ T = TypeVar("T")
 
 
 class Assumptions:
-    """The facts that one format needs beyond the file's.
+    """The facts that a format needs beyond those in the file.
 
     Args:
-        told: What the owner says, by the fact's name.
+        told: What the file's owner says, by the fact's name.
     """
 
     def __init__(self, told: Mapping[str, object] | None = None) -> None:
@@ -22,16 +22,16 @@ class Assumptions:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """All that was assumed, a few words each."""
+        """All that was assumed, in a few words each."""
         return tuple(self._words)
 
     def take(self, name: str, usual: T, parse: Callable[[str], T]) -> T:
-        """A fact: what was told, or the usual.
+        """Return a fact: as it was told, or as it usually is.
 
         Args:
-            name: Of the fact.
-            usual: What it is if nothing was told.
-            parse: Read what was told; a ValueError's message says what is wanted.
+            name: Its name.
+            usual: The fact if nothing was told.
+            parse: Reads what was told; the message of its ValueError says what is wanted.
 
         Raises:
             ArgumentError: If what was told cannot be read.
@@ -46,15 +46,15 @@ class Assumptions:
             raise ArgumentError(f"{name}={self._told[name]}: {error}") from None
 
     def is_told(self, name: str) -> bool:
-        """Whether the owner said so."""
+        """Return whether the owner gave this fact."""
         return name in self._told
 
     def note(self, words: str, *names: str) -> None:
-        """Say what is assumed, by the facts of these names."""
+        """Record what is assumed in words; the names are those of the facts in them."""
         self._words.append(f"{words} (as told)" if any(map(self.is_told, names)) else words)
 
     def check_all_asked(self) -> None:
-        """Refuse what was told and has no meaning for the format.
+        """Refuse facts that were told and mean nothing to the format.
 
         Raises:
             ArgumentError: If there is such a fact.
@@ -81,7 +81,7 @@ def one_of(text: str, names: Iterable[str]) -> str:
 
 
 def mapping_rate(assumptions: Assumptions, usual: float) -> float:
-    """The learning-rate multiplier of a mapping network, by which its weights are stored too large."""
+    """Return the learning-rate multiplier of a mapping network, whose weights are stored divided by it."""
     rate = assumptions.take("mapping_lr", usual, positive)
     assumptions.note(f"mapping network's learning rate {rate:g}", "mapping_lr")
     return rate

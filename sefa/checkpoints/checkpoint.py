@@ -1,4 +1,4 @@
-"""What formats are given: a network in a file, and what its owner says of it."""
+"""What a format is given: a network from a file, and what the file's owner says of it."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -36,12 +36,12 @@ ORDINARY |= {torch.float8_e4m3fn, torch.float8_e5m2, torch.float8_e4m3fnuz, torc
 
 
 class Checkpoint:
-    """A network in a file, as formats look at it.
+    """A network from a file, as formats see it.
 
     Args:
         path: The file.
         network: The network: a state dict, or a stand-in for an object.
-        beside: What the file has beside it.
+        beside: What is beside it in the file.
         location: The keys that lead to it.
 
     Attributes:
@@ -63,7 +63,7 @@ class Checkpoint:
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
-        """The state dict, finite, float32; integers stay integers.
+        """The state dict, floating-point tensors as finite float32.
 
         Raises:
             CheckpointError: If it holds something other than ordinary tensors of finite numbers.
@@ -73,13 +73,13 @@ class Checkpoint:
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """What a file cannot tell and its owner can.
+    """What only the owner of a file can say.
 
     Attributes:
-        num_classes: Classes of a generator whose label is one-hot behind z, where no tensor's shape tells.
+        num_classes: The number of classes, where a one-hot label follows z and no tensor's shape says how long it is.
         noise: `const` is the checkpoint's constant noise; `none` leaves noise out.
-        entry: Which of the file's entries to read; None: the averaged generator.
-        assumptions: What else the owner says, and what is assumed.
+        entry: The entry of the file to read; None: the averaged generator.
+        assumptions: Other facts from the owner, and what is assumed.
     """
 
     num_classes: int | None = None
@@ -90,14 +90,14 @@ class LoadOptions:
 
 @dataclass(frozen=True)
 class Format:
-    """One kind of checkpoint.
+    """A format of checkpoints.
 
     Attributes:
-        name: Whose format and which architecture: "genforce StyleGAN2".
-        recognises: Whether a file is of this format, from its contents; it must not raise for any contents.
-        load: Build the generator. It raises CheckpointError for what is missing or does not fit; the caller adds the
-            file's and the format's name.
-        is_supported: Whether there is anything in it to be loaded; if not, `load` says what it is.
+        name: Its origin and architecture: "genforce StyleGAN2".
+        recognises: Returns whether a network is of this format; it must not raise, whatever the network is.
+        load: Builds the generator. It raises CheckpointError for what is missing or does not fit; the caller adds the
+            names of the file and the format.
+        is_supported: Whether it can be loaded; if not, `load` raises an error that says what it is.
     """
 
     name: str
@@ -107,7 +107,7 @@ class Format:
 
 
 def clean(state_dict: StateDict) -> dict[str, Tensor]:
-    """Strip prefixes, and bring every floating point tensor to finite float32.
+    """Return a state dict without prefixes, floating-point tensors as finite float32.
 
     Raises:
         CheckpointError: If a tensor is not an ordinary one, or not finite.
@@ -116,14 +116,14 @@ def clean(state_dict: StateDict) -> dict[str, Tensor]:
     for name, tensor in state_dict.items():
         key = strip_prefix(name)
         if key in tensors:
-            raise CheckpointError("the same weight stands there twice, with and without a module. prefix")
+            raise CheckpointError("the same weight is there twice, with and without a module. prefix")
         if isinstance(tensor, Placeholder):
             raise CheckpointError(f"{key} is not an ordinary tensor of weights: {tensor.class_name}")
         if tensor.dtype not in ORDINARY or not tensor.numel():
             raise CheckpointError(f"{key} is not an ordinary tensor of weights: {tensor.dtype}, {list(tensor.shape)}")
         tensors[key] = tensor
     check_uses(tensors)
-    converted: dict[int, Tensor] = {}  # One tensor may stand under several names.
+    converted: dict[int, Tensor] = {}  # One tensor may have several names.
     for key, tensor in tensors.items():
         if id(tensor) not in converted:
             converted[id(tensor)] = tensor.float() if tensor.is_floating_point() else tensor
@@ -133,7 +133,7 @@ def clean(state_dict: StateDict) -> dict[str, Tensor]:
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Whether all values are finite, in most cases in one pass: what is not finite never sums to something finite."""
+    """Return whether all values are finite, mostly in one pass: a sum with NaN or infinity in it is not finite."""
     return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 

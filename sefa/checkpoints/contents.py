@@ -1,4 +1,4 @@
-"""What a checkpoint file holds, read without running anything in it."""
+"""The contents of a checkpoint file, read without running anything in them."""
 
 import re
 from pathlib import Path
@@ -17,18 +17,18 @@ from sefa_runtime.pickles.limits import Limits
 from sefa_runtime.pickles.numpy_arrays import MAX_AXES
 from sefa_runtime.pickles.torch_files import PickleReader
 
-# As Hugging Face's tools call the files of a checkpoint that they have divided.
+# What Hugging Face's tools call the parts of a large checkpoint.
 PART = re.compile(r".*-\d{5}-of-(?P<count>\d{5})\.\w+")
 BANK_KEY = "sefa_bank"  # in the metadata of a direction bank, which is a safetensors file, too
 EXPECTED = "a checkpoint of a GAN's generator was expected"
 
 
 def read_contents(path: Path) -> Any:
-    """Return all that a file holds: dicts of tensors, and stand-ins for objects of classes.
+    """Return everything in a file: dicts of tensors, and stand-ins for objects of classes.
 
     Raises:
         CheckpointError: If it is missing, damaged, wants to run code, or is no checkpoint, or a part of one: the first
-            layers of a network may be a network, too.
+            layers of a network may look like a network, too.
     """
     problem = input_problem(path)
     if problem:

@@ -1,7 +1,7 @@
-"""Which of a file's entries is the generator: one rule, for checkpoints and for modules of the user's own.
+"""The choice of the entry that is the generator: one rule, for checkpoints and for users' own modules.
 
-Training scripts keep several networks in a file, and several copies of the generator: the plain one and the average of
-its weights over the training ("EMA"), which is the one that is meant to draw images. Only names tell which is which.
+Training scripts save several networks in a file, and several copies of the generator: the plain one, and the average of
+its weights over the training ("EMA"), which is meant for generating images. Only their names say which is which.
 """
 
 import re
@@ -29,7 +29,7 @@ MAX_COPIES = 16  # of a generator, with whose buffers an average may belong
 MAX_PREFIXES = 4  # of a state dict's keys: "state_dict" has "generator.", which has "module."
 MAX_NAMED = 8  # entries in one message
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-# What the words of an entry's name say of it. Any other word, as the b of gen_b, tells one generator from another.
+# What words in an entry's name mean. Any other word, like the b of gen_b, distinguishes one generator from another.
 AVERAGED = {"ema", "gema", "smooth", "smoothed", "avg", "average", "averaged", "averaging", "running", "shadow", "swa"}
 AVERAGED |= {"polyak", "gs"}
 PLAIN = {"current", "online", "raw", "live", "training"}
@@ -52,11 +52,11 @@ MEANINGLESS |= {
 COMMON = AVERAGED | PLAIN | GENERATOR | MEANINGLESS
 # As in netgema, gavg, modelema.
 GLUED = re.compile(r"(netg|net|gen|generator|g|model|params|)(ema|avg)(netg|net|gen|generator|g|model|params|)")
-# What stands beside a generator in one state dict and is no part of it.
+# What may be beside a generator in one state dict, and is no part of it.
 HELPERS = re.compile(r".*(loss|lpips|vgg|perceptual|inception|fid|metric|criterion|optim|augment).*", re.IGNORECASE)
-# Optimizers keep tensors by the thousand, and none that is looked for.
+# Optimizers keep thousands of tensors, and no network.
 NO_NETWORK = re.compile(r".*(optim|sched|scaler).*", re.IGNORECASE)
-# What an average of parameters leaves out: the original's buffers.
+# Buffers, which an average of parameters leaves out.
 BUFFER = re.compile(
     r"(.*\.)?(running_mean|running_var|num_batches_tracked|stored_mean|stored_var|weight_u|weight_v|u0|sv0|w_avg|lod"
     r"|noise\w*|\w*kernel|\w*filter|freqs|phases|transform|magnitude_ema)"
@@ -66,7 +66,7 @@ TENSORFLOW_NAMES = ("G", "D", "Gs")  # in the order in which NVlabs' code pickle
 
 
 def _words(name: str) -> list[str]:
-    """The words of a name, in lower case: of netG_ema, `net`, `g` and `ema`."""
+    """Return the words of a name, in lower case: for netG_ema, `net`, `g` and `ema`."""
     words = [word.lower() for word in WORD.findall(name)]
     return [part for word in words for part in _parts_of_word(word)]
 
@@ -106,7 +106,7 @@ class Entry:
 
     @property
     def is_averaged(self) -> bool:
-        """Of `ema.online_model` and `ema.ema_model`, what an averager keeps, the innermost name that tells decides."""
+        """Whether it is an averaged copy: of `ema.online_model` and `ema.ema_model`, the innermost word decides."""
         telling = (set(_words(part)) for part in reversed(self.path))
         words: set[str] = next((words for words in telling if words & (AVERAGED | PLAIN)), set())
         return self.averaged or not AVERAGED.isdisjoint(words)
@@ -128,12 +128,12 @@ class Entry:
 
     @property
     def rank(self) -> int:
-        """Averaged copies first, then what has no mark, then what is said to be the plain one."""
+        """0 for an averaged copy, 1 for one without a mark, 2 for one that is named as the plain one."""
         return 0 if self.is_averaged else 1 if PLAIN.isdisjoint(self.words) else 2
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What is left of its name: copies of one generator have it in common."""
+        """What is left of its name, which copies of one generator have in common."""
         telling: list[str] = []
         for part in self.path:
             words = _words(part)
@@ -144,11 +144,11 @@ class Entry:
 
 @dataclass(frozen=True)
 class Choice:
-    """The entry that was taken.
+    """The entry that was chosen.
 
     Attributes:
         entry: The entry.
-        described: Which of which it was, in words; empty if there was only one, without a name.
+        described: Its name, and those it was chosen from; empty if there was only one, without a name.
     """
 
     entry: Entry
@@ -156,7 +156,7 @@ class Choice:
 
 
 def find_entries(content: Any) -> list[Entry]:
-    """All networks in a file's contents, however dicts, lists and tuples are nested."""
+    """Return all networks in a file's contents, however dicts, lists and tuples are nested."""
     found: list[Entry] = []
     items = 0
     pending: list[tuple[tuple[str, ...], Any, Mapping[Any, Any]]] = [((), content, {})]
@@ -192,7 +192,7 @@ def _state_dict(path: tuple[str, ...], content: Mapping[Any, Any], beside: Mappi
     if not tensors:
         return []
     check_names(tensors)
-    # torch's AveragedModel: a counter, and the module's keys behind `module.`
+    # torch's AveragedModel: a counter, and the module's keys after `module.`
     averaged = "n_averaged" in tensors and all(key.startswith("module.") for key in tensors if key != "n_averaged")
     if averaged:
         del tensors["n_averaged"]
@@ -204,7 +204,7 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _names_of(items: Sequence[Any]) -> list[str]:
-    """What the items of a list are called: TensorFlow's networks have names of their own."""
+    """Return names for the items of a list; TensorFlow's networks have names of their own."""
     if any(isinstance(item, TensorFlowNetwork) for item in items):
         names = [str(item.state.get("name")) if isinstance(item, TensorFlowNetwork) else "" for item in items]
         if all(name.isidentifier() for name in names) and len(set(names)) == len(names):
@@ -221,7 +221,7 @@ def choose(
     *,
     may_extract: bool = False,
 ) -> Choice | None:
-    """Take the generator: of the entries that fit, the averaged copy.
+    """Choose the generator: the averaged copy among the entries that fit.
 
     Args:
         entries: All networks in the file.
@@ -267,7 +267,7 @@ def choose(
 def _fitting(
     entry: Entry, fits: Callable[[Network], bool], turns: Iterator[int], depth: int = MAX_PREFIXES
 ) -> Iterator[Entry]:
-    """The entry, or those of its parts that fit; `turns` runs out when too many have been looked at."""
+    """Yield the entry, or those of its parts that fit, until `turns` runs out."""
     if fits(entry.network):
         yield entry
     elif depth:
@@ -278,7 +278,7 @@ def _fitting(
 
 
 def parts_of(entry: Entry) -> list[Entry]:
-    """What stands in a state dict under the same first word, as `generator.` and `discriminator.`"""
+    """Return the parts of a state dict, by the first words of keys: `generator.`, `discriminator.`, ..."""
     if not isinstance(entry.network, Mapping):
         return []
     groups: dict[str, dict[str, Tensor | Placeholder]] = {}
@@ -300,7 +300,7 @@ def parts_of(entry: Entry) -> list[Entry]:
 
 
 def _is_network_name(prefix: str) -> bool:
-    """Whether what stands under it is a network of its own, not a layer."""
+    """Return whether this first word of keys names a network, not a layer."""
     words = set(_words(prefix))
     named = AVERAGED | GENERATOR | DISCRIMINATOR
     return not words.isdisjoint(named) or words <= PLAIN | MEANINGLESS or HELPERS.fullmatch(prefix) is not None
@@ -312,7 +312,7 @@ def _parts_beside(entries: Sequence[Entry], part: Entry) -> list[Entry]:
 
 
 def _completed(entries: Sequence[Entry], fitting: Sequence[Entry], fits: Callable[[Network], bool]) -> Iterator[Entry]:
-    """Averages of parameters alone, each with the buffers of the copy whose parameters were averaged."""
+    """Yield averages of parameters alone, each with the buffers of the copy whose parameters were averaged."""
     plain = [one.network for one in fitting if isinstance(one.network, Mapping) and not one.is_averaged]
     named = [strip_prefixes(network) for network in plain[:MAX_COPIES]]
     copies = [(network, [key for key in network if not BUFFER.fullmatch(key)]) for network in named]
@@ -328,7 +328,7 @@ def _completed(entries: Sequence[Entry], fitting: Sequence[Entry], fits: Callabl
 
 
 def _merge(average: StateDict, plain: StateDict, parameters: Sequence[str]) -> StateDict | None:
-    """The average's tensors in place of the plain copy's; None unless they are exactly its parameters."""
+    """Return the plain copy with the average's tensors; None unless these are exactly its parameters."""
     if list(average) == [str(index) for index in range(len(parameters))]:
         named = dict(zip(parameters, average.values(), strict=True))
     else:
@@ -348,7 +348,7 @@ def _shape(value: object) -> tuple[int, ...] | None:
 
 
 def _named(entries: Sequence[Entry], parts: Sequence[Entry], divided: Sequence[Entry], wanted: str) -> Entry:
-    """The entry of a name, or of which this is the end."""
+    """Return the entry of this name, or whose name ends in it."""
     for exact in (True, False):
         for candidates in (parts, [*entries, *divided]):
             matching = [one for one in candidates if one.name == wanted or (not exact and _ends_with(one, wanted))]
@@ -364,7 +364,7 @@ def _ends_with(entry: Entry, wanted: str) -> bool:
 
 
 def _all_equal(entries: Sequence[Entry]) -> bool:
-    """Whether all hold the same weights, as a wrapper and the module in it do."""
+    """Return whether all hold the same weights, as a wrapper and the module in it do."""
     return all(_equal(_unwrapped(one.network), _unwrapped(other.network)) for one, other in pairwise(entries))
 
 

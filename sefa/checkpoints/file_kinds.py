@@ -1,4 +1,4 @@
-"""What a file is, by how it begins: a checkpoint perhaps, or something that people mistake for one."""
+"""What a file is, by its first bytes: a checkpoint, perhaps, or something that people mistake for one."""
 
 import os
 import re

@@ -1,4 +1,4 @@
-"""Loading a generator from a checkpoint file, whose format is detected from its contents."""
+"""Loading a generator from a checkpoint file; its contents say which format it is."""
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -36,14 +36,14 @@ def load(
     Nothing in the file is ever executed, whatever it holds.
 
     Args:
-        path: A checkpoint of any of the formats in docs/formats.md. Which one is detected from the contents, and every
-            size is read from them.
+        path: A checkpoint in any of the formats in docs/formats.md. Its contents say which format it is and how large
+            everything is.
         num_classes: Classes of a conditional DCGAN or PGGAN whose label follows z as a one-hot vector: no tensor's
-            shape tells how much of the input is the label.
+            shape says how much of the input is the label.
         noise: For the StyleGANs: `const` is the checkpoint's constant noise, `none` leaves noise out.
         entry: Which of the file's entries to read, if it has several generators: "netG_ema", "state_dict.generator".
-        assume: What the file does not tell, where it is not what is usually assumed: `{"stride": "1,2,2,1"}`. What can
-            be told of which format stands in docs/formats.md; what was assumed, in the generator's `assumptions`.
+        assume: Facts that the file does not contain and that are not as usual: `{"stride": "1,2,2,1"}`. docs/formats.md
+            lists those of each format; the generator's `assumptions` says what was assumed.
 
     Returns:
         The generator, in float32, in inference mode, on the CPU.
@@ -138,6 +138,6 @@ def _some(keys: Mapping[Any, Any]) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Text that may have anything from the file in it, as one line of what can be printed."""
+    """Return text that may contain anything from the file as one printable line."""
     shown = "".join(character if character.isprintable() else "?" for character in text)
     return shown if len(shown) <= MAX_MESSAGE else f"{shown[:MAX_MESSAGE]}..."

@@ -1,4 +1,4 @@
-"""Networks that NVlabs' code pickled, and what stands for the names that pickles of checkpoints call."""
+"""Networks in NVlabs' pickles, and what is called instead of the names in pickles of checkpoints."""
 
 import reprlib
 from collections.abc import Mapping
@@ -21,7 +21,7 @@ from sefa_runtime.pickles.torch_tensors import Storage, tensor_table
 
 
 class PersistedModule:
-    """A network that NVlabs' `torch_utils.persistence` pickled: an nn.Module's attributes; its source text is dropped.
+    """Stands in for an nn.Module that NVlabs' `torch_utils.persistence` pickled, without its source text.
 
     Attributes:
         class_name: Name of the class it was: "Generator", "SynthesisNetwork", ...
@@ -41,7 +41,7 @@ class PersistedModule:
         self.modules: dict[str, Any] = dict(state["_modules"])
 
     def module(self, path: str) -> "PersistedModule":
-        """The submodule at a dotted path.
+        """Return the submodule at a dotted path.
 
         Raises:
             CheckpointError: If there is none.
@@ -55,7 +55,7 @@ class PersistedModule:
         return found
 
     def attribute(self, name: str, kind: type = object) -> Any:
-        """A plain attribute.
+        """Return a plain attribute.
 
         Raises:
             CheckpointError: If it is missing or of another kind; an integer passes for a float.
@@ -71,7 +71,7 @@ class PersistedModule:
         return value
 
     def tensors(self, prefix: str = "") -> dict[str, Tensor]:
-        """All parameters and buffers below, by dotted path, like a state dict.
+        """Return all parameters and buffers, those of submodules included, as a state dict.
 
         Raises:
             CheckpointError: If one of them is not an ordinary tensor.
@@ -97,7 +97,7 @@ class PersistedModule:
 
 
 class TensorFlowNetwork(StandIn):
-    """A network that NVlabs' TensorFlow code pickled: `tfutil.Network` or `dnnlib.tflib.network.Network`.
+    """Stands in for a network of NVlabs' TensorFlow code: `tfutil.Network` or `dnnlib.tflib.network.Network`.
 
     Attributes:
         state: The pickled attributes: version, name, static_kwargs, variables, components, ...
@@ -118,7 +118,7 @@ class TensorFlowNetwork(StandIn):
         return dict(kwargs) if isinstance(kwargs, dict) else {}
 
     def tensors(self, prefix: str = "") -> dict[str, Tensor]:
-        """All variables below, by full name: "synthesis/4x4/Const/const", float32, in TensorFlow's layout.
+        """Return all variables by full name, "synthesis/4x4/Const/const", as float32 in TensorFlow's layout.
 
         Raises:
             CheckpointError: If a variable is not an array of numbers.
@@ -152,7 +152,7 @@ class TensorFlowNetwork(StandIn):
 
 
 def _parts(module: object) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
-    """A module's own parameters and buffers, and its submodules."""
+    """Return a module's own parameters and buffers, and its submodules."""
     if isinstance(module, PersistedModule):
         return module.parameters, module.modules
     if isinstance(module, Placeholder) and module.is_module:  # A plain torch module, such as StyleGAN-XL's Embedding.
@@ -169,7 +169,7 @@ def _numbers(name: str, value: object) -> Tensor:
 
 
 def make_tensor(storage: Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
-    """Return a tensor that is a view of a storage's numbers, which are not copied."""
+    """Return a tensor that is a view of a storage, without a copy."""
     dtype = getattr(torch, storage.dtype)
     if not len(storage):  # torch makes nothing of a buffer of no bytes.
         return torch.empty(0, dtype=dtype).as_strided(size, stride)
@@ -177,7 +177,7 @@ def make_tensor(storage: Storage, offset: int, size: tuple[int, ...], stride: tu
 
 
 def _persisted(limits: Limits, meta: object, *rest: object) -> PersistedModule:
-    # Its source text is an entry beside these, and stays text.
+    # The source text is another entry of `meta`, and stays text.
     class_name, state = (meta.get("class_name"), meta.get("state")) if isinstance(meta, dict) else (None, None)
     if not isinstance(class_name, str) or not isinstance(state, dict):
         raise ContentError("damaged: a network without its class or state")
@@ -191,7 +191,7 @@ def _network(limits: Limits, *rest: object) -> TensorFlowNetwork:
 
 
 def _method(limits: Limits, owner: object, name: object, *rest: object) -> Placeholder:
-    # getattr is how Python pickles a bound method. What asks it for anything else is an attack.
+    # Python pickles bound methods as calls of getattr. Any other use of it is an attack.
     is_class = isinstance(owner, Name) and owner.module != "builtins"
     if not (is_class or isinstance(owner, Placeholder | PersistedModule)) or not isinstance(name, str):
         refuse_to_run(Name("builtins", "getattr"))

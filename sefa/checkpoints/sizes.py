@@ -1,4 +1,4 @@
-"""What a checkpoint and its generator may ask for: a small file can describe one whose images alone fill the memory."""
+"""How much a checkpoint and its generator may ask for: a small file can describe images that fill the memory."""
 
 from collections.abc import Iterable, Mapping
 
@@ -9,9 +9,9 @@ from sefa.errors import CheckpointError
 from sefa.generators import Generator
 from sefa_runtime.pickles.limits import EXPANDED_ELEMENTS, SHARING
 
-# A file can name a module or a tensor any number of times without taking room; networks have some hundred.
+# Modules and tensors; naming one again takes hardly any room in a file. Networks have some hundred.
 MAX_ENTRIES = 10_000
-# Characters of a weight's name, with those of all networks that it is in. Formats look for patterns in each.
+# Characters of a weight's name, the path to it included. Formats search each for patterns.
 MAX_NAME = 500
 
 MAX_IMAGE = 2**26  # numbers: 256 MB as float32; 4096x4096 in RGB has 50 million
@@ -23,7 +23,7 @@ MAX_ONE_HOT = 4096  # classes that are one-hot vectors, whose table has the squa
 
 
 def check_names(names: Iterable[object], path: str = "") -> None:
-    """Refuse names of weights, or of networks on their path, that would fill the memory or take for ever to look at.
+    """Refuse names of weights that would fill the memory or take forever to search, the path to them included.
 
     Raises:
         CheckpointError: If one is longer than any network's.
@@ -33,7 +33,7 @@ def check_names(names: Iterable[object], path: str = "") -> None:
 
 
 def check_uses(tensors: Mapping[str, Tensor]) -> None:
-    """Refuse weights that stand under so many names that all that is made of them would fill the memory.
+    """Refuse weights with so many names that what is made of them would fill the memory.
 
     Raises:
         CheckpointError: If there are too many names, or their tensors have far more elements than their storages.
@@ -45,7 +45,7 @@ def check_uses(tensors: Mapping[str, Tensor]) -> None:
         for tensor in tensors.values()
     }
     if sum(tensor.numel() for tensor in tensors.values()) > SHARING * sum(storages.values()) + EXPANDED_ELEMENTS:
-        raise CheckpointError("damaged: the same weights stand under too many names")
+        raise CheckpointError("damaged: the same weights have too many names")
 
 
 def check_pixels(height: int, width: int) -> None:
@@ -59,7 +59,7 @@ def check_pixels(height: int, width: int) -> None:
 
 
 def check_sizes(generator: Generator) -> None:
-    """Refuse a generator of which a run, or what is made of its codes, would fill the memory.
+    """Refuse a generator whose images or codes would fill the memory.
 
     Raises:
         CheckpointError: If its image, codes, layers or classes are beyond those of any real one.
@@ -78,7 +78,7 @@ def check_sizes(generator: Generator) -> None:
 
 
 def one_hot_codes(num_classes: int) -> Tensor:
-    """What stands behind z for each class, float32 [num_classes, num_classes].
+    """Return what follows z for each class, float32 [num_classes, num_classes].
 
     Raises:
         CheckpointError: If there are too many.
@@ -88,7 +88,7 @@ def one_hot_codes(num_classes: int) -> Tensor:
 
 
 def check_class_codes(num_classes: int, length: int) -> None:
-    """Refuse a table [num_classes, length] of what stands behind z that would fill the memory.
+    """Refuse a table [num_classes, length] of what follows z that would fill the memory.
 
     Raises:
         CheckpointError: If there are too many.
@@ -98,5 +98,5 @@ def check_class_codes(num_classes: int, length: int) -> None:
 
 
 def _short(text: str) -> str:
-    """Numbers of hundreds of digits say no more than that they are large."""
+    """Return text without most of its digits, should a number have hundreds of them."""
     return text if len(text) <= 200 else f"{text[:200]}..."

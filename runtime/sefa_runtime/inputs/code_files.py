@@ -1,4 +1,4 @@
-"""Style codes from the files that projectors and encoders write: inverted photographs.
+"""Style codes of inverted photographs, from the files that projectors and encoders write.
 
 NVlabs' projector saves `projected_w.npz` with `w` [1, L, D]; e4e and pSp save `latents.pt` or `.npy`, [N, L, D];
 rosinality's projector a `.pt` with a `latent` for each image.
@@ -24,33 +24,33 @@ from sefa_runtime.pickles.tables import PLAIN_TABLE
 from sefa_runtime.pickles.torch_files import ARCHIVED_PICKLE, PickleReader
 from sefa_runtime.pickles.torch_tensors import StoredTensor, tensor_table
 
-# What writers call the codes, among other entries.
+# The names of codes among other entries, in files of various writers.
 NAMES = ("codes", "w", "ws", "w_plus", "latent", "latents", "latent_codes", "projected_w")
 MAX_NAMED = 6
 MAX_NUMBERS = 2**26  # of all codes in a file: 256 MB
-# An inverted photograph's code may be so many times smaller or larger than any w that the mapping makes.
+# How many times smaller or larger an inverted photograph's code may be than any w of the mapping network.
 RMS_MARGIN = 1.2
-# What stands for the names in a file of torch.save; a file that names more is refused.
+# What is called instead of the names in files of torch.save; files with other names are refused.
 TORCH_TABLE = {**PLAIN_TABLE, **tensor_table(StoredTensor)}
 
 
 def load_codes(
     path: Path, shape: tuple[int, ...], layers: int = 1, report: Callable[[str], None] = lambda text: None
 ) -> NDArray[np.float32]:
-    """Read codes from a `.npz`, `.npy` or `.pt` file; the contents decide which it is.
+    """Read codes from a `.npz`, `.npy` or `.pt` file; its contents say which it is.
 
     Args:
         path: The file.
         shape: Shape of one image's code: [L, D], or [D] for a graph of single style codes.
-        layers: L, for a graph of single style codes: as many of them, [L, D], may as well be one image's code of every
-            layer, and are refused unless all are the same.
-        report: Called with a sentence about what was read otherwise than as it stands there, or left out.
+        layers: L, for a graph of single style codes. An array [L, D] is either L of them or one image's code of each
+            layer; it is refused unless all its rows are the same.
+        report: Called with a sentence about anything that was left out, or read as something other than it seems.
 
     Returns:
         float32 [N, *shape]. A single style code becomes the code of every layer.
 
     Raises:
-        InputError: If there are no codes in it, or they have another shape, or it is not clear which they are.
+        InputError: If there are no codes in it, they have another shape, or it is not clear which arrays are codes.
     """
     content = _read(path)
     try:
@@ -85,11 +85,11 @@ def _read_codes(
 
 
 def looks_like_latents(codes: NDArray[np.float32], info: ModelInfo) -> bool:
-    """Whether codes were probably meant for another input: standard normal numbers, of a size that no w has.
+    """Return whether codes are probably z, meant for another input: standard normal numbers, of a size that no w has.
 
     Args:
-        codes: As `load_codes` gives them; at least one.
-        info: The model, of w or w+. Where its own w are as large as standard normal numbers, nothing can be told.
+        codes: As `load_codes` returns them; at least one.
+        info: The model, of w or w+. If its own w are as large as standard normal numbers, the answer is no.
     """
     if info.code_rms is None:
         return False
@@ -146,7 +146,7 @@ def _is_torch(path: Path) -> bool:
 
 
 def _codes_in(content: Any, report: Callable[[str], None]) -> Iterator[NDArray[Any]]:
-    """The arrays that are codes: the only one there is, or those under a usual name."""
+    """Yield the arrays that are codes: the only one there is, or those under a usual name."""
     seen: set[int] = set()  # A container may hold itself.
     pending = [content]
     noise = False
@@ -168,7 +168,7 @@ def _codes_in(content: Any, report: Callable[[str], None]) -> Iterator[NDArray[A
 
 
 def _inner(container: list[Any] | tuple[Any, ...] | Mapping[Any, Any]) -> Iterable[Any]:
-    """Where in a container codes are looked for."""
+    """Return the items of a container among which to look for codes."""
     if not isinstance(container, Mapping):
         return container
     named = [name for name in NAMES if name in container]
@@ -179,9 +179,9 @@ def _inner(container: list[Any] | tuple[Any, ...] | Mapping[Any, Any]) -> Iterab
 
 
 def _fit(array: NDArray[Any], shape: tuple[int, ...], layers: int) -> tuple[NDArray[np.float32] | None, str]:
-    """[N, *shape] from one code or several, or None; and how they were read or why not, if that needs to be said.
+    """Return one code or several as [N, *shape], or None; and how they were read, or why not, if that needs saying.
 
-    A single code for all layers may be given for each layer, and the code of a layer for all.
+    One code for all layers may be given once for each layer, or only once.
     """
     *_, width = shape
     if array.dtype.kind not in "fiu" or not array.size or not 1 <= array.ndim <= 3 or array.shape[-1] != width:
@@ -213,5 +213,5 @@ def _fit(array: NDArray[Any], shape: tuple[int, ...], layers: int) -> tuple[NDAr
 
 
 def _same_in_all(codes: NDArray[np.float32]) -> bool:
-    """Whether each image's code [N, L, D] is the same in all layers."""
+    """Return whether each image's code [N, L, D] is the same in all layers."""
     return bool((codes == codes[:, :1]).all())

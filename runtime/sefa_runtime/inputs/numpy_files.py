@@ -1,4 +1,4 @@
-"""Arrays of numbers from numpy's `.npy` and `.npz` files, whatever these claim to hold."""
+"""Arrays of numbers from NumPy's `.npy` and `.npz` files, whatever these claim to hold."""
 
 import io
 import math
@@ -19,12 +19,12 @@ SINGLE = ""  # The name of a `.npy` file's only array.
 MAX_BYTES = 2**29
 MAX_HEADER = 10_000
 CHUNK = 2**20  # bytes
-# Of a dtype: numbers, and text, which names of directions are.
+# Kinds of dtypes: numbers, and text for the names of directions.
 KINDS = "fiubU"
 
 
 def is_numpy_file(path: Path) -> bool:
-    """Whether a file begins like a `.npy` file or is an archive of such."""
+    """Return whether a file begins like a `.npy` file or is an archive of such."""
     with path.open("rb") as file:
         head = file.read(len(NPY_HEAD))
     if not head.startswith(ZIP_HEAD):
@@ -75,14 +75,14 @@ def _read_array(file: IO[bytes], size: int) -> NDArray[Any]:
     shape, fortran_order, dtype = _read_header(file)
     if dtype.hasobject:
         raise ContentError("it holds pickled objects, which are not opened; numbers were expected")
-    if dtype.kind not in KINDS or not dtype.itemsize:  # Text of no length is of no size, however many there are.
+    if dtype.kind not in KINDS or not dtype.itemsize:  # Any number of empty texts takes no room in the file.
         raise ContentError(f"it holds {str(dtype)[:80]}, numbers were expected")
     count = math.prod(shape) * dtype.itemsize
     if count > min(size, MAX_BYTES):
         raise ContentError(f"truncated or damaged: an array of shape {list(shape)[:8]} in {size} bytes")
     if not count:
         return np.empty(shape, dtype)
-    data = bytearray(count)  # Which makes the array one that can be written to.
+    data = bytearray(count)  # Not bytes: the array can be written to.
     position = 0
     while position < count and (chunk := file.read(min(count - position, CHUNK))):
         data[position : position + len(chunk)] = chunk
@@ -96,7 +96,7 @@ def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]
     try:
         version = np.lib.format.read_magic(file)
         if version == (3, 0):
-            raise ContentError("it holds records, numbers were expected")  # That is what this version is for.
+            raise ContentError("it holds records, numbers were expected")  # This version is for those.
         is_first = version == (1, 0)
         length = file.read(2 if is_first else 4)
         size = int.from_bytes(length, "little")

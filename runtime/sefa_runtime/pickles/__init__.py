@@ -1,1 +1,1 @@
-"""Reading pickles without running anything in them, with numpy alone: files of codes here, checkpoints in `sefa`."""
+"""A safe reader of pickles, which runs nothing in them and needs only NumPy: for files of codes and for checkpoints."""

@@ -1,8 +1,8 @@
-"""Reading pickles without running anything in them.
+"""The interpreter of pickles, which runs nothing that is in them.
 
-The standard library's `pickletools` takes a pickle apart; what each opcode does is decided here. A name in a pickle
-stays a name. Where the pickle calls it, a table says which function of ours stands for it; a name that is not in the
-table makes a placeholder. Nothing is imported, and no object but a stand-in of ours takes a state.
+The standard library's `pickletools` takes a pickle apart, and what each opcode does is decided here. A name in a pickle
+stays a name. Where the pickle calls it, a table says which function of ours is called instead; a name that is not in
+the table makes a placeholder. Nothing is imported, and only our own stand-ins take a state.
 """
 
 import pickletools
@@ -20,18 +20,18 @@ from sefa_runtime.pickles.placeholders import Placeholder, StandIn
 MAX_INTEGER_KEY = 2**60
 # Longer text takes time to compare with equal text. No format has such keys.
 MAX_KEY_LENGTH = 8192
-# The opcodes' own arguments are no larger; of the one in digits it must be checked.
+# Binary opcodes cannot hold larger ones; the one that is written in digits can.
 MAX_MEMO_INDEX = 2**32
-# A longer string of bytes is not remembered but read once more, should the pickle refer back to it.
+# Longer strings of bytes are not kept in memory but read again when the pickle refers back to them.
 MAX_REMEMBERED = 4096
-# Of a name that is looked at for what it may run.
+# Of a name, which is searched for what it may run.
 CHARACTERS_A_STEP = 20
-# How Python pickles objects of classes without a function for it: made without arguments, a state may follow.
+# How Python pickles most objects: a new one of a class, without arguments; a state may follow.
 NEW_OBJECT = {("copyreg", "_reconstructor"), ("copyreg", "__newobj__")}
-# What damaged pickles raise in `pickletools`, in the machine's own stacks, and where they call our functions.
+# What damaged pickles make `pickletools`, the stacks below, and calls with wrong arguments raise.
 DAMAGED = (ArithmeticError, LookupError, TypeError, ValueError)
 
-# What stands for a module's name: called with the limits and the pickle's arguments.
+# By module and name, what is called instead: with the limits, and then the pickle's arguments.
 Table = Mapping[tuple[str, str], Callable[..., Any]]
 
 
@@ -46,7 +46,7 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Literal:
-    """Where a string of bytes stands in the source."""
+    """The place of a string of bytes in the source."""
 
     start: int
     length: int
@@ -57,10 +57,10 @@ class Interpreter:
 
     Args:
         source: At the pickle's beginning.
-        table: What stands for the names that the pickle calls.
+        table: What is called instead of the names in the pickle.
         limits: What reading it may take.
-        load_storage: What gives the object for a persistent id, which only torch's containers have.
-        refuse_unknown: Refuse a pickle that calls a name that is not in the table; else it makes a placeholder.
+        load_storage: Returns the object for a persistent id; None where there are none, as outside torch's files.
+        refuse_unknown: Whether a call of a name that is not in the table is refused, rather than making a placeholder.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class Interpreter:
             ContentError: If it is damaged, wants to run code, or takes too much.
         """
         with warnings.catch_warnings():
-            # A damaged string may hold an escape sequence that Python does not know: it is kept as it stands.
+            # Damaged strings may hold escape sequences that Python does not know: they are kept as they are.
             warnings.simplefilter("ignore", DeprecationWarning)
             try:
                 for opcode, argument, _ in pickletools.genops(self._source):  # type: ignore[arg-type]
@@ -144,8 +144,8 @@ class Interpreter:
     def remember(self, index: int) -> None:
         value = self._stack[-1]
         last, literal = self._last_bytes
-        # Weights are literals of megabytes, and every literal is remembered, mostly for nothing, as is the tuple of
-        # arguments that it is called with.
+        # Pickles remember every literal, and the tuple of arguments that it is in, mostly for nothing. Weights are
+        # literals of megabytes.
         if literal.length > MAX_REMEMBERED and value is last:
             value = literal
         elif literal.length > MAX_REMEMBERED and _is_tuple_of_one(value) and value[0] is last:
@@ -233,7 +233,7 @@ def _is_tuple_of_one(value: object) -> TypeGuard[tuple[Any]]:
 
 
 def is_key(value: object) -> bool:
-    """Whether this may be a dict's key: short text or a number, which take no time to hash and to compare."""
+    """Return whether this may be a dict's key: a number or short text, which are quick to hash and to compare."""
     if isinstance(value, int):
         return abs(value) < MAX_INTEGER_KEY
     if isinstance(value, str | bytes):
@@ -242,7 +242,7 @@ def is_key(value: object) -> bool:
 
 
 def dict_of(items: list[Any]) -> dict[Any, Any]:
-    """A dict of alternating keys and values, without the entries whose keys are objects, as no format needs them."""
+    """Return a dict of alternating keys and values, without entries whose keys are objects: no format needs those."""
     return {key: value for key, value in zip(items[::2], items[1::2], strict=True) if is_key(key)}
 
 
@@ -264,7 +264,7 @@ def _object(machine: Interpreter, _: None) -> None:
     machine.call(callee, tuple(arguments))
 
 
-# What each opcode does with its argument. Those that refer to registries and buffers outside the file are left out.
+# What each opcode does with its argument. Those for registries and buffers outside the file are left out.
 ACTIONS: Mapping[str, Action] = {
     **dict.fromkeys(("PROTO", "FRAME", "STOP"), lambda machine, _: None),
     **dict.fromkeys(("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"), Interpreter.push),
@@ -301,7 +301,7 @@ ACTIONS: Mapping[str, Action] = {
     "STACK_GLOBAL": lambda machine, _: machine.push_name(*machine.pop_tuple(2)),
     "REDUCE": lambda machine, _: machine.call(*machine.pop_tuple(2)),
     "NEWOBJ": lambda machine, _: machine.call(*machine.pop_tuple(2)),
-    # The last is keyword arguments, of which none of ours has any.
+    # The last are keyword arguments, which none of our functions takes.
     "NEWOBJ_EX": lambda machine, _: machine.call(*machine.pop_tuple(3)[:2]),
     "INST": _instance,
     "OBJ": _object,
@@ -309,7 +309,7 @@ ACTIONS: Mapping[str, Action] = {
     "BINPERSID": lambda machine, _: machine.persistent(machine.pop()),
 }
 
-# What these take, in steps of the others: what they make is larger, and objects are made by functions.
+# Opcodes that cost more than one step: what they make is larger, or a function makes it.
 CONTAINER_COST, CALL_COST = 4, 10
 COSTS: Mapping[str, int] = {
     **dict.fromkeys(

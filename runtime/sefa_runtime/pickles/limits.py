@@ -1,17 +1,17 @@
-"""How much a file may ask for: a small one can otherwise be made to fill the memory or to take for ever."""
+"""How much a file may ask for: otherwise a small one can be made to fill the memory, or to take forever."""
 
 from sefa_runtime.errors import ContentError
 
-# One for each opcode of a pickle, more for what takes longer; a checkpoint with optimizers and logs has some hundred
+# Steps: one for each opcode, more for those that take longer. Checkpoints with optimizers and logs have a few hundred
 # thousand.
 MAX_WORK = 4_000_000
-# Tensors may share storages, and a few small ones be expanded.
+# Tensors may share storages, and small ones may be expanded.
 SHARING = 2
 EXPANDED_ELEMENTS = 2**20
 
 
 class Limits:
-    """What is left of what reading one file may take, shared by the pickles inside its pickles.
+    """What reading one file may still take; pickles inside its pickles share it.
 
     Args:
         size: Of the file in bytes.
@@ -33,7 +33,7 @@ class Limits:
             raise ContentError("damaged, or made to take for ever to read")
 
     def spend_bytes(self, count: int) -> None:
-        """Count what storages take: each of a file's bytes is in one of them at most.
+        """Count the bytes of storages: each of a file's bytes is in at most one of them.
 
         Raises:
             ContentError: If there are more than the file has.

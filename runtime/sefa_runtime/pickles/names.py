@@ -1,4 +1,4 @@
-"""The names that pickles mention: data here, and refused where they are there to run code."""
+"""The names in pickles: here they are data, and those that are there to run code are refused."""
 
 import re
 from dataclasses import dataclass
@@ -9,15 +9,15 @@ from sefa_runtime.errors import ContentError
 MAX_LENGTH = 250  # characters of a module or of a name in it
 # Python 3 writes Python 2's names into old protocols.
 MODERN_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
-# Packages that no checkpoint needs and that attacks use. Other modules, as `code`, `profile` and `trace`, have
-# names that people give to files of their own, and are as inert as any name here.
+# Packages that no checkpoint needs and that attacks use. Nothing is imported for any name, so that others are harmless:
+# `code`, `profile` and `trace` are names of people's own modules, too.
 RUNNING_PACKAGES = (
     r"os|posix|nt|subprocess|_posixsubprocess|popen2|sys|builtins|__builtins__|importlib|_frozen_importlib|imp|runpy"
     r"|zipimport|pkgutil|shutil|socket|_socket|ctypes|_ctypes|pty|pickle|_pickle|cPickle|marshal|dill|cloudpickle|shelve"
     r"|webbrowser|pdb|bdb|pydoc|cProfile|doctest|multiprocessing|asyncio|smtplib|ftplib|telnetlib|requests|httpx|aiohttp"
     r"|pip|ensurepip|idlelib|lib2to3|linecache"
 )
-# And parts of packages that checkpoints do need.
+# Parts of packages that checkpoints do need.
 RUNNING_PARTS = (
     r"_?io\.(open|FileIO)|codecs\.open|operator\.(attrgetter|methodcaller)|types\.(Code|Function|Lambda)Type"
     r"|urllib\.request|http\.client|logging\.config|numpy\.(f2py|distutils|testing|load|fromfile|memmap|lib)"
@@ -27,7 +27,7 @@ RUNNING_PARTS = (
 RUNNING = re.compile(rf"({RUNNING_PACKAGES}|{RUNNING_PARTS})(\..*)?", re.DOTALL)
 # A dotted name, such as "serialization.os.system" of torch, would walk through what a module imported.
 WALKED = frozenset(RUNNING_PACKAGES.split("|"))
-# Of the builtins, those that plain data is made of; getattr is how Python pickles a bound method.
+# The builtins that plain data is made of, and getattr, by which Python pickles bound methods.
 HARMLESS = re.compile(
     r"builtins\.(set|frozenset|list|dict|tuple|int|long|float|complex|bool|str|unicode|bytes|bytearray|object|slice"
     r"|range|xrange|getattr|Ellipsis|NotImplemented)"
@@ -46,7 +46,7 @@ class Name:
 
 
 def look_up(module: str, name: str) -> Name:
-    """The name, if a checkpoint may have it.
+    """Return the name, if a checkpoint may have it.
 
     Raises:
         ContentError: If it is there to run code, or as long as no name is.
@@ -61,7 +61,7 @@ def look_up(module: str, name: str) -> Name:
 
 
 def refuse_to_run(name: Name) -> NoReturn:
-    """Say that the file is an attack.
+    """Refuse a file that is an attack.
 
     Raises:
         ContentError: Always.

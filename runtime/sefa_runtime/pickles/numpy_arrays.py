@@ -1,4 +1,4 @@
-"""Numpy's arrays as pickles have them: of numbers alone, as arrays of objects would hold anything."""
+"""NumPy arrays in pickles: only those of numbers, since arrays of objects could hold anything."""
 
 import math
 import re
@@ -15,7 +15,7 @@ MAX_AXES = 16
 
 
 class StoredDtype(StandIn):
-    """A numpy dtype of numbers.
+    """Stands in for a NumPy dtype of numbers.
 
     Args:
         name: Kind and bytes: "f4".
@@ -33,19 +33,19 @@ class StoredDtype(StandIn):
 
     @property
     def numpy(self) -> np.dtype[Any]:
-        """As numpy has it."""
+        """The dtype itself."""
         return np.dtype(self._byte_order + self._name)
 
 
 class StoredArray(StandIn):
-    """A numpy array that a pickle held; `numpy.asarray` gives it.
+    """Stands in for a NumPy array; `numpy.asarray` returns the array.
 
     Args:
         array: Its numbers, if they are there already.
-        limits: What they may take, if a state follows.
+        limits: What they may take, if they follow as a state.
 
     Attributes:
-        array: Its numbers; None until the pickle gave them, and if they are something else than numbers.
+        array: Its numbers; None before the pickle gives them, or if they are something other than numbers.
     """
 
     def __init__(self, array: NDArray[Any] | None = None, limits: Limits | None = None) -> None:
@@ -64,24 +64,24 @@ class StoredArray(StandIn):
 
 
 def is_number(dtype_name: object) -> TypeGuard[str]:
-    """Whether a dtype's name is that of booleans, integers or floating point numbers."""
+    """Return whether a dtype's name means booleans, integers or floating-point numbers."""
     return isinstance(dtype_name, str) and re.fullmatch(r"b1|[iu][1248]|f(2|4|8|16)", dtype_name) is not None
 
 
 def is_shape(shape: object) -> TypeGuard[tuple[int, ...]]:
-    """Whether this is a tuple of a few sizes."""
+    """Return whether this is a tuple of a few sizes."""
     return isinstance(shape, tuple) and len(shape) <= MAX_AXES and all(type(n) is int and 0 <= n < 2**62 for n in shape)
 
 
 def array_of(
     limits: Limits, data: object, dtype: StoredDtype, shape: object, fortran_order: bool = False
 ) -> NDArray[Any]:
-    """An array over the bytes that a pickle has for it; they are not copied.
+    """Return an array over the bytes that a pickle has for it, without a copy.
 
     Raises:
         ContentError: If there are more or fewer than its shape needs, or too many in all.
     """
-    if isinstance(data, str):  # Of Python 2, whose bytes are characters here.
+    if isinstance(data, str):  # Python 2's bytes are characters here.
         limits.spend_elements(len(data))
         data = data.encode("latin1")
     if not isinstance(data, bytes | bytearray) or not is_shape(shape):

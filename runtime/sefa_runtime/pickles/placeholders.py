@@ -1,4 +1,4 @@
-"""Stand-ins for objects that a pickle makes: what it tells of them, and nothing that runs."""
+"""Stand-ins for the objects in a pickle: they hold what it says of them, and run nothing."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ class StandIn(ABC):
 
     @abstractmethod
     def set_state(self, state: object) -> None:
-        """Take the state, as far as it fits.
+        """Take the state, as far as it makes sense.
 
         Raises:
             ContentError: If the object is of no use without it.
@@ -18,11 +18,11 @@ class StandIn(ABC):
 
 
 class Placeholder(StandIn):
-    """An object of any class this toolkit does not know: it takes what the pickle gives it and does nothing.
+    """Stands in for an object of a class that this toolkit does not know: it takes whatever the pickle gives it.
 
     Attributes:
         class_name: Module and name, as the pickle has them.
-        state: What the pickle would have set: attributes by name, as far as it is a dict.
+        state: The attributes that the pickle sets, by name; empty if its state is no dict.
     """
 
     def __init__(self, class_name: str) -> None:
@@ -33,21 +33,21 @@ class Placeholder(StandIn):
         return f"<{self.class_name}>"
 
     def set_state(self, state: object) -> None:
-        # Of classes with slots it is a pair: attributes, and slots.
+        # For classes with slots it is a pair: attributes, and slots.
         attributes = state[0] if isinstance(state, tuple) and len(state) == 2 else state
         self.state = attributes if isinstance(attributes, dict) else {}
 
     @property
     def is_tensor(self) -> bool:
-        """Whether it stands for a tensor: a sparse one, a quantised one, one of another package's class."""
+        """Whether it stands in for a tensor that is not read: sparse, quantised, or of another package's class."""
         return self.class_name.startswith(("torch._utils._rebuild_", "torch._tensor._rebuild_"))
 
     @property
     def is_module(self) -> bool:
-        """Whether it stands for an nn.Module."""
+        """Whether it stands in for an nn.Module."""
         return is_module_state(self.state)
 
 
 def is_module_state(state: Mapping[Any, Any]) -> bool:
-    """Whether these are the attributes of an nn.Module."""
+    """Return whether these are the attributes of an nn.Module."""
     return all(isinstance(state.get(name), dict) for name in ("_parameters", "_buffers", "_modules"))

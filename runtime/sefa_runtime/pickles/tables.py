@@ -1,6 +1,6 @@
-"""What stands for the names that pickles call: functions of our own, by exact module and name.
+"""What is called instead of the names in pickles of plain data and NumPy arrays, by exact module and name.
 
-Each is called with the limits and then with what the pickle has as arguments, which may be anything.
+Each takes the limits, and then whatever arguments the pickle has.
 """
 
 from typing import Any

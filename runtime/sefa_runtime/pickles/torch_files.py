@@ -1,4 +1,4 @@
-"""The files that checkpoints come in: a plain pickle, and torch.save's stream of pickles and numbers or its archive."""
+"""The files that hold pickles: a plain pickle, and the two formats of torch.save, a zip archive and an older stream."""
 
 import io
 import mmap
@@ -28,8 +28,8 @@ class PickleReader:
 
     Args:
         limits: What reading it may take.
-        table: What stands for the names that its pickles call.
-        refuse_unknown: Refuse pickles that call a name that is not in the table; else it makes a placeholder.
+        table: What is called instead of the names in its pickles.
+        refuse_unknown: See `Interpreter`.
     """
 
     def __init__(self, limits: Limits, table: Table, *, refuse_unknown: bool = False) -> None:
@@ -39,7 +39,7 @@ class PickleReader:
         self._with_nested = {**table, ("torch.storage", "_load_from_bytes"): self._nested_storage}
 
     def read_file(self, path: Path) -> Any:
-        """Return what a file holds; its contents decide which kind it is.
+        """Return what a file holds; its first bytes say which kind it is.
 
         Raises:
             ContentError: If it is damaged, wants to run code, or takes too much.
@@ -49,7 +49,7 @@ class PickleReader:
             head = file.read(len(STREAM_HEAD))
             if head.startswith(b"PK"):
                 return self.read_archive(path)
-            # A file would make room for as much as a pickle claims to have before it reads.
+            # Reading from a file would first allocate as much as a pickle claims to have.
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 if head != STREAM_HEAD:
                     return self.read_pickle(data)
@@ -57,7 +57,7 @@ class PickleReader:
                     return self._read_stream(data, view, self._with_nested)
 
     def read_pickle(self, source: Source) -> Any:
-        """Return what a plain pickle holds, as NVlabs' code writes: its storages are torch's streams inside.
+        """Return what a plain pickle holds, such as NVlabs' code writes: each storage in it is a stream of torch.
 
         Raises:
             ContentError: If it is damaged, wants to run code, or takes too much.
@@ -65,7 +65,7 @@ class PickleReader:
         return self._interpret(source, self._with_nested)
 
     def read_archive(self, path: Path) -> Any:
-        """Return what the archive holds that torch.save writes: a pickle, and one member for each storage.
+        """Return what an archive of torch.save holds: a pickle, and a member for each storage.
 
         Raises:
             ContentError: If it is damaged, wants to run code, or takes too much.
@@ -96,12 +96,12 @@ class PickleReader:
         return content
 
     def _read_stream(self, source: Source, data: memoryview, table: Table) -> Any:
-        """Return what torch.save wrote before it wrote zip archives: five pickles, then the storages' numbers.
+        """Return what an older file of torch.save holds: five pickles, then the numbers of the storages.
 
         Args:
             source: At the stream's beginning.
             data: All bytes of the source.
-            table: What stands for the names in it.
+            table: What is called instead of the names in it.
         """
         if self._interpret(source, table) != STREAM_MAGIC or self._interpret(source, table) != STREAM_PROTOCOL:
             raise ContentError("damaged, or of an unknown version of torch")
@@ -128,7 +128,7 @@ class PickleReader:
         return content
 
     def _nested_storage(self, limits: Limits, data: object, *rest: object) -> Storage:
-        """Return what torch.storage._load_from_bytes gives, and would run anything for: the storage in a stream."""
+        """Return the storage in a stream, in place of torch.storage._load_from_bytes, which would run anything."""
         limits.spend_work(NESTED_COST)
         if not isinstance(data, bytes):
             raise ContentError("damaged: a storage that is no bytes")
@@ -143,7 +143,7 @@ class PickleReader:
 
 
 def _members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
-    """Return an archive's members by name, if they are such as torch.save writes: all different, and not compressed."""
+    """Return an archive's members by name, all different and uncompressed, as torch.save writes them."""
     members = {member.filename: member for member in archive.infolist()}
     if len(members) != len(archive.infolist()):
         raise ContentError("damaged: an archive with two members of one name")

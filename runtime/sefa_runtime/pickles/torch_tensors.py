@@ -1,4 +1,4 @@
-"""Torch's tensors as pickles have them: views of storages, whose numbers stand outside the pickle."""
+"""Torch's tensors in pickles: views of storages, whose numbers are outside the pickle."""
 
 import math
 import re
@@ -29,7 +29,7 @@ ITEMSIZES = {
     "quint8": 1,
     "qint32": 4,
 }
-# Those that numpy has, too; of others its packages may have some.
+# Those that NumPy has by itself; other packages may add some to it.
 IN_NUMPY = re.compile(r"bool|u?int\d+|float(16|32|64)|complex(64|128)")
 # Names of torch's storages in pickles, and the type of what they hold.
 STORAGES = {
@@ -56,7 +56,7 @@ TENSOR_COST = 20  # Steps of work: a tensor takes memory of its own.
 
 @dataclass(frozen=True)
 class Storage:
-    """The numbers that tensors are views of.
+    """Numbers that tensors are views of.
 
     Attributes:
         raw: Their bytes; zeros until the whole pickle has been read.
@@ -71,7 +71,7 @@ class Storage:
 
 
 class Storages:
-    """The storages that a pickle refers to; they are filled when it has been read.
+    """The storages that a pickle refers to, to be filled when it has been read.
 
     Attributes:
         raw: Their bytes, by their names in the file.
@@ -99,7 +99,10 @@ class Storages:
         size = length * ITEMSIZES[dtype]
         if key not in self.raw:
             self._limits.spend_bytes(size)
-            self.raw[key] = bytearray(size)
+            try:
+                self.raw[key] = bytearray(size)
+            except MemoryError as error:
+                raise ContentError(f"there is no memory for its weights, one storage of {size >> 20} MB") from error
             self.lengths[key] = length
         raw = memoryview(self.raw[key])
         if len(raw) != size:
@@ -109,7 +112,7 @@ class Storages:
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """A tensor that a pickle held: a view of a storage.
+    """Stands in for a tensor, which is a view of a storage.
 
     Attributes:
         storage: The storage.
@@ -125,10 +128,10 @@ class StoredTensor:
 
     @cached_property
     def array(self) -> NDArray[Any]:
-        """Return it as numpy has it; bfloat16 becomes float32.
+        """The tensor as a NumPy array; bfloat16 becomes float32.
 
         Raises:
-            ContentError: If numpy has no such type.
+            ContentError: If NumPy has no such type.
         """
         is_bfloat16 = self.storage.dtype == "bfloat16"
         name = "uint16" if is_bfloat16 else self.storage.dtype
@@ -144,24 +147,24 @@ class StoredTensor:
         return (view.astype(np.uint32) << 16).view(np.float32) if is_bfloat16 else view
 
 
-# What gives the object for a view of a storage: offset, size and stride are checked.
+# Makes what takes the place of a tensor: of a storage, an offset, a size and a stride, which are within the storage.
 MakeTensor = Callable[[Storage, int, tuple[int, ...], tuple[int, ...]], Any]
 
 
 def tensor_table(make_tensor: MakeTensor) -> Table:
-    """Return what stands for the names that torch's own pickles call.
+    """Return what is called instead of the names of torch's own functions.
 
     Args:
-        make_tensor: What gives the objects in place of tensors: `StoredTensor`, or something that makes real ones.
+        make_tensor: Makes what takes the place of tensors: `StoredTensor`, or something that makes real ones.
     """
     return {key: partial(rebuild, make_tensor) for key, rebuild in REBUILDING.items()}
 
 
 def _storage_dtype(kind: object) -> str:
-    """Return the type of what a storage holds whose class a pickle names, as `torch.FloatStorage`.
+    """Return the type of the numbers in a storage of a class, such as `torch.FloatStorage`.
 
     Raises:
-        ContentError: If it is no storage's name.
+        ContentError: If it is no class of storages.
     """
     if not isinstance(kind, Name) or kind.module not in STORAGE_MODULES or kind.name not in STORAGES:
         raise ContentError("damaged: weights of no known type")
@@ -169,7 +172,7 @@ def _storage_dtype(kind: object) -> str:
 
 
 def _part_of(raw: memoryview, view: object, itemsize: int) -> memoryview:
-    """Return a storage within a storage, as old versions had: its own name, where it begins, and its length."""
+    """Return a part of a storage: old versions had its own name, where it begins, and its length."""
     if not isinstance(view, tuple) or [type(number) for number in view[1:]] != [int, int]:
         raise ContentError("damaged: a reference to a part of a storage")
     _, start, length = view
@@ -190,7 +193,7 @@ def _rebuild_tensor(
     metadata: object = None,
     *rest: object,
 ) -> object:
-    if metadata:  # To be read with another sign than stands in the storage.
+    if metadata:  # Its numbers have another sign than those in the storage.
         return Placeholder("torch._utils._rebuild_tensor_v2, lazily negated or conjugated")
     if not isinstance(storage, Storage) or type(offset) is not int or not is_shape(size) or not is_shape(stride):
         raise ContentError("damaged: a tensor without its storage")
@@ -220,7 +223,7 @@ def _rebuild_tensor_v3(
     metadata: object = None,
     *rest: object,
 ) -> object:
-    # Of the types that came without a storage of their own: float8, unsigned integers.
+    # For types that have no class of storages: float8, unsigned integers.
     if not isinstance(dtype, Name) or dtype.module != "torch" or not isinstance(storage, Storage):
         raise ContentError("damaged: a tensor of no known type")
     if dtype.name not in ITEMSIZES:
@@ -236,7 +239,7 @@ def _rebuild_parameter(make_tensor: MakeTensor, limits: Limits, tensor: object, 
 def _rebuild_from_type(
     make_tensor: MakeTensor, limits: Limits, function: object, kind: object, arguments: object, *rest: object
 ) -> object:
-    # Of tensors that carry attributes, and of subclasses.
+    # For tensors that carry attributes, and for subclasses.
     if not isinstance(function, Name) or not isinstance(arguments, tuple):
         raise ContentError("damaged: a tensor without its storage")
     rebuild = REBUILDING.get((function.module, function.name))
@@ -246,7 +249,7 @@ def _rebuild_from_type(
 
 
 def _rebuild_from_array(make_tensor: MakeTensor, limits: Limits, array: object, *rest: object) -> object:
-    # Of tensors that were on a TPU.
+    # For tensors that were on a TPU.
     numbers = array.array if isinstance(array, StoredArray) else None
     if numbers is None or numbers.dtype.name not in ITEMSIZES:
         raise ContentError("damaged: a tensor without its numbers")

@@ -1,4 +1,4 @@
-"""Direction banks in files of other tools, and what those found as a bank."""
+"""Direction banks from the files of other tools, and as such files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +26,7 @@ def import_bank(
     layers: LayerSpec = "all",
     edit_layers: LayerSpec | None = None,
 ) -> DirectionBank:
-    """Read directions from another tool's file; its contents decide whose.
+    """Read directions from another tool's file; its contents say which tool's.
 
     Args:
         path: A `.npz` that `export_bank` wrote; the boundaries `.npy` of genforce's tools (SeFa, InterFaceGAN); the
@@ -63,7 +63,7 @@ def import_bank(
 
 
 def export_bank(bank: DirectionBank, path: str | Path) -> Path:
-    """Write a bank for other tools; the file's name decides for which.
+    """Write a bank for other tools; the file's name says for which.
 
     `.npz`: everything, for numpy; `import_bank` reads it back. `.npy`: unit directions [K, D], as genforce's tools take
     their boundaries. `.pt`: rosinality's factor.pt.

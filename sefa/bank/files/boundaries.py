@@ -1,4 +1,4 @@
-"""Boundaries, as genforce's tools call directions: a `.npy` of unit rows.
+"""Boundaries, which is what genforce's tools call directions: a `.npy` of unit rows.
 
 InterFaceGAN saves one, [1, D]; SeFa's authors' `factorize_weight` gives all, [K, D], unsorted.
 """
@@ -26,7 +26,7 @@ from sefa_runtime.inputs.numpy_files import SINGLE
 def boundaries_bank(
     path: Path, arrays: Arrays, generator: Generator, layers: LayerSpec, edit_layers: LayerSpec | None
 ) -> DirectionBank:
-    """Boundaries as a bank of a generator, in their order; each one's eigenvalue is |A·n|² of the analysed layers.
+    """Return boundaries as a bank, in their order; the eigenvalue of each is |A·n|² of the analysed layers.
 
     Raises:
         BankError: If they are no unit directions of the generator's latent.
@@ -70,7 +70,7 @@ def write_boundaries(bank: DirectionBank, path: Path) -> Path:
 
 
 def latent_rows(array: NDArray[Any], generator: Generator, path: Path) -> Tensor:
-    """Rows [K, latent_dim], float64, of an array [D], [K, D] or [K, 1, D]; it may cover the class's entries with zeros.
+    """Return the rows [K, latent_dim], float64, of an array [D], [K, D] or [K, 1, D]; those of a class must be zeros.
 
     Raises:
         BankError: If the shape is another, or entries are not finite numbers.
@@ -90,7 +90,7 @@ def latent_rows(array: NDArray[Any], generator: Generator, path: Path) -> Tensor
 
 
 def chosen_layers(generator: Generator, layers: LayerSpec, path: Path) -> tuple[int, ...]:
-    """The layers that directions of a file are said to be of.
+    """Return the layers that the directions in a file are said to be of.
 
     Raises:
         ArgumentError: If one is unknown, or each reads a part of z of its own and there are several.

@@ -1,8 +1,8 @@
 """The components that GANSpace's own code caches: a `.npz` of `lat_comp`, `lat_stdev`, `act_stdev` and others.
 
 Entries, for C components: `lat_comp` [C, 1, D], unit directions of z or w; `lat_stdev` [C], the standard deviation of w
-along each, or 1 of z; `act_stdev` [C], that of the activations that were analysed; of w they are the same. An edit of
-sigma standard deviations adds sigma·lat_stdev·lat_comp, which is alpha here.
+along each, or 1 for z; `act_stdev` [C], the standard deviation of the analysed activations, the same for w. An edit of
+sigma standard deviations adds sigma·lat_stdev·lat_comp; sigma is alpha here.
 """
 
 from pathlib import Path
@@ -23,14 +23,14 @@ DIRECTIONS, LENGTHS, DEVIATIONS = "lat_comp", "lat_stdev", "act_stdev"
 
 
 def is_components(arrays: Arrays) -> bool:
-    """Whether GANSpace wrote them."""
+    """Return whether GANSpace wrote them."""
     return DIRECTIONS in arrays
 
 
 def components_bank(
     path: Path, arrays: Arrays, generator: Generator, layers: LayerSpec, edit_layers: LayerSpec | None
 ) -> DirectionBank:
-    """GANSpace's components as a bank of a generator; alpha counts standard deviations, eigenvalues are variances.
+    """Return GANSpace's components as a bank; alpha counts standard deviations, eigenvalues are variances.
 
     Raises:
         BankError: If entries are missing or do not fit the generator.

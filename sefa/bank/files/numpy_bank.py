@@ -1,4 +1,4 @@
-"""Banks as numpy's `.npz`, and the arrays in any such file."""
+"""Direction banks as NumPy's `.npz`, and the arrays in any such file."""
 
 import io
 from collections.abc import Mapping
@@ -19,7 +19,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def load_arrays(path: Path) -> Arrays | None:
-    """The arrays in a `.npz` or `.npy` file; None if it is neither.
+    """Return the arrays in a `.npz` or `.npy` file; None if it is neither.
 
     Nothing in it is unpickled.
 
@@ -35,12 +35,12 @@ def load_arrays(path: Path) -> Arrays | None:
 
 
 def is_bank(arrays: Arrays) -> bool:
-    """Whether `write_bank` wrote them."""
+    """Return whether `write_bank` wrote them."""
     return METADATA_KEY in arrays
 
 
 def read_bank(path: Path, arrays: Arrays) -> DirectionBank:
-    """The bank that `write_bank` wrote.
+    """Return the bank that `write_bank` wrote.
 
     Raises:
         BankError: If something is missing or damaged.

@@ -85,7 +85,7 @@ def export_factor(bank: DirectionBank, path: str | Path, checkpoint: str = "") -
 
 
 def _directions(columns: Tensor, code_dim: int, path: Path) -> Tensor:
-    """Rows of unit length, float32 [K, D]."""
+    """Return rows of unit length, float32 [K, D]."""
     if columns.ndim != 2 or columns.shape[0] != code_dim or not columns.is_floating_point():
         raise BankError(
             f"{path}: its {ENTRY} has shape {list(columns.shape)}, this generator's w has {code_dim} entries"

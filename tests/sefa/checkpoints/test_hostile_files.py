@@ -2,6 +2,7 @@
 
 import struct
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -263,3 +264,13 @@ def test_a_file_that_would_take_for_ever_or_fill_the_memory_is_refused_soon(
     read_files: dict[str, Reading], kind: str
 ) -> None:
     check_refused(read_files[kind], "CheckpointError")
+
+
+def test_weights_that_are_larger_than_the_memory_are_not_called_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "large.pth"
+    path.write_bytes(stream_of(pickle_of(storage(9 * 2**28), 2)))
+    with path.open("r+b") as file:
+        file.truncate(10 * 2**30)  # Of holes: no room is taken on the disk.
+    (reading,) = readings("import sefa.checkpoints.loading", "sefa.load(path)", [path])
+    check_refused(reading, "CheckpointError")
+    assert "there is no memory for its weights, one storage of 9216 MB" in reading.message
