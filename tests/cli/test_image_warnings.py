@@ -1,6 +1,5 @@
 """What is probably not meant is said, and done."""
 
-import hashlib
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +13,7 @@ from PIL import Image
 
 import sefa
 from sefa_runtime.model.reading import read_info
-from support.descriptions import replace_description, write_model
+from support.descriptions import replace_description, replace_graph
 
 Command = Callable[..., Any]
 
@@ -142,14 +141,9 @@ def of_channels(source: Path, channels: int, path: Path) -> Path:
     model.graph.node.append(onnx.helper.make_node("Gather", [inner, "channels"], [output.name], axis=3))
     output.type.tensor_type.shape.dim[3].dim_value = channels
     del model.metadata_props[:]
-    payload = model.SerializeToString()
-    info = read_info(source)
-    document = info.to_dict() | {"channels": channels}
-    document["reference"] = [
-        (levels * 2)[: len(levels) // 3 * channels] for levels in info.reference
-    ]  # Of that length.
-    document["payload"] = {"bytes": len(payload), "sha256": hashlib.sha256(payload).hexdigest(), "weights": None}
-    return write_model(payload, path, document)
+    # Of that length.
+    reference = [(levels * 2)[: len(levels) // 3 * channels] for levels in read_info(source).reference]
+    return replace_graph(source, path, model.SerializeToString(), channels=channels, reference=reference)
 
 
 def test_an_alpha_channel_where_there_is_no_room(sefa_command: Command, golden: Path, tmp_path: Path) -> None:

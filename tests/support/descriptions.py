@@ -25,7 +25,7 @@ def replace_description(source: Path, target: Path, old: str, new: str) -> None:
 
 
 def change_description(source: Path, target: Path, change: Callable[[dict[str, Any]], object]) -> Path:
-    """Write a copy of a model with another description, of any length; the path of the copy."""
+    """Write a copy of a model with another description, of any length; return its path."""
     info = read_info(source)
     assert info.payload is not None
     document = json.loads(json.dumps(info.to_dict()))
@@ -33,8 +33,15 @@ def change_description(source: Path, target: Path, change: Callable[[dict[str, A
     return write_model(source.read_bytes()[: info.payload.bytes], target, document)
 
 
+def replace_graph(source: Path, target: Path, payload: bytes, **changes: object) -> Path:
+    """Write a model of another graph under a model's description, but for `changes`; return the path."""
+    document = read_info(source).to_dict() | changes
+    document["payload"] = {"bytes": len(payload), "sha256": hashlib.sha256(payload).hexdigest(), "weights": None}
+    return write_model(payload, target, document)
+
+
 def write_model(payload: bytes, target: Path, document: dict[str, Any]) -> Path:
-    """Write graph and description as an export does; the path."""
+    """Write graph and description as an export does; return the path."""
     text = json.dumps(document)  # Escaped, so that it can hold what is no text.
     entries = ((METADATA_KEY, text), (CHECKSUM_KEY, hashlib.sha256(text.encode()).hexdigest()))
     tail = [

@@ -1,6 +1,5 @@
 """Models whose description and graph do not belong together, and graphs that are meant ill: refused in one line."""
 
-import hashlib
 import resource
 import shutil
 import subprocess
@@ -15,8 +14,8 @@ import sefa_runtime
 from conftest import Result
 from sefa_runtime import ModelFileError, RunError
 from sefa_runtime.model.reading import read_info
-from support.descriptions import change_description, write_model
-from support.paths import GOLDEN
+from support.descriptions import change_description, replace_graph
+from support.paths import GOLDEN, TINY
 
 HUGE = 5 * 10**9
 
@@ -74,7 +73,7 @@ def set_direction(**values: Any) -> Callable[[dict[str, Any]], object]:
 def test_a_description_of_what_cannot_be_is_refused(
     tmp_path: Path, change: Callable[[dict[str, Any]], object], message: str
 ) -> None:
-    model = change_description(GOLDEN / "tiny.onnx", tmp_path / "lying.onnx", change)
+    model = change_description(TINY, tmp_path / "lying.onnx", change)
     with pytest.raises(ModelFileError, match=rf"lying\.onnx: its sefa metadata is damaged \(.*({message})") as raised:
         read_info(model)
     assert "\n" not in str(raised.value)
@@ -82,7 +81,7 @@ def test_a_description_of_what_cannot_be_is_refused(
 
 def test_a_description_that_is_nested_without_end_is_refused(tmp_path: Path) -> None:
     model = tmp_path / "deep.onnx"
-    change_description(GOLDEN / "tiny.onnx", model, set_to(versions={}))
+    change_description(TINY, model, set_to(versions={}))
     document = read_info(model).to_json().replace('"versions":{}', '"versions":' + "[" * 100_000 + "]" * 100_000)
     with pytest.raises(ModelFileError, match="nested too deep"):
         sefa_runtime.ModelInfo.from_json(document, "deep.onnx")
@@ -118,7 +117,7 @@ def test_a_description_of_another_graph_is_refused(
 
 
 def test_a_second_graph_behind_the_description_is_refused(tmp_path: Path) -> None:
-    source = GOLDEN / "tiny.onnx"
+    source = TINY
     payload = source.read_bytes()[: read_info(source).payload.bytes]  # type: ignore[union-attr]
     model = tmp_path / "merged.onnx"
     model.write_bytes(source.read_bytes() + payload)
@@ -127,7 +126,7 @@ def test_a_second_graph_behind_the_description_is_refused(tmp_path: Path) -> Non
 
 
 def test_a_server_says_what_is_wrong_with_the_model(sefa_command: Callable[..., Result], tmp_path: Path) -> None:
-    model = change_description(GOLDEN / "tiny.onnx", tmp_path / "lying.onnx", set_to(resolution=[4, 8]))
+    model = change_description(TINY, tmp_path / "lying.onnx", set_to(resolution=[4, 8]))
     done = sefa_command("serve", model, "--port", "0")
     assert done.code == 1
     assert "its graph is not as its description says: image" in done.err
@@ -137,7 +136,7 @@ def hostile_graph(nodes: Sequence[tuple[str, Sequence[str], dict[str, Any]]], co
     """The tiny model with the scalar `extra`, which the last of the nodes makes, added to z."""
     onnx = pytest.importorskip("onnx")
     numpy = pytest.importorskip("numpy")
-    model = onnx.load(GOLDEN / "tiny.onnx")
+    model = onnx.load(TINY)
     del model.metadata_props[:]
     graph = model.graph
     reader = next(node for node in graph.node if "z" in node.input)
@@ -153,12 +152,6 @@ def hostile_graph(nodes: Sequence[tuple[str, Sequence[str], dict[str, Any]]], co
         onnx.numpy_helper.from_array(numpy.array(value), name) for name, value in constants.items()
     )
     return bytes(model.SerializeToString())
-
-
-def described(payload: bytes, target: Path) -> Path:
-    document = read_info(GOLDEN / "tiny.onnx").to_dict()
-    document["payload"] = {"bytes": len(payload), "sha256": hashlib.sha256(payload).hexdigest(), "weights": None}
-    return write_model(payload, target, document)
 
 
 MEAN = ("ReduceMean", ("made 0",), {"keepdims": 0})
@@ -183,7 +176,7 @@ def test_constants_are_not_computed_while_a_graph_loads(tmp_path: Path, kind: st
     typed = {name: np.array(value, np.int64 if name == "size" else types) for name, value in constants.items()}
     nodes = [node, *([("Cast", ("made 0",), {"to": 1})] if kind == "Range" else [])]
     mean = ("ReduceMean", (f"made {len(nodes) - 1}",), {"keepdims": 0})
-    model = described(hostile_graph([*nodes, mean], typed), tmp_path / "hostile.onnx")
+    model = replace_graph(TINY, tmp_path / "hostile.onnx", hostile_graph([*nodes, mean], typed))
     program = """
 import sys, sefa_runtime
 editor = sefa_runtime.load(sys.argv[1], "cpu")
@@ -214,7 +207,7 @@ def test_functions_are_refused_before_they_are_expanded(tmp_path: Path) -> None:
         ]
         model.functions.append(helper.make_function("f", f"F{index}", ["a"], ["c"], nodes, opsets))
     model.graph.node.append(helper.make_node("F0", ["z"], ["more"], domain="f"))
-    hostile = described(model.SerializeToString(), tmp_path / "hostile.onnx")
+    hostile = replace_graph(TINY, tmp_path / "hostile.onnx", model.SerializeToString())
     with pytest.raises(ModelFileError, match="its graph has functions"):
         sefa_runtime.load(hostile, "cpu")
 
@@ -225,7 +218,9 @@ def test_sparse_tensors_are_refused_before_they_are_expanded(tmp_path: Path) -> 
     sparse = helper.make_sparse_tensor(
         helper.make_tensor("values", types.FLOAT, [1], [1.0]), helper.make_tensor("at", types.INT64, [1], [0]), [HUGE]
     )
-    model = described(hostile_graph([("Constant", (), {"sparse_value": sparse}), MEAN], {}), tmp_path / "hostile.onnx")
+    model = replace_graph(
+        TINY, tmp_path / "hostile.onnx", hostile_graph([("Constant", (), {"sparse_value": sparse}), MEAN], {})
+    )
     with pytest.raises(ModelFileError, match="its graph has sparse tensors"):
         sefa_runtime.load(model, "cpu")
     inside = helper.make_graph(
@@ -233,7 +228,9 @@ def test_sparse_tensors_are_refused_before_they_are_expanded(tmp_path: Path) -> 
         [helper.make_tensor_value_info("e", types.FLOAT, [HUGE])],
     )  # fmt: skip
     branches = {"then_branch": inside, "else_branch": inside}
-    model = described(hostile_graph([("If", ("yes",), branches), MEAN], {"yes": True}), tmp_path / "hostile.onnx")
+    model = replace_graph(
+        TINY, tmp_path / "hostile.onnx", hostile_graph([("If", ("yes",), branches), MEAN], {"yes": True})
+    )
     with pytest.raises(ModelFileError, match="its graph has sparse tensors"):
         sefa_runtime.load(model, "cpu")
 
@@ -247,7 +244,7 @@ def test_weights_in_files_that_the_description_does_not_tell_of_are_refused(
     tensor = onnx.TensorProto(data_type=1, data_location=1)
     for key, value in (("location", "secret.bin"), ("offset", "0"), ("length", "4")):
         tensor.external_data.add(key=key, value=value)
-    model = described(hostile_graph([("Constant", (), {"value": tensor})], {}), tmp_path / "hostile.onnx")
+    model = replace_graph(TINY, tmp_path / "hostile.onnx", hostile_graph([("Constant", (), {"value": tensor})], {}))
     with pytest.raises(ModelFileError, match=r"its graph has weights in 'secret\.bin', which its description does not"):
         sefa_runtime.load(model, "cpu")
 
@@ -257,7 +254,7 @@ def test_a_graph_that_gives_another_shape_than_it_declares_is_an_error(
 ) -> None:
     onnx = pytest.importorskip("onnx")
     np = pytest.importorskip("numpy")
-    model = onnx.load(GOLDEN / "tiny.onnx")
+    model = onnx.load(TINY)
     del model.metadata_props[:]
     last = model.graph.node[-1]
     last.output[0] = "right"
@@ -277,7 +274,7 @@ def test_a_graph_that_gives_another_shape_than_it_declares_is_an_error(
         ]
     )
     payload = model.SerializeToString()
-    path = described(payload, tmp_path / "lying.onnx")
+    path = replace_graph(TINY, tmp_path / "lying.onnx", payload)
     editor = sefa_runtime.load(path, "cpu")
     with pytest.raises(RunError, match=r"gave an array of shape \[1, 4, 8, 3\], expected \[1, 8, 4, 3\]"):
         editor.edit(seed=1)
