@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from sefa_runtime.model.graph_check import KEY, METADATA_PROPS, VALUE
 from sefa_runtime.model.info import CHECKSUM_KEY, METADATA_KEY
 from sefa_runtime.model.protobuf import bytes_field
-from sefa_runtime.model.reading import KEY, METADATA_PROPS, VALUE, read_info
+from sefa_runtime.model.reading import read_info
 
 
 def replace_description(source: Path, target: Path, old: str, new: str) -> None:

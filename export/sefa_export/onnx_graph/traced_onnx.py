@@ -11,7 +11,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 from sefa_export.bake import EditGraph
 from sefa_export.draft import Draft
 from sefa_export.tracing import exporting, trace
-from sefa_runtime.model.reading import BANK
+from sefa_runtime.model.graph_check import BANK
 from sefa_runtime.model.signature import Signature
 
 

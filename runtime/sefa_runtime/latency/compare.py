@@ -13,6 +13,7 @@ CONDITIONS = ("provider", "provider_options", "session_entries", "io_binding", "
 MEASURES = ("first_run_ms", "mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "images_per_second")
 
 Record = dict[str, Any]
+Numbers = dict[str, float | None]
 
 
 @dataclass(frozen=True)
@@ -62,54 +63,81 @@ def compare_records(a: Record, b: Record, across_machines: bool = False, across_
     Raises:
         InputError: If the records differ in what may not, or one is damaged.
     """
+    first, second = _facts(a), _facts(b)
+    machines = list(_differences(first.machine, second.machine))
+    if machines and not across_machines:
+        raise InputError(f"measured on different machines ({_words(machines)}): --across-machines compares them")
+    models = list(_different_models(first.model, second.model))
+    if models and not across_models:
+        raise InputError(f"measured with different models ({_words(models)}): --across-models compares them")
+    if first.scenario != second.scenario:
+        raise InputError(f"measured in different scenarios: {first.scenario} and {second.scenario}")
+    rates = first.rates | second.rates
+    if len(rates) > 1:
+        raise InputError(f"measured at different rates: {' and '.join(f'{rate:g}' for rate in sorted(rates))}/s")
+    ratios = tuple(
+        ratio
+        for size in first.results
+        if size in second.results
+        for ratio in _ratios(size, first.results[size], second.results[size])
+    )
+    if not ratios:
+        raise InputError(f"no batch size and number of edits in common: {_sizes(first)} and {_sizes(second)}")
+    return Comparison(
+        scenario=first.scenario,
+        rate=rates.pop() if rates else None,
+        differences=(*machines, *models, *_differences(first.conditions, second.conditions)),
+        ratios=(*ratios, *_ratios((None, None), first.loading, second.loading)),
+        shortfalls=tuple(
+            f"{name}, batch {batch}: {shortfall}"
+            for name, facts in (("A", first), ("B", second))
+            for batch, shortfall in facts.shortfalls
+        ),
+    )
+
+
+@dataclass(frozen=True)
+class _Facts:
+    """What is compared of a record."""
+
+    scenario: str
+    machine: Record
+    model: Record
+    conditions: Record
+    rates: set[float]
+    loading: Numbers
+    results: dict[tuple[int, int], Numbers]  # by batch and edits
+    shortfalls: list[tuple[int, str]]  # batch, and what it lacks
+
+
+def _facts(record: Record) -> _Facts:
     try:
-        machines = list(_differences(_machine(a), _machine(b)))
-        if machines and not across_machines:
-            raise InputError(f"measured on different machines ({_words(machines)}): --across-machines compares them")
-        models = list(_different_models(a["model"], b["model"]))
-        if models and not across_models:
-            raise InputError(f"measured with different models ({_words(models)}): --across-models compares them")
-        if a["scenario"] != b["scenario"]:
-            raise InputError(f"measured in different scenarios: {a['scenario']} and {b['scenario']}")
-        rates = {result["arrivals"]["rate"] for record in (a, b) for result in record["results"] if result["arrivals"]}
-        if len(rates) > 1:
-            raise InputError(f"measured at different rates: {' and '.join(f'{rate:g}' for rate in sorted(rates))}/s")
-        ratios = tuple(_ratios(a, b))
-        if not ratios:
-            raise InputError(f"no batch size and number of edits in common: {_sizes(a)} and {_sizes(b)}")
-        conditions = _differences(_conditions(a), _conditions(b))
-        return Comparison(
-            scenario=a["scenario"],
-            rate=rates.pop() if rates else None,
-            differences=(*machines, *models, *conditions),
-            ratios=(*ratios, *_ratio("load_ms", a, b)),
-            shortfalls=tuple(
-                f"{name}, batch {result['batch']}: {shortfall}"
-                for name, record in (("A", a), ("B", b))
-                for result in record["results"]
-                for shortfall in result["shortfalls"]
-            ),
+        machine, results = record["machine"], record["results"]
+        drivers = [gpu["driver"] for gpu in machine["gpus"]]
+        return _Facts(
+            scenario=record["scenario"],
+            machine={name: machine[name] for name in MACHINE} | {"gpus": [gpu["name"] for gpu in machine["gpus"]]},
+            model={"sha256": record["model"]["sha256"], "content_sha256": record["model"].get("content_sha256")},
+            conditions={name: record[name] for name in CONDITIONS} | {"drivers": drivers} | record["versions"],
+            rates={float(result["arrivals"]["rate"]) for result in results if result["arrivals"]},
+            loading=_numbers(record, ("load_ms",)),
+            results={(result["batch"], result["edits"]): _numbers(result, MEASURES) for result in results},
+            shortfalls=[(result["batch"], shortfall) for result in results for shortfall in result["shortfalls"]],
         )
-    except (KeyError, TypeError, AttributeError) as error:
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise InputError(f"one of the records is damaged ({type(error).__name__}: {error})") from error
 
 
-def _machine(record: Record) -> Record:
-    machine = record["machine"]
-    return {**{name: machine[name] for name in MACHINE}, "gpus": [gpu["name"] for gpu in machine["gpus"]]}
+def _numbers(record: Record, names: tuple[str, ...]) -> Numbers:
+    return {name: None if record[name] is None else float(record[name]) for name in names}
 
 
 def _different_models(a: Record, b: Record) -> Iterator[Difference]:
-    """Compare graph and weights, not names; of records of before, which do not tell these apart, the files."""
+    """Compare graph and weights, not names; where a record does not tell these apart, the whole files."""
     if a["sha256"] != b["sha256"]:
-        what = "content_sha256" if a.get("content_sha256") and b.get("content_sha256") else "sha256"
+        what = "content_sha256" if a["content_sha256"] and b["content_sha256"] else "sha256"
         if a[what] != b[what]:
             yield Difference(what, a[what], b[what])
-
-
-def _conditions(record: Record) -> Record:
-    drivers = [gpu["driver"] for gpu in record["machine"]["gpus"]]
-    return {**{name: record[name] for name in CONDITIONS}, "drivers": drivers, **record["versions"]}
 
 
 def _differences(a: Record, b: Record) -> Iterator[Difference]:
@@ -118,24 +146,16 @@ def _differences(a: Record, b: Record) -> Iterator[Difference]:
             yield Difference(name, a.get(name), b.get(name))
 
 
-def _ratios(a: Record, b: Record) -> Iterator[Ratio]:
-    others = {(result["batch"], result["edits"]): result for result in b["results"]}
-    for result in a["results"]:
-        size = (result["batch"], result["edits"])
-        if size in others:
-            for measure in MEASURES:
-                yield from _ratio(measure, result, others[size], size)
-
-
-def _ratio(measure: str, a: Record, b: Record, size: tuple[int, int] | None = None) -> Iterator[Ratio]:
-    if a[measure] and b[measure]:
-        batch, edits = size or (None, None)
-        yield Ratio(batch, edits, measure, a[measure], b[measure], round(b[measure] / a[measure], 4))
+def _ratios(size: tuple[int | None, int | None], a: Numbers, b: Numbers) -> Iterator[Ratio]:
+    for measure, ours in a.items():
+        theirs = b[measure]
+        if ours and theirs:
+            yield Ratio(*size, measure, ours, theirs, round(theirs / ours, 4))
 
 
 def _words(differences: list[Difference]) -> str:
     return "; ".join(f"{difference.what}: {difference.a} and {difference.b}" for difference in differences)
 
 
-def _sizes(record: Record) -> str:
-    return ", ".join(f"{result['batch']}x{result['edits']}" for result in record["results"])
+def _sizes(facts: _Facts) -> str:
+    return ", ".join(f"{batch}x{edits}" for batch, edits in facts.results)

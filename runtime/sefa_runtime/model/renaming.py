@@ -13,17 +13,14 @@ from pathlib import Path
 from sefa_runtime.errors import InputError, ModelFileError
 from sefa_runtime.files import check_output, replacing
 from sefa_runtime.model.direction_names import name_problems
+from sefa_runtime.model.graph_check import KEY, METADATA_PROPS, VALUE, metadata_entry
 from sefa_runtime.model.info import CHECKSUM_KEY, METADATA_KEY, ModelInfo, Payload
 from sefa_runtime.model.protobuf import BYTES, bytes_field, fields
 from sefa_runtime.model.reading import (
-    KEY,
-    METADATA_PROPS,
-    VALUE,
     check_payload,
     is_onnx,
     is_pt2,
     is_torchscript,
-    metadata_entry,
     read_info,
     sha256_of_first,
     weights_path,

@@ -11,7 +11,7 @@ import pytest
 import sefa_runtime
 from sefa_runtime import ModelFileError
 from sefa_runtime.json_text import MAX_JSON
-from sefa_runtime.model import reading
+from sefa_runtime.model import graph_check
 from sefa_runtime.model.info import ModelInfo, Payload
 from sefa_runtime.model.protobuf import bytes_field
 from sefa_runtime.model.reading import check_payload, files_of, is_onnx, is_torchscript, read_info, weights_path
@@ -268,8 +268,8 @@ def test_a_description_beyond_all_size_is_not_read(tmp_path: Path, golden: Path)
 
 def test_a_model_of_countless_fields_is_refused_at_once(tmp_path: Path, golden: Path) -> None:
     path = tmp_path / "fields.onnx"
-    path.write_bytes((golden / "tiny.onnx").read_bytes() + b"\x08\x08" * (reading.MAX_MODEL_FIELDS + 1))
+    path.write_bytes((golden / "tiny.onnx").read_bytes() + b"\x08\x08" * (graph_check.MAX_MODEL_FIELDS + 1))
     with pytest.raises(ModelFileError, match=r"fields\.onnx: truncated or damaged"):
         read_info(path)
-    graph = bytes_field(reading.GRAPH, b"\x08\x08" * (reading.MAX_GRAPH_FIELDS + 1))
-    assert "more parts than are read" in (reading.graph_problem(graph, 1, set()) or "")
+    graph = bytes_field(graph_check.GRAPH, b"\x08\x08" * (graph_check.MAX_GRAPH_FIELDS + 1))
+    assert "more parts than are read" in (graph_check.graph_problem(graph, 1, set()) or "")
