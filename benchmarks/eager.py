@@ -19,7 +19,8 @@ import sefa_runtime
 from sefa.demo import find_faces
 from sefa_export import bake, export_onnx
 from sefa_runtime.files import write_whole
-from sefa_runtime.machine.description import describe_machine, describe_versions
+from sefa_runtime.machine.description import describe_machine
+from sefa_runtime.machine.packages import describe_versions
 
 BATCHES = (1, 8)
 ROUNDS, WARM_UP, RUNS = 10, 5, 30

@@ -24,7 +24,8 @@ from numpy.typing import NDArray
 import sefa_runtime
 from sefa_runtime.files import sha256_of, write_whole
 from sefa_runtime.latency.statistics import percentile
-from sefa_runtime.machine.description import describe_machine, describe_versions
+from sefa_runtime.machine.description import describe_machine
+from sefa_runtime.machine.packages import describe_versions
 
 BATCHES = (1, 4, 16)
 EDITS = 2

@@ -32,7 +32,8 @@ from sefa_runtime.files import write_whole
 from sefa_runtime.latency.measure import example_inputs, measure
 from sefa_runtime.latency.scenarios import Clock, on_schedule
 from sefa_runtime.latency.statistics import PERCENTILES, percentile
-from sefa_runtime.machine.description import describe_machine, describe_versions, installed_version
+from sefa_runtime.machine.description import describe_machine
+from sefa_runtime.machine.packages import describe_versions, installed_version
 
 ROUNDS, SECONDS = 9, 5.0
 RATE_SHARE = 0.6  # of what one run after another would serve

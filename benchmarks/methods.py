@@ -29,7 +29,8 @@ from sefa.linear_algebra import principal_angles
 from sefa.method_comparison.methods import compare_methods
 from sefa.method_comparison.peak_memory import peak_memory
 from sefa_runtime.files import write_whole
-from sefa_runtime.machine.description import describe_machine, describe_versions, load_average
+from sefa_runtime.machine.description import describe_machine, load_average
+from sefa_runtime.machine.packages import describe_versions
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from support.stylegan2_files import Spec, genforce_state, random_tensors

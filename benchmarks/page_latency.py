@@ -30,7 +30,8 @@ import sefa
 from sefa.demo import find_faces
 from sefa_export import export_onnx
 from sefa_runtime.files import write_whole
-from sefa_runtime.machine.description import describe_machine, describe_versions, installed_version
+from sefa_runtime.machine.description import describe_machine
+from sefa_runtime.machine.packages import describe_versions, installed_version
 
 KEYS, KEY_PAUSE_MS = 200, (90, 180)
 DRAG_MOVES, DRAG_PAUSE_MS = 400, 1000 / 60

@@ -55,7 +55,7 @@ note("second image")
 print(json.dumps(stages))
 """
 
-VERSIONS = "import json; from sefa_runtime.machine.description import describe_versions as d; print(json.dumps(d()))"
+VERSIONS = "import json; from sefa_runtime.machine.packages import describe_versions as d; print(json.dumps(d()))"
 
 WEIGHTS = """
 import json, sys, time

@@ -37,7 +37,8 @@ from numpy.typing import NDArray
 import sefa_runtime
 from sefa_runtime.files import write_whole
 from sefa_runtime.machine.cores import usable_cores
-from sefa_runtime.machine.description import describe_machine, describe_versions
+from sefa_runtime.machine.description import describe_machine
+from sefa_runtime.machine.packages import describe_versions
 
 CLIENTS = 32
 CORES = usable_cores()

@@ -15,7 +15,8 @@ import time
 from pathlib import Path
 
 from sefa_runtime.files import write_whole
-from sefa_runtime.machine.description import describe_machine, describe_versions, installed_version
+from sefa_runtime.machine.description import describe_machine
+from sefa_runtime.machine.packages import describe_versions, installed_version
 from sefa_runtime.session.importing import DISABLE_TELEMETRY
 
 ROUNDS = 21

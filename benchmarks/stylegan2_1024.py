@@ -21,7 +21,8 @@ import torch
 
 import sefa
 from sefa_runtime.files import write_whole
-from sefa_runtime.machine.description import describe_machine, describe_versions
+from sefa_runtime.machine.description import describe_machine
+from sefa_runtime.machine.packages import describe_versions
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from support.stylegan2_files import Spec, genforce_state, nvidia_network, random_tensors, rosinality_state, write_nvidia

@@ -28,7 +28,8 @@ import sefa_runtime
 from sefa_export import export_onnx
 from sefa_export.bake import quantize
 from sefa_runtime.files import write_whole
-from sefa_runtime.machine.description import describe_machine, describe_versions
+from sefa_runtime.machine.description import describe_machine
+from sefa_runtime.machine.packages import describe_versions
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from support.stylegan2_files import (

@@ -17,7 +17,7 @@ import pytest
 import sefa_runtime
 from sefa_cli import main, output
 from sefa_runtime.latency.scenarios import Clock
-from sefa_runtime.machine.description import EXPORT_PACKAGES
+from sefa_runtime.machine.packages import EXPORT_PACKAGES
 from sefa_runtime.session.importing import DISABLE_TELEMETRY
 from support.paths import GOLDEN
 from support.patience import PATIENCE_S

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from sefa_runtime.machine.description import EXPORT_PACKAGES
+from sefa_runtime.machine.packages import EXPORT_PACKAGES
 from support.paths import ROOT
 
 PACKAGES = {

@@ -161,7 +161,7 @@ def _message_of(error: Exception) -> str | None:
         return str(error)
     if isinstance(error, ModuleNotFoundError):
         # It brings importlib.metadata: not at every start.
-        from sefa_runtime.machine.description import EXPORT_PACKAGES
+        from sefa_runtime.machine.packages import EXPORT_PACKAGES
 
         if error.name in EXPORT_PACKAGES:
             return f"this command needs {error.name}, which is not installed: pip install {' '.join(EXPORT_PACKAGES)}"

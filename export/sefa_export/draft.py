@@ -16,7 +16,7 @@ from sefa_export.bake import EditGraph, bake
 from sefa_runtime.editor import as_images
 from sefa_runtime.inputs.batches import split
 from sefa_runtime.inputs.examples import neutral_inputs, reference_inputs
-from sefa_runtime.machine.description import installed_version
+from sefa_runtime.machine.packages import installed_version
 from sefa_runtime.model.info import FORMAT_VERSION, MAX_FIXED, DirectionInfo, ModelInfo, Parity, Payload
 from sefa_runtime.model.signature import Signature
 from sefa_runtime.verification import mean_levels

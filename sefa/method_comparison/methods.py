@@ -19,7 +19,8 @@ from sefa.generators import Generator
 from sefa.generators.layers import LayerSpec, parse_layers
 from sefa.linear_algebra import principal_angles
 from sefa.method_comparison.peak_memory import peak_memory
-from sefa_runtime.machine.description import describe_machine, describe_versions, load_average
+from sefa_runtime.machine.description import describe_machine, load_average
+from sefa_runtime.machine.packages import describe_versions
 
 # If a method takes less than this, its first run only warms up.
 SHORT_S = 2.0

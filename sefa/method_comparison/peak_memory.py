@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from sefa_runtime.machine.description import give_back_memory
+from sefa_runtime.machine.memory import give_back_memory
 
 STATUS, CLEAR = Path("/proc/self/status"), Path("/proc/self/clear_refs")
 RESET_PEAK = "5"  # Source: Linux, Documentation/filesystems/proc.rst.

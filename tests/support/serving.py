@@ -16,7 +16,7 @@ from typing import Any
 import httpx
 import numpy as np
 
-from sefa_runtime.machine.description import EXPORT_PACKAGES
+from sefa_runtime.machine.packages import EXPORT_PACKAGES
 from sefa_runtime.server.models import HostedModel, Models, parse_model
 from sefa_runtime.server.network.addresses import listen
 from sefa_runtime.server.run import Server

@@ -30,7 +30,8 @@ from sefa_runtime.latency.scenarios import (
     warm_up,
 )
 from sefa_runtime.latency.statistics import PERCENTILES, mean, percentile
-from sefa_runtime.machine.description import describe_machine, describe_versions
+from sefa_runtime.machine.description import describe_machine
+from sefa_runtime.machine.packages import describe_versions
 from sefa_runtime.model.info import ModelInfo
 
 SCENARIOS = ("single_stream", "offline", "server")

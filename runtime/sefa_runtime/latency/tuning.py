@@ -16,7 +16,8 @@ from sefa_runtime.instances import load_instances
 from sefa_runtime.latency.measure import MAX_SECONDS, example_inputs
 from sefa_runtime.latency.scenarios import Progress, Run
 from sefa_runtime.machine.cores import usable_cores
-from sefa_runtime.machine.description import describe_machine, describe_versions
+from sefa_runtime.machine.description import describe_machine
+from sefa_runtime.machine.packages import describe_versions
 from sefa_runtime.model.info import ModelInfo
 
 BATCHES = (1, 4, 16)

@@ -1,30 +1,16 @@
-"""What machine and software a measurement was made on."""
+"""What machine a measurement was made on."""
 
-import contextlib
-import ctypes
 import os
 import platform
 import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from sefa_runtime.machine.cgroup import read_limits
-from sefa_runtime.version import VERSION
+from sefa_runtime.machine.memory import total_gib
 
-# Distributions that bring the module onnxruntime; all of them own the same files.
-ONNXRUNTIME_WHEELS = (
-    "onnxruntime",
-    "onnxruntime-gpu",
-    "onnxruntime-openvino",
-    "onnxruntime-directml",
-    "onnxruntime-rocm",
-    "onnxruntime-migraphx",
-)
-# The extra `export`: what the commands that make a model need.
-EXPORT_PACKAGES = ("torch", "onnx", "onnxscript", "safetensors")
 CPUINFO = Path("/proc/cpuinfo")  # Linux
 # How the names of vector and matrix instruction sets of x86 and ARM begin.
 VECTOR_INSTRUCTIONS = ("avx", "fma", "f16c", "amx", "asimd", "sve", "i8mm", "bf16")
@@ -41,7 +27,7 @@ def describe_machine() -> dict[str, Any]:
     """
     model, extensions = read_cpu()
     limits = read_limits()
-    memory_gib = _memory_gib()
+    memory_gib = total_gib()
     limit_gib = None if limits.memory_bytes is None else round(limits.memory_bytes / 2**30, 1)
     return {
         "cpu": model or platform.processor() or platform.machine(),
@@ -79,29 +65,6 @@ def machine_in_words(machine: Mapping[str, Any]) -> str:
     return ", ".join([cpu, cores, f"{machine['memory_limit_gib'] or machine['memory_gib']} GiB", *gpus])
 
 
-def describe_versions() -> dict[str, str]:
-    """Return the installed versions of sefa, Python and what the runtime is built on."""
-    found = {"sefa": VERSION, "python": platform.python_version()}
-    for package in ("numpy", *ONNXRUNTIME_WHEELS):
-        installed = installed_version(package)
-        if installed:
-            found[package] = installed
-    return found
-
-
-def installed_version(package: str) -> str | None:
-    """Return the version of an installed distribution, without importing it; None if it is not installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def onnxruntime_wheels() -> dict[str, str]:
-    """Return name and version of each installed distribution of the module onnxruntime; more than one is a fault."""
-    return {name: found for name in ONNXRUNTIME_WHEELS if (found := installed_version(name))}
-
-
 def nvidia_gpus() -> list[str]:
     """Return name, driver and memory of each NVIDIA GPU, as `nvidia-smi` says."""
     command = shutil.which("nvidia-smi")
@@ -125,16 +88,3 @@ def read_cpu(cpuinfo: Path = CPUINFO) -> tuple[str | None, list[str] | None]:
     names = (fields.get("flags") or fields.get("Features") or "").split()
     extensions = sorted(name for name in names if name.startswith(VECTOR_INSTRUCTIONS))
     return fields.get("model name") or fields.get("Model"), extensions or None
-
-
-def give_back_memory() -> None:
-    """Return memory that was freed to the system: glibc would keep some of it forever. Other systems need nothing."""
-    with contextlib.suppress(AttributeError, OSError, TypeError):
-        ctypes.CDLL(None).malloc_trim(0)
-
-
-def _memory_gib() -> float | None:
-    try:
-        return round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1)
-    except (AttributeError, ValueError, OSError):  # Not a POSIX system.
-        return None

@@ -18,7 +18,7 @@ from sefa_runtime.editor import Editor
 from sefa_runtime.errors import InputError, RunError, SefaRuntimeError
 from sefa_runtime.inputs.batches import Feeds, split
 from sefa_runtime.instances import load_instances, warm_up
-from sefa_runtime.machine.description import onnxruntime_wheels
+from sefa_runtime.machine.packages import onnxruntime_wheels
 from sefa_runtime.model.info import ModelInfo
 from sefa_runtime.server.batching import Answer, Batcher, RunRecord
 from sefa_runtime.server.errors import DeadlineError, UnavailableError, UnknownModelError

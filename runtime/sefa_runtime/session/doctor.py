@@ -8,7 +8,8 @@ from importlib.resources import as_file, files
 import numpy as np
 
 from sefa_runtime.errors import ProviderError
-from sefa_runtime.machine.description import EXPORT_PACKAGES, installed_version, nvidia_gpus, onnxruntime_wheels
+from sefa_runtime.machine.description import nvidia_gpus
+from sefa_runtime.machine.packages import EXPORT_PACKAGES, installed_version, onnxruntime_wheels
 from sefa_runtime.session.importing import import_onnxruntime
 from sefa_runtime.session.provider_problems import PROBE, conflict, installation
 from sefa_runtime.session.providers import CPU, CUDA, offered

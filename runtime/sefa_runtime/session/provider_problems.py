@@ -14,7 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 from sefa_runtime.errors import ProviderError
-from sefa_runtime.machine.description import onnxruntime_wheels
+from sefa_runtime.machine.packages import onnxruntime_wheels
 from sefa_runtime.session.onnxruntime_output import first_error
 from sefa_runtime.session.providers import CPU, CUDA, NVIDIA, OPENVINO, TENSORRT, offered, short_name
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from sefa_runtime.errors import InputError, ModelFileError, ProviderError, RunError
 from sefa_runtime.machine.cores import usable_cores
-from sefa_runtime.machine.description import give_back_memory
+from sefa_runtime.machine.memory import give_back_memory
 from sefa_runtime.model.reading import Contents
 from sefa_runtime.session.binding import BoundRuns, Feeds, can_bind
 from sefa_runtime.session.importing import import_onnxruntime

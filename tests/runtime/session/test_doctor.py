@@ -2,7 +2,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from sefa_runtime.machine import description
+from sefa_runtime.machine import packages
 from sefa_runtime.session import doctor
 from sefa_runtime.session.doctor import Check, examine
 
@@ -26,7 +26,7 @@ def test_a_provider_that_people_look_for_is_answered_even_where_it_is_not_there(
 
 def test_both_wheels_at_once_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
     found = {"onnxruntime": "1.32.0", "onnxruntime-gpu": "1.31.1"}
-    monkeypatch.setattr(description, "installed_version", found.get)
+    monkeypatch.setattr(packages, "installed_version", found.get)
     monkeypatch.setattr(onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     checks = examine()
     check = named(checks, "onnxruntime")

@@ -9,7 +9,7 @@ import onnxruntime
 import pytest
 
 from sefa_runtime import ProviderError
-from sefa_runtime.machine import description
+from sefa_runtime.machine import packages
 from sefa_runtime.session import provider_problems
 from sefa_runtime.session.provider_problems import conflict, installation, left_out, not_built, preload
 from sefa_runtime.session.providers import CPU, CUDA, OPENVINO, TENSORRT
@@ -23,7 +23,7 @@ def wheels(monkeypatch: pytest.MonkeyPatch) -> Wheels:
 
     def install(**versions: str) -> None:
         found = {name.replace("_", "-"): version for name, version in versions.items()}
-        monkeypatch.setattr(description, "installed_version", found.get)
+        monkeypatch.setattr(packages, "installed_version", found.get)
 
     install(onnxruntime_gpu="1.31.1")
     return install
