@@ -24,20 +24,20 @@ async (selector) => {
 
 
 def wait_for_image(page: Page) -> None:
-    """Wait until nothing is being drawn and the address has followed."""
+    """Wait until nothing is being rendered and the address has followed."""
     expect(page.locator("#edited[src]")).to_be_attached()
     page.wait_for_timeout(350)
     expect(page.locator("#stage")).to_have_attribute("aria-busy", "false")
 
 
 def shown(page: Page, selector: str = "#edited") -> NDArray[np.uint8]:
-    """The pixels of an image on the page, RGB, [H, W, 3]."""
+    """Return the pixels of an image on the page, RGB, [H, W, 3]."""
     height, width, *values = page.evaluate(PIXELS, selector)
     return np.array(values, np.uint8).reshape(height, width, 4)[..., :3]
 
 
 def pixels(content: bytes) -> NDArray[np.uint8]:
-    """The pixels of a file, RGB, [H, W, 3]."""
+    """Return the pixels of a file, RGB, [H, W, 3]."""
     with Image.open(io.BytesIO(content)) as image:
         return np.asarray(image.convert("RGB"))
 
@@ -48,7 +48,7 @@ def slide(page: Page, index: int, alpha: float) -> None:
 
 
 def fragment(page: Page) -> dict[str, list[str]]:
-    """What the address says behind the #."""
+    """Return what the address says after the #."""
     parts: dict[str, list[str]] = {}
     for key, value in parse_qsl(urlsplit(page.url).fragment):
         parts.setdefault(key, []).append(value)
@@ -56,13 +56,13 @@ def fragment(page: Page) -> dict[str, list[str]]:
 
 
 def alphas(page: Page) -> list[float]:
-    """The values of all sliders."""
+    """Return the values of all sliders."""
     values: list[Any] = page.locator(".slider").evaluate_all("sliders => sliders.map((slider) => Number(slider.value))")
     return [float(value) for value in values]
 
 
 def contrast(first: str, second: str) -> float:
-    """The contrast ratio of two CSS colours, rgb(r, g, b), by WCAG's formula."""
+    """Return the contrast ratio of two CSS colours, rgb(r, g, b), by WCAG's formula."""
     luminance = []
     for colour in (first, second):
         channels = np.array([int(part) for part in re.findall(r"\d+", colour)[:3]]) / 255

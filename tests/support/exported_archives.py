@@ -8,14 +8,14 @@ import torch
 
 
 def load_torchscript(path: Path) -> Any:
-    """The module in a TorchScript archive."""
+    """Return the module in a TorchScript archive."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch advises torch.export; some hosts load TorchScript.
         return torch.jit.load(path)  # type: ignore[no-untyped-call]
 
 
 def load_pt2(path: Path) -> Any:
-    """The module in a .pt2 archive."""
+    """Return the module in a .pt2 archive."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # What torch deprecates of its own.
         return torch.export.load(path).module()

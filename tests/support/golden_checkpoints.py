@@ -76,7 +76,7 @@ class GoldenCheckpoint:
         return None
 
     def load(self, noise: str = "const") -> sefa.Generator:
-        """Our generator, with the original's centre of truncation where it estimated one."""
+        """Return our generator, with the original's centre of truncation where it estimated one."""
         generator = sefa.load(self.path, num_classes=self.num_classes, noise=noise)
         center = self.arrays.get("truncation_latent", self.arrays.get("truncation_mean"))
         if center is not None:
@@ -99,12 +99,12 @@ class GoldenCheckpoint:
         return torch.from_numpy(self.arrays["label"]).long() if self.generator.num_classes else None
 
     def encode(self, psi: float = 1.0, cut: int | None = None) -> Tensor:
-        """Our codes of all latents."""
+        """Return our codes of all latents."""
         with torch.no_grad():
             return self.generator.encode(self.z, self.label, psi, cut)
 
     def draw(self, codes: Tensor, rows: NDArray[Any], noise: str = "const") -> Tensor:
-        """Our images of codes, in the original's range; `rows` are the latents they came from."""
+        """Return our images of codes, in the original's range; `rows` are the latents they came from."""
         generator = self.generator if noise == "const" else self.load(noise)
         if "noise" in self.arrays:  # lucidrains: uniform noise drawn for each image, and images from 0 to 1.
             generator = self.load(noise)
@@ -160,7 +160,7 @@ class GoldenCheckpoint:
         return float(self.arrays["truncations"][0]) if "truncations" in self.arrays else 1.0
 
     def layers_of(self, name: str) -> str:
-        """The layer specification of a recorded set of directions."""
+        """Return the layer specification of a recorded set of directions."""
         facts = self.facts["sets"][name]
         if "layers" in facts:
             return ",".join(map(str, facts["layers"]))
@@ -170,13 +170,13 @@ class GoldenCheckpoint:
         return "0" if name == "linear" else "all"
 
     def bank(self, name: str, normalize: str = "none") -> sefa.DirectionBank:
-        """All our directions of a recorded set."""
+        """Return all our directions of a recorded set."""
         layers = self.layers_of(name)
         parts = 1 if self.generator.layers_share_latent else len(sefa.parse_layers(layers, self.generator.num_layers))
         return sefa.factorize(self.generator, layers, top=self.generator.latent_dim * parts, normalize=normalize)
 
     def in_z(self, bank: sefa.DirectionBank) -> Tensor:
-        """Our directions in the coordinates of the recorded ones: of z, or of w."""
+        """Return our directions in the coordinates of the recorded ones: of z, or of w."""
         size = self.generator.latent_dim
         if self.generator.layers_share_latent:
             return bank.vectors[:, :size]
@@ -224,7 +224,7 @@ class GoldenCheckpoint:
                 self.compare_image(key, torch.stack(images[: len(self.arrays[key])]))
 
     def edited(self, name: str, everywhere: str | None = None) -> Iterator[Tensor]:
-        """Our codes of each recorded edit."""
+        """Return our codes of each recorded edit."""
         bank = self.bank(name)
         base = self.encode(0.7 if "edit_base" in self.arrays else self.psi)[self.arrays["edit_batch"]]
         expected = torch.from_numpy(self.arrays[f"dirs__{name}"])
@@ -265,7 +265,7 @@ class GoldenCheckpoint:
         self.errors["onnx"] = float(np.abs(image - expected.numpy()).max())
 
     def measure_all(self) -> dict[str, float]:
-        """Every measurement."""
+        """Return every measurement."""
         self.measure_codes()
         self.measure_images()
         self.measure_directions()
@@ -293,7 +293,7 @@ KINDS = {
 
 
 def table(record: dict[str, dict[str, float]]) -> str:
-    """The record as rows of Markdown: the worst of each kind for each checkpoint."""
+    """Return the record as rows of Markdown: the worst of each kind for each checkpoint."""
     rows = ["| checkpoint | " + " | ".join(KINDS) + " |", "|---" * (len(KINDS) + 1) + "|"]
     for name, errors in record.items():
         worst = [

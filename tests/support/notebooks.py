@@ -20,7 +20,7 @@ Outputs = list[dict[str, Any]]
 
 
 def execute(notebook: Path, folder: Path) -> list[Outputs]:
-    """The outputs of a notebook's code cells, run in a fresh process that stands in `folder`.
+    """Return the outputs of a notebook's code cells, run in a fresh process that stands in `folder`.
 
     Raises:
         AssertionError: If a cell fails; the message is its traceback.
@@ -33,7 +33,7 @@ def execute(notebook: Path, folder: Path) -> list[Outputs]:
 
 
 def code_cells(document: dict[str, Any]) -> list[dict[str, Any]]:
-    """The cells that are run."""
+    """Return the cells that are run."""
     return [cell for cell in document["cells"] if cell["cell_type"] == "code"]
 
 
@@ -66,7 +66,7 @@ def _run(number: int, source: str, names: dict[str, Any]) -> Outputs:
 
 
 def _data(value: Any) -> dict[str, Any]:
-    """A value in the forms that a notebook stores."""
+    """Return a value in the forms that a notebook stores."""
     if hasattr(value, "_repr_jpeg_"):
         return {
             "image/jpeg": base64.b64encode(value._repr_jpeg_()).decode() + "\n",

@@ -178,7 +178,7 @@ def serve(*arguments: str | Path, gate_open: bool = True) -> Iterator[Served]:
 
 
 def infer_body(arrays: dict[str, np.ndarray[Any, Any]], **fields: Any) -> dict[str, Any]:
-    """A v2 request with its numbers in JSON."""
+    """Return a v2 request with its numbers in JSON."""
     datatypes = {"f": "FP32", "i": "INT64"}
     inputs = [
         {"name": name, "datatype": datatypes[array.dtype.kind], "shape": list(array.shape), "data": array.tolist()}
@@ -188,7 +188,7 @@ def infer_body(arrays: dict[str, np.ndarray[Any, Any]], **fields: Any) -> dict[s
 
 
 def image_in(answer: httpx.Response) -> np.ndarray[Any, Any]:
-    """The image in an answer, in JSON or behind it."""
+    """Return the image in an answer, in JSON or after it."""
     assert answer.status_code == 200, answer.text
     length = answer.headers.get("inference-header-content-length")
     head = json.loads(answer.content if length is None else answer.content[: int(length)])

@@ -49,7 +49,7 @@ def with_nan(source: Path, target: Path) -> Path:
 
 
 def _put_before(model: ModelProto, name: str, least: float, make: Callable[[str, str], list[onnx.NodeProto]]) -> None:
-    """Put nodes behind an input that are told whether a number of it is larger than `least`."""
+    """Put nodes after an input, which are told whether one of its numbers is larger than `least`."""
     graph = model.graph
     graph.initializer.append(numpy_helper.from_array(np.array(least, np.float32), "least"))
     graph.initializer.append(numpy_helper.from_array(np.array(0, np.float32), "nothing"))

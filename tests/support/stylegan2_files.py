@@ -46,7 +46,7 @@ class Spec:
         return 2 * len(self.channels)
 
     def size(self, block: int) -> tuple[int, int]:
-        """Height and width of a resolution."""
+        """Return height and width of a resolution."""
         return self.const_size[0] << block, self.const_size[1] << block
 
     @property
@@ -56,7 +56,7 @@ class Spec:
         return taps / taps.sum()
 
     def conv_names(self) -> list[tuple[str, int, int]]:
-        """Name, input and output channels of each convolution, in the order of the codes."""
+        """Return name, input and output channels of each convolution, in the order of the codes."""
         names = []
         for block, channels in enumerate(self.channels):
             if block:
@@ -69,7 +69,7 @@ class Spec:
 
 
 def random_tensors(spec: Spec, seed: int = 0) -> dict[str, Tensor]:
-    """Raw weights, before any gain, under NVIDIA's names and in its layout."""
+    """Return raw weights, before any gain, under NVIDIA's names and in its layout."""
     random = torch.Generator().manual_seed(seed)
 
     def normal(*shape: int, scale: float = 1.0) -> Tensor:
@@ -117,7 +117,7 @@ def random_tensors(spec: Spec, seed: int = 0) -> dict[str, Tensor]:
 
 
 def reference_w(spec: Spec, tensors: dict[str, Tensor], z: Tensor, label: Tensor | None = None) -> Tensor:
-    """w of each latent, [N, w_dim]."""
+    """Return w of each latent, [N, w_dim]."""
     x = z
     if label is not None:
         onehot = F.one_hot(label, spec.num_classes).to(z)
@@ -138,7 +138,7 @@ def reference_w(spec: Spec, tensors: dict[str, Tensor], z: Tensor, label: Tensor
 def reference_image(
     spec: Spec, tensors: dict[str, Tensor], codes: Tensor, noise: bool = True, convolve: Convolve | None = None
 ) -> Tensor:
-    """The image of codes [N, L, D], with a convolution per sample; `convolve` applies the filters."""
+    """Return the image of codes [N, L, D], with a convolution per sample; `convolve` applies the filters."""
     convolve = convolve or convolve_grouped
     x = tensors["synthesis.b4.const"].repeat(len(codes), 1, 1, 1)
     image: Tensor | None = None
@@ -242,7 +242,7 @@ def _normalized(x: Tensor) -> Tensor:
 
 
 def genforce_state(spec: Spec, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of genforce's generator."""
+    """Return a state dict of genforce's generator."""
     state = {
         "truncation.w_avg": tensors["mapping.w_avg"],
         "synthesis.upsample.kernel": _stored_kernel(spec)[None, None],
@@ -276,7 +276,7 @@ def genforce_state(spec: Spec, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def rosinality_state(spec: Spec, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """A state dict of rosinality's generator."""
+    """Return a state dict of rosinality's generator."""
     state = {"input.input": tensors["synthesis.b4.const"][None]}
     for index in range(len(spec.widths)):
         for which in ("weight", "bias"):
@@ -305,7 +305,7 @@ def rosinality_state(spec: Spec, tensors: dict[str, Tensor]) -> dict[str, Tensor
 
 
 def tensorflow_variables(spec: Spec, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The variables of a TensorFlow generator by full name."""
+    """Return the variables of a TensorFlow generator by full name."""
     variables = {
         "dlatent_avg": tensors["mapping.w_avg"],
         "synthesis/4x4/Const/const": tensors["synthesis.b4.const"][None],
@@ -394,7 +394,7 @@ class Persisted:
 
 
 def nvidia_network(spec: Spec, tensors: dict[str, Tensor]) -> Persisted:
-    """A generator as NVIDIA's pickles hold it."""
+    """Return a generator as NVIDIA's pickles hold it."""
 
     def own(name: str) -> dict[str, Tensor]:
         return {key[len(name) + 1 :]: tensor for key, tensor in tensors.items() if key.rpartition(".")[0] == name}
@@ -466,7 +466,7 @@ class Network:
 
 
 def tensorflow_network(variables: dict[str, Tensor], **static_kwargs: Any) -> Network:
-    """A generator whose components hold the variables of their scopes."""
+    """Return a generator whose components hold the variables of their scopes."""
     scopes: dict[str, dict[str, Tensor]] = {"": {}, "synthesis": {}, "mapping": {}}
     for name, tensor in variables.items():
         scope, _, rest = name.partition("/")

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 
 def decode(path: Path) -> tuple[dict[str, Any], NDArray[np.uint8]]:
-    """What ffmpeg says of a video or GIF, and its frames: uint8 [A, H, W, 3]."""
+    """Return what ffmpeg says of a video or GIF, and its frames: uint8 [A, H, W, 3]."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ResourceWarning)  # The reader leaves its pipes to the garbage collector.
         reader = imageio_ffmpeg.read_frames(path)

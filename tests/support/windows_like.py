@@ -46,7 +46,7 @@ class Absent(importlib.abc.MetaPathFinder):
 
 
 def open_here(path: Any) -> list[int]:
-    """Which of this process's handles are of a file."""
+    """Return those of this process's handles that are of a file."""
     real = os.path.realpath(path)
     found = []
     for handle in Path("/proc/self/fd").iterdir():
@@ -59,7 +59,7 @@ def open_here(path: Any) -> list[int]:
 
 
 def unless_open(action: Callable[..., Any]) -> Callable[..., Any]:
-    """An action on files that fails while one of them is open."""
+    """Return an action on files that fails while one of them is open."""
 
     def act(*paths: Any, **options: Any) -> Any:
         for path in paths:
