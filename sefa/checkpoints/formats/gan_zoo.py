@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
 from sefa.checkpoints.parts.assembly import Assembly, Parameters
-from sefa.checkpoints.parts.growing import SQRT2, Growth, count_levels, equalized, highest, up_kernel
+from sefa.checkpoints.parts.growing import SQRT2, Growth, count_levels, equalized, highest, up_kernel, weight_and_bias
 from sefa.checkpoints.sizes import check_class_codes
 from sefa.errors import CheckpointError
 from sefa.generators.pggan import PGGAN
@@ -44,7 +44,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:
     layers += [f"scaleLayers.{level}.{index}.module" for level in range(levels - 1) for index in (0, 1)]
     images = [f"toRGBLayers.{level}.module" for level in range(levels)]
     file = Assembly(tensors)
-    file.require(*(f"{name}.{entry}" for name in (*layers, *images) for entry in ("weight", "bias")))
+    file.require(*(key for name in (*layers, *images) for key in weight_and_bias(name).values()))
     inputs = file.shape(f"{DENSE}.weight", 2)[1]
     class_codes = _class_codes(file, config, inputs)
     widths = [file.shape(f"{name}.bias", 1)[0] for name in layers]
@@ -62,15 +62,14 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:
         generator = PGGAN(inputs - class_dim, (classes, class_dim), BASE, widths, to_image, slope=slope, tanh=tanh)
     if class_codes is not None:
         file.layer(generator, partial(dict, class_codes=class_codes))
-    dense = partial(_layer, equalizes=equalizes)
-    file.layer(generator.dense, dense, weight=f"{DENSE}.weight", bias=f"{DENSE}.bias")
+    file.layer(generator.dense, partial(_layer, equalizes=equalizes), **weight_and_bias(DENSE))
     for k, conv in enumerate(generator.convs, start=1):
         make = partial(_layer if k % 2 else _up_conv, equalizes=equalizes)
         weight = (f"{layers[k]}.weight", (widths[k], widths[k - 1], 3, 3))
         file.layer(conv, make, weight=weight, bias=f"{layers[k]}.bias")
     for conv, name, share in growth.images(generator.to_image, images):
         make = partial(_image, equalizes=equalizes, share=share)
-        file.layer(conv, make, weight=f"{name}.weight", bias=f"{name}.bias")
+        file.layer(conv, make, **weight_and_bias(name))
     return file.fill(generator)
 
 

@@ -31,6 +31,8 @@ MODEL = "pytorch_model.bin"
 CONFIG = "config.json"
 EMBEDDING = "embeddings.weight"
 LINEAR = "generator.gen_z"
+LAST_NORM = "generator.bn"
+LAST_CONV = "generator.conv_to_rgb"
 LAYER = "generator.layers.{}"
 ATTENTION = LAYER + ".snconv1x1_{}"
 COLORS = 3  # of the channels that the last convolution gives
@@ -44,118 +46,87 @@ def recognises(checkpoint: Checkpoint) -> bool:
 
 def load(checkpoint: Checkpoint, options: LoadOptions) -> BigGANDeep:
     """Build the generator."""
-    file = _File.of(checkpoint.tensors)
+    reader = _Reader(checkpoint.tensors)
     config = _Config.read(_config_path(checkpoint.path))
-    config.check_fits(file)
-    doubles = iter(config.doubles)
-    layers = [
-        layer if isinstance(layer, AttentionSizes) else DeepBlockSizes(*layer, next(doubles)) for layer in file.layers
-    ]
-    with torch.device("meta"):
-        generator = BigGANDeep(
-            z_dim=file.z_dim,
-            embedding_shape=(file.num_classes, file.embed_dim),
-            bottom_width=file.bottom_width,
-            layers=layers,
-            channels=min(COLORS, file.channel_width),
-            rows=file.rows,
-        )
-    file.assembly.layer(generator, _embedding, embedding=(EMBEDDING, (file.embed_dim, file.num_classes)))
-    _add_dense(file, generator.linear, LINEAR, partial(_linear, pixels=file.bottom_width**2))
-    for index, layer in enumerate(generator.layers):
-        name = LAYER.format(index)
-        if isinstance(layer, Attention):
-            for conv in ("theta", "phi", "g"):
-                _add_dense(file, getattr(layer, conv), ATTENTION.format(index, conv))
-            _add_dense(file, layer.o, ATTENTION.format(index, "o_conv"), _attended, gamma=(f"{name}.gamma", 1))
-            continue
-        for part in range(4):
-            _add_dense(file, getattr(layer, f"conv{part + 1}"), f"{name}.conv_{part}")
-            _add_norm(file, getattr(layer, f"bn{part + 1}"), f"{name}.bn_{part}", config.epsilon)
-    _add_last_norm(file, generator.norm, config.epsilon)
-    _add_last_conv(file, generator.conv)
-    # Files of torch 1.0 hold the normalised weight itself beside what it was made of.
-    ignored = () if file.normalizable else (r".*\.weight_orig", r".*\.weight_u")
-    return file.assembly.fill(generator, ignored)
+    config.check_fits(reader)
+    return reader.generator(config)
 
 
-@dataclass(frozen=True)
-class _File:
-    """A state dict, and the sizes in it.
+class _Reader:
+    """The layers of a state dict."""
 
-    Attributes:
-        assembly: The state dict.
-        normalizable: Whether weights come with both vectors that give their spectral norm; otherwise they are
-            normalised already.
-        num_classes: Classes.
-        embed_dim: Length of a class's embedding.
-        z_dim: Length of z.
-        bottom_width: Size of the image that the first layer makes.
-        channel_width: Channels that the last convolution gives.
-        rows: How many statistics each batch norm has.
-        layers: Attention, or a block's channels: those that it takes, has within and gives.
-    """
-
-    assembly: Assembly
-    normalizable: bool
-    num_classes: int
-    embed_dim: int
-    z_dim: int
-    bottom_width: int
-    channel_width: int
-    rows: int
-    layers: tuple[tuple[int, int, int] | AttentionSizes, ...]
-
-    @classmethod
-    def of(cls, tensors: Mapping[str, Tensor]) -> "_File":
-        """Derive the sizes.
-
-        Raises:
-            CheckpointError: If one cannot be derived.
-        """
+    def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         for key, tensor in tensors.items():
             if key.endswith("running_vars") and tensor.min() < 0:
                 raise CheckpointError(f"{key} has negative variances, which no training gives")
-        file = Assembly(tensors)
-        normalizable = any(key.endswith(".weight_v") for key in tensors)
-
-        def shape(name: str, ndim: int) -> tuple[int, ...]:
-            return file.shape(f"{name}.weight_orig" if normalizable else f"{name}.weight", ndim)
-
-        layers: list[tuple[int, int, int] | AttentionSizes] = []
-        for index in range(_count_layers(tensors)):
-            if any(key.startswith(ATTENTION.format(index, "")) for key in tensors):
-                key_dim, channels, *_ = shape(ATTENTION.format(index, "theta"), 4)
-                layers.append(AttentionSizes(channels, key_dim, shape(ATTENTION.format(index, "g"), 4)[0]))
-            else:
-                hidden, channels, *_ = shape(f"{LAYER.format(index)}.conv_0", 4)
-                layers.append((channels, hidden, shape(f"{LAYER.format(index)}.conv_3", 4)[0]))
-        blocks = [layer for layer in layers if isinstance(layer, tuple)]
-        if not blocks:
+        self.file = file = Assembly(tensors)
+        # Whether weights come with both vectors that give their spectral norm; otherwise they are normalised already.
+        self.normalizable = any(key.endswith(".weight_v") for key in tensors)
+        # Attention, or a block's channels: those that it takes, has within and gives.
+        self.layers = [self._layer_sizes(index) for index in range(_count_layers(tensors))]
+        first = next((layer[0] for layer in self.layers if isinstance(layer, tuple)), None)
+        if first is None:
             raise file.misfit("it has no blocks")
-        embed_dim, num_classes = file.shape(EMBEDDING, 2)
-        features, condition_dim = shape(LINEAR, 2)
-        if condition_dim <= embed_dim:
-            raise file.misfit(f"{LINEAR} reads {condition_dim} numbers, a latent and {embed_dim} were expected")
-        bottom_width = math.isqrt(features // blocks[0][0])
-        if not bottom_width or blocks[0][0] * bottom_width**2 != features:
-            raise file.misfit(f"{LINEAR} has {features} rows, which are no square image of {blocks[0][0]} channels")
-        rows = file.shape("generator.bn.running_means", 2)[0]
-        if rows < 2:
+        self.embed_dim, self.num_classes = file.shape(EMBEDDING, 2)
+        features, condition_dim = self._shape(LINEAR, 2)
+        self.z_dim = condition_dim - self.embed_dim
+        if self.z_dim <= 0:
+            raise file.misfit(f"{LINEAR} reads {condition_dim} numbers, a latent and {self.embed_dim} were expected")
+        self.bottom_width = math.isqrt(features // first)
+        if not self.bottom_width or first * self.bottom_width**2 != features:
+            raise file.misfit(f"{LINEAR} has {features} rows, which are no square image of {first} channels")
+        self.rows = file.shape(f"{LAST_NORM}.running_means", 2)[0]  # How many statistics each batch norm has.
+        if self.rows < 2:
             raise file.misfit("its batch norms have one row of statistics, several were expected")
-        return cls(
-            assembly=file,
-            normalizable=normalizable,
-            num_classes=num_classes,
-            embed_dim=embed_dim,
-            z_dim=condition_dim - embed_dim,
-            bottom_width=bottom_width,
-            channel_width=shape("generator.conv_to_rgb", 4)[0],
-            rows=rows,
-            layers=tuple(layers),
-        )
+        self.channel_width = self._shape(LAST_CONV, 4)[0]
 
-    def weight(self, name: str, shape: tuple[int, ...], argument: str = "weight") -> dict[str, Stored]:
+    def generator(self, config: "_Config") -> BigGANDeep:
+        """Build the generator."""
+        doubles = iter(config.doubles)
+        sizes = [
+            layer if isinstance(layer, AttentionSizes) else DeepBlockSizes(*layer, next(doubles))
+            for layer in self.layers
+        ]
+        with torch.device("meta"):
+            generator = BigGANDeep(
+                z_dim=self.z_dim,
+                embedding_shape=(self.num_classes, self.embed_dim),
+                bottom_width=self.bottom_width,
+                layers=sizes,
+                channels=min(COLORS, self.channel_width),
+                rows=self.rows,
+            )
+        self.file.layer(generator, _embedding, embedding=(EMBEDDING, (self.embed_dim, self.num_classes)))
+        self._add_dense(generator.linear, LINEAR, partial(_linear, pixels=self.bottom_width**2))
+        for index, layer in enumerate(generator.layers):
+            if isinstance(layer, Attention):
+                self._add_attention(layer, index)
+                continue
+            for part in range(4):
+                self._add_dense(getattr(layer, f"conv{part + 1}"), f"{LAYER.format(index)}.conv_{part}")
+                name = f"{LAYER.format(index)}.bn_{part}"
+                self._add_conditional_norm(getattr(layer, f"bn{part + 1}"), name, config.epsilon)
+        channels = generator.conv.in_channels
+        weight_and_bias = {entry: f"{LAST_NORM}.{entry}" for entry in ("weight", "bias")}
+        make = partial(_norm, epsilon=config.epsilon)
+        self.file.layer(generator.norm, make, **weight_and_bias, **self._statistics(LAST_NORM, channels))
+        weight = self._weight(LAST_CONV, (self.channel_width, channels, 3, 3))
+        self.file.layer(generator.conv, _to_rgb, **weight, bias=(f"{LAST_CONV}.bias", (self.channel_width,)))
+        # Files of torch 1.0 hold the normalised weight itself beside what it was made of.
+        ignored = () if self.normalizable else (r".*\.weight_orig", r".*\.weight_u")
+        return self.file.fill(generator, ignored)
+
+    def _layer_sizes(self, index: int) -> tuple[int, int, int] | AttentionSizes:
+        if any(key.startswith(ATTENTION.format(index, "")) for key in self.file.tensors):
+            key_dim, channels, *_ = self._shape(ATTENTION.format(index, "theta"), 4)
+            return AttentionSizes(channels, key_dim, self._shape(ATTENTION.format(index, "g"), 4)[0])
+        hidden, channels, *_ = self._shape(f"{LAYER.format(index)}.conv_0", 4)
+        return channels, hidden, self._shape(f"{LAYER.format(index)}.conv_3", 4)[0]
+
+    def _shape(self, name: str, ndim: int) -> tuple[int, ...]:
+        return self.file.shape(f"{name}.weight_orig" if self.normalizable else f"{name}.weight", ndim)
+
+    def _weight(self, name: str, shape: tuple[int, ...], argument: str = "weight") -> dict[str, Stored]:
         """Where a layer's weight is, and the vectors of its spectral norm, if it is to be divided by it."""
         if not self.normalizable:
             return {argument: (f"{name}.weight", shape)}
@@ -164,6 +135,34 @@ class _File:
             f"{argument}_u": (f"{name}.weight_u", shape[:1]),
             f"{argument}_v": (f"{name}.weight_v", (math.prod(shape[1:]),)),
         }
+
+    def _statistics(self, name: str, channels: int) -> dict[str, Stored]:
+        shape = (self.rows, channels)
+        return {"variances": (f"{name}.running_vars", shape), "means": (f"{name}.running_means", shape)}
+
+    def _add_dense(
+        self, module: nn.Module, name: str, make: Callable[..., Parameters] | None = None, **more: Stored
+    ) -> None:
+        """Add a linear layer or a convolution."""
+        weight = self._weight(name, tuple(module.get_parameter("weight").shape))
+        bias = None if module.bias is None else f"{name}.bias"
+        self.file.layer(module, make or _dense, **weight, bias=bias, **more)
+
+    def _add_attention(self, attention: Attention, index: int) -> None:
+        for part in ("theta", "phi", "g"):
+            self._add_dense(getattr(attention, part), ATTENTION.format(index, part))
+        gamma = (f"{LAYER.format(index)}.gamma", 1)
+        self._add_dense(attention.o, ATTENTION.format(index, "o_conv"), _attended, gamma=gamma)
+
+    def _add_conditional_norm(self, norm: SelectedConditionalNorm, name: str, epsilon: float) -> None:
+        shape = (norm.affine.out_features // 2, norm.affine.in_features)
+        self.file.layer(
+            norm,
+            partial(_conditional_norm, epsilon=epsilon),
+            **self._weight(f"{name}.scale", shape, "scale"),
+            **self._weight(f"{name}.offset", shape, "offset"),
+            **self._statistics(name, shape[0]),
+        )
 
 
 @dataclass(frozen=True)
@@ -208,24 +207,24 @@ class _Config:
         doubles, taken, given = zip(*layers, strict=True) if layers else ((), (), ())
         return cls(path, entries, doubles, tuple(zip(taken, given, strict=True)), epsilon)
 
-    def check_fits(self, file: _File) -> None:
+    def check_fits(self, reader: "_Reader") -> None:
         """Compare it with the weights.
 
         Raises:
             CheckpointError: If sizes differ.
         """
-        blocks = [layer for layer in file.layers if isinstance(layer, tuple)]
-        attentions = [index for index, layer in enumerate(file.layers) if isinstance(layer, AttentionSizes)]
+        blocks = [layer for layer in reader.layers if isinstance(layer, tuple)]
+        attentions = [index for index, layer in enumerate(reader.layers) if isinstance(layer, AttentionSizes)]
         weights: dict[str, Any] = {
-            "z_dim": file.z_dim,
-            "num_classes": file.num_classes,
-            "n_stats": file.rows,
-            "channel_width": file.channel_width,
+            "z_dim": reader.z_dim,
+            "num_classes": reader.num_classes,
+            "n_stats": reader.rows,
+            "channel_width": reader.channel_width,
             "channels": [(taken, given) for taken, _, given in blocks],
             "attention": attentions,
-            "output_dim": file.bottom_width * 2 ** sum(self.doubles),
+            "output_dim": reader.bottom_width * 2 ** sum(self.doubles),
         }
-        width, position = file.channel_width, self.entries.get("attention_layer_position")
+        width, position = reader.channel_width, self.entries.get("attention_layer_position")
         config = {
             **self.entries,
             "channels": [(taken * width, given * width) for taken, given in self.multiples],
@@ -238,7 +237,7 @@ class _Config:
             if name in config and config[name] != weights[name]
         ]
         if differing:
-            raise file.assembly.misfit(f"{self.path} does not fit it: {'; '.join(differing)}")
+            raise reader.file.misfit(f"{self.path} does not fit it: {'; '.join(differing)}")
 
 
 def _config_path(path: Path) -> Path:
@@ -253,55 +252,14 @@ def _count_layers(tensors: Mapping[str, Tensor]) -> int:
     return 1 + max((int(match[1]) for key in tensors if (match := pattern.match(key))), default=-1)
 
 
-def _add_dense(
-    file: _File, module: nn.Module, name: str, make: Callable[..., Parameters] | None = None, **more: Stored
-) -> None:
-    """Add a linear layer or a convolution."""
-    bias = {} if module.bias is None else {"bias": f"{name}.bias"}
-    file.assembly.layer(
-        module, make or _dense, **file.weight(name, tuple(module.get_parameter("weight").shape)), **bias, **more
-    )
-
-
-def _add_norm(file: _File, norm: SelectedConditionalNorm, name: str, epsilon: float) -> None:
-    shape = (norm.affine.out_features // 2, norm.affine.in_features)
-    file.assembly.layer(
-        norm,
-        partial(_conditional_norm, epsilon=epsilon),
-        **file.weight(f"{name}.scale", shape, "scale"),
-        **file.weight(f"{name}.offset", shape, "offset"),
-        **_statistics_keys(file, name, shape[0]),
-    )
-
-
-def _add_last_norm(file: _File, norm: nn.Module, epsilon: float) -> None:
-    name = "generator.bn"
-    statistics = _statistics_keys(file, name, len(norm.get_parameter("weight")))
-    file.assembly.layer(
-        norm, partial(_norm, epsilon=epsilon), weight=f"{name}.weight", bias=f"{name}.bias", **statistics
-    )
-
-
-def _add_last_conv(file: _File, conv: nn.Conv2d) -> None:
-    name, channels = "generator.conv_to_rgb", file.channel_width
-    weight = file.weight(name, (channels, *conv.weight.shape[1:]))
-    file.assembly.layer(conv, _to_rgb, **weight, bias=(f"{name}.bias", (channels,)))
-
-
-def _statistics_keys(file: _File, name: str, channels: int) -> dict[str, Stored]:
-    shape = (file.rows, channels)
-    return {"variances": (f"{name}.running_vars", shape), "means": (f"{name}.running_means", shape)}
-
-
 def _embedding(embedding: Tensor) -> Parameters:
     return {"embedding": embedding.T}
 
 
-def _dense(
-    weight: Tensor, bias: Tensor | None = None, weight_u: Tensor | None = None, weight_v: Tensor | None = None
-) -> Parameters:
-    weight = _normalized(weight, weight_u, weight_v)
-    return {"weight": weight} if bias is None else {"weight": weight, "bias": bias}
+def _dense(**tensors: Tensor) -> Parameters:
+    """A linear layer or a convolution."""
+    bias = {"bias": tensors["bias"]} if "bias" in tensors else {}
+    return {"weight": _normalized(tensors, "weight"), **bias}
 
 
 def _linear(pixels: int, **tensors: Tensor) -> Parameters:
@@ -316,22 +274,11 @@ def _attended(gamma: Tensor, **tensors: Tensor) -> Parameters:
     return {"weight": _dense(**tensors)["weight"] * gamma.reshape(())}
 
 
-def _conditional_norm(
-    scale: Tensor,
-    offset: Tensor,
-    variances: Tensor,
-    means: Tensor,
-    scale_u: Tensor | None = None,
-    scale_v: Tensor | None = None,
-    offset_u: Tensor | None = None,
-    offset_v: Tensor | None = None,
-    *,
-    epsilon: float,
-) -> Parameters:
-    gain_and_bias = torch.cat([_normalized(scale, scale_u, scale_v), _normalized(offset, offset_u, offset_v)])
-    channels = len(scale)
+def _conditional_norm(variances: Tensor, means: Tensor, epsilon: float, **weights: Tensor) -> Parameters:
+    """A batch norm whose gain (scale) and bias (offset) are linear in the code."""
+    channels = means.shape[1]
     return {
-        "affine.weight": gain_and_bias,
+        "affine.weight": torch.cat([_normalized(weights, "scale"), _normalized(weights, "offset")]),
         "affine.bias": torch.cat([torch.ones(channels), torch.zeros(channels)]),  # What they are added to.
         "statistics.weight": _statistics(variances, means, epsilon),
     }
@@ -350,13 +297,12 @@ def _to_rgb(**tensors: Tensor) -> Parameters:
     return {name: tensor[:COLORS] for name, tensor in _dense(**tensors).items()}
 
 
-def _normalized(weight: Tensor, u: Tensor | None, v: Tensor | None) -> Tensor:
-    return weight if u is None or v is None else _spectrally_normalized(weight, u, v)
-
-
-def _spectrally_normalized(weight: Tensor, u: Tensor, v: Tensor) -> Tensor:
-    """A weight divided by its spectral norm uᵀ·W·v, u and v as they are."""
-    sigma = u.double() @ weight.flatten(1).double() @ v.double()
+def _normalized(tensors: Mapping[str, Tensor], name: str) -> Tensor:
+    """A weight divided by its spectral norm uᵀ·W·v, u and v as they are; as it is if there are none."""
+    weight = tensors[name]
+    if f"{name}_u" not in tensors:
+        return weight
+    sigma = tensors[f"{name}_u"].double() @ weight.flatten(1).double() @ tensors[f"{name}_v"].double()
     if sigma == 0:
         raise CheckpointError(f"a weight of shape {list(weight.shape)} has a spectral norm of 0")
     return (weight / sigma).float()

@@ -130,12 +130,8 @@ def _to_rgb(file: Assembly, name: str, block: int, sizes: Sizes) -> ToRGB:
     inputs = sizes.channels[block]
     module = ToRGB(inputs, image_channels, sizes.size(block), sizes.w_dim)
     weight, bias = (f"{name}.conv.weight", (1, image_channels, inputs, 1, 1)), (f"{name}.bias", image_channels)
-    file.layer(module, _rgb_parameters, weight=weight, bias=bias)
+    file.layer(module, stylegan2_layers.to_rgb, weight=weight, bias=bias)
     return _with_style(file, module, name)
-
-
-def _rgb_parameters(weight: Tensor, bias: Tensor) -> Parameters:
-    return stylegan2_layers.to_rgb(weight * (1 / math.sqrt(weight.shape[2])), bias)
 
 
 def _with_style(file: Assembly, module: S, name: str) -> S:

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -16,6 +17,8 @@ from sefa.checkpoints.parts.assembly import Assembly, Parameters
 from sefa.checkpoints.sizes import check_pixels
 from sefa.errors import ArgumentError
 from sefa.generators.common.progressive import ToImage
+
+T = TypeVar("T")
 
 SQRT2 = math.sqrt(2)
 BASE = 4  # pixels of the first level, usually
@@ -57,12 +60,17 @@ class Growth:
         before = widths[self.levels - 2] if self.fade else None
         return ToImage(widths[self.levels - 1], before, channels, self.scale)
 
-    def images(self, to_image: ToImage, names: Sequence[str]) -> list[tuple[nn.Conv2d, str, float]]:
-        """Return its convolutions, the names of the levels' that they come from, and their shares of the image."""
-        convs = [(to_image.conv, names[self.levels - 1], 1 - self.fade)]
+    def images(self, to_image: ToImage, levels: Sequence[T]) -> list[tuple[nn.Conv2d, T, float]]:
+        """Return its convolutions, what stands in `levels` for theirs, and their shares of the image."""
+        convs = [(to_image.conv, levels[self.levels - 1], 1 - self.fade)]
         if to_image.conv_before is not None:
-            convs.append((to_image.conv_before, names[self.levels - 2], self.fade))
+            convs.append((to_image.conv_before, levels[self.levels - 2], self.fade))
         return convs
+
+
+def weight_and_bias(name: str, separator: str = ".") -> dict[str, str]:
+    """Return the keys of a layer that has these two."""
+    return {entry: f"{name}{separator}{entry}" for entry in ("weight", "bias")}
 
 
 def equalized(weight: Tensor, gain: float = SQRT2) -> Tensor:
@@ -86,6 +94,16 @@ def up_kernel(weight: Tensor, fused: bool) -> Tensor:
     padded = F.pad(weight, (1, 1, 1, 1))
     boxed = padded[..., 1:, 1:] + padded[..., 1:, :-1] + padded[..., :-1, 1:] + padded[..., :-1, :-1]
     return (boxed if fused else boxed.flip(2, 3)).transpose(0, 1)
+
+
+def conv(weight: Tensor, bias: Tensor) -> Parameters:
+    """Return the parameters of a convolution of raw weight [out, in, k, k]."""
+    return {"weight": equalized(weight), "bias": bias}
+
+
+def up_conv(weight: Tensor, bias: Tensor, fused: bool) -> Parameters:
+    """Return the parameters of doubling and a convolution of raw weight [out, in, 3, 3]; [in, out, 3, 3] if `fused`."""
+    return {"weight": up_kernel(equalized(weight.transpose(0, 1) if fused else weight), fused), "bias": bias}
 
 
 def image_parameters(weight: Tensor, bias: Tensor, share: float) -> Parameters:

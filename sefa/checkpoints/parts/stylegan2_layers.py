@@ -194,9 +194,27 @@ def conv(
     return parameters
 
 
-def to_rgb(weight: Tensor, bias: Tensor) -> Parameters:
-    """Return the parameters of a ToRGB of weight [.., channels, in, 1, 1], without those of its style."""
-    return {"weight": weight.reshape(weight.shape[-4:-2]), "bias": bias.reshape(-1)}
+def to_rgb(weight: Tensor, bias: Tensor, gain: float | None = None) -> Parameters:
+    """Return the parameters of a ToRGB of raw weight [.., channels, in, 1, 1], without those of its style.
+
+    Its gain is 1/√in unless it is given.
+    """
+    channels, inputs = weight.shape[-4:-2]
+    gain = 1 / math.sqrt(inputs) if gain is None else gain
+    return {"weight": (weight * gain).reshape(channels, inputs), "bias": bias.reshape(-1)}
+
+
+def tensorflow_conv(weight: Tensor, bias: Tensor, *, up: bool, scale: float = 1.0, **noise: Tensor) -> Parameters:
+    """Return the parameters of a modulated convolution of raw weight [out, in, 3, 3], without those of its style."""
+    weight = weight * (1 / math.sqrt(9 * weight.shape[1]))
+    if up:  # Meant for a convolution of the stuffed image.
+        weight = weight.flip(2, 3)
+    return conv(weight, bias, up=up, scale=scale, **noise)
+
+
+def tensorflow_style(weight: Tensor, bias: Tensor) -> Parameters:
+    """Return the parameters of a style's transform of raw weight [in, w_dim] and a bias around 0."""
+    return {"weight": weight * (1 / math.sqrt(weight.shape[1])), "bias": bias + 1}
 
 
 def shortcut(weight: Tensor, gain: float) -> Parameters:

@@ -6,8 +6,26 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
+from torch import Tensor
 
 from sefa.errors import CheckpointError
+
+# The labels' embedding, one row per class.
+UNTURNED = ("mapping/LabelConcat/weight", "mapping/LabelEmbed/weight")
+
+
+def in_torchs_layout(variables: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return views of variables with torch's order of axes.
+
+    A dense layer's weight [in, out] becomes [out, in], a convolution's [k, k, in, out] becomes [out, in, k, k].
+    """
+    axes = {2: (1, 0), 4: (3, 2, 0, 1)}
+    return {
+        name: value.permute(axes[value.ndim])
+        if name.endswith("weight") and value.ndim in axes and name not in UNTURNED
+        else value
+        for name, value in variables.items()
+    }
 
 
 def levels_of(names: Iterable[str]) -> int:

@@ -15,12 +15,14 @@ from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
 from sefa.checkpoints.parts.assembly import Assembly, Parameters
 from sefa.checkpoints.parts.growing import (
     Growth,
+    conv,
     count_levels,
     equalized,
     highest,
     image_parameters,
     split_latent,
-    up_kernel,
+    up_conv,
+    weight_and_bias,
 )
 from sefa.checkpoints.sizes import one_hot_codes
 from sefa.generators.pggan import PGGAN
@@ -40,7 +42,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:
     layers = [f"layer{k}" for k in range(2 * levels)]
     outputs = [f"output{level}" for level in range(levels)]
     file = Assembly(tensors)
-    file.require(*(f"{name}.{entry}" for name in (*layers, *outputs) for entry in ("weight", "bias")))
+    file.require(*(key for name in (*layers, *outputs) for key in weight_and_bias(name).values()))
     growth = Growth.of(file, "lod", levels)
     _, inputs, height, width = file.shape("layer0.weight", 4)
     widths = [file.shape(f"{name}.bias", 1)[0] for name in layers]
@@ -70,13 +72,13 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:
         file.layer(generator, partial(dict, class_codes=class_codes))
     weight = ("layer0.weight", (widths[0], inputs, height, width))
     file.layer(generator.dense, _dense, weight=weight, bias=("layer0.bias", widths[0]))
-    for k, conv in enumerate(generator.convs, start=1):
+    for k, layer in enumerate(generator.convs, start=1):
         up = k % 2 == 0
         shape = (widths[k - 1], widths[k]) if up and fused else (widths[k], widths[k - 1])
-        make = partial(_up_conv, fused=fused) if up else _conv
-        file.layer(conv, make, weight=(f"layer{k}.weight", (*shape, 3, 3)), bias=f"layer{k}.bias")
-    for conv, name, share in growth.images(generator.to_image, outputs):
-        file.layer(conv, partial(image_parameters, share=share), weight=f"{name}.weight", bias=f"{name}.bias")
+        make = partial(up_conv, fused=fused) if up else conv
+        file.layer(layer, make, weight=(f"layer{k}.weight", (*shape, 3, 3)), bias=f"layer{k}.bias")
+    for layer, name, share in growth.images(generator.to_image, outputs):
+        file.layer(layer, partial(image_parameters, share=share), **weight_and_bias(name))
     return file.fill(generator)
 
 
@@ -96,14 +98,6 @@ def _dense(weight: Tensor, bias: Tensor) -> Parameters:
     height, width = weight.shape[2:]
     rows = equalized(weight).flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2)  # [C·h·w, D]
     return {"weight": rows, "bias": bias.repeat_interleave(height * width)}
-
-
-def _conv(weight: Tensor, bias: Tensor) -> Parameters:
-    return {"weight": equalized(weight), "bias": bias}
-
-
-def _up_conv(weight: Tensor, bias: Tensor, fused: bool) -> Parameters:
-    return {"weight": up_kernel(equalized(weight.transpose(0, 1) if fused else weight), fused), "bias": bias}
 
 
 FORMAT = Format("genforce PGGAN", recognises, load)

@@ -4,19 +4,24 @@ The convolutions are synthesis.layer0, layer1, ..., two for every resolution but
 ToRGB: synthesis.output0, ... Weights are stored without their gains, and in TensorFlow's order.
 """
 
-import math
 import re
 from functools import partial
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 from sefa.checkpoints.assumptions import mapping_rate
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
 from sefa.checkpoints.parts import stylegan2_layers
-from sefa.checkpoints.parts.assembly import Assembly, Parameters
-from sefa.checkpoints.parts.stylegan2_layers import SQRT2, Sizes, mapping_layer, up_filter
+from sefa.checkpoints.parts.assembly import Assembly
+from sefa.checkpoints.parts.stylegan2_layers import (
+    SQRT2,
+    Sizes,
+    mapping_layer,
+    tensorflow_conv,
+    tensorflow_style,
+    up_filter,
+)
 from sefa.errors import CheckpointError
 from sefa.generators import StyleGAN2
 from sefa.generators.common.mapping import LabelNorm, Mapping
@@ -92,7 +97,7 @@ def _conv(file: Assembly, index: int, sizes: Sizes, with_noise: bool) -> Modulat
     module = ModulatedConv(*sizes.conv(index), SQRT2, with_noise, blur=blur)
     file.layer(
         module,
-        partial(_conv_parameters, up=up),
+        partial(tensorflow_conv, up=up),
         weight=(f"{name}.weight", (outputs, inputs, 3, 3)),
         bias=f"{name}.bias",
         noise=f"{name}.noise" if with_noise else None,
@@ -101,33 +106,18 @@ def _conv(file: Assembly, index: int, sizes: Sizes, with_noise: bool) -> Modulat
     return _with_style(file, module, name)
 
 
-def _conv_parameters(weight: Tensor, bias: Tensor, up: bool, **noise: Tensor) -> Parameters:
-    weight = weight * (1 / math.sqrt(9 * weight.shape[1]))
-    if up:  # Stored for a convolution of the stuffed image.
-        weight = weight.flip(2, 3)
-    return stylegan2_layers.conv(weight, bias, up=up, scale=1.0, **noise)
-
-
 def _to_rgb(file: Assembly, block: int, sizes: Sizes) -> ToRGB:
     name, inputs = f"synthesis.output{block}", sizes.channels[block]
     image_channels = file.shape(f"{name}.weight", 4)[0]
     module = ToRGB(inputs, image_channels, sizes.size(block), sizes.w_dim)
     weight = (f"{name}.weight", (image_channels, inputs, 1, 1))
-    file.layer(module, _rgb_parameters, weight=weight, bias=f"{name}.bias")
+    file.layer(module, stylegan2_layers.to_rgb, weight=weight, bias=f"{name}.bias")
     return _with_style(file, module, name)
 
 
-def _rgb_parameters(weight: Tensor, bias: Tensor) -> Parameters:
-    return stylegan2_layers.to_rgb(weight * (1 / math.sqrt(weight.shape[1])), bias)
-
-
 def _with_style(file: Assembly, module: S, name: str) -> S:
-    file.layer(module.affine, _style_parameters, weight=f"{name}.style.weight", bias=f"{name}.style.bias")
+    file.layer(module.affine, tensorflow_style, weight=f"{name}.style.weight", bias=f"{name}.style.bias")
     return module
-
-
-def _style_parameters(weight: Tensor, bias: Tensor) -> Parameters:
-    return {"weight": weight * (1 / math.sqrt(weight.shape[1])), "bias": bias + 1}
 
 
 FORMAT = Format("genforce StyleGAN2", recognises, load)

@@ -122,7 +122,7 @@ class _Reader:
         self._add_dense(module.affine, f"{name}.affine")
         return self.file.layer(
             module,
-            partial(_conv, up=up, scale=scale),
+            partial(stylegan2_layers.conv, up=up, scale=scale),
             weight=(f"{name}.weight", (outputs, inputs, 3, 3)),
             bias=f"{name}.bias",
             noise=(f"{name}.noise_const", size) if has_noise else None,
@@ -136,7 +136,7 @@ class _Reader:
         self._add_dense(module.affine, f"{name}.affine")
         return self.file.layer(
             module,
-            partial(_to_rgb, gain=attributes.attribute("weight_gain", float)),
+            partial(stylegan2_layers.to_rgb, gain=attributes.attribute("weight_gain", float)),
             weight=(f"{name}.weight", (channels, inputs, 1, 1)),
             bias=f"{name}.bias",
         )
@@ -165,14 +165,6 @@ class _Reader:
 def _embedding(weight: Tensor, bias: Tensor, gain: float, bias_gain: float) -> Parameters:
     """A linear layer of one-hot labels: each class is a column of its weight."""
     return {"embedding": (weight * gain).T + bias * bias_gain}
-
-
-def _conv(weight: Tensor, bias: Tensor, up: bool, scale: float, **noise: Tensor) -> Parameters:
-    return stylegan2_layers.conv(weight, bias, up=up, scale=scale, **noise)
-
-
-def _to_rgb(weight: Tensor, bias: Tensor, gain: float) -> Parameters:
-    return stylegan2_layers.to_rgb(weight * gain, bias)
 
 
 def _clamp(module: PersistedModule) -> float | None:

@@ -330,7 +330,9 @@ def _integers(module: PersistedModule, name: str, count: int) -> list[int]:
     """
     value = module.attribute(name)
     flat = np.asarray(value.array if isinstance(value, StoredArray) else value, dtype=object).reshape(-1).tolist()
-    if len(flat) != count or not all(isinstance(item, int | float) and item == int(item) for item in flat):
+    if len(flat) != count or not all(
+        isinstance(item, int) or (isinstance(item, float) and item.is_integer()) for item in flat
+    ):
         raise CheckpointError(f"its {module.class_name} has {name} = {flat!r}, {count} integers were expected")
     return [int(item) for item in flat]
 

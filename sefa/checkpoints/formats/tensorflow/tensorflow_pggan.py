@@ -1,8 +1,8 @@
 """PGGAN as the original TensorFlow code pickles it.
 
 The variables' scopes: 4x4/Dense, 4x4/Conv, then for every level its two convolutions; ToRGB_lod0, the last level's
-1x1 convolution to an image, ToRGB_lod1, ... A dense layer's weight is [in, out], a convolution's [k, k, in, out], or
-[k, k, out, in] where it is fused with doubling; all are stored without their gains.
+1x1 convolution to an image, ToRGB_lod1, ... Weights are stored without their gains, and with inputs and outputs
+exchanged in a convolution that is fused with doubling, Conv0_up.
 """
 
 from functools import partial
@@ -15,14 +15,16 @@ from sefa.checkpoints.parts.assembly import Assembly, Parameters
 from sefa.checkpoints.parts.growing import (
     SQRT2,
     Growth,
+    conv,
     count_levels,
     equalized,
     highest,
     image_parameters,
     split_latent,
-    up_kernel,
+    up_conv,
+    weight_and_bias,
 )
-from sefa.checkpoints.parts.tensorflow_variables import check_kwargs, integer, levels_of
+from sefa.checkpoints.parts.tensorflow_variables import check_kwargs, in_torchs_layout, integer, levels_of
 from sefa.checkpoints.sizes import one_hot_codes
 from sefa.generators.pggan import PGGAN
 
@@ -49,7 +51,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:
     """Build the generator."""
     network = checkpoint.tensorflow
     assert network is not None
-    tensors = clean(network.tensors())
+    tensors = in_torchs_layout(clean(network.tensors()))
     kwargs = network.static_kwargs
     check_kwargs(kwargs, KWARGS)
     file = Assembly(tensors)
@@ -60,9 +62,9 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:
         fused = any(name.startswith(f"{size}x{size}/Conv0_up/") for name in tensors)
         layers += [f"{size}x{size}/{'Conv0_up' if fused else 'Conv0'}", f"{size}x{size}/Conv1"]
     images = [f"ToRGB_lod{levels - 1 - level}" for level in range(levels)]
-    file.require(*(f"{name}/{entry}" for name in (*layers, *images) for entry in ("weight", "bias")))
+    file.require(*(key for name in (*layers, *images) for key in weight_and_bias(name, "/").values()))
     growth = Growth.of(file, "lod", levels)
-    inputs = file.shape(f"{DENSE}/weight", 2)[0]
+    inputs = file.shape(f"{DENSE}/weight", 2)[1]
     label_size = integer(kwargs, "label_size", 0)
     if label_size >= inputs:
         raise file.misfit(f"its network was built with label_size = {label_size}, but {DENSE} takes {inputs} values")
@@ -80,39 +82,21 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:
         generator = PGGAN(z_dim, (num_classes, num_classes), BASE, widths[: 2 * growth.levels], to_image)
     if class_codes is not None:
         file.layer(generator, partial(dict, class_codes=class_codes))
-    file.layer(
-        generator.dense, _dense, weight=(f"{DENSE}/weight", (inputs, 16 * widths[0])), bias=(f"{DENSE}/bias", widths[0])
-    )
-    for k, conv in enumerate(generator.convs, start=1):
-        name, shape = layers[k], (widths[k - 1], widths[k])
-        make = _fused_up_conv if name.endswith("/Conv0_up") else _up_conv if name.endswith("/Conv0") else _conv
-        shape = shape[::-1] if name.endswith("/Conv0_up") else shape
-        file.layer(conv, make, weight=(f"{name}/weight", (3, 3, *shape)), bias=f"{name}/bias")
-    for conv, name, share in growth.images(generator.to_image, images):
-        weight = (f"{name}/weight", (1, 1, conv.in_channels, conv.out_channels))
-        file.layer(conv, partial(_image, share=share), weight=weight, bias=f"{name}/bias")
+    weight = (f"{DENSE}/weight", (16 * widths[0], inputs))
+    file.layer(generator.dense, _dense, weight=weight, bias=(f"{DENSE}/bias", (widths[0],)))
+    for k, layer in enumerate(generator.convs, start=1):
+        fused = layers[k].endswith("/Conv0_up")
+        shape = (widths[k - 1], widths[k]) if fused else (widths[k], widths[k - 1])
+        make = conv if k % 2 else partial(up_conv, fused=fused)
+        file.layer(layer, make, weight=(f"{layers[k]}/weight", (*shape, 3, 3)), bias=f"{layers[k]}/bias")
+    for layer, name, share in growth.images(generator.to_image, images):
+        file.layer(layer, partial(image_parameters, share=share), **weight_and_bias(name, "/"))
     return file.fill(generator)
 
 
 def _dense(weight: Tensor, bias: Tensor) -> Parameters:
-    """[D, C·16], with the fan-in of the 4x4 convolution that it stands for."""
-    return {"weight": equalized(weight.T, SQRT2 / 4), "bias": bias.repeat_interleave(16)}
-
-
-def _conv(weight: Tensor, bias: Tensor) -> Parameters:
-    return {"weight": equalized(weight.permute(3, 2, 0, 1)), "bias": bias}
-
-
-def _up_conv(weight: Tensor, bias: Tensor) -> Parameters:
-    return {"weight": up_kernel(equalized(weight.permute(3, 2, 0, 1)), fused=False), "bias": bias}
-
-
-def _fused_up_conv(weight: Tensor, bias: Tensor) -> Parameters:
-    return {"weight": up_kernel(equalized(weight.permute(2, 3, 0, 1)), fused=True), "bias": bias}
-
-
-def _image(weight: Tensor, bias: Tensor, share: float) -> Parameters:
-    return image_parameters(weight.permute(3, 2, 0, 1), bias, share)
+    """[C·16, D], with the fan-in of the 4x4 convolution that it stands for."""
+    return {"weight": equalized(weight, SQRT2 / 4), "bias": bias.repeat_interleave(16)}
 
 
 FORMAT = Format("TensorFlow PGGAN", recognises, load)

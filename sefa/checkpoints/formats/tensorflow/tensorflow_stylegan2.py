@@ -1,8 +1,7 @@
 """StyleGAN2 as NVlabs' TensorFlow code pickles it: stylegan2, stylegan2-ada.
 
 The variables' scopes: mapping/Dense0, ...; synthesis/4x4, 8x8, ..., each with Conv0_up, Conv1 and perhaps ToRGB and
-Skip. A dense layer's weight is [in, out], a convolution's [k, k, in, out]; both are stored without their gains. What
-the network was built with stands beside the variables.
+Skip. Weights are stored without their gains. What the network was built with stands beside the variables.
 """
 
 import math
@@ -24,8 +23,13 @@ from sefa.checkpoints.parts.stylegan2_layers import (
     empty_filter,
     filter_parameters,
     mapping_layer,
+    shortcut,
     square_taps,
+    tensorflow_conv,
+    tensorflow_style,
+    to_rgb,
 )
+from sefa.checkpoints.parts.tensorflow_variables import in_torchs_layout
 from sefa.errors import CheckpointError
 from sefa.generators import StyleGAN2
 from sefa.generators.common.mapping import LabelNorm
@@ -65,7 +69,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN2:
     if any("/ToRGB_lod" in key for key in tensors):
         raise CheckpointError("it is one of configurations B to D, which grow progressively: only E and F can be read")
     settings = _settings(checkpoint.tensorflow.static_kwargs, options.assumptions)
-    reader = _Reader(Assembly(tensors), settings, options.noise == "const")
+    reader = _Reader(Assembly(in_torchs_layout(tensors)), settings, options.noise == "const")
     with torch.device("meta"):
         mapping, blocks = reader.mapping(), reader.blocks()
     return stylegan2_layers.build(
@@ -106,8 +110,8 @@ class _Reader:
             self.scopes.append(scope)
         self.sizes = Sizes(
             const=file.shape(CONST, 4)[1:],
-            channels=[file.shape(f"{self._conv_name(2 * index)}/weight", 4)[3] for index in range(len(self.scopes))],
-            w_dim=file.shape("synthesis/4x4/Conv/mod_weight", 2)[0],
+            channels=[file.shape(f"{self._conv_name(2 * index)}/weight", 4)[0] for index in range(len(self.scopes))],
+            w_dim=file.shape("synthesis/4x4/Conv/mod_weight", 2)[1],
         )
 
     def mapping(self) -> MappingNetwork:
@@ -115,20 +119,17 @@ class _Reader:
         file = self.file
         scopes = [f"mapping/Dense{index}" for index in range(file.count("mapping/Dense{}/weight"))]
         shapes = [file.shape(f"{scope}/weight", 2) for scope in scopes or ["mapping/Dense0"]]
-        inputs, widths = shapes[0][0], [width for _, width in shapes[: len(scopes)]]
+        inputs, widths = shapes[0][1], [width for width, _ in shapes[: len(scopes)]]
         label = next((scope for scope in (CONCATENATED, EMBEDDED) if f"{scope}/weight" in file.tensors), "")
         classes, embed_dim = file.shape(f"{label}/weight", 2) if label else (0, 0)
         norm = LabelNorm.JOINT if label == CONCATENATED else LabelNorm.SEPARATE
         mapping = MappingNetwork(inputs - embed_dim, widths, classes, embed_dim, norm)
-        if label == CONCATENATED:
-            file.layer(mapping, embedding=f"{label}/weight")
-        elif label:
-            file.layer(
-                mapping, _embedding, weight=(f"{label}/weight", (classes, embed_dim)), bias=(f"{label}/bias", embed_dim)
-            )
+        if label:
+            bias = (f"{label}/bias", embed_dim) if label == EMBEDDED else None
+            file.layer(mapping, _embedding, weight=(f"{label}/weight", (classes, embed_dim)), bias=bias)
         for scope, layer in zip(scopes, mapping.layers, strict=True):
-            weight, bias = (f"{scope}/weight", tuple(layer.get_parameter("weight").T.shape)), f"{scope}/bias"
-            file.layer(layer, partial(_mapping_layer, rate=self.rate), weight=weight, bias=bias)
+            make = partial(mapping_layer, rate=self.rate)
+            file.layer(layer, make, weight=f"{scope}/weight", bias=f"{scope}/bias")
         return mapping
 
     def blocks(self) -> list[SynthesisBlock]:
@@ -138,13 +139,13 @@ class _Reader:
     def _block(self, index: int, scope: str) -> SynthesisBlock:
         has_rgb = f"{scope}/ToRGB/weight" in self.file.tensors
         sums_images = index > 0 and "synthesis/4x4/ToRGB/weight" in self.file.tensors
-        shortcut = self._shortcut(index) if index and f"{scope}/Skip/weight" in self.file.tensors else None
+        path = self._shortcut(index) if index and f"{scope}/Skip/weight" in self.file.tensors else None
         return SynthesisBlock(
             up=self._conv(2 * index - 1) if index else None,
-            conv=self._conv(2 * index, RESIDUAL if shortcut else 1.0),
+            conv=self._conv(2 * index, RESIDUAL if path else 1.0),
             rgb=self._to_rgb(index) if has_rgb else None,
             image_up=self._up_filter() if sums_images else None,
-            shortcut=shortcut,
+            shortcut=path,
         )
 
     def _conv_name(self, index: int) -> str:
@@ -164,8 +165,8 @@ class _Reader:
         )
         self.file.layer(
             module,
-            partial(_conv, up=up, scale=scale),
-            weight=(f"{name}/weight", (3, 3, inputs, outputs)),
+            partial(tensorflow_conv, up=up, scale=scale),
+            weight=(f"{name}/weight", (outputs, inputs, 3, 3)),
             bias=f"{name}/bias",
             noise=f"synthesis/noise{index}" if has_noise else None,
             strength=(f"{name}/noise_strength", 1) if has_noise else None,
@@ -174,20 +175,21 @@ class _Reader:
 
     def _to_rgb(self, block: int) -> ToRGB:
         name, inputs = f"{self.scopes[block]}/ToRGB", self.sizes.channels[block]
-        channels = self.file.shape(f"{name}/weight", 4)[3]
+        channels = self.file.shape(f"{name}/weight", 4)[0]
         module = ToRGB(inputs, channels, self.sizes.size(block), self.sizes.w_dim, self.clamp)
-        self.file.layer(module, _to_rgb, weight=(f"{name}/weight", (1, 1, inputs, channels)), bias=f"{name}/bias")
+        weight = (f"{name}/weight", (channels, inputs, 1, 1))
+        self.file.layer(module, to_rgb, weight=weight, bias=f"{name}/bias")
         return self._with_style(module, name)
 
     def _with_style(self, module: S, name: str) -> S:
-        weight, bias = (f"{name}/mod_weight", tuple(module.affine.weight.T.shape)), f"{name}/mod_bias"
-        self.file.layer(module.affine, _style, weight=weight, bias=bias)
+        self.file.layer(module.affine, tensorflow_style, weight=f"{name}/mod_weight", bias=f"{name}/mod_bias")
         return module
 
     def _shortcut(self, block: int) -> Shortcut:
         inputs, outputs = self.sizes.channels[block - 1 : block + 1]
-        weight = (f"{self.scopes[block]}/Skip/weight", (1, 1, inputs, outputs))
-        return self.file.layer(Shortcut(inputs, outputs, self._up_filter()), _shortcut, weight=weight)
+        module = Shortcut(inputs, outputs, self._up_filter())
+        make = partial(shortcut, gain=1 / math.sqrt(inputs))
+        return self.file.layer(module, make, weight=f"{self.scopes[block]}/Skip/weight")
 
     def _up_filter(self) -> UpFilter:
         return self.file.layer(empty_filter(self.taps), partial(filter_parameters, self.taps))
@@ -197,32 +199,9 @@ def _scope(block: int) -> str:
     return f"synthesis/{4 << block}x{4 << block}"
 
 
-def _mapping_layer(weight: Tensor, bias: Tensor, rate: float) -> Parameters:
-    return mapping_layer(weight.T, bias, rate)
-
-
-def _embedding(weight: Tensor, bias: Tensor) -> Parameters:
-    """A dense layer of one-hot labels."""
-    return {"embedding": weight / math.sqrt(len(weight)) + bias}
-
-
-def _conv(weight: Tensor, bias: Tensor, up: bool, scale: float, **noise: Tensor) -> Parameters:
-    weight = weight.permute(3, 2, 0, 1) * (1 / math.sqrt(9 * weight.shape[2]))
-    if up:  # Stored for a convolution of the stuffed image.
-        weight = weight.flip(2, 3)
-    return stylegan2_layers.conv(weight, bias, up=up, scale=scale, **noise)
-
-
-def _to_rgb(weight: Tensor, bias: Tensor) -> Parameters:
-    return stylegan2_layers.to_rgb(weight.permute(3, 2, 0, 1) * (1 / math.sqrt(weight.shape[2])), bias)
-
-
-def _style(weight: Tensor, bias: Tensor) -> Parameters:
-    return {"weight": weight.T * (1 / math.sqrt(weight.shape[0])), "bias": bias + 1}
-
-
-def _shortcut(weight: Tensor) -> Parameters:
-    return stylegan2_layers.shortcut(weight.permute(3, 2, 0, 1), 1 / math.sqrt(weight.shape[2]))
+def _embedding(weight: Tensor, bias: Tensor | None = None) -> Parameters:
+    """Each class is a row of the weight; with a bias, it is a dense layer's."""
+    return {"embedding": weight if bias is None else weight / math.sqrt(len(weight)) + bias}
 
 
 def _number(settings: Mapping[str, Any], name: str) -> float:
