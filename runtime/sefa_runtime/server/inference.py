@@ -30,7 +30,7 @@ class GivenTensor:
     datatype: object
     shape: Sequence[Any]
     parameters: Mapping[str, Any]
-    data: Any  # raw little-endian bytes, lists of what JSON has, or the numbers of a message
+    data: Any  # raw little-endian bytes, lists of what JSON has, or the numbers of a message; None if there are none
 
 
 @dataclass(frozen=True)
@@ -137,6 +137,8 @@ def _array(tensor: GivenTensor, spec: TensorSpec, most: int) -> NDArray[Any]:
         raise InputError(f"{what}: shape must be a list of at most {MAX_DIMENSIONS} sizes, got {str(shape)[:80]}")
     if "shared_memory_region" in tensor.parameters:
         raise InputError(f"{what}: shared memory is not offered here")
+    if data is None:
+        raise InputError(f"{what}: data, or the parameter binary_data_size, is missing")
     dtype = np.dtype(spec.dtype)
     if isinstance(data, bytes | memoryview):
         if len(data) % dtype.itemsize:

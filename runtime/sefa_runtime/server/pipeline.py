@@ -19,7 +19,7 @@ from sefa_runtime.errors import InputError, RunError
 from sefa_runtime.server.access_log import write_line
 from sefa_runtime.server.errors import ClientGoneError, RefusedError, TokenError, status_of
 from sefa_runtime.server.metrics import Metrics
-from sefa_runtime.server.models import HostedModel
+from sefa_runtime.server.models import VERSION, HostedModel, Models
 
 REQUEST_ID = re.compile(r"[A-Za-z0-9._:/+=@-]{1,128}")
 
@@ -30,6 +30,7 @@ faults = logging.getLogger("sefa.error")
 class Exchange:
     """One request over HTTP or gRPC, and what becomes of it."""
 
+    models: Models
     method: str  # of HTTP, or "gRPC"
     path: str
     client: str  # address of who asks; empty if it is not known
@@ -37,6 +38,7 @@ class Exchange:
     authorization: Sequence[str]  # the values of that header
     is_open: bool = False  # whether it needs no token
     route: str = "none"  # the endpoint's name
+    body: bytes = b""  # of HTTP
     status: int = 0  # HTTP's, also of gRPC; 0: nothing was sent yet
     sent: int = 0  # bytes of the answer
     model: HostedModel | None = None  # the model that is asked for images
@@ -47,11 +49,22 @@ class Exchange:
             self.request_id = secrets.token_hex(16)
         self.facts["request_id"] = self.request_id
 
-    def asks(self, model: HostedModel, for_images: bool = False) -> None:
-        """Note which model the request is about, and whether it counts in the model's statistics."""
-        self.facts["model"] = model.name
+    def find_model(self, model: str, version: str = VERSION, *, for_images: bool = False) -> HostedModel:
+        """Return the model that the request is about.
+
+        Args:
+            model: Its name.
+            version: Likewise.
+            for_images: Whether it is asked for images: then the request counts in its statistics.
+
+        Raises:
+            UnknownModelError: If there is none.
+        """
+        found = self.models.get(model, version)
+        self.facts["model"] = found.name
         if for_images:
-            self.model = model
+            self.model = found
+        return found
 
 
 @dataclass(frozen=True)

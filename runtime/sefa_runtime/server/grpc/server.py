@@ -82,6 +82,7 @@ class GrpcServer:
         async def handle(data: bytes, context: Context) -> bytes:
             metadata = context.invocation_metadata() or ()
             exchange = Exchange(
+                self._service.models,
                 "gRPC",
                 path,
                 await self._proxies.client(_peer(context), _values(metadata, "x-forwarded-for")),

@@ -72,7 +72,7 @@ class Service:
 
     async def infer(self, request: Any, exchange: Exchange) -> dict[str, Any]:
         """Return images, as raw bytes."""
-        model = self._model(request.model_name, request.model_version, exchange, for_images=True)
+        model = exchange.find_model(request.model_name, request.model_version or VERSION, for_images=True)
         wanted = decode_request(request)
         image = await generate(exchange, model, prepare(model, wanted))
         output = model.info.signature.output
@@ -98,19 +98,19 @@ class Service:
 
     async def model_ready(self, request: Any, exchange: Exchange) -> dict[str, Any]:
         """Return whether a model answers."""
-        return {"ready": self._model(request.name, request.version, exchange).ready}
+        return {"ready": _model(request, exchange).ready}
 
     async def model_metadata(self, request: Any, exchange: Exchange) -> dict[str, Any]:
         """Return inputs and outputs of a model."""
-        return model_documents.model_metadata(self._model(request.name, request.version, exchange))
+        return model_documents.model_metadata(_model(request, exchange))
 
     async def model_config(self, request: Any, exchange: Exchange) -> dict[str, Any]:
         """Return Triton's configuration of a model."""
-        return {"config": model_documents.model_config(self._model(request.name, request.version, exchange))}
+        return {"config": model_documents.model_config(_model(request, exchange))}
 
     async def model_statistics(self, request: Any, exchange: Exchange) -> dict[str, Any]:
         """Return Triton's statistics of a model, or of all if none is named."""
-        models = [self._model(request.name, request.version, exchange)] if request.name else list(self.models)
+        models = [_model(request, exchange)] if request.name else list(self.models)
         return {"model_stats": [model_documents.model_statistics(model) for model in models]}
 
     async def check(self, request: Any, exchange: Exchange) -> dict[str, Any]:
@@ -119,10 +119,9 @@ class Service:
             raise UnknownModelError(f"no service {request.service[:128]!r} here: {SERVICE}")
         return {"status": "SERVING" if self.models.ready else "NOT_SERVING"}
 
-    def _model(self, name: str, version: str, exchange: Exchange, for_images: bool = False) -> HostedModel:
-        model = self.models.get(name, version or VERSION)
-        exchange.asks(model, for_images)
-        return model
+
+def _model(request: Any, exchange: Exchange) -> HostedModel:
+    return exchange.find_model(request.name, request.version or VERSION)
 
 
 def decode_request(request: Any) -> InferRequest:

@@ -14,7 +14,7 @@ from starlette.types import Message, Receive, Scope, Send
 from sefa_runtime.errors import InputError
 from sefa_runtime.machine.cores import usable_cores
 from sefa_runtime.server.errors import MethodError, NoSuchAddressError
-from sefa_runtime.server.http.requests import read_body, route_path
+from sefa_runtime.server.http.receiving import read_body
 from sefa_runtime.server.http.responses import refusal_response
 from sefa_runtime.server.metrics import Metrics
 from sefa_runtime.server.models import Models
@@ -83,12 +83,12 @@ class Application:
         if scope["type"] != "http":
             await self._router(scope, receive, send)
             return
-        await self._proxies.apply(scope)
-        path = route_path(scope)
+        path = await self._proxies.apply(scope)
         headers = dict(scope["headers"])
         given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"authorization"]
         client = scope.get("client")
         exchange = Exchange(
+            self.models,
             scope["method"],
             scope["path"],
             client[0] if client else "",
@@ -125,9 +125,9 @@ class Application:
             if not path:  # Our own prefix: the page lies below it, and its links are relative.
                 await RedirectResponse(f"./{scope['path'].rpartition('/')[2]}/")(scope, receive, respond)
                 return
-            receive_whole = await read_body(exchange.method, path, headers, receive, self._settings)
+            exchange.body = await read_body(exchange.method, path, headers, receive, self._settings)
             try:
-                await self._router(scope, receive_whole, respond)
+                await self._router(scope, receive, respond)
             except HTTPException as error:
                 if error.status_code == 404:
                     raise NoSuchAddressError("there is nothing at this address") from None

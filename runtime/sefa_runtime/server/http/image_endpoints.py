@@ -34,20 +34,21 @@ from sefa_runtime.server.http.image_requests import (
     check,
     read_query,
 )
-from sefa_runtime.server.http.requests import decode_json, exchange_of, model_of, models_of, while_connected
+from sefa_runtime.server.http.receiving import decode_json, while_connected
 from sefa_runtime.server.http.responses import JsonResponse, is_known
 from sefa_runtime.server.inference import check_numbers, generate
 from sefa_runtime.server.models import HostedModel
+from sefa_runtime.server.pipeline import Exchange
 
 
 async def list_models(request: Request) -> Response:
     """List the models, and whether they answer."""
-    return JsonResponse(ModelList(models=[_summary(model) for model in models_of(request)]).model_dump())
+    return JsonResponse(ModelList(models=[_summary(model) for model in request.app.models]).model_dump())
 
 
 async def describe_model(request: Request) -> Response:
     """Describe what a model takes and generates: size, latents, directions with their suggested ranges."""
-    model = model_of(request)
+    model = _exchange(request).find_model(**request.path_params)
     info = model.info
     description = ModelDescription(
         **_summary(model).model_dump(),
@@ -77,7 +78,7 @@ async def image(request: Request) -> Response:
 
     `/models/faces/image?seed=7&edit=turn:2.5&edit=4:1&format=png`
     """
-    model = model_of(request, for_images=True)
+    model = _exchange(request).find_model(**request.path_params, for_images=True)
     wanted = read_query(request)
     kind = Format(wanted.format)
     check_pixels(1, *model.info.resolution, wanted.scale)
@@ -100,8 +101,9 @@ async def edit_images(request: Request) -> Response:
     Images are laid out side by side; of a sweep, each seed is a row and each step a column, or the steps are the
     frames of an animation that runs forth and back.
     """
-    model = model_of(request, for_images=True)
-    wanted = check(EditRequest, decode_json(await request.body()))
+    exchange = _exchange(request)
+    model = exchange.find_model(**request.path_params, for_images=True)
+    wanted = check(EditRequest, decode_json(exchange.body))
     feeds, rows = _prepare(model, wanted)
     images = await _generate(request, model, feeds)
     images = images.reshape(rows, -1, *images.shape[1:])
@@ -164,7 +166,12 @@ def _check_count(model: HostedModel, count: int, scale: int) -> None:
 
 async def _generate(request: Request, model: HostedModel, feeds: Feeds) -> Images:
     """Return images [N, H, W, C]."""
-    return as_images(await while_connected(request.receive, generate(exchange_of(request), model, feeds)))
+    return as_images(await while_connected(request.receive, generate(_exchange(request), model, feeds)))
+
+
+def _exchange(request: Request) -> Exchange:
+    exchange: Exchange = request.scope["exchange"]
+    return exchange
 
 
 async def _encode(request: Request, encode: Callable[..., bytes], *arguments: Any) -> bytes:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from sefa_runtime.errors import InputError
 from sefa_runtime.model.signature import TensorSpec
-from sefa_runtime.server.http.requests import decode_json
+from sefa_runtime.server.http.receiving import decode_json
 from sefa_runtime.server.inference import GivenTensor, InferRequest
 
 # Every byte as JSON, in four characters with the comma: an image is one table look-up.

@@ -10,11 +10,12 @@ from starlette.types import Receive, Scope, Send
 
 from sefa_runtime.errors import InputError
 from sefa_runtime.server import model_documents
-from sefa_runtime.server.http.requests import exchange_of, model_of, models_of, while_connected
+from sefa_runtime.server.http.receiving import while_connected
 from sefa_runtime.server.http.responses import JsonResponse
 from sefa_runtime.server.http.v2_body import decode_request, encode_response
 from sefa_runtime.server.inference import generate, prepare
-from sefa_runtime.server.models import VERSION, HostedModel, State
+from sefa_runtime.server.models import VERSION, HostedModel, Models, State
+from sefa_runtime.server.pipeline import Exchange
 
 HEADER_LENGTH = "inference-header-content-length"
 # An image of more numbers is written as JSON by another thread, and as raw bytes without copying it after the JSON.
@@ -23,8 +24,9 @@ LARGE = 1 << 18
 
 async def infer(request: Request) -> Response:
     """POST /v2/models/M/infer"""
-    model, exchange = model_of(request, for_images=True), exchange_of(request)
-    wanted = decode_request(await request.body(), _header_length(request))
+    exchange: Exchange = request.scope["exchange"]
+    model = exchange.find_model(**request.path_params, for_images=True)
+    wanted = decode_request(exchange.body, _header_length(request))
     image = await while_connected(request.receive, generate(exchange, model, prepare(model, wanted)))
     head = {"model_name": model.name, "model_version": VERSION, "id": wanted.id or exchange.request_id}
     arguments = (head, model.info.signature.output, image, wanted.binary)
@@ -70,7 +72,7 @@ async def live(request: Request) -> Response:
 
 async def ready(request: Request) -> Response:
     """GET /v2/health/ready"""
-    models = models_of(request)
+    models = _models(request)
     document: dict[str, Any] = {"ready": models.ready}
     if not models.ready:
         document["error"] = "the server is about to stop" if models.draining else _not_ready(list(models))
@@ -79,7 +81,7 @@ async def ready(request: Request) -> Response:
 
 async def model_ready(request: Request) -> Response:
     """GET /v2/models/M/ready"""
-    model = model_of(request)
+    model = _model(request)
     document: dict[str, Any] = {"name": model.name, "ready": model.ready}
     if not model.ready:
         document["error"] = _not_ready([model])
@@ -88,22 +90,22 @@ async def model_ready(request: Request) -> Response:
 
 async def model_metadata(request: Request) -> Response:
     """GET /v2/models/M"""
-    return JsonResponse(model_documents.model_metadata(model_of(request)))
+    return JsonResponse(model_documents.model_metadata(_model(request)))
 
 
 async def model_config(request: Request) -> Response:
     """GET /v2/models/M/config"""
-    return JsonResponse(model_documents.model_config(model_of(request)))
+    return JsonResponse(model_documents.model_config(_model(request)))
 
 
 async def model_statistics(request: Request) -> Response:
     """GET /v2/models/M/stats"""
-    return JsonResponse({"model_stats": [model_documents.model_statistics(model_of(request))]})
+    return JsonResponse({"model_stats": [model_documents.model_statistics(_model(request))]})
 
 
 async def all_statistics(request: Request) -> Response:
     """GET /v2/models/stats"""
-    return JsonResponse({"model_stats": [model_documents.model_statistics(model) for model in models_of(request)]})
+    return JsonResponse({"model_stats": [model_documents.model_statistics(model) for model in _models(request)]})
 
 
 def routes() -> list[Route]:
@@ -124,6 +126,16 @@ def routes() -> list[Route]:
             Route(f"{prefix}/stats", model_statistics),
         ]
     return found
+
+
+def _models(request: Request) -> Models:
+    models: Models = request.app.models
+    return models
+
+
+def _model(request: Request) -> HostedModel:
+    exchange: Exchange = request.scope["exchange"]
+    return exchange.find_model(**request.path_params)
 
 
 def _header_length(request: Request) -> int | None:

@@ -27,17 +27,23 @@ class Proxies:
             # X-Forwarded-For and X-Forwarded-Proto.
             self._headers = ProxyHeadersMiddleware(_nothing, settings.forwarded_allow_ips)
 
-    async def apply(self, scope: Scope) -> None:
-        """Put the prefix, and what a trusted proxy says about its client, into a request's scope."""
+    async def apply(self, scope: Scope) -> str:
+        """Put the prefix, and what a trusted proxy says about its client, into a request's scope.
+
+        Returns:
+            The path without the prefix; empty if it is the prefix.
+        """
         scope["root_path"] = scope.get("root_path", "").rstrip("/")
         prefix = self.root_path or self._told(scope)
         if prefix and not scope["root_path"]:  # Else we are mounted, and whoever did that has set it.
-            path = scope["path"]
             scope["root_path"] = prefix
-            if path != prefix and not path.startswith(prefix + "/"):
-                scope["path"] = prefix + path
+            if scope["path"] != prefix and not scope["path"].startswith(prefix + "/"):
+                scope["path"] = prefix + scope["path"]
         if self._headers is not None:
             await self._headers(scope, _nothing, _nothing)  # type: ignore[arg-type]
+        path: str = scope["path"]
+        below = path.removeprefix(scope["root_path"])
+        return below if below.startswith("/") or not below else path
 
     async def client(self, peer: str, forwarded_for: Sequence[str]) -> str:
         """Return who asks over gRPC, by the rule of HTTP: what a trusted proxy says, else whose connection it is.

@@ -1,17 +1,14 @@
-"""What endpoints get of a request: its exchange, the models, its body; and whether its client still waits."""
+"""What comes from a client: the body of its request, whole and within the limits; and its going away."""
 
 import asyncio
 import json
 from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar
 
-from starlette.requests import Request
-from starlette.types import Message, Receive, Scope
+from starlette.types import Receive
 
 from sefa_runtime.errors import InputError
 from sefa_runtime.server.errors import BodyTimeoutError, BodyTooLargeError, ClientGoneError, MediaTypeError
-from sefa_runtime.server.models import VERSION, HostedModel, Models
-from sefa_runtime.server.pipeline import Exchange
 from sefa_runtime.server.settings import Settings
 
 Result = TypeVar("Result")
@@ -20,44 +17,9 @@ JSON_TYPE = b"application/json"
 BINARY_TYPE = b"application/octet-stream"
 
 
-def models_of(request: Request) -> Models:
-    """Return the models of the server."""
-    models: Models = request.app.models
-    return models
-
-
-def exchange_of(request: Request) -> Exchange:
-    """Return the request as the pipeline has it."""
-    exchange: Exchange = request.scope["exchange"]
-    return exchange
-
-
-def model_of(request: Request, *, for_images: bool = False) -> HostedModel:
-    """Return the model in a request's address, and note that the request is about it.
-
-    Args:
-        request: The request.
-        for_images: Whether the model is asked for images: then the request counts in its statistics.
-
-    Raises:
-        UnknownModelError: If there is none.
-    """
-    parameters = request.path_params
-    model = models_of(request).get(parameters["model"], parameters.get("version", VERSION))
-    exchange_of(request).asks(model, for_images)
-    return model
-
-
-def route_path(scope: Scope) -> str:
-    """Return a request's path without the prefix under which the application is served; empty if it is the prefix."""
-    path: str = scope["path"]
-    prefix: str = scope.get("root_path", "").rstrip("/")
-    return path[len(prefix) :] if path == prefix or path.startswith(prefix + "/") else path
-
-
 async def read_body(
     method: str, path: str, headers: Mapping[bytes, bytes], receive: Receive, settings: Settings
-) -> Receive:
+) -> bytes:
     """Read a request's body.
 
     Args:
@@ -67,23 +29,31 @@ async def read_body(
         receive: Gives its messages.
         settings: The limits.
 
-    Returns:
-        What gives the body in one message, and then what comes after it.
-
     Raises:
         MediaTypeError, BodyTooLargeError, BodyTimeoutError, ClientGoneError: If it cannot be read.
     """
     if b"content-length" not in headers and b"transfer-encoding" not in headers:
-        return receive
-    if method == "POST" and path.endswith(("/infer", "/edit")):  # Nothing else reads a body.
+        return b""
+    if method == "POST" and path.endswith(("/infer", "/edit")):  # Nothing else looks at a body.
         _check_type(path, headers)
-    body = await _read(headers, receive, settings)
-    messages: list[Message] = [{"type": "http.request", "body": body, "more_body": False}]
+    return await _read(headers, receive, settings)
 
-    async def receive_whole() -> Message:
-        return messages.pop() if messages else await receive()
 
-    return receive_whole
+def decode_json(body: bytes) -> dict[str, Any]:
+    """Read one JSON object.
+
+    Raises:
+        InputError: If it is none, or nested too deep, or has NaN or infinity in it, which JSON does not have.
+    """
+    try:
+        document = json.loads(body, parse_constant=_refuse_constant)
+    except RecursionError:
+        raise InputError("the JSON is nested too deep") from None
+    except ValueError as error:  # Also what is no UTF-8, and integers of thousands of digits.
+        raise InputError(f"not JSON: {str(error)[:200]}") from None
+    if not isinstance(document, dict):
+        raise InputError("the JSON must be an object")
+    return document
 
 
 async def while_connected(receive: Receive, answer: Awaitable[Result]) -> Result:
@@ -112,23 +82,6 @@ async def while_connected(receive: Receive, answer: Awaitable[Result]) -> Result
         raise
     finally:
         watching.cancel()
-
-
-def decode_json(body: bytes) -> dict[str, Any]:
-    """Read one JSON object.
-
-    Raises:
-        InputError: If it is none, or nested too deep, or has NaN or infinity in it, which JSON does not have.
-    """
-    try:
-        document = json.loads(body, parse_constant=_refuse_constant)
-    except RecursionError:
-        raise InputError("the JSON is nested too deep") from None
-    except ValueError as error:  # Also what is no UTF-8, and integers of thousands of digits.
-        raise InputError(f"not JSON: {str(error)[:200]}") from None
-    if not isinstance(document, dict):
-        raise InputError("the JSON must be an object")
-    return document
 
 
 async def _read(headers: Mapping[bytes, bytes], receive: Receive, settings: Settings) -> bytes:
