@@ -173,7 +173,7 @@ def test_a_model_of_codes_needs_codes(sefa_command: Command, golden: Path, tmp_p
         (("-o", "a.html", "--range", "nan:3"), "the range must lie around 0"),
         (("-o", "a.html", "--range", "-1:3", "--write-ranges"), "--range leaves no ranges to suggest"),
         (("-o", "a.html", "--label", "1"), "takes no label"),
-        (("-o", "a.html", "--truncation", "0.7"), "truncation is no input of this model"),
+        (("-o", "a.html", "--truncation", "0.7"), "truncation is not an input of this model"),
         (("-o", "a.html", "--layers", "0"), "--layers is for checkpoints"),
         (("-o", "a.html", "--save-bank", "b.safetensors"), "--write-ranges writes ranges into it"),
         (("-o", "a.html", "--seeds", "x"), "numbers look like"),

@@ -34,8 +34,10 @@ def why_not_taken(info: ModelInfo, name: str) -> str:
     if name == "label":
         return "it takes no label beside a code" if info.num_classes else "not class-conditional: it takes no label"
     if name == "truncation" and info.truncation is not None:
-        return f"truncation is no input of this model: psi {info.truncation:g} was fixed when it was exported"
-    return f"{name} is no input of this call"
+        return f"truncation is not an input of this model: psi {info.truncation:g} was fixed when it was exported"
+    if name in info.signature.names:
+        return f"{name} is for run; edit takes edits, and sweep alphas"
+    return f"{name} is not an input of this model; it takes {', '.join(info.signature.names)}"
 
 
 def _prepare(spec: TensorSpec, value: ArrayLike | None, batch: int) -> NDArray[Any]:

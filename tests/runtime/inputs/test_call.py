@@ -30,14 +30,16 @@ def test_an_input_that_is_not_the_models_is_refused(tiny: Editor) -> None:
         lambda: tiny.edit(seed=1, noise_strength=1),
         lambda: tiny.sweep(seed=1, noise_strength=1),
     ):
-        with pytest.raises(InputError, match="noise_strength is no input of this call"):
+        with pytest.raises(
+            InputError, match="noise_strength is not an input of this model; it takes z, direction, alpha"
+        ):
             call()
 
 
 def test_indices_and_names_are_not_mixed(tiny: Editor) -> None:
-    with pytest.raises(InputError, match="direction is no input of this call"):
+    with pytest.raises(InputError, match="direction is for run"):
         tiny.edit(seed=1, edits={"pose": 1.0}, direction=0)
-    with pytest.raises(InputError, match="alpha is no input of this call"):
+    with pytest.raises(InputError, match="alpha is for run"):
         tiny.sweep(seed=1, alpha=1.0)
 
 

@@ -75,7 +75,7 @@ def test_label_and_truncation(server: Running) -> None:
         ("edit=pose:1&edit=0:1", "a direction is given twice"),
         ("edit=pose:1&edit=pose:2", "direction pose is given twice"),
         ("label=1", "not class-conditional"),
-        ("truncation=0.5", "truncation is no input of this model"),
+        ("truncation=0.5", "truncation is not an input of this model"),
         ("sead=7", "no such parameter: 'sead'; there are edit, format, label, scale, seed, truncation"),
         ("scale=33", "scale: "),
         ("format=bmp", "format: "),
