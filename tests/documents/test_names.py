@@ -19,6 +19,7 @@ DOCUMENTS = [
     *sorted((ROOT / "docs").glob("*.ipynb")),
 ]
 DOCUMENTS.remove(ROOT / "CHANGELOG.md")  # It speaks of what was.
+OPTIONS = set(re.findall(r"--[a-z][\w-]*", (ROOT / "tests/cli/commands.json").read_text()))
 MAP = ROOT / "ARCHITECTURE.md"
 # Not the middle of a file's name, nor its beginning: faces-sefa.safetensors, sefa.json.
 DOTTED = re.compile(r"(?<![\w./-])(?:sefa|sefa_export|sefa_runtime)(?:\.[A-Za-z_]\w*)+")
@@ -74,3 +75,15 @@ def test_files_on_the_map_are_there() -> None:
     assert len(named) > 20
     for name in named:
         assert any(path.endswith("/" + name.strip("/")) for path in paths), name
+
+
+# Of other programs: GANSpace, Ray, gunicorn, pip; and typer's own.
+OTHER_OPTIONS = {"--use_w", "--route-prefix", "--preload", "--no-deps", "--ignore-requires-python", "--help"}
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+def test_options_in_documents(document: Path) -> None:
+    text = text_of(document)
+    code = [*re.findall(r"`([^`\n]+)`", text), *re.findall(r"^ *sefa .+$", text, re.MULTILINE)]
+    named = {option for part in code for option in re.findall(r"(?<![\w-])--[a-z][\w-]*", part)}
+    assert named <= OPTIONS | OTHER_OPTIONS, named - OPTIONS - OTHER_OPTIONS

@@ -103,7 +103,7 @@ class GoldenCheckpoint:
         with torch.no_grad():
             return self.generator.encode(self.z, self.label, psi, cut)
 
-    def draw(self, codes: Tensor, rows: NDArray[Any], noise: str = "const") -> Tensor:
+    def render(self, codes: Tensor, rows: NDArray[Any], noise: str = "const") -> Tensor:
         """Return our images of codes, in the original's range; `rows` are the latents they came from."""
         generator = self.generator if noise == "const" else self.load(noise)
         if "noise" in self.arrays:  # lucidrains: uniform noise drawn for each image, and images from 0 to 1.
@@ -138,13 +138,13 @@ class GoldenCheckpoint:
             rows = np.arange(len(expected)) if expected.ndim else np.arange(0)
             if key in ("img", "img_none"):
                 noise = "none" if key == "img_none" else "const"
-                self.compare_image(key, self.draw(self.encode(self.psi)[: len(rows)], rows, noise))
+                self.compare_image(key, self.render(self.encode(self.psi)[: len(rows)], rows, noise))
             elif match and match["what"] in ("img", "imgcrop"):
-                self.compare_image(key, self.draw(self.encode(*_psi(match))[: len(rows)], rows))
+                self.compare_image(key, self.render(self.encode(*_psi(match))[: len(rows)], rows))
         for index, truncation in enumerate(self.arrays.get("truncations", ())):
             if index:
                 rows = np.arange(len(self.arrays[f"img_trunc{index}"]))
-                self.compare_image(f"img_trunc{index}", self.draw(self.encode(float(truncation))[: len(rows)], rows))
+                self.compare_image(f"img_trunc{index}", self.render(self.encode(float(truncation))[: len(rows)], rows))
 
         if "user_transform" in self.arrays:
             transformed = self.load()
@@ -218,7 +218,7 @@ class GoldenCheckpoint:
             match = EDIT.fullmatch(key)
             if match:
                 images = [
-                    self.draw(codes, self.arrays["edit_batch"])
+                    self.render(codes, self.arrays["edit_batch"])
                     for codes in self.edited(match["set"], match["everywhere"])
                 ]
                 self.compare_image(key, torch.stack(images[: len(self.arrays[key])]))
@@ -244,7 +244,7 @@ class GoldenCheckpoint:
         rows = self.arrays["edit_batch"]
         codes = self.encode(0.7)[rows] + 0.7 * float(degree) * bank.vectors[int(index)]
         key = next(key for key in self.arrays if key.endswith("_rosi_apply"))
-        self.compare_image(key, self.draw(codes, rows))
+        self.compare_image(key, self.render(codes, rows))
 
     def measure_onnx(self) -> None:
         """Compare the exported graph with PyTorch on the recorded latents and edits."""

@@ -319,7 +319,7 @@ def test_recorded_styles(name: str) -> None:
 
 def test_recorded_default_truncation() -> None:
     case = GoldenCheckpoint("tf_stylegan_32")
-    case.compare_image("img_default_truncation", case.draw(case.encode(0.7, 8)[:2], np.arange(2)))
+    case.compare_image("img_default_truncation", case.render(case.encode(0.7, 8)[:2], np.arange(2)))
     assert case.errors["img_default_truncation"] < case.facts["atol"]
 
 
