@@ -49,7 +49,7 @@ def test_axe_finds_nothing(server: Running, open_page: OpenPage, scheme: str, sc
 
 def test_axe_finds_nothing_where_a_code_is_missing(server: Running, open_page: OpenPage) -> None:
     page = open_page(f"http://{server.address}/#model=style_w%2B", bypass_csp=True)
-    expect(page.locator("#no-picture")).to_be_visible()
+    expect(page.locator("#no-image")).to_be_visible()
     assert not [fault["id"] for fault in Axe().run(page).response["violations"]]
 
 

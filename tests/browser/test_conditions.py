@@ -215,7 +215,7 @@ def test_a_token_is_asked_for_and_kept(start_once: Start, open_page: OpenPage) -
 def test_a_model_of_codes(start_once: Start, open_page: OpenPage, tmp_path: Path, model: str, name: str) -> None:
     server = start_once(GOLDEN / f"{model}.onnx")
     page = open_page(f"http://{server.address}/#edit=1:2")
-    expect(page.locator("#no-picture")).to_be_visible()
+    expect(page.locator("#no-image")).to_be_visible()
     expect(page.get_by_label("Seed", exact=True)).to_be_hidden()
     expect(page.get_by_role("button", name="Make sweep")).to_be_disabled()
     expect(page.locator("#code-explanation")).to_contain_text("not from seeds")

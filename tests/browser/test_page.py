@@ -270,7 +270,7 @@ def test_downloads_of_the_image_and_of_a_sweep(server: Running, tiny_page: Page)
     slide(tiny_page, 1, 2)
     slide(tiny_page, 0, 1)
     wait_for_image(tiny_page)
-    tiny_page.get_by_label("This picture as").select_option("png")
+    tiny_page.get_by_label("This image as").select_option("png")
     with tiny_page.expect_download() as saved:
         tiny_page.get_by_role("button", name="Download", exact=True).click()
     assert saved.value.suggested_filename == "tiny-seed-7.png"

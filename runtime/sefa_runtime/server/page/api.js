@@ -39,11 +39,11 @@ export async function describeModel(name) {
 }
 
 /**
- * The address of one picture, relative to the page.
+ * The address of one image, relative to the page.
  * @param {Drawing} drawing Of a seed; see state.js.
  * @param {object} options format and scale.
  */
-export function pictureAddress(drawing, { format, scale = 1 }) {
+export function imageAddress(drawing, { format, scale = 1 }) {
   const query = new URLSearchParams({ seed: drawing.seed });
   for (const [index, alpha] of drawing.edits) query.append("edit", `${index}:${alpha}`);
   if (drawing.label !== null) query.set("label", drawing.label);
@@ -54,7 +54,7 @@ export function pictureAddress(drawing, { format, scale = 1 }) {
   return `models/${encodeURIComponent(drawing.model)}/image?${query.toString().replaceAll("%3A", ":")}`;
 }
 
-/** The body of a request to `models/NAME/edit` for the same picture. */
+/** The body of a request to `models/NAME/edit` for the same image. */
 export function editBody(drawing, options) {
   const body = drawing.code === null ? { seeds: drawing.seed } : { [drawing.code.input]: drawing.code.values };
   if (drawing.edits.size) body.edits = Object.fromEntries(drawing.edits);
@@ -63,10 +63,10 @@ export function editBody(drawing, options) {
   return { ...body, ...options };
 }
 
-/** One picture, as a Blob. */
-export async function drawPicture(drawing, options, signal) {
+/** One image, as a Blob. */
+export async function fetchImage(drawing, options, signal) {
   if (drawing.code !== null) return postEdit(drawing.model, editBody(drawing, options), signal);
-  return (await ask(pictureAddress(drawing, options), { signal })).blob();
+  return (await ask(imageAddress(drawing, options), { signal })).blob();
 }
 
 /** What `models/NAME/edit` draws, as a Blob. */

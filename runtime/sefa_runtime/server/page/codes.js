@@ -8,7 +8,7 @@ const NUMPY_MAGIC = "\x93NUMPY";
  * Read the codes in a file.
  * @param {File} file
  * @param {number[]} shape Of one code: [L, D], or [D].
- * @returns {Promise<(number[] | number[][])[]>} One for each picture, nested as `shape`.
+ * @returns {Promise<(number[] | number[][])[]>} One for each image, nested as `shape`.
  * @throws {Error} With a sentence for the user.
  */
 export async function readCodes(file, shape) {
@@ -22,7 +22,7 @@ export async function readCodes(file, shape) {
   return fit(array, shape);
 }
 
-/** One code for each picture; a single style code is the code of every layer. */
+/** One code for each image; a single style code is the code of every layer. */
 function fit({ values, shape: given }, shape) {
   const size = shape.reduce((product, length) => product * length, 1);
   const ends = (dimensions) => dimensions.length <= given.length && dimensions.every((length, at) => given.at(at - dimensions.length) === length);

@@ -1,6 +1,6 @@
-// Files of the picture, and of sweeps.
+// Files of the image, and of sweeps.
 
-import { drawPicture, editBody, postEdit } from "./api.js";
+import { editBody, fetchImage, postEdit } from "./api.js";
 import { sweepRecipe } from "./recipes.js";
 
 const MAX_SCALE = 32;
@@ -23,7 +23,7 @@ export class Downloads {
   constructor(drawing, fail) {
     this.#drawing = drawing;
     this.#fail = fail;
-    find("#picture-form").addEventListener("submit", (event) => this.#submit(event, () => this.#savePicture()));
+    find("#image-form").addEventListener("submit", (event) => this.#submit(event, () => this.#saveImage()));
     find("#sweep-form").addEventListener("submit", (event) => this.#submit(event, () => this.#makeSweep()));
   }
 
@@ -32,7 +32,7 @@ export class Downloads {
     const [height, width] = model.resolution;
     const scales = [1, 2, 4, 8, 16, MAX_SCALE].filter((scale) => scale === 1 || scale * Math.max(height, width) <= MAX_SIDE);
     const options = () => scales.map((scale) => new Option(`${width * scale} × ${height * scale}`, scale));
-    find("#picture-scale").replaceChildren(...options());
+    find("#image-scale").replaceChildren(...options());
     find("#sweep-scale").replaceChildren(...options());
     find("#sweep-scale").value = scales.find((scale) => scale * width >= SWEEP_SIDE) ?? scales.at(-1);
     find("#sweep-steps").max = model.max_pictures;
@@ -49,7 +49,7 @@ export class Downloads {
 
   /** Whether there is something to save. */
   set enabled(enabled) {
-    for (const button of document.querySelectorAll("#picture-form button, #sweep-form button")) button.disabled = !enabled;
+    for (const button of document.querySelectorAll("#image-form button, #sweep-form button")) button.disabled = !enabled;
   }
 
   async #submit(event, work) {
@@ -71,10 +71,10 @@ export class Downloads {
     }
   }
 
-  async #savePicture() {
+  async #saveImage() {
     const drawing = this.#drawing();
-    const format = find("#picture-format").value;
-    const blob = await drawPicture(drawing, { format, scale: Number(find("#picture-scale").value) });
+    const format = find("#image-format").value;
+    const blob = await fetchImage(drawing, { format, scale: Number(find("#image-scale").value) });
     const link = document.createElement("a");
     link.href = URL.createObjectURL(blob);
     link.download = fileName(drawing, format);

@@ -13,7 +13,7 @@ import { findDirection, MAX_SEED, readFragment, tidy, writeFragment } from "./st
 const SETTLED_MS = 200;
 // Seeds of few digits, for short links.
 const RANDOM_SEEDS = 1_000_000;
-// More at once, and little is left of the picture.
+// More at once, and little is left of the image.
 const RANDOM_EDITS = 3;
 // Between attempts to reach a server that does not answer.
 const FIRST_RETRY_S = 1;
@@ -172,7 +172,7 @@ function showValues() {
     showNumber(find("#truncation-number"), chosen.truncation);
   }
   const drawable = drawing() !== null;
-  find("#no-picture").hidden = drawable;
+  find("#no-image").hidden = drawable;
   downloads.enabled = drawable;
   for (const button of ["#hold", "#side-by-side"]) find(button).disabled = !drawable;
 }
@@ -222,10 +222,10 @@ function showModel() {
   find("#code-choice").hidden = model.latent === "z";
   find("#code-explanation").textContent =
     `This model draws from codes of ${model.latent}, ${model.latent_shape.join(" × ")} numbers each, not from seeds: ` +
-    "open the file that a projector or encoder wrote for a photograph. It is read here, and the link to a picture does not hold it.";
+    "open the file that a projector or encoder wrote for a photograph. It is read here, and the link to an image does not hold it.";
   find("#code-file").value = "";
   find("#code-number-field").hidden = true;
-  find("#no-picture").textContent = "Open a file with a code to see its picture.";
+  find("#no-image").textContent = "Open a file with a code to see its image.";
   find("#label-field").hidden = !model.takes_label;
   find("#label").max = Math.max(model.num_classes - 1, 0);
   find("#label-field label").textContent = `Class, 0 to ${model.num_classes - 1}`;

@@ -1,10 +1,10 @@
 // Commands that make elsewhere what the page shows.
 
-import { editBody, hasToken, pictureAddress } from "./api.js";
+import { editBody, hasToken, imageAddress } from "./api.js";
 
-/** The picture by curl. */
+/** The image by curl. */
 export function curlRecipe(drawing) {
-  const address = new URL(pictureAddress(drawing, { format: "png" }), location.href);
+  const address = new URL(imageAddress(drawing, { format: "png" }), location.href);
   return `curl -o ${quote(`${drawing.model}.png`)} ${quote(address.href)}${authorization()}`;
 }
 
@@ -16,13 +16,13 @@ export function sweepRecipe(drawing, options, fileName) {
 }
 
 /**
- * The picture by sefa_runtime, from the model's file.
+ * The image by sefa_runtime, from the model's file.
  * @param {string | null} codeFile Name of the file that the code is from.
  * @param {number} codeNumber Which of its codes, from 0.
  */
 export function pythonRecipe(drawing, codeFile, codeNumber) {
   const lines = ["from pathlib import Path", "import sefa_runtime", "from sefa_runtime.images import save_image"];
-  if (drawing.code !== null) lines.splice(2, 0, "from sefa_runtime.codes import load_codes");
+  if (drawing.code !== null) lines.splice(2, 0, "from sefa_runtime.inputs.code_files import load_codes");
   lines.push("", `editor = sefa_runtime.load(${python(`${drawing.model}.onnx`)})`);
   const given = [];
   if (drawing.code === null) given.push(`seed=${drawing.seed}`);
@@ -38,7 +38,7 @@ export function pythonRecipe(drawing, codeFile, codeNumber) {
   return lines.join("\n");
 }
 
-/** The picture by `sefa edit`, from the model's file. */
+/** The image by `sefa edit`, from the model's file. */
 export function sefaRecipe(drawing, codeFile) {
   const words = ["sefa edit", quote(`${drawing.model}.onnx`), "-o", quote(`${drawing.model}.png`)];
   words.push(...(drawing.code === null ? ["--seed", drawing.seed] : ["--codes", quote(codeFile)]));

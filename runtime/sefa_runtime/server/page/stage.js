@@ -1,11 +1,11 @@
-// The picture, and the original beside it or in its place.
+// The image, and the original beside it or in its place.
 
-import { ApiError, drawPicture } from "./api.js";
+import { ApiError, fetchImage } from "./api.js";
 import { Latest } from "./latest.js";
 
 // The server's quickest lossless format: its encoder is told to be quick.
 const LOSSLESS = "webp";
-// Beyond so many pixels a lossless picture takes longer to encode than a slider should wait.
+// Beyond so many pixels a lossless image takes longer to encode than a slider should wait.
 const LARGE = 256 * 256;
 
 /** Draws what is wanted, follows what changes meanwhile. */
@@ -25,7 +25,7 @@ export class Stage {
   #held = false;
   #beside = false;
 
-  /** @param {(error: Error | null) => void} report Told of every picture: null if it came. */
+  /** @param {(error: Error | null) => void} report Told of every image: null if it came. */
   constructor(report) {
     this.#report = report;
     this.#edited = new Latest((wanted, signal) => this.#draw(this.#editedImage, wanted, signal));
@@ -41,12 +41,12 @@ export class Stage {
   set resolution([height, width]) {
     this.#element.style.setProperty("--ratio", `${width} / ${height}`);
     this.#large = height * width > LARGE;
-    // Pixels of small pictures are what there is to see.
+    // Pixels of small images are what there is to see.
     this.#element.classList.toggle("tiny", Math.max(height, width) < 48);
   }
 
   /**
-   * Draw a picture.
+   * Show an image.
    * @param {Drawing | null} drawing Null: there is nothing to draw yet.
    * @param {boolean} moving Whether the next one will be wanted soon.
    */
@@ -63,7 +63,7 @@ export class Stage {
     this.#showOriginal();
   }
 
-  /** Forget the pictures: another model's come. */
+  /** Forget the images: another model's come. */
   clear() {
     this.show(null, false);
     this.#originalShown = "";
@@ -73,13 +73,13 @@ export class Stage {
     }
   }
 
-  /** Show the original in the picture's place as long as it is held. */
+  /** Show the original in the image's place as long as it is held. */
   set held(held) {
     this.#held = held;
     this.#view();
   }
 
-  /** Show the original beside the picture. */
+  /** Show the original beside the image. */
   set beside(beside) {
     this.#beside = beside;
     this.#view();
@@ -103,13 +103,13 @@ export class Stage {
     if (key !== this.#originalShown) this.#original.want({ drawing, format: LOSSLESS, key });
   }
 
-  /** Get a picture. It is put on the screen while the next one is already being asked for, but never out of turn. */
+  /** Get an image. It is put on the screen while the next one is already being asked for, but never out of turn. */
   async #draw(image, { drawing, format, key }, signal) {
     this.#underWay += 1;
     this.#element.setAttribute("aria-busy", "true");
     let blob;
     try {
-      blob = await drawPicture(drawing, { format }, signal);
+      blob = await fetchImage(drawing, { format }, signal);
       await this.#painting.get(image);
     } catch (error) {
       this.#end(signal, error);
@@ -140,14 +140,14 @@ export class Stage {
   }
 }
 
-/** Put a picture into an image element; the one before stays until it can be seen. */
+/** Put an image into an <img> element; the one before stays until it can be seen. */
 async function paint(image, blob) {
   const before = image.src;
   image.src = URL.createObjectURL(blob);
   try {
     await image.decode();
   } catch {
-    throw new ApiError("The server's picture could not be read.", 200);
+    throw new ApiError("The server's image could not be read.", 200);
   } finally {
     if (before.startsWith("blob:")) URL.revokeObjectURL(before);
   }

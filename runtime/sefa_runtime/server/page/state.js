@@ -3,7 +3,7 @@
 export const MAX_SEED = 2 ** 32 - 1;
 
 /**
- * What one picture is drawn from: all that a request needs.
+ * What one image is rendered from: all that a request needs.
  * @typedef {object} Drawing
  * @property {string} model
  * @property {number} seed
