@@ -1,4 +1,4 @@
-"""The application: its endpoints, and what every request passes before them."""
+"""The application: joins the endpoints with what every request passes."""
 
 from sefa_runtime.server.http import image_endpoints, openapi, page_endpoints, v2_endpoints
 from sefa_runtime.server.http.application import Application

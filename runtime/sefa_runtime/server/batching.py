@@ -3,7 +3,7 @@
 Each instance of a model, a thread of its own, makes one run after another. While all of them run, requests gather; the
 next run takes as many of them as fit, or the instance's share of them if others are idle, too. An idle instance starts
 at once, unless its last run was shared: then it waits, for at most `max_delay_ms`, until as many images wait as that
-run held, since the same clients are about to come back. A client alone never waits.
+run held, since the same clients are about to come back. A single client never waits.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ Run = Callable[[Feeds], NDArray[Any]]
 
 @dataclass(frozen=True)
 class Answer:
-    """One request's images, and what became of it on the way."""
+    """One request's images, and how they were made."""
 
     image: NDArray[Any]  # [batch, ...]; a part of the whole run's array
     queue_ns: int  # from `submit` to the start of the run
@@ -46,7 +46,7 @@ class RunRecord:
 
 
 class Clock:
-    """The machine's monotonic clock, and waiting by it."""
+    """The machine's monotonic clock, and waits measured by it."""
 
     def now_ns(self) -> int:
         """Return nanoseconds since some moment in the past."""
@@ -70,7 +70,7 @@ class _Request:
 
 
 class Batcher:
-    """A bounded queue before the threads that run a graph, one for each instance."""
+    """A bounded queue in front of the threads that run a graph, one for each instance."""
 
     def __init__(
         self,
@@ -89,12 +89,12 @@ class Batcher:
         Args:
             instances: Checked inputs in, images out: `Editor.infer`; each is called by one thread.
             max_batch: Images in one run; a request must not have more.
-            max_delay_ms: How long a run may wait for company.
+            max_delay_ms: How long a run may wait for more requests.
             max_queue: Images that may wait.
             timeout_s: How long a run may take; nobody waits longer.
             observe: Called after each run, in the event loop of its requests.
             name: Of the threads.
-            clock: The time; an argument, so that who waits how long can be proven with a simulated one.
+            clock: The time; tests give a simulated one.
         """
         self.max_batch = max_batch
         self.max_queue = max_queue
@@ -175,7 +175,7 @@ class Batcher:
         with self._changed:
             if self._closed:
                 raise UnavailableError("the server is about to stop", retry_after_s=1)
-            # A request alone in the queue always fits, or it never would.
+            # The only request in the queue always fits, or it never would.
             if self._waiting and self._waiting_images + images > self.max_queue:
                 raise QueueFullError(f"{self._waiting_images} images are waiting: try again later", retry_after_s=1)
             self._waiting.append(request)
@@ -200,7 +200,7 @@ class Batcher:
                 request.future.set_exception(UnavailableError("the server is stopping", retry_after_s=1))
 
     def _left_s(self) -> dict[int, float]:
-        """How much longer the run of each thread may take."""
+        """Return how much longer the run of each thread may take."""
         now = self._clock.now_ns()
         return {thread: self.timeout_s - (now - started) / 1e9 for thread, started in self._runs.items()}
 
@@ -218,23 +218,23 @@ class Batcher:
             thread.join(max(0.0, end - time.monotonic()))
 
     def _work(self, run: Run) -> None:
-        company = 1  # images of the last run, if it was shared
+        expected = 1  # images: of the last run, if it was shared
         while True:
             with self._gathering:
-                batch = self._next_batch(company)
+                batch = self._next_batch(expected)
             if not batch:
                 return
-            company = sum(request.images for request in batch) if len(batch) > 1 else 1
+            expected = sum(request.images for request in batch) if len(batch) > 1 else 1
             self._answer(run, batch)
             with self._changed:
                 self._idle += 1
 
-    def _next_batch(self, company: int) -> list[_Request]:
+    def _next_batch(self, expected: int) -> list[_Request]:
         """Wait for requests and take as many as fit into one run; none when it is time to end."""
         with self._changed:
             while True:
                 self._wait_for(1, None)
-                self._wait_for(company, self._max_delay_ns)
+                self._wait_for(expected, self._max_delay_ns)
                 batch = self._take(min(self.max_batch, math.ceil(self._waiting_images / self._idle)))
                 if batch or self._closed:
                     self._wake_at = self.max_queue + self.max_batch + 1  # Nobody gathers.
@@ -242,7 +242,7 @@ class Batcher:
                     return batch
 
     def _take(self, wanted: int) -> list[_Request]:
-        """The oldest requests, of so many images in all if it comes out even, and never of more than fit."""
+        """Take the oldest requests: about so many images in all, and never more than fit into one run."""
         batch: list[_Request] = []
         images = 0
         while self._waiting and images < wanted and images + self._waiting[0].images <= self.max_batch:

@@ -1,4 +1,4 @@
-"""From a request's inputs to its images, whatever asked and over whatever transport: limits, inputs, the run."""
+"""From a request's inputs to its images, over either transport: limits, checks, the run."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Prometheus metrics: requests and errors, time in the queue and in runs, images per run, who really runs."""
+"""Prometheus metrics: requests and errors, time in the queue and in runs, images per run, the provider that runs."""
 
 from collections.abc import Callable, Iterator
 
@@ -14,7 +14,7 @@ IMAGES = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 class Metrics:
-    """What a server counts since its start."""
+    """Counters since the server's start."""
 
     media_type = CONTENT_TYPE_LATEST
 
@@ -66,12 +66,12 @@ class Metrics:
         duration.observe(seconds)
 
     def text(self) -> bytes:
-        """All of it in Prometheus's text format."""
+        """Return all metrics in Prometheus's text format."""
         return generate_latest(self._registry)
 
 
 class _ModelStates(Collector):
-    """What the models are about at the moment of asking."""
+    """The states of the models when Prometheus asks."""
 
     def __init__(self, models: Models) -> None:
         self._models = models

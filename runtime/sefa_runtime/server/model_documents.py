@@ -1,4 +1,4 @@
-"""What the Open Inference Protocol v2 and Triton's extensions of it tell of models, as documents for JSON and gRPC."""
+"""Metadata, configuration and statistics of models, in the words of the Open Inference Protocol v2 and of Triton."""
 
 from dataclasses import replace
 from typing import Any

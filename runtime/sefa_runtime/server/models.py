@@ -39,7 +39,7 @@ FIRST_RUN_S = 60.0
 
 
 class State(StrEnum):
-    """What a model is about."""
+    """The state of a model."""
 
     LOADING = "loading"
     READY = "ready"
@@ -72,7 +72,7 @@ class HostedModel:
         name: What requests call it.
         statistics: What it has done.
         active: How many calls of `infer` are under way.
-        fingerprint: What decides, beside the inputs, which image the graph gives; once it is loaded.
+        fingerprint: What decides, besides the inputs, which image the graph gives; once it is loaded.
         observers: Called after each run of the graph, in the event loop.
     """
 
@@ -121,7 +121,7 @@ class HostedModel:
 
     @property
     def at_work(self) -> bool:
-        """Whether threads of it have not ended."""
+        """Whether any of its threads is still running."""
         return (self._loading is not None and self._loading.is_alive()) or (
             self._batcher is not None and self._batcher.at_work
         )
@@ -333,7 +333,7 @@ class Models:
         return iter(self._models.values())
 
     def get(self, name: str, version: str = VERSION) -> HostedModel:
-        """The model of that name.
+        """Return the model of that name.
 
         Raises:
             UnknownModelError: If there is none, or it has no such version.
@@ -377,7 +377,7 @@ class Models:
 
 
 def _in_thread(work: Callable[[], Result]) -> tuple[threading.Thread, "asyncio.Future[Result]"]:
-    """Do something in a thread that the end of the process does not wait for; it, and what comes of it."""
+    """Start work in a daemon thread, for which the process does not wait at its end; return it and its result."""
     result: concurrent.futures.Future[Result] = concurrent.futures.Future()
 
     def run() -> None:

@@ -1,4 +1,4 @@
-"""The process: loads the models while it answers already, and drains them when it is asked to stop."""
+"""The process: it answers while the models are still loading, and drains them when it is asked to stop."""
 
 import asyncio
 import atexit
@@ -65,7 +65,7 @@ def serve(models: Sequence[str], settings: Settings, report: Report = print) -> 
 
 
 class Server(uvicorn.Server):
-    """Uvicorn, but it loads the models when it listens, and drains them before it closes."""
+    """Uvicorn's server, which also loads the models once it listens, and drains them before it closes."""
 
     def __init__(self, models: Models, settings: Settings, report: Report = print) -> None:
         app = create_app(models, settings)
@@ -156,7 +156,7 @@ class Server(uvicorn.Server):
 
 
 def _end(code: int) -> None:
-    """End the process before Python stops the threads: it would crash over one that is in a run without an end."""
+    """End the process before Python stops its threads: it would crash on one that is in an endless run."""
     for stream in (sys.stdout, sys.stderr):
         with contextlib.suppress(OSError):  # Nobody reads it.
             stream.flush()
@@ -172,7 +172,7 @@ def _grpc_server(models: Models, settings: Settings, pipeline: Pipeline) -> "Grp
 
 
 class _PrintableFormatter(logging.Formatter):
-    """Lines that hold nothing a terminal acts upon, whatever was asked for."""
+    """Log lines without control characters, whatever a client sent."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         return printable(super().formatMessage(record))
@@ -182,7 +182,7 @@ class _PrintableFormatter(logging.Formatter):
 
 
 def write_logs() -> None:
-    """Lines of JSON about requests to stdout, faults to stderr.
+    """Write lines of JSON about requests to stdout, faults to stderr.
 
     Where in the code a line comes from, and what ran there, is in none of them: not asking halves a line's cost.
     """

@@ -1,4 +1,4 @@
-"""How a server was told to run."""
+"""The settings of a server."""
 
 import ipaddress
 import re
@@ -17,7 +17,7 @@ OWN_PATHS = ("v2", "models", "docs", "metrics", "openapi.json")
 
 @dataclass(frozen=True)
 class Settings:
-    """What holds for all models of a server.
+    """Settings that hold for all models of a server.
 
     Raises:
         InputError: If a limit is impossible.
@@ -32,7 +32,7 @@ class Settings:
     threads: int | None = None  # of one operator on the CPU; None: the cores that the process may use, shared out
     allow_cpu_fallback: bool = False
     max_batch: int = 16  # images in one run, and in one request
-    max_delay_ms: float = 2.0  # how long a run may wait for company, once requests come together
+    max_delay_ms: float = 2.0  # how long a run may wait for more requests, once they come together
     max_queue: int = 256  # images that may wait, of each model
     timeout_s: float = 30.0  # from a request's body to its answer; also for the body to arrive
     max_edits: int = 64  # edits of one image

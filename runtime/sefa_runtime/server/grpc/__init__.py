@@ -1,1 +1,1 @@
-"""The same over gRPC."""
+"""The server over gRPC: the Open Inference Protocol v2, and health checks."""

@@ -1,4 +1,4 @@
-"""The gRPC port, in the same event loop as HTTP: makes an exchange of each message, and hands it to the pipeline."""
+"""The gRPC port, in the same event loop as HTTP: makes an exchange of each call, and hands it to the pipeline."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
@@ -126,6 +126,6 @@ def _values(metadata: Any, wanted: str) -> list[str]:
 
 
 def _peer(context: Context) -> str:
-    """The address in `ipv4:127.0.0.1:4242` or `ipv6:%5B::1%5D:4242`."""
+    """Return the address in `ipv4:127.0.0.1:4242` or `ipv6:%5B::1%5D:4242`."""
     host = context.peer().partition(":")[2].rpartition(":")[0]
     return unquote(host).strip("[]")

@@ -1,4 +1,4 @@
-"""The calls of the gRPC port: what each reads from its request and gives as its answer."""
+"""The methods of the gRPC services: decoding requests and filling in responses."""
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from sefa_runtime.server.pipeline import Exchange
 
 SERVICE = "inference.GRPCInferenceService"
 HEALTH_SERVICE = "grpc.health.v1.Health"
-# Calls that need no token.
+# Methods that need no token.
 OPEN = ("ServerLive", "ServerReady", "Check")
 # Where the numbers of a tensor stand that are not raw bytes.
 CONTENTS = {"FP32": "fp32_contents", "INT64": "int64_contents"}
@@ -25,7 +25,7 @@ Answer = Callable[[Any, Exchange], Awaitable[dict[str, Any]]]
 
 @dataclass(frozen=True)
 class Method:
-    """One call of a service."""
+    """One method of a service."""
 
     service: str
     name: str
@@ -46,7 +46,7 @@ class Service:
         self.models = models
 
     def methods(self) -> list[Method]:
-        """Return all calls that are offered."""
+        """Return all methods that are offered."""
         answers: dict[str, Answer] = {
             "ModelInfer": self.infer,
             "ServerLive": self.server_live,

@@ -1,1 +1,1 @@
-"""The same over HTTP: the Open Inference Protocol v2, images, the page, and what describes them."""
+"""The server over HTTP: the Open Inference Protocol v2, images, the page, and their description."""

@@ -22,7 +22,7 @@ from sefa_runtime.server.network.proxy import Proxies
 from sefa_runtime.server.pipeline import Exchange, Pipeline, Refusal
 from sefa_runtime.server.settings import Settings
 
-# What may be asked without the token, besides the page: it shows nothing of the models.
+# What needs no token, besides the page: it reveals nothing about the models.
 OPEN_PREFIXES = ("/v2/health/", "/docs/")
 OPEN_PATHS = ("/openapi.json", "/docs")
 
@@ -56,7 +56,7 @@ class Application:
             metrics: Counts its requests.
             routes: The endpoints, tried in order.
             open_paths: Paths that need no token.
-            headers: That pages of elsewhere may send and read, besides the usual ones.
+            headers: Headers that pages of other origins may send and read, besides the usual ones.
         """
         self.models = models
         self.metrics = metrics
@@ -79,7 +79,7 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        scope["app"] = self  # Where its routes look for it, and what makes Starlette raise 404 and 405.
+        scope["app"] = self  # The endpoints need it; and with it, Starlette raises 404 and 405 instead of answering.
         if scope["type"] != "http":
             await self._router(scope, receive, send)
             return

@@ -1,4 +1,4 @@
-"""Images and animations as the bytes of an answer."""
+"""Encoding images and animations for an answer."""
 
 import io
 from enum import StrEnum
@@ -46,7 +46,7 @@ def encoder_version() -> tuple[str | None, ...]:
 
 
 def check_pixels(count: int, height: int, width: int, scale: int) -> None:
-    """Refuse what would be too large an answer, before anything is drawn.
+    """Refuse what would be too large an answer, before anything is generated.
 
     Raises:
         InputError: If so.
@@ -57,7 +57,7 @@ def check_pixels(count: int, height: int, width: int, scale: int) -> None:
 
 
 def encode_sheet(images: Images, scale: int, kind: Format) -> bytes:
-    """One image of many, side by side without gaps.
+    """Encode many images as one, side by side without gaps.
 
     Args:
         images: Shape [rows, columns, H, W, C].
@@ -79,7 +79,7 @@ def encode_sheet(images: Images, scale: int, kind: Format) -> bytes:
 
 
 def encode_animation(images: Images, scale: int, kind: Format, frames_per_second: float) -> bytes:
-    """An endless animation that runs forth and back.
+    """Encode an endless animation that runs forth and back.
 
     Args:
         images: Shape [N, frames, H, W, C]; the N are shown at once, in a grid.

@@ -1,4 +1,4 @@
-"""What image endpoints take and tell, as pydantic checks and describes it."""
+"""What image endpoints take and give, checked and described by pydantic."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar

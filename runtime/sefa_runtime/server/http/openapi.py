@@ -114,7 +114,7 @@ def route(models: Models, settings: Settings) -> Route:
 
 
 def _document(models: Models, settings: Settings, prefix: str) -> Schema:
-    # Behind a token the names of the models are nobody's business.
+    # Where a token is needed, the models' names are not public.
     loaded = [model for model in models if model.loaded and settings.token is None]
     described: list[tuple[type[BaseModel], JsonSchemaMode]] = [
         (ModelList, "serialization"),
@@ -142,7 +142,7 @@ def _document(models: Models, settings: Settings, prefix: str) -> Schema:
             "description": DESCRIPTION,
             "version": VERSION,
         },
-        # Where we are known to be, and beside this description, whatever the prefix.
+        # The prefix if we know it; and relative to this document, which is right under any prefix.
         "servers": [*([{"url": prefix}] if prefix else []), {"url": "."}],
         "paths": paths,
         "components": {"schemas": definitions["$defs"] | schemas},

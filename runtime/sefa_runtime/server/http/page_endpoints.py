@@ -1,6 +1,6 @@
-"""What is the same for every request: /docs without anything from elsewhere, the page at /; and /metrics.
+"""The page at /, /docs with nothing loaded from elsewhere, and /metrics.
 
-All links are relative: a proxy may show the server under any prefix, of which it need not know.
+All links are relative: a proxy may serve us under any prefix without our knowing it.
 """
 
 import hashlib
@@ -27,7 +27,7 @@ MEDIA_TYPES = {
     ".json": "application/json",
     ".woff2": "font/woff2",
 }
-# Swagger's user interface, from the package fastapi-offline; its own address is elsewhere in the web.
+# Swagger's user interface, from the package fastapi-offline.
 SWAGGER_FILES = ("swagger-ui-bundle.js", "swagger-ui.css", "favicon.png")
 SWAGGER_PAGE = """<!doctype html>
 <meta name="viewport" content="width=device-width, initial-scale=1.0">

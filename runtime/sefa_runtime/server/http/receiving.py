@@ -1,4 +1,4 @@
-"""What comes from a client: the body of its request, whole and within the limits; and its going away."""
+"""What comes from a client: the body of its request, read whole and within the limits, and its disconnecting."""
 
 import asyncio
 import json

@@ -1,1 +1,1 @@
-"""Addresses to listen on, proxies in front, the lines of the log."""
+"""Addresses to listen on, reverse proxies, and limits on the head of an HTTP request."""

@@ -1,4 +1,4 @@
-"""Where a server listens: the same addresses for HTTP and for gRPC, whatever each makes of a host's name by itself."""
+"""Where a server listens: the same addresses for HTTP and gRPC, which resolve some hosts differently by themselves."""
 
 import ipaddress
 import os
@@ -42,7 +42,7 @@ def resolve(host: str) -> tuple[str, ...]:
 
 
 def is_loopback(address: str) -> bool:
-    """Whether only this machine reaches an address, which is in numbers."""
+    """Return whether only this machine reaches a numeric address."""
     return ipaddress.ip_address(address).is_loopback
 
 

@@ -1,4 +1,4 @@
-"""HTTP with bounds on the head of a request, which uvicorn's fast parser leaves without any."""
+"""HTTP with limits on the head of a request: uvicorn's fast parser has none."""
 
 import asyncio
 import json
@@ -19,7 +19,7 @@ class BoundedHttp(HttpToolsProtocol):
     url = b""  # of a request, once it begins
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Begin to wait for a head."""
+        """Start waiting for a head."""
         super().connection_made(transport)
         self._timer = self.loop.call_later(MAX_HEAD_S, self._give_up)
 
@@ -39,13 +39,13 @@ class BoundedHttp(HttpToolsProtocol):
             self._refuse(431, HEAD_TOO_LONG)
 
     def on_headers_complete(self) -> None:
-        """The head is complete."""
+        """Stop waiting: the head is complete."""
         self._head_bytes = None
         self._stop_timer()
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
-        """A further request may follow."""
+        """Get ready for the next request."""
         self._head_bytes = 0
         super().on_message_complete()
 
@@ -64,7 +64,7 @@ class BoundedHttp(HttpToolsProtocol):
             self._refuse(400, "this is not a request of HTTP/1.1 as it should be")
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Say nothing: a wish for WebSockets is answered as if it were none, and no package is missing here."""
+        """Say nothing: a request to upgrade to WebSockets is answered like any other, and no package is missing."""
 
     def _refuse(self, status: int, message: str) -> None:
         if self.transport.is_closing():

@@ -1,4 +1,4 @@
-"""Behind a reverse proxy: who really asks, and under which prefix of its paths the server stands."""
+"""Reverse proxies: which client they forward for, and under which prefix they serve us."""
 
 import re
 from collections.abc import Sequence
@@ -60,7 +60,7 @@ class Proxies:
         return str(scope["client"][0])
 
     def _told(self, scope: Scope) -> str:
-        """The prefix that a trusted proxy took out of the path; empty if it says nothing that can be one."""
+        """Return the prefix that a trusted proxy took out of the path; empty if it names none that can be one."""
         client = scope.get("client")
         if self._headers is None or client is None or client[0] not in self._headers.trusted_hosts:
             return ""
