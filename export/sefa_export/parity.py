@@ -1,4 +1,4 @@
-"""Does the exported graph do what PyTorch does? Values over several batches, directions and alphas."""
+"""Comparing an exported graph with PyTorch, over several batches, directions and alphas."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -8,15 +8,16 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from sefa_export.bake import EditGraph, quantize
+from sefa_export.bake import quantize
 from sefa_export.draft import Draft
 from sefa_export.errors import VerificationError
 from sefa_runtime.inputs.examples import random_inputs
+from sefa_runtime.model.choices import Precision
 from sefa_runtime.model.info import Parity
 from sefa_runtime.verification import MIN_PSNR_DB, psnr_db
 
-BATCHES = (1, 2, 7)
-EDITS = (0, 1, 3)
+BATCHES: tuple[int, ...] = (1, 2, 7)
+EDITS: tuple[int, ...] = (0, 1, 3)
 # Half precision is another arithmetic: images are held to MIN_PSNR_DB, not to float32's rounding.
 HALF_EDITS = 64
 HALF_BATCH = 4
@@ -46,21 +47,23 @@ class Case:
         return {name: torch.from_numpy(value) for name, value in self.feeds.items()}
 
 
-def make_cases(draft: Draft, seed: int = 0) -> list[Case]:
-    """Draw inputs for every combination of `BATCHES` and `EDITS`, or of the static sizes; the same at every call."""
-    random = np.random.default_rng(seed)
+def make_cases(draft: Draft) -> list[Case]:
+    """Draw the inputs of all runs, the same at every call.
+
+    In float32 every combination of `BATCHES` and `EDITS`, or of the static sizes; in half precision at least
+    `HALF_EDITS` images with one edit each.
+    """
     signature = draft.signature
-    batches = BATCHES if signature.batch is None else (signature.batch,)
-    edits = EDITS if signature.num_edits is None else (signature.num_edits,)
+    batches, edits = BATCHES, EDITS
+    if draft.info.precision == Precision.FP16:
+        batch = signature.batch or HALF_BATCH
+        batches, edits = (batch,) * -(-HALF_EDITS // batch), (1,)
+    elif signature.batch is not None:
+        batches = (signature.batch,)
+    if signature.num_edits is not None:
+        edits = (signature.num_edits,)
+    random = np.random.default_rng(0)
     return [_draw(draft, batch, count, random) for batch in batches for count in edits]
-
-
-def make_half_cases(draft: Draft, seed: int = 1) -> list[Case]:
-    """Draw inputs of at least `HALF_EDITS` edited images, one edit each, the same at every call."""
-    random = np.random.default_rng(seed)
-    batch = draft.signature.batch or HALF_BATCH
-    count = 1 if draft.signature.num_edits is None else draft.signature.num_edits
-    return [_draw(draft, batch, count, random) for _ in range(-(-HALF_EDITS // batch))]
 
 
 @torch.no_grad()
@@ -76,23 +79,17 @@ def _draw(draft: Draft, batch: int, edits: int, random: np.random.Generator) -> 
 
 
 def verify(
-    graph: EditGraph,
-    exported: Callable[[Case], NDArray[Any]],
-    cases: list[Case],
-    mismatches: Sequence[str] = (),
-    *,
-    precision: str = "fp32",
+    draft: Draft, exported: Callable[[Case], NDArray[Any]], cases: list[Case], mismatches: Sequence[str] = ()
 ) -> Parity:
     """Compare an exported graph's images with PyTorch's.
 
     In float32 they must agree within the generator's tolerance, in half precision within `MIN_PSNR_DB`.
 
     Args:
-        graph: What was exported, on the CPU.
+        draft: What was exported.
         exported: Runs the exported graph.
         cases: Inputs.
         mismatches: What is already known to be wrong with it (names, axes), reported together with what is found here.
-        precision: `fp32` or `fp16`, of the exported graph.
 
     Returns:
         The largest difference seen.
@@ -100,6 +97,7 @@ def verify(
     Raises:
         VerificationError: If there is any mismatch; all of them are in the message.
     """
+    graph, half = draft.graph, draft.info.precision == Precision.FP16
     mismatches = list(mismatches)
     errors, changed, ratios = [], [], []
     for case in cases:
@@ -125,7 +123,7 @@ def verify(
         difference = np.abs(actual.astype(np.float64) - expected.astype(np.float64))
         errors.append(float(difference.max()))
         changed.append(float((difference > 0).mean()))
-        if precision == "fp16":
+        if half:
             peak = 255.0 if graph.output_type == "uint8" else 2.0
             ratios.append(min(float(psnr_db(actual, expected, peak).min()), MAX_PSNR_DB))
             continue
@@ -144,7 +142,7 @@ def verify(
     if worst is not None and not worst >= MIN_PSNR_DB:  # It may be NaN.
         mismatches.append(f"PSNR {worst:.1f} dB to float32, {MIN_PSNR_DB:g} dB is the least allowed")
     if mismatches:
-        what = "half precision" if precision == "fp16" else "exported"
+        what = "half precision" if half else "exported"
         raise VerificationError(f"the {what} graph does not match PyTorch: {'; '.join(mismatches)}")
     return Parity(
         max_abs_error=max(errors),

@@ -41,7 +41,7 @@ def test_the_cases_are_every_combination_and_the_same_each_time(draft: Draft) ->
 
 
 def test_what_is_equal_passes_with_no_error(draft: Draft, graph: EditGraph) -> None:
-    parity = verify(graph, lambda case: run(graph, case), make_cases(draft))
+    parity = verify(draft, lambda case: run(graph, case), make_cases(draft))
     assert (parity.max_abs_error, parity.changed_fraction) == (0, 0)
 
 
@@ -53,14 +53,14 @@ def levels_of_moved(graph: EditGraph, case: Case, distance: float) -> np.ndarray
 
 
 def test_values_that_cross_a_rounding_border_pass_and_are_measured(draft: Draft, graph: EditGraph) -> None:
-    parity = verify(graph, lambda case: levels_of_moved(graph, case, 5e-5), make_cases(draft))
+    parity = verify(draft, lambda case: levels_of_moved(graph, case, 5e-5), make_cases(draft))
     assert parity.max_abs_error == 1
     assert 0 < parity.changed_fraction < 2e-2
 
 
 def test_a_level_further_than_rounding_explains_is_a_mismatch(draft: Draft, graph: EditGraph) -> None:
     with pytest.raises(VerificationError, match=r"farther than 0\.0001 from PyTorch's; largest error 1 levels"):
-        verify(graph, lambda case: levels_of_moved(graph, case, 2e-3), make_cases(draft))
+        verify(draft, lambda case: levels_of_moved(graph, case, 2e-3), make_cases(draft))
 
 
 @pytest.mark.parametrize(
@@ -75,7 +75,7 @@ def test_a_level_further_than_rounding_explains_is_a_mismatch(draft: Draft, grap
 )
 def test_what_differs_is_named_case_by_case(draft: Draft, graph: EditGraph, spoil: Any, message: str) -> None:
     with pytest.raises(VerificationError, match=message):
-        verify(graph, lambda case: spoil(run(graph, case)), make_cases(draft))
+        verify(draft, lambda case: spoil(run(graph, case)), make_cases(draft))
 
 
 def test_a_graph_that_fails_for_some_batches_is_a_mismatch(draft: Draft, graph: EditGraph) -> None:
@@ -85,16 +85,16 @@ def test_a_graph_that_fails_for_some_batches_is_a_mismatch(draft: Draft, graph: 
         return run(graph, case)
 
     with pytest.raises(VerificationError, match=r"batch 2, edits 0: does not run .Got invalid dimensions for"):
-        verify(graph, frozen, make_cases(draft))
+        verify(draft, frozen, make_cases(draft))
 
 
 def test_nan_is_a_mismatch(golden: Path) -> None:
     draft = draft_of(golden, "float32")
     graph = draft.graph
     with pytest.raises(VerificationError, match="largest error nan"):
-        verify(graph, lambda case: run(graph, case) * np.float32(np.nan), make_cases(draft))
+        verify(draft, lambda case: run(graph, case) * np.float32(np.nan), make_cases(draft))
 
 
 def test_what_was_known_before_is_reported_together(draft: Draft, graph: EditGraph) -> None:
     with pytest.raises(VerificationError, match="PyTorch: inputs are wrong; batch 1, edits 0: "):
-        verify(graph, lambda case: run(graph, case) // 2, make_cases(draft), ["inputs are wrong"])
+        verify(draft, lambda case: run(graph, case) // 2, make_cases(draft), ["inputs are wrong"])

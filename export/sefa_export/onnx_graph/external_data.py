@@ -1,7 +1,7 @@
 """Weights in a file beside the graph, which several graphs of one generator may share.
 
-The file is a `.safetensors` of the generator's tensors; a graph refers to bytes in it, as ONNX's external data. It is
-found out by contents what a graph can take from a file that is there: names of weights differ between graphs.
+The file is a `.safetensors` of the generator's tensors; a graph refers to bytes in it, as ONNX's external data. Weights
+are looked up in an existing file by their contents, since their names differ between graphs.
 """
 
 import hashlib
@@ -32,7 +32,7 @@ BANK = ("vectors", "mask")
 def weights_beside(model: ModelProto, graph: EditGraph, file: Path) -> Iterator[WeightsFile]:
     """Take the weights out of `model`, to be found in `file`.
 
-    The direction bank stays in the model, so that graphs with other directions share the file. A file that is there is
+    The direction bank stays in the model, so that graphs with other directions share the file. An existing file is
     used as it is; else it is written with all that the generator has, and removed if the block fails.
 
     Args:
@@ -41,7 +41,7 @@ def weights_beside(model: ModelProto, graph: EditGraph, file: Path) -> Iterator[
         file: Lies beside the model's own file.
 
     Raises:
-        ArgumentError: If the file is there and does not hold the weights.
+        ArgumentError: If the file exists and does not hold the weights.
         OSError: If it cannot be written.
     """
     tensors = _large_tensors(model, graph)

@@ -25,7 +25,7 @@ from sefa_export.errors import ExporterError, ExportError, VerificationError
 from sefa_export.onnx_graph.external_data import check_file_name, weights_beside
 from sefa_export.onnx_graph.precision import find_overflow, to_float16
 from sefa_export.onnx_graph.traced_onnx import trace_to_onnx
-from sefa_export.parity import Case, make_cases, make_half_cases, verify
+from sefa_export.parity import Case, make_cases, verify
 from sefa_export.tracing import exporting, holds_torchscript, one_line
 from sefa_runtime.files import check_utf8_output, replacing
 from sefa_runtime.model.choices import Precision
@@ -81,7 +81,7 @@ def export_onnx(
     Raises:
         BankError: If the bank was made for another generator.
         ArgumentError: If an option is unknown or not for this generator, the generator is not in float32, or the file
-            for the weights is there and lacks them.
+            for the weights exists and lacks them.
         VerificationError: If the exported graph differs from PyTorch.
         ExportError: If the weights are too large for one file.
         OSError: If the file cannot be written.
@@ -187,14 +187,13 @@ def _lowest_ir_version(model: ModelProto) -> int:
 
 def _verify(draft: Draft, path: Path, full: ModelProto) -> Parity:
     """Compare the file with PyTorch; `full` is the graph in float32, to find the layer that overflows."""
-    half = draft.info.precision == Precision.FP16
     session = _session(draft.graph, path)
     mismatches = draft.signature.mismatches(session, axis_names=True)
-    cases = make_half_cases(draft) if half else make_cases(draft)
+    cases = make_cases(draft)
     try:
-        return verify(draft.graph, _runner(session), cases, mismatches, precision=draft.info.precision)
+        return verify(draft, _runner(session), cases, mismatches)
     except VerificationError as error:
-        overflow = find_overflow(full, cases[0].feeds) if half else None
+        overflow = find_overflow(full, cases[0].feeds) if draft.info.precision == Precision.FP16 else None
         if overflow is None:
             raise
         raise VerificationError(

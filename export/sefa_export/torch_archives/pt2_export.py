@@ -33,7 +33,7 @@ def export_pt2(
 ) -> Path:
     """Bake generator and directions into a .pt2 archive, to be called by name: `(z=, direction=, alpha=)`.
 
-    The same contract as `export_onnx`, checked the same way, in a process of its own that imports only torch. The
+    The same contract as `export_onnx`, checked the same way, in a separate process that imports only torch. The
     description is the archive's member `extra/sefa.json`.
 
     Args:

@@ -1,4 +1,4 @@
-"""Does an archive give PyTorch's images in a process of its own, which imports only torch?"""
+"""Checking an archive in a separate process, which imports only torch: does it give PyTorch's images?"""
 
 import io
 import subprocess
@@ -30,4 +30,4 @@ def verify_in_process(draft: Draft, path: Path, kind: str) -> Parity:
             raise VerificationError(f"the exported archive does not run with torch alone: {last_line}")
         images = torch.load(outputs, weights_only=True)
     by_name = {case.name: image.numpy() for case, image in zip(cases, images, strict=True)}
-    return verify(draft.graph, lambda case: by_name[case.name], cases)
+    return verify(draft, lambda case: by_name[case.name], cases)

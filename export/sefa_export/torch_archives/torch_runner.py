@@ -27,7 +27,7 @@ def load(kind: str, archive: str) -> Callable[..., Any]:
 def main(kind: str, archive: str, inputs: str, outputs: str) -> None:
     """Load, run each input, save what came."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # What torch deprecates of its own.
+        warnings.simplefilter("ignore")  # Deprecations within torch.
         model = load(kind, archive)
         with torch.no_grad():
             images = [model(**arguments) for arguments in torch.load(inputs, weights_only=True)]

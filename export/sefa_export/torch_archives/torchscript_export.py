@@ -25,7 +25,7 @@ def export_torchscript(
 ) -> Path:
     """Bake generator and directions into a TorchScript archive with `forward(z, direction, alpha)`.
 
-    The same contract as `export_onnx`, checked the same way, in a process of its own that imports only torch. The
+    The same contract as `export_onnx`, checked the same way, in a separate process that imports only torch. The
     description is the archive's extra file `sefa.json`.
 
     Args:

@@ -30,7 +30,7 @@ PORT = 8080
 
 @dataclass(frozen=True)
 class KServeOptions:
-    """How KServe shall run the model.
+    """How KServe runs the model.
 
     Raises:
         InputError: If a value is impossible, or options exclude each other.

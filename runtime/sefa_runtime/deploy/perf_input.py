@@ -1,6 +1,6 @@
 """Real inputs for Triton's perf_analyzer, which otherwise sends zeros or random bits: directions that do not exist.
 
-The format is that of `perf_analyzer --input-data`. Source: triton-inference-server/perf_analyzer, docs/input_data.md.
+The format of `perf_analyzer --input-data`. Source: triton-inference-server/perf_analyzer, docs/input_data.md.
 """
 
 import json

@@ -38,7 +38,7 @@ DEFAULT_MAX_BATCH = 16
 
 @dataclass(frozen=True)
 class TritonOptions:
-    """How Triton shall serve.
+    """How Triton serves.
 
     Raises:
         InputError: If a number is out of range, or options exclude each other.
@@ -96,7 +96,7 @@ def write_repository(
     Args:
         models: ONNX files made by `sefa export`, by the names that they are served under.
         repository: A folder: missing, empty or made by this function.
-        options: How Triton shall serve them.
+        options: How Triton serves them.
         force: Write into any folder and replace any model of the same name.
 
     Returns:
@@ -260,7 +260,7 @@ def _check_repository(repository: Path, names: Sequence[str], force: bool) -> No
         raise FileExistsError(17, what, str(repository))
     for name in names:
         if (repository / name).exists() and not (repository / name).is_dir():
-            raise NotADirectoryError(20, "is a file where the model's folder shall be", str(repository / name))
+            raise NotADirectoryError(20, "is a file, where the model's folder should be", str(repository / name))
 
 
 def _is_ours(folder: Path) -> bool:

@@ -26,7 +26,7 @@ def name_problems(names: Sequence[object]) -> list[str]:
     unfit = [name for name in names if not is_name(name)]
     if unfit:
         shown = [f"{name!r:.{MAX_LENGTH}} is not a name" for name in unfit[:MAX_NAMED]]
-        return [*shown, f"nor are {len(unfit) - MAX_NAMED} more"] if len(unfit) > MAX_NAMED else shown
+        return [*shown, f"and {len(unfit) - MAX_NAMED} more"] if len(unfit) > MAX_NAMED else shown
     seen: set[object] = set()
     for name in names:
         if name in seen:

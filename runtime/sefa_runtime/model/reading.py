@@ -32,7 +32,7 @@ EXPECTED = "a model made by `sefa export` was expected"
 def is_onnx(path: Path) -> bool:
     """Return whether the file begins like an ONNX model: with the field `ir_version`, as all writers put it."""
     head = _head(path)
-    # A safetensors file begins with the length of its JSON, eight bytes of which the lowest may be anything.
+    # A safetensors file begins with the length of its JSON in eight bytes, and the lowest may be anything.
     return head[:1] == b"\x08" and head[5:9] != b"\0\0\0{"
 
 

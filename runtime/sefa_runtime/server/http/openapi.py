@@ -14,7 +14,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from sefa_runtime.inputs.examples import random_inputs
-from sefa_runtime.model.signature import BATCH, EDITS, Signature, TensorSpec
+from sefa_runtime.model.signature import make_signature
 from sefa_runtime.server.http import image_endpoints
 from sefa_runtime.server.http.image_encoding import Format
 from sefa_runtime.server.http.image_requests import EditRequest, ImageQuery, ModelDescription, ModelList
@@ -35,13 +35,17 @@ V2 = "Open Inference Protocol v2"
 SERVER = "Server"
 # In examples, where there is no model to take them from.
 SOME_MODEL = "faces"
-SOME_SIGNATURE = Signature(
-    (
-        TensorSpec("z", "float32", (BATCH, 100)),
-        TensorSpec("direction", "int64", (BATCH, EDITS), bounds=(0, 2)),
-        TensorSpec("alpha", "float32", (BATCH, EDITS), bounds=(-3, 3)),
-    ),
-    TensorSpec("image", "uint8", (BATCH, 64, 64, 3)),
+SOME_SIGNATURE = make_signature(
+    "z",
+    (100,),
+    directions=2,
+    num_classes=None,
+    truncation=False,
+    optional=(),
+    output_type="uint8",
+    image_shape=(64, 64, 3),
+    batch=None,
+    num_edits=None,
 )
 
 Schema = dict[str, Any]
