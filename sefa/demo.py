@@ -20,7 +20,7 @@ INSTALL = f"pip install --no-deps --ignore-requires-python {PACKAGE}=={PACKAGE_V
 
 
 def find_faces() -> Path:
-    """Where the trained faces generator lies: latents of 100, 64x64 RGB.
+    """Return the path of the trained generator of faces: latents of 100, 64x64 RGB.
 
     Raises:
         CheckpointError: If the package is not installed, or its weights are not the expected ones.

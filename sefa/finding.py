@@ -1,4 +1,4 @@
-"""Find the directions of a generator that was opened, as somebody chose. Starts without torch."""
+"""Find the directions of an opened generator, as chosen. Importing this needs no torch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass

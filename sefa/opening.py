@@ -1,6 +1,6 @@
 """Open whatever holds a generator: a checkpoint of a known format, a class of the user's own, a TorchScript archive.
 
-Starts without torch: what a file is can be told where torch is not installed.
+Importing this needs no torch: `kind_of` works where torch is not installed.
 """
 
 import contextlib
@@ -70,8 +70,8 @@ class OpenOptions:
         noise: See `sefa.load`.
         entry: See `sefa.load`; for a class, of the file of weights.
         assume: See `sefa.load`; of checkpoints alone.
-        weights: State dict of a class; None: as its constructor makes it. This and what follows is for generators of
-            the user's own alone.
+        weights: State dict of a class; None: the weights that its constructor gives it. From here on: only for
+            generators of the user's own.
         kwargs: Arguments of the class.
         latent_dim: See `sefa.wrap`, where it must be given.
         label_format: See `sefa.wrap`; None: by index.
@@ -104,12 +104,12 @@ class OpenOptions:
 
 
 def option_name(field: str) -> str:
-    """Return what a field is called on the command line, as messages do."""
+    """Return the name of a field on the command line, for messages."""
     return "--label-input" if field == "label_format" else f"--{field.replace('_', '-')}"
 
 
 def kind_of(source: Path) -> Kind:
-    """Tell what a source is, from its contents; what is nothing else may be a checkpoint.
+    """Return what a source is, by its contents; what is nothing else may be a checkpoint.
 
     Raises:
         InputError: If there is no such file.
@@ -159,7 +159,7 @@ def open_generator(
     """
     try:
         kind = kind_of(source)
-    except InputError:  # Who loads it says so.
+    except InputError:  # Loading it says so.
         kind = Kind.CHECKPOINT
     if kind.is_own:
         if options.assume:
@@ -210,8 +210,8 @@ def _open_own(
 
     if kind == Kind.ARCHIVE and not options.run_code:
         raise ArgumentError(
-            f"{source}: TorchScript is code: to load it is to run it, and it may do whatever you may; if you trust "
-            "where it comes from, --run-code runs it"
+            f"{source}: TorchScript is code: loading it runs it, and it can do anything you can; if you trust its "
+            "origin, --run-code runs it"
         )
     names = [] if layers == "all" else [name for part in layers.split(",") if (name := part.strip())]
     if options.latent_dim is None or (kind == Kind.ARCHIVE and need_layers and not names):
@@ -221,7 +221,7 @@ def _open_own(
         )
     if options.label_format is not None and not options.num_classes:
         raise ArgumentError("--label-input needs --num-classes")
-    with contextlib.redirect_stdout(sys.stderr):  # Whatever the user's code prints is no result of ours.
+    with contextlib.redirect_stdout(sys.stderr):  # What the user's code prints is not our output.
         module, source_entry = _build(source, kind, options, warn)
         if need_layers and not names:
             from sefa.custom.layer_readers import name_usable_layers
@@ -265,7 +265,7 @@ def _build(source: Path, kind: Kind, options: OpenOptions, warn: Warn) -> tuple[
     if options.run_code:
         raise ArgumentError(f"{source}: code that is named by its class runs anyway: leave out --run-code")
     if options.weights is None:
-        warn(f"no --weights: {source} stays as its constructor makes it")
+        warn(f"no --weights: {source} keeps the weights that its constructor gives it")
     torch.manual_seed(0)  # So that two commands without --weights see the same generator.
     module = build_module(str(source), options.kwargs or {})
     return module, "" if options.weights is None else load_weights(module, options.weights, options.entry)
@@ -276,11 +276,11 @@ def _warn_of_range(generator: "CustomGenerator", given: bool, warn: Warn) -> Non
 
     images = generator.decode(trial_codes(4, generator.z_dim, generator.num_classes)[:, None])
     if not given and float(images.min()) >= 0 and float(images.max()) <= 1:
-        warn("its images lie between 0 and 1: --image-range 0,1 would show them as they are meant")
+        warn("its images lie between 0 and 1: --image-range 0,1 would probably show them as intended")
     beyond = float((images.abs() > 1).float().mean())
     if beyond > MAX_BEYOND:
         low, high = generator.image_range
-        warn(f"{beyond:.0%} of its values lie beyond {low:g} to {high:g} and will be cut off: see --image-range")
+        warn(f"{beyond:.0%} of its values lie beyond {low:g} to {high:g} and will be clipped: see --image-range")
 
 
 def _is_bank(path: Path) -> bool:

@@ -1,4 +1,4 @@
-"""The commands joined, and errors turned into one line."""
+"""The command-line application: all commands, and errors as one line."""
 
 import errno
 import io
@@ -44,7 +44,7 @@ OUR_ERRNO = (errno.EBADF, errno.EFAULT)
 
 
 class Commands(TyperGroup):
-    """Besides what typer does: `bench compare` beside `bench MODEL`, and `help`."""
+    """A group of commands that also knows `help`, and `bench compare` beside `bench MODEL`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         """Take `help COMMAND` for `COMMAND --help`."""
@@ -53,7 +53,7 @@ class Commands(TyperGroup):
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Take the first two arguments for one if a command is called so."""
+        """Take the first two arguments as one if there is a command of that name."""
         two_words = " ".join(args[:2])
         return super().resolve_command(ctx, [two_words, *args[2:]] if two_words in self.commands else args)
 
@@ -75,7 +75,7 @@ banks = _group(name="bank", help="Work on direction banks: show, merge, subset, 
 
 
 def _reflow(docstring: str | None) -> str:
-    """Join the lines of each paragraph, so that the terminal's width decides; indented ones are left alone."""
+    """Join the lines of each paragraph, so that it fills the terminal's width; indented ones are left alone."""
     paragraphs = cleandoc(docstring or "").split("\n\n")
     return "\n\n".join(text if text.startswith(" ") else " ".join(text.split()) for text in paragraphs)
 
@@ -89,7 +89,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     ),
     "Use a model (needs no torch)": (edit.edit, sweep.sweep, serve.serve, bench.bench, bench.compare, tune.tune),
     "Serve a model with other servers": (triton.triton, kserve.kserve),
-    "Look": (inspect.inspect, verify.verify, doctor.doctor),
+    "Inspect and check": (inspect.inspect, verify.verify, doctor.doctor),
 }
 NAMES: dict[Callable[..., None], str] = {bench.compare: "bench compare", bank.import_: "import"}
 for panel, commands in COMMANDS.items():
@@ -106,16 +106,16 @@ def _print_version(wanted: bool) -> None:
         raise typer.Exit
 
 
-HELP = """Edit what a GAN generates: pose, light, background.
+HELP = """Edit what a GAN generates: pose, lighting, background.
 
-Finds the directions in a generator's latent space that mean something, in closed form (SeFa, CVPR 2021), bakes
-generator and directions into one ONNX graph, and serves edits from it without PyTorch.
+Finds meaningful directions in a generator's latent space in closed form (SeFa, CVPR 2021), bakes generator and
+directions into one ONNX graph, and serves edits from it without PyTorch.
 
-A first tour, on a generator of faces:
+A first tour, with a generator of faces:
 
   sefa demo -o demo
 
-Your own generator: what is in the file; find directions, bake and verify; look at one; edit with it:
+With your own generator: see what is in the file; find directions, bake and verify; look at one; edit with it:
 
   sefa inspect netG.pth
   sefa export netG.pth -o netG.onnx
@@ -125,24 +125,24 @@ Your own generator: what is in the file; find directions, bake and verify; look 
 
 
 @app.callback(
-    help=_reflow(HELP), epilog=f"Errors are one line; with {TRACEBACK_VARIABLE}=1 they show where they arose."
+    help=_reflow(HELP), epilog=f"Errors are printed as one line; set {TRACEBACK_VARIABLE}=1 to see the full traceback."
 )
 def sefa(
     version: Annotated[
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Options before any command."""
+    """Take the options before any command."""
 
 
 def main() -> None:
     """Run the command line; what the user can fix becomes one line and exit code 1."""
-    # Started without a stdout, as under some service managers.
+    # Some service managers start processes without a stdout.
     sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # An escape for what its encoding lacks, as ASCII lacks the help's frames and file names' letters.
+            # Escape what the encoding lacks, as ASCII lacks the frames of the help and letters of file names.
             stream.reconfigure(errors="backslashreplace")
     try:
         with watched_signals():

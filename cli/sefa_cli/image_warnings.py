@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def warn_of_truncation(psi: float | None) -> None:
-    """Warn of a truncation that leaves nothing of the latents, or goes where no latent was trained."""
+    """Warn of a truncation that leaves nothing of the latents, or moves them beyond what was trained."""
     if psi == 0:
         warn("truncation psi 0 is the centre itself: the same image for every seed")
     elif psi is not None and not 0 < psi <= 1.5:
@@ -35,7 +35,7 @@ def warn_of_format(info: "ModelInfo", output: Path) -> None:
 
 
 def warn_of_range(info: "ModelInfo", index: int, alphas: Iterable[float]) -> None:
-    """Warn of distances along a direction that are beyond its suggested range."""
+    """Warn of distances along a direction beyond its suggested range."""
     direction = info.directions[index]
     low, high = direction.alpha_range
     rounding = (high - low) * 1e-6

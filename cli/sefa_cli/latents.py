@@ -1,4 +1,4 @@
-"""The latents that a command was given: seeds, a file of z, or a file of codes."""
+"""The latents that a command is given: seeds, a file of z, or a file of codes."""
 
 from dataclasses import dataclass
 from pathlib import Path

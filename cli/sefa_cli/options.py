@@ -28,20 +28,20 @@ CheckpointArgument = Annotated[
     Path,
     typer.Argument(
         metavar="CHECKPOINT",
-        help="A trained generator's checkpoint; or your own: MODULE:CLASS, or a TorchScript archive.",
+        help="A trained generator's checkpoint; or a generator of your own: MODULE:CLASS, or a TorchScript archive.",
     ),
 ]
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file made by [b]sefa export[/b].")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON, for scripts.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 # How a generator is opened: first, one of the user's own.
 OWN = Group(
-    weights=typer.Option(metavar="FILE", help="The state dict of MODULE:CLASS, as torch.save wrote it."),
+    weights=typer.Option(metavar="FILE", help="The state dict of MODULE:CLASS, saved by torch.save."),
     kwargs=(
-        typer.Option(metavar="JSON", help='Arguments of CLASS: [b]\'{"nz": 100, "ngf": 64}\'[/b].'),
+        typer.Option(metavar="JSON", help='Keyword arguments of CLASS: [b]\'{"nz": 100, "ngf": 64}\'[/b].'),
         Typed(str | None, parse_kwargs),
     ),
-    latent_dim=typer.Option(metavar="D", help="Length of its latent z."),
+    latent_dim=typer.Option(metavar="D", help="Length of its latent code z."),
     label_format=typer.Option(
         "--label-input",
         help="With [b]--num-classes[/b]: whether it takes class indices or one-hot rows.",
@@ -50,7 +50,7 @@ OWN = Group(
     image_range=(
         typer.Option(
             metavar="LOW,HIGH",
-            help="What it gives for black and white: [b]0,1[/b] after a sigmoid.",
+            help="Its values for black and white: [b]0,1[/b] after a sigmoid.",
             show_default="-1,1",
         ),
         Typed(str | None, parse_image_range),
@@ -65,64 +65,68 @@ OWN = Group(
     ),
     run_code=typer.Option(
         "--run-code",
-        help="Load a TorchScript archive although it is a program, which may do what you may: only if you trust it.",
+        help="Load a TorchScript archive, which is a program and can do anything you can: only if you trust it.",
     ),
 ).in_panel("A generator of your own: MODULE:CLASS, or a TorchScript archive")
 OPENING = Group(
     num_classes=typer.Option(
         metavar="N",
-        help="Classes of a conditional DCGAN or PGGAN whose label follows z, which its file cannot tell, or of a "
-        "generator of your own.",
+        help="Number of classes of a conditional DCGAN or PGGAN whose label follows z, which its file does not say, or "
+        "of a generator of your own.",
     ),
     entry=typer.Option(
         metavar="NAME",
-        help="Which of the file's entries to read, if it has several generators: [b]netG_ema[/b], "
+        help="Which entry of the file to read if it holds several generators: [b]netG_ema[/b], "
         "[b]state_dict.generator[/b].",
         show_default="the averaged generator",
     ),
     assume=(
         typer.Option(
             metavar="FACT=VALUE",
-            help="What the file does not tell, where it is not what [b]sefa inspect[/b] says is assumed: "
+            help="A fact that the file does not state, if what [b]sefa inspect[/b] shows as assumed is wrong: "
             "[b]stride=1,2,2,1[/b], [b]activation=leaky_relu:0.2[/b], [b]output=sigmoid[/b]; may be repeated. "
-            "docs/formats.md lists what each format can be told.",
+            "docs/formats.md lists the facts of each format.",
         ),
         Typed(list[str] | None, parse_assumptions),
     ),
     **OWN.options,
-    noise=typer.Option(help="StyleGANs: [b]const[/b] is the checkpoint's constant noise, [b]none[/b] leaves it out."),
-    device=typer.Option(help="Where to compute; [b]auto[/b] is the GPU if torch can use one."),
+    noise=typer.Option(
+        help="StyleGANs: [b]const[/b] is the checkpoint's constant noise, [b]none[/b] leaves the noise out."
+    ),
+    device=typer.Option(help="Where to compute; [b]auto[/b] takes the GPU if torch can use one."),
 )
 CheckpointOptions = Annotated[OpenOptions, OPENING.only("num_classes", "entry", "assume")]
 
 # Which directions are taken, or found.
-BANK = typer.Option(metavar="BANK", help="Directions from [b]sefa factorize[/b]; without it they are found now.")
+BANK = typer.Option(
+    metavar="BANK", help="Use the directions of this bank, made by [b]sefa factorize[/b], instead of finding them now."
+)
 OTHER_CHECKPOINT = typer.Option(
     "--allow-other-checkpoint",
-    help="Take directions of another checkpoint of the same architecture, as of one that this was tuned from.",
+    help="Accept directions of another checkpoint of the same architecture, such as the one this was fine-tuned from.",
 )
 OtherCheckpointOption = Annotated[bool, OTHER_CHECKPOINT]
 FINDING = Group(
     layers=typer.Option(
         metavar="SPEC",
-        help="Layers to analyse: [b]all[/b], [b]3[/b], [b]0-3[/b], [b]0,2,5-7[/b]; of a generator of your own, the "
-        "names of those that read the latent first: [b]main.0[/b].",
+        help="Layers to analyse: [b]all[/b], [b]3[/b], [b]0-3[/b], [b]0,2,5-7[/b]; for a generator of your own, "
+        "the names of the layers that read the latent first: [b]main.0[/b].",
     ),
-    edit_layers=typer.Option(metavar="SPEC", help="Layers that an edit touches, if not those analysed."),
+    edit_layers=typer.Option(metavar="SPEC", help="Layers that an edit changes, if other than those analysed."),
     top=typer.Option(
         metavar="K", help="How many directions to keep, strongest first.", show_default="16, or the latent's size"
     ),
     method=typer.Option(
         help="[b]sefa[/b] reads the directions from the weights; [b]ganspace[/b] takes the principal components of "
-        "sampled style codes or first activations, and counts alpha in standard deviations."
+        "sampled style codes or first activations, and measures alpha in standard deviations."
     ),
     normalize=typer.Option(
         help="[b]none[/b] is the paper's formula; [b]rows[/b] scales A's rows to unit length first, as the authors' "
         "code does."
     ),
-    samples=typer.Option(metavar="N", help="Latents that ganspace draws.", show_default="50000"),
-    seed=typer.Option(metavar="S", help="Of the latents that ganspace draws.", show_default="0"),
-    label=typer.Option(metavar="CLASS", help="Class of the latents that ganspace draws.", show_default="any, evenly"),
+    samples=typer.Option(metavar="N", help="How many latents ganspace samples.", show_default="50000"),
+    seed=typer.Option(metavar="S", help="Seed of the latents that ganspace samples.", show_default="0"),
+    label=typer.Option(metavar="CLASS", help="Class of the latents that ganspace samples.", show_default="any, evenly"),
 )
 DirectionOptions = Annotated[DirectionChoices, FINDING]
 LayersOption = Annotated[str, FINDING.options["layers"][0]]
@@ -133,18 +137,20 @@ PROVIDER = Group(
     provider=typer.Option(
         metavar="NAME",
         help="onnxruntime execution provider: [b]auto[/b] (CUDA where it works, else the CPU), [b]cuda[/b], "
-        "[b]tensorrt[/b], [b]openvino[/b], [b]cpu[/b], ... One asked for by name runs, or the command fails.",
+        "[b]tensorrt[/b], [b]openvino[/b], [b]cpu[/b], ... A provider asked for by name runs, or the command fails.",
     ),
     provider_options=(
         typer.Option(
             "--provider-option",
             metavar="KEY=VALUE",
-            help="An option of the provider by onnxruntime's name, as [b]device_id=1[/b]; a key with a dot in it is "
-            "the session's, as [b]session.intra_op.allow_spinning=0[/b]; may be repeated.",
+            help="An option of the provider under onnxruntime's name, such as [b]device_id=1[/b]; a key with a dot "
+            "is a session option, such as [b]session.intra_op.allow_spinning=0[/b]; may be repeated.",
         ),
         Typed(list[str] | None, parse_provider_options),
     ),
-    allow_cpu_fallback=typer.Option("--allow-cpu-fallback", help="Take the CPU if the provider asked for cannot run."),
+    allow_cpu_fallback=typer.Option(
+        "--allow-cpu-fallback", help="Fall back to the CPU if the provider asked for cannot run."
+    ),
     threads=typer.Option(metavar="N", help="CPU threads.", show_default="the cores it may use"),
 )
 
@@ -174,11 +180,11 @@ def latent_options(*names: str, what: str, show_default: str | bool = True) -> G
     """Return the options of `LatentOptions`, the seeds' with these names and words."""
     return Group(
         seeds=(typer.Option(*names, metavar="SEEDS", help=what, show_default=show_default), INTEGERS),
-        z=typer.Option(metavar="FILE.npy", help="Latents of your own, shape \\[N, z_dim], instead of seeds."),
+        z=typer.Option(metavar="FILE.npy", help="Latent codes of your own, shape \\[N, z_dim], instead of seeds."),
         codes=typer.Option(
             metavar="FILE",
-            help="Codes of inverted photographs, for a model of [b]w+[/b] or [b]w[/b]: the .npz, .npy or .pt file that "
-            "a projector or encoder wrote.",
+            help="Style codes of inverted photographs, for a model of [b]w+[/b] or [b]w[/b]: the .npz, .npy or .pt "
+            "file written by a projector or encoder.",
         ),
     )
 
@@ -187,11 +193,11 @@ LabelOption = Annotated[
     int | list[int] | None,
     typer.Option(
         metavar="CLASS",
-        help="Class index, for a class-conditional model: one for all images, or one for each: [b]3,3,8[/b].",
+        help="Class index for a class-conditional model: one for all images, or one for each: [b]3,3,8[/b].",
     ),
     Typed(str | None, parse_label),
 ]
 TruncationOption = Annotated[
     float | None,
-    typer.Option(metavar="PSI", help="Truncation psi, for a model exported with [b]--truncation-input[/b]."),
+    typer.Option(metavar="PSI", help="Truncation psi for a model exported with [b]--truncation-input[/b]."),
 ]

@@ -1,6 +1,6 @@
 """What commands print: results on stdout, progress on stderr.
 
-All that is printed goes through here: text from files, names and messages reach the terminal escaped.
+Everything printed goes through here, so that text from files, names and messages reaches the terminal escaped.
 """
 
 import json
@@ -21,14 +21,14 @@ from sefa_runtime.files import write_whole
 from sefa_runtime.printable import printable, printable_json, quoted
 
 Cell = str | int | float
-# Seconds that somebody waits without a word.
+# Seconds before somebody who waits is given a sign of life.
 PATIENCE_S = 10.0
-# Of a table; beyond, it is laid out without rich.
+# A longer table is laid out without rich.
 MANY_ROWS = 1000
 
 
 def say(*lines: str, err: bool = False, bold: bool = False) -> None:
-    """Print lines, an empty one if there are none; a line break within one is escaped like all that is not printable.
+    """Print lines, or an empty one if there are none; what is not printable, line breaks too, is escaped.
 
     Args:
         lines: What to print.
@@ -39,13 +39,13 @@ def say(*lines: str, err: bool = False, bold: bool = False) -> None:
 
 
 def warn(message: str) -> None:
-    """Say what is probably not meant, and go on."""
+    """Print a warning, for what is probably not meant, and go on."""
     say(f"sefa: warning: {message}", err=True)
 
 
 def print_json(document: object) -> None:
     """Print one JSON document."""
-    # Else what stdout cannot write would get escapes that JSON does not know.
+    # Otherwise what stdout cannot encode would be written with escapes that JSON does not know.
     ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
     typer.echo(printable_json(json.dumps(document, indent=2, ensure_ascii=ascii_only)))
 
@@ -56,7 +56,7 @@ def save_json(document: object, path: Path) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-    """Print rows under headings; numbers to the right."""
+    """Print rows under headings, numbers aligned to the right."""
     if len(rows) > MANY_ROWS:
         _print_long_table(headings, rows)
         return
@@ -66,12 +66,12 @@ def print_table(headings: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None
         table.add_column(Text(printable(heading)), justify="right" if is_number else "left", overflow="fold")
     for row in rows:
         table.add_row(*(Text(printable(str(cell))) for cell in row))
-    # Piped output has no width of its own: never wrap what a script may read.
+    # Piped output has no width: never wrap what a script may read.
     Console(markup=False, highlight=False, width=None if sys.stdout.isatty() else 200).print(table)
 
 
 def _print_long_table(headings: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-    """Print the same without rich, which takes 18 s for 50,000 rows; no cell is folded."""
+    """Print a table without rich, which takes 18 s for 50,000 rows; no cell is folded."""
     texts = [[printable(str(cell)) for cell in row] for row in (headings, *rows)]
     sizes = [[cell_len(text) for text in row] for row in texts]
     widths = [max(column) for column in zip(*sizes, strict=True)]
@@ -85,20 +85,20 @@ def _print_long_table(headings: Sequence[str], rows: Sequence[Sequence[Cell]]) -
 
 
 def print_facts(facts: Sequence[tuple[str, object]]) -> None:
-    """Print name and value pairs, aligned."""
+    """Print pairs of name and value, aligned."""
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
         say(f"{name:<{width}}  {value}")
 
 
 def say_how_long(seconds: float) -> None:
-    """Say how long something is going to take, if that is worth saying."""
+    """Print how long something is going to take, if it is long."""
     if seconds >= PATIENCE_S:
         say(f"sefa: this takes about {duration(seconds)}", err=True)
 
 
 def duration(seconds: float) -> str:
-    """75 -> 1 min 15 s; two units at most."""
+    """Return 75 as `1 min 15 s`; at most two units."""
     whole = max(1, round(seconds))
     for unit, size, less, part in (("h", 3600, "min", 60), ("min", 60, "s", 1)):
         if whole >= size:
@@ -108,13 +108,13 @@ def duration(seconds: float) -> str:
 
 
 def _pause(seconds: float) -> float:
-    """Seconds between two lines in a log, after so many: so that a log of hours has not thousands."""
+    """Return the seconds until the next line in a log, after so many: hours must not give thousands of lines."""
     return max(PATIENCE_S, seconds / 10)
 
 
 @contextmanager
 def working(description: str) -> Iterator[None]:
-    """Show that something without a known length is going on; in a log, now and then how long it has taken."""
+    """Show that something of unknown length is going on; in a log, print now and then how long it has taken."""
     console = Console(stderr=True)
     if console.is_terminal:
         with console.status(Text(printable(description))):
@@ -135,7 +135,7 @@ def working(description: str) -> Iterator[None]:
 
 @contextmanager
 def progress_bar(description: str) -> Iterator[Callable[[float], None]]:
-    """Show a bar, in a log a line now and then; call what this gives with the share that is done, 0 to 1."""
+    """Show a bar, or in a log a line now and then; yield a function to call with the share that is done, 0 to 1."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _Lines(description).show
@@ -144,7 +144,7 @@ def progress_bar(description: str) -> Iterator[Callable[[float], None]]:
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
-    # No thread of its own that draws while something is measured: only when it is told to.
+    # No thread that redraws while something is measured: the bar changes only when this is called.
     with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:
         task = progress.add_task(printable(description), total=1.0)
         progress.refresh()
@@ -152,15 +152,15 @@ def progress_bar(description: str) -> Iterator[Callable[[float], None]]:
 
 
 class _Lines:
-    """Progress in a log: a line when it has gone on for a while, and then one every while."""
+    """Progress in a log: a line every so often."""
 
     def __init__(self, description: str) -> None:
         self._description = description
         self._started = self._last = time.monotonic()
-        self._first_share: float | None = None  # What an interrupted run had done takes no time now.
+        self._first_share: float | None = None  # What an interrupted run had already done takes no time now.
 
     def show(self, share: float) -> None:
-        """Say how far it is and how long it takes, unless that was said just now."""
+        """Print how much is done and how long the rest takes, unless that was printed just now."""
         now = time.monotonic()
         if self._first_share is None:
             self._first_share = share
@@ -173,10 +173,10 @@ class _Lines:
 
 
 def command_line(*words: object) -> str:
-    """A command to be pasted into a shell: words with spaces and the like are quoted."""
+    """Return a command to be pasted into a shell, with words quoted where needed."""
     return " ".join(quoted(str(word)) for word in words)
 
 
 def format_bytes(count: int) -> str:
-    """14322251 -> 14.3 MB."""
+    """Return 14322251 as `14.3 MB`."""
     return f"{count / 1e6:.1f} MB" if count >= 100_000 else f"{count / 1e3:.1f} kB"

@@ -1,4 +1,4 @@
-"""From what is typed to values: seeds, alphas, edits, labels, options of the form KEY=VALUE."""
+"""Parsing of values given as text: seeds, alphas, edits, labels, options of the form KEY=VALUE."""
 
 import re
 from collections.abc import Callable
@@ -117,13 +117,13 @@ def parse_alphas(text: str) -> list[float]:
         raise InputError(f"alphas must be 1 to {MAX_ALPHAS} steps, got {count}")
     if count == 1 and start != end:
         raise InputError(
-            f"one step does not get from {start:g} to {end:g}: give one alpha, or more steps, got {text!r}"
+            f"one step does not lead from {start:g} to {end:g}: give one alpha, or more steps, got {text!r}"
         )
     return linear_steps(start, end, count)
 
 
 def linear_steps(start: float, end: float, count: int) -> list[float]:
-    """`count` evenly spaced numbers, both ends included."""
+    """Return `count` evenly spaced numbers, both ends included."""
     import numpy as np
 
     return [float(number) for number in np.linspace(start, end, count)]

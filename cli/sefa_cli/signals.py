@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM: the first lets a command clean up, the second ends the process, whatever it is about.
+"""Ctrl-C and SIGTERM: the first lets a command clean up, the second ends the process, whatever it is doing.
 
-Python runs its own handlers in the main thread, between two bytecodes: not while native code holds that thread, which
-a graph without an end does for ever. A thread that waits for signals beside it hears of them at once.
+Python runs signal handlers in the main thread, between two bytecodes, so never while native code holds that thread, as
+a graph with an endless loop does. A second thread that waits for signals learns of them at once.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ import threading
 from collections.abc import Iterator
 from typing import NoReturn
 
-# For writing what is left in the buffers of stdout and stderr; who reads them may be gone, or hold a lock.
+# For flushing stdout and stderr; whoever reads them may be gone, or a lock may be held.
 FLUSH_S = 0.5
 
 
@@ -21,7 +21,7 @@ FLUSH_S = 0.5
 def watched_signals() -> Iterator[None]:
     """Handle SIGINT and SIGTERM; called in the main thread.
 
-    A handler of its own that a command sets, as the server does, is left to do what it does.
+    Handlers that a command sets itself, as the server does, stay in force.
     """
     handled: list[int] = []
 
@@ -30,11 +30,11 @@ def watched_signals() -> Iterator[None]:
         raise KeyboardInterrupt
 
     def terminate(number: int, frame: object) -> NoReturn:
-        """Asked to stop, as by a container's host: leave through the cleaning-up, like Ctrl-C."""
+        """Leave as on Ctrl-C, cleaning up: somebody, such as a container's host, asks the process to stop."""
         handled.append(number)
         sys.exit(128 + number)
 
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # Else it is ignored, as of `sefa ... &`.
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # Else it is ignored, as for `sefa ... &`.
         signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, terminate)
     reader, writer = socket.socketpair()
@@ -47,17 +47,17 @@ def watched_signals() -> Iterator[None]:
     except Exception:
         if not handled:
             raise
-        # Libraries that are interrupted, as torch while it is imported, may fail with an error of another kind.
+        # An interrupted library, such as torch during its import, may fail with another error.
         sys.exit(128 + handled[0])
     finally:
         signal.set_wakeup_fd(-1)
-        writer.close()  # The thread reads an end.
+        writer.close()  # The thread reads the end of it.
         watch.join()
         reader.close()
 
 
 def leave(code: int) -> NoReturn:
-    """End the process at once, whatever its threads are about."""
+    """End the process at once, whatever its threads are doing."""
 
     def flush() -> None:
         for stream in (sys.stdout, sys.stderr):

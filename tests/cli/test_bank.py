@@ -71,7 +71,7 @@ def test_two_banks_are_compared(sefa_command: Command, folder: Path, tmp_path: P
 def test_directions_go_out_and_come_in(sefa_command: Command, folder: Path, tmp_path: Path) -> None:
     coarse, rows = folder / "coarse.safetensors", tmp_path / "boundaries.npy"
     result = sefa_command("bank", "export", coarse, "-o", rows)
-    assert "nor the layers to edit: 0-3" in result.out
+    assert "the layers to edit: 0-3" in result.out
     checkpoint = GoldenCheckpoint("sefa_stylegan2_64").path
     back = tmp_path / "back.safetensors"
     assert sefa_command("bank", "import", rows, checkpoint, "-o", back, "--layers", "0-3").code == 0

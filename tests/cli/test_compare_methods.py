@@ -15,7 +15,7 @@ def test_a_report_is_printed_drawn_and_recorded(sefa_command: Command, golden: P
     options = ("--samples", "500", "--top", "3", "--images", "1", "--repeats", "2")
     result = sefa_command("compare-methods", checkpoint, "-o", image, "-o", record, *options)
     assert result.code == 0, result.err
-    assert "SeFa needs no samples, and was" in result.out
+    assert "SeFa needs no samples" in result.out
     with Image.open(image) as opened:
         assert opened.format == "PNG"
     document = json.loads(record.read_text())

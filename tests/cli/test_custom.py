@@ -185,7 +185,7 @@ def test_from_torchscript_to_onnx(sefa_command: Command, package: Path, model: A
         (REFERENCE, [*OWN, "--label-input", "onehot"], "--label-input needs --num-classes"),
         ("g.ts", RUN, "g.ts: a generator of your own needs --latent-dim and --layers"),
         ("g.ts", [*OWN[:2], *RUN], "g.ts: a generator of your own needs --latent-dim and --layers"),
-        ("g.ts", OWN, "g.ts: TorchScript is code: to load it is to run it, and it may do whatever you may"),
+        ("g.ts", OWN, "g.ts: TorchScript is code: loading it runs it"),
         (REFERENCE, [*OWN, *RUN], "code that is named by its class runs anyway: leave out --run-code"),
         ("other.pth", RUN, "--run-code is for a generator of your own"),
         (REFERENCE, [*OWN, "--output-key", "rgb"], "Generator gives no output 'rgb', but float32 [3, 3, 4, 8]"),

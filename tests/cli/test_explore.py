@@ -138,7 +138,7 @@ main()
     )
     folder = tmp_path / "a.json.measured"
     assert done.returncode == 128 + signal.SIGTERM
-    assert f"stopped; the same command goes on from what {folder} has" in done.stderr
+    assert f"the same command resumes from what {folder} has" in done.stderr
     assert not output.exists()
     kept = list(folder.glob("*.npz"))
     assert {path.name for path in kept} == {"unedited.npz", "direction-0.npz"}

@@ -99,7 +99,7 @@ def test_a_distance_beyond_all_numbers_is_refused(
 
 def test_steps_that_do_not_get_anywhere(sefa_command: Command, golden: Path, tmp_path: Path) -> None:
     sweep = ("sweep", golden / "tiny.onnx", "-o", tmp_path / "a.gif", "--alphas")
-    assert "one step does not get from 0 to 3" in sefa_command(*sweep, "0:3:1").err
+    assert "from 0 to 3: give one alpha, or more steps" in sefa_command(*sweep, "0:3:1").err
     assert sefa_command(*sweep, "2").err == "sefa: warning: one step is one frame: nothing moves\n"
     assert sefa_command(*sweep, "2:-2:3").err == ""
 

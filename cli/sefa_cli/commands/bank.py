@@ -26,7 +26,7 @@ BankOutput = Annotated[Path, typer.Option("-o", "--output", metavar="BANK", help
 
 
 def show(bank: BankArgument, json: JsonOption = False) -> None:
-    """Tell everything about a bank: directions, layers, ranges, and where each came from."""
+    """Show everything about a bank: directions, layers, ranges, and where each came from."""
     from sefa.bank.direction_bank import DirectionBank
 
     loaded = DirectionBank.load(bank)
@@ -71,13 +71,13 @@ def merge(
         typer.Option(
             "--prefix",
             metavar="LIST",
-            help="Put before the names of each bank's directions: [b]coarse-,fine-[/b].",
+            help="Prefixes for the names of each bank's directions: [b]coarse-,fine-[/b].",
             show_default="names stay, direction-N are numbered anew where they would stand twice",
         ),
     ] = None,
     allow_other_checkpoint: OtherCheckpointOption = False,
 ) -> None:
-    """Put the directions of several banks of one generator into one: layer groups, or methods.
+    """Merge several banks of one generator, such as layer groups or methods, into one.
 
     [b]sefa bank merge pose.safetensors light.safetensors -o both.safetensors[/b]
     """
@@ -97,11 +97,11 @@ def subset(
     bank: BankArgument,
     directions: Annotated[
         str,
-        typer.Argument(metavar="LIST", help="Directions to take, in this order: [b]0,3,1[/b], [b]0-7[/b] or names."),
+        typer.Argument(metavar="LIST", help="Directions to select, in this order: [b]0,3,1[/b], [b]0-7[/b] or names."),
     ],
     output: BankOutput,
 ) -> None:
-    """Take some directions of a bank, in an order of your own.
+    """Select some directions of a bank, in any order.
 
     [b]sefa bank subset faces.safetensors 1,3,pose -o few.safetensors[/b]
     """
@@ -118,16 +118,16 @@ def compare(
     b: Annotated[Path, typer.Argument(metavar="B", help="Another one.")],
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", metavar="FILE.png", help="Draw the matrix of |cosine| (needs matplotlib)."),
+        typer.Option("-o", "--output", metavar="FILE.png", help="Plot the matrix of |cosine| (needs matplotlib)."),
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """See which directions of two banks are alike.
+    """See which directions of two banks are similar.
 
     [b]sefa bank compare mine.safetensors theirs.safetensors -o alike.png[/b]
 
-    The cosine is that of what two edits add to the codes: it counts the layers that both edit. Each direction of A is
-    matched with at most one of B, the most alike first; a cosine of -1 is the same direction, turned.
+    The cosine compares what two edits add to the codes, so it counts the layers that both edit. Each direction of A is
+    matched with at most one of B, the most similar first; a cosine of -1 is the same direction, reversed.
     """
     from sefa.bank.comparison import compare_banks
     from sefa.bank.direction_bank import DirectionBank
@@ -172,19 +172,19 @@ def import_(
     *,
     checkpoint: Annotated[
         Path | None,
-        typer.Argument(metavar="CHECKPOINT", help="The generator that the directions are of.", show_default=False),
+        typer.Argument(metavar="CHECKPOINT", help="The generator that the directions belong to.", show_default=False),
     ] = None,
     layers: LayersOption = "all",
     edit_layers: EditLayersOption = None,
     opening: CheckpointOptions,
     allow_other_checkpoint: OtherCheckpointOption = False,
 ) -> None:
-    """Make a bank of directions that another tool found.
+    """Make a bank from directions that another tool found.
 
     [b]sefa bank import pose_boundary.npy stylegan.pth -o pose.safetensors --layers 0-3[/b]
 
     The kind of file is detected from its contents; nothing in it is unpickled. Only an .npz of [b]sefa bank export[/b]
-    says what generator it is of.
+    says which generator it belongs to.
     """
     from sefa.bank.files import import_bank
     from sefa.directions.compatibility import check_fits
@@ -207,13 +207,15 @@ def export(
             "-o",
             "--output",
             metavar="FILE",
-            help="[b].npz[/b]: everything, for numpy. [b].npy[/b]: unit directions \\[K, D], the boundaries of "
+            help="[b].npz[/b]: everything, as numpy arrays. [b].npy[/b]: unit directions \\[K, D], the boundaries of "
             "genforce's tools. [b].pt[/b]: rosinality's factor.pt.",
         ),
     ],
     checkpoint: Annotated[
         str,
-        typer.Option("--ckpt", metavar="PATH", help="What factor.pt says its checkpoint is.", show_default=False),
+        typer.Option(
+            "--ckpt", metavar="PATH", help="The checkpoint that factor.pt names as its own.", show_default=False
+        ),
     ] = "",
 ) -> None:
     """Write a bank's directions for another tool.
@@ -235,7 +237,7 @@ def export(
     say(f"{output}: {len(loaded)} directions of {loaded.code_dim} components")
     if output.suffix.lower() == ".npy":
         edited = dict.fromkeys(map(_layers, loaded.edited_layers))
-        say(f"names, ranges and lengths are not in it, nor the layers to edit: {'; '.join(edited)}")
+        say(f"it does not hold names, ranges, lengths, or the layers to edit: {'; '.join(edited)}")
 
 
 def _save(bank: "DirectionBank", output: Path) -> None:

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Scenario(StrEnum):
-    """How requests come."""
+    """How requests arrive."""
 
     SINGLE_STREAM = "single_stream"
     OFFLINE = "offline"
@@ -35,32 +35,30 @@ def bench(
     scenario: Annotated[
         Scenario,
         typer.Option(
-            help="[b]single_stream[/b]: one run after another, what one caller sees. [b]offline[/b]: the batch size of "
-            "the highest throughput. [b]server[/b]: requests at random moments that wait for each other."
+            help="[b]single_stream[/b]: one run after another, as a single caller sees it. [b]offline[/b]: the batch "
+            "size of the highest throughput. [b]server[/b]: requests at random moments, which queue."
         ),
     ] = Scenario.SINGLE_STREAM,
     batch: Annotated[
         list[int] | None,
-        typer.Option(metavar="SIZES", help="Batch sizes, as [b]1,8[/b].", show_default="1; offline 1,2,4,8,16,32"),
+        typer.Option(metavar="SIZES", help="Batch sizes, such as [b]1,8[/b].", show_default="1; offline 1,2,4,8,16,32"),
         INTEGERS,
     ] = None,
     edits: Annotated[int | None, typer.Option(metavar="N", help="Edits per image.", show_default="1")] = None,
     seconds: Annotated[
         float,
-        typer.Option(
-            metavar="S", help="Time for each batch size; up to six times as long if there are not 100 runs by then."
-        ),
+        typer.Option(metavar="S", help="Time for each batch size; up to six times as long until there are 100 runs."),
     ] = 10.0,
     rate: Annotated[
         float | None,
-        typer.Option(metavar="R", help="Scenario server: requests per second, on average.", show_default=False),
+        typer.Option(metavar="R", help="Scenario server: average requests per second.", show_default=False),
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="N", help="Scenario server: of the moments at which they come.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="N", help="Scenario server: seed of the arrival times.")] = 0,
     plot: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.png", help="Draw latency and throughput (needs matplotlib)."),
+        typer.Option(metavar="FILE.png", help="Plot latency and throughput (needs matplotlib)."),
     ] = None,
-    samples: Annotated[bool, typer.Option("--samples", help="Put every single latency into the record.")] = False,
+    samples: Annotated[bool, typer.Option("--samples", help="Include every single latency in the record.")] = False,
     session: SessionOptions,
     json: JsonOption = False,
 ) -> None:
@@ -68,10 +66,10 @@ def bench(
 
     [b]sefa bench faces.onnx --batch 1,8 -o here.json[/b]
 
-    Load time, first run and warm-up are told apart from the percentiles, and a percentile is given only if at least ten
-    runs lie beyond it. The record says what provider really ran, on what machine, and what it falls short of. If it is
-    not the provider asked for, the exit code is 1, also where the CPU was allowed instead. Two records are compared by
-    [b]sefa bench compare[/b].
+    Load time, first run and warm-up are kept out of the percentiles, and a percentile is reported only if at least ten
+    runs lie beyond it. The record says which provider really ran, on which machine, and what the measurement falls
+    short of. If another provider than the one asked for ran, the exit code is 1, even where the CPU was allowed as a
+    fallback. [b]sefa bench compare[/b] compares two records.
     """
     from sefa_runtime.latency import measure
     from sefa_runtime.latency.plot import check_plot, save_plot
@@ -102,17 +100,17 @@ def compare(
     a: Annotated[Path, typer.Argument(metavar="A.json", help="A record that [b]sefa bench[/b] wrote.")],
     b: Annotated[Path, typer.Argument(metavar="B.json", help="Another one.")],
     across_machines: Annotated[
-        bool, typer.Option("--across-machines", help="Compare although the machines differ.")
+        bool, typer.Option("--across-machines", help="Compare even if the machines differ.")
     ] = False,
-    across_models: Annotated[bool, typer.Option("--across-models", help="Compare although the models differ.")] = False,
+    across_models: Annotated[bool, typer.Option("--across-models", help="Compare even if the models differ.")] = False,
     json: JsonOption = False,
 ) -> None:
-    """Set two records in relation: B over A, for each batch size that both have.
+    """Compare two records: the ratio of B to A for each batch size that both have.
 
     [b]sefa bench compare before.json after.json[/b]
 
-    They must be of the same scenario (and rate), and, unless you say otherwise, of the same model and machine. A model
-    whose file is called [b]compare[/b] is measured with [b]sefa bench ./compare[/b].
+    They must have the same scenario (and rate) and, unless you say otherwise, the same model and machine. A model file
+    called [b]compare[/b] is measured with [b]sefa bench ./compare[/b].
     """
     from sefa_runtime.latency import compare_records, read_record
 

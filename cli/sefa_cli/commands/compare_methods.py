@@ -33,14 +33,16 @@ def compare_methods(
     layers: LayersOption = "all",
     top: Annotated[
         int | None,
-        typer.Option(metavar="K", help="How many directions of each method.", show_default="8, or the latent's size"),
+        typer.Option(
+            metavar="K", help="How many directions to take of each method.", show_default="8, or the latent's size"
+        ),
     ] = None,
     samples: Annotated[
-        int | None, typer.Option(metavar="N", help="Latents that ganspace draws.", show_default="50000")
+        int | None, typer.Option(metavar="N", help="How many latents ganspace samples.", show_default="50000")
     ] = None,
-    seed: Annotated[int, typer.Option(metavar="S", help="Of these, and of the images.")] = 0,
+    seed: Annotated[int, typer.Option(metavar="S", help="Seed of these latents and of the images.")] = 0,
     images: Annotated[
-        int, typer.Option(metavar="N", help="Latents for which the edits are drawn, twice for each direction.")
+        int, typer.Option(metavar="N", help="How many images the edits are measured on, twice for each direction.")
     ] = 4,
     repeats: Annotated[int, typer.Option(metavar="N", help="How many times each method is timed.")] = 3,
     opening: Annotated[OpenOptions, OPENING.only("num_classes", "entry", "assume", "device")],
@@ -50,8 +52,8 @@ def compare_methods(
 
     [b]sefa compare-methods netG.pth -o report.png -o report.json[/b]
 
-    SeFa runs with and without normalised rows. Random directions stand beside them, to compare with. Methods take turns
-    in being timed, and the median counts; let nothing else run meanwhile: the load average is in the record.
+    SeFa runs with and without normalised rows; random directions serve as a baseline. Methods are timed in turns, and
+    the median counts. Let nothing else run meanwhile; the load average is in the record.
     """
     from sefa.directions.ganspace import DEFAULT_SAMPLES
     from sefa.method_comparison.methods import compare_methods as compare
@@ -82,7 +84,7 @@ def compare_methods(
 
 
 def _times(method: "MethodResult") -> str:
-    """The median, and the shortest and longest if there are several."""
+    """Return the median, and the shortest and longest time if there are several."""
     from sefa.method_comparison.plot import seconds_in_words
 
     if method.seconds is None:
@@ -120,7 +122,7 @@ def _print(comparison: "MethodComparison") -> None:
             for method in comparison.methods
         ],
     )
-    say("change: mean absolute change of the image by a move of length 1, in grey levels of 255", "")
+    say("change: mean absolute change of the image for a move of length 1, in levels of 255", "")
     print_table(
         ("spaces of", "and", "shared", "principal angles, degrees"),
         [
@@ -134,4 +136,4 @@ def _print(comparison: "MethodComparison") -> None:
         ],
     )
     say(f"shared by chance: {comparison.chance:.1%}")
-    say("", f"SeFa needs no samples, and was {times_in_words(comparison.sefa_is_faster)} as fast as GANSpace")
+    say("", f"SeFa needs no samples and was {times_in_words(comparison.sefa_is_faster)} as fast as GANSpace")

@@ -1,4 +1,4 @@
-"""sefa demo: the whole path on a generator of faces."""
+"""sefa demo: the whole workflow on a generator of faces."""
 
 import time
 from collections.abc import Callable
@@ -30,15 +30,15 @@ BENCH_SECONDS = 5.0
 def demo(
     output: Annotated[
         Path,
-        typer.Option("-o", "--output", metavar="DIR", help="A folder for what is made; created if need be."),
+        typer.Option("-o", "--output", metavar="DIR", help="A folder for the results; created if missing."),
     ],
     *,
     opening: Annotated[OpenOptions, OPENING.only("device")],
     provider: ProviderOption = "auto",
 ) -> None:
-    """Do all of it on a trained generator of faces, and show the commands that would.
+    """Run the whole workflow on a trained generator of faces, and show the commands for it.
 
-    Leaves in DIR: [b]faces.safetensors[/b], the directions; [b]faces.onnx[/b] and [b]faces.ts[/b], the exported models;
+    Writes to DIR: [b]faces.safetensors[/b], the directions; [b]faces.onnx[/b] and [b]faces.ts[/b], the exported models;
     [b]sheet.png[/b], what the directions do; [b]turn.gif[/b]; [b]latency.json[/b].
     """
     from sefa.bank.editing import change
@@ -85,7 +85,7 @@ def demo(
     editor = load(onnx_path, provider)
     save_image(_sheet(editor), sheet_path)
     say("", f"# {sheet_path}: {SHEET_DIRECTIONS} sweeps, one for each direction", bold=True)
-    say(f"directions down, alpha across, {len(PEOPLE)} people; on {editor.provider}")
+    say(f"rows are directions, columns are alphas, {len(PEOPLE)} people; on {editor.provider}")
 
     low, high = editor.info.directions[editor.direction_index(TURN)].alpha_range
     sweep = ("-o", gif_path, "--direction", TURN, "--seeds", _list(PEOPLE), "--scale", 3)
@@ -121,7 +121,7 @@ def _sheet(editor: "Editor") -> "Images":
 
 
 def _short(path: Path) -> str:
-    """Relative to where the user stands, if it lies below."""
+    """Return the path relative to the current folder, if it lies below it."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 

@@ -9,10 +9,10 @@ from sefa_cli.output import print_json, say, working
 
 
 def doctor(json: JsonOption = False) -> None:
-    """Tell what works on this machine, what does not and why, and how to mend it.
+    """Show what works on this machine, what does not and why, and how to fix it.
 
-    Runs a convolution on every provider that onnxruntime offers, and says what CUDA, TensorRT and OpenVINO lack. Exit
-    code 1 if something that is needed does not work.
+    Runs a convolution on every provider that onnxruntime offers, and says what CUDA, TensorRT and OpenVINO lack. The
+    exit code is 1 if something that is needed does not work.
     """
     from sefa_runtime.session.doctor import examine
 

@@ -33,7 +33,7 @@ def edit(
         typer.Option(
             "--edit",
             metavar="DIRECTION=ALPHA",
-            help="How far to go along a direction, by name or index; may be repeated, edits add up.",
+            help="How far to move along a direction, given by name or index; may be repeated, edits add up.",
         ),
         Typed(list[str] | None, parse_edits),
     ] = None,
@@ -42,12 +42,12 @@ def edit(
     scale: Annotated[int, typer.Option(metavar="N", help="Enlarge the images N times.")] = 1,
     session: SessionOptions,
 ) -> None:
-    """Draw a seed's image, moved along one or more directions.
+    """Render an image, moved along one or more directions.
 
     [b]sefa edit faces.onnx -o face.png --seed 7 --edit turn=2.5 --edit 4=1[/b]
 
-    The same seed is the same latent on every machine. Without [b]--edit[/b] it is the unedited one. How far the edits
-    change the images is measured and said.
+    A seed gives the same latent on every machine. Without [b]--edit[/b] the image is unedited. How much the edits
+    change the images is measured and printed.
     """
     import numpy as np
 
@@ -70,6 +70,6 @@ def edit(
     image = enlarge(grid(images[None]), scale)
     save_image(image, output)
     if edits and not levels:
-        warn("the edits change no pixel: the alphas are too small, or the directions do nothing (sefa explore tells)")
+        warn("the edits change no pixel: the alphas are too small, or the directions do nothing (see sefa explore)")
     change = f", changed by {levels:.3g} of 255 levels on average" if levels else ""
     say(f"{output}: {image.shape[1]}x{image.shape[0]} pixels{change}, {where_it_ran(editor.session)}")

@@ -54,8 +54,8 @@ CHECKPOINT = Group(
     layers=(
         typer.Option(
             metavar="SPEC",
-            help="Layers to analyse, as for [b]sefa factorize[/b]; several groups, each with directions of its own, "
-            "stand side by side: [b]--layers 0-3 --layers 4-7[/b].",
+            help="Layers to analyse, as for [b]sefa factorize[/b]; several groups, each with its own directions, are "
+            "shown side by side: [b]--layers 0-3 --layers 4-7[/b].",
             show_default="all",
         ),
         Typed(list[str] | None, tuple),
@@ -81,8 +81,8 @@ def explore(
             "-o",
             "--output",
             metavar="FILE",
-            help="[b].html[/b] is a page that needs no other file, [b].png[/b], [b].webp[/b] or [b].jpg[/b] a sheet "
-            "of images, [b].json[/b] the measures; may be repeated.",
+            help="[b].html[/b] is a self-contained page, [b].png[/b], [b].webp[/b] or [b].jpg[/b] a sheet of images, "
+            "[b].json[/b] the measurements; may be repeated.",
         ),
     ],
     *,
@@ -90,7 +90,7 @@ def explore(
         int | None,
         typer.Option(
             metavar="N",
-            help="Images to measure: those of seeds 0, 1, 2, ...; ranges are looked for on at most 16 of them.",
+            help="How many images to measure: seeds 0, 1, 2, ...; ranges are determined from at most 16 of them.",
             show_default="200, or all codes; 2 with --quick",
         ),
     ] = None,
@@ -98,21 +98,23 @@ def explore(
         bool,
         typer.Option(
             "--quick",
-            help="A first look: measure only the images that are shown, and settle for ranges that are roughly right.",
+            help="A first look: measure only the images shown, and settle for approximate ranges.",
         ),
     ] = False,
     latents: Annotated[
         LatentOptions,
-        latent_options("--seeds", "--seed", what="Images to show.", show_default="0-3; those measured with --quick"),
+        latent_options(
+            "--seeds", "--seed", what="Seeds of the images to show.", show_default="0-3; those measured with --quick"
+        ),
     ],
     label: Annotated[
-        int | None, typer.Option(metavar="CLASS", help="Class of all images, for a class-conditional model.")
+        int | None, typer.Option(metavar="CLASS", help="Class of all images for a class-conditional model.")
     ] = None,
     truncation: Annotated[
         float | None,
         typer.Option(
             metavar="PSI",
-            help="Truncation psi, for a checkpoint or a model exported with [b]--truncation-input[/b]; 0.7 is "
+            help="Truncation psi for a checkpoint or a model exported with [b]--truncation-input[/b]; 0.7 is "
             "customary for StyleGANs.",
         ),
     ] = None,
@@ -121,7 +123,7 @@ def explore(
         typer.Option(
             "--range",
             metavar="LOW:HIGH",
-            help="Measure and show all directions from LOW to HIGH, as [b]-3:3[/b].",
+            help="Measure and show all directions from LOW to HIGH, such as [b]-3:3[/b].",
             show_default="each one's suggested range",
         ),
         Typed(str | None, parse_alpha_range),
@@ -135,13 +137,13 @@ def explore(
     session: SessionOptions,
     json: JsonOption = False,
 ) -> None:
-    """See and measure what every direction does: a page with all of them.
+    """See and measure what every direction does, on one page.
 
     [b]sefa explore faces.onnx -o sheet.html[/b]
 
-    For each direction: strips of several images that move when pointed at, where in the image it acts, how
-    strongly, how locally and how steadily, which others do the same, and a suggested range of alpha. Interrupted, the
-    same command goes on where it was.
+    For each direction: strips of several images, animated under the pointer; where in the image it acts, how strongly,
+    how locally and how steadily; which other directions do the same; and a suggested range of alpha. If interrupted,
+    the same command resumes where it stopped.
     """
     from tempfile import TemporaryDirectory
 
@@ -233,7 +235,7 @@ def _check_checkpoint_options(
     finding = [*given(checkpoint, "layers"), *given(choices)]
     check_bank_options(checkpoint.bank, checkpoint.allow_other_checkpoint, finding)
     if kind.is_own and len(checkpoint.layers) > 1:
-        raise ArgumentError(f"{source}: a generator of your own is analysed in one group: give one --layers")
+        raise ArgumentError(f"{source}: a generator of your own is analysed in one group: give --layers once")
 
 
 def _export(
@@ -285,7 +287,7 @@ def _explore(editor: "Editor", resume_cache: "ResumeCache", **arguments: Any) ->
             return explore(editor, **arguments, resume_cache=resume_cache, progress=show, estimate=say_how_long)
     except (KeyboardInterrupt, SystemExit):
         if resume_cache.folder.is_dir():
-            say(f"sefa: stopped; the same command goes on from what {resume_cache.folder} has", err=True)
+            say(f"sefa: stopped; the same command resumes from what {resume_cache.folder} has", err=True)
         raise
 
 

@@ -39,8 +39,8 @@ def export(
     latent: Annotated[
         Latent,
         typer.Option(
-            help="What the graph takes: latents [b]z[/b]; of StyleGANs also a style code [b]w[/b], or one per layer, "
-            "[b]w+[/b], as inverted photographs are."
+            help="Input of the graph: latents [b]z[/b]; for StyleGANs also a style code [b]w[/b], or one per layer, "
+            "[b]w+[/b], as for inverted photographs."
         ),
     ] = Latent.Z,
     truncation: Annotated[
@@ -52,20 +52,20 @@ def export(
         ),
     ] = None,
     truncation_input: Annotated[
-        bool, typer.Option("--truncation-input", help="Make psi an input of the graph instead, one for each image.")
+        bool, typer.Option("--truncation-input", help="Make psi an input of the graph instead, one per image.")
     ] = False,
-    file_format: Annotated[Format, typer.Option("--format", help="The kind of file.")] = Format.ONNX,
+    file_format: Annotated[Format, typer.Option("--format", help="The kind of file to write.")] = Format.ONNX,
     precision: Annotated[
         Precision,
         typer.Option(
-            help="[b]fp16[/b] halves the convolutions, and the file to 50 to 65 %; refused if an image falls below "
-            "40 dB to float32."
+            help="[b]fp16[/b] computes convolutions in half precision and shrinks the file to 50 to 65 %; refused if "
+            "an image falls below 40 dB PSNR to float32."
         ),
     ] = Precision.FP32,
     batch: Annotated[
-        int | None, typer.Option(metavar="N", help="Fix the batch, for engines that want static shapes.")
+        int | None, typer.Option(metavar="N", help="Fix the batch size, for engines that need static shapes.")
     ] = None,
-    edits: Annotated[int | None, typer.Option(metavar="E", help="Fix the number of edits likewise.")] = None,
+    edits: Annotated[int | None, typer.Option(metavar="E", help="Fix the number of edits per image, too.")] = None,
     compiled: Annotated[
         bool,
         typer.Option(
@@ -76,8 +76,8 @@ def export(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="Keep the weights in a file of this name beside the model, as [b]netG.safetensors[/b]; models of one "
-            "generator that name the same file share it.",
+            help="Keep the weights in a file of this name beside the model, such as [b]netG.safetensors[/b]; models of "
+            "one generator that name the same file share it.",
         ),
     ] = None,
     output_type: Annotated[
@@ -90,8 +90,8 @@ def export(
 ) -> None:
     """Bake a generator and its directions into one graph that takes (z, direction, alpha).
 
-    The graph is run against PyTorch over several batches, directions and alphas before the file takes its name. The
-    file describes itself: directions, resolution, where it came from, the difference that was measured.
+    The graph is compared with PyTorch over several batches, directions and alphas before the file is put in place. The
+    file describes itself: its directions, resolution and origin, and the difference that was measured.
     """
     from sefa.bank.direction_bank import DirectionBank
     from sefa_export import export_onnx, export_pt2, export_torchscript
@@ -135,7 +135,7 @@ def export(
     say(f"{output}: {format_bytes(output.stat().st_size)}, {width}x{height} pixels, {len(info.directions)} directions")
     weights = weights_path(output, info)
     if weights is not None:
-        say(f"{weights}: {format_bytes(weights.stat().st_size)} of weights, to be kept beside it")
+        say(f"{weights}: {format_bytes(weights.stat().st_size)} of weights; keep it beside the model")
     say(f"verified against PyTorch: {describe_parity(info)}")
     for name, value in origin_facts(info):
         say(f"{name}: {value}")

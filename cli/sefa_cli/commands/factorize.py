@@ -22,9 +22,9 @@ def factorize(
 ) -> None:
     """Find a generator's directions and save them as a bank.
 
-    They are the unit eigenvectors of AᵀA with the largest eigenvalues, where A is the first transform that the latent
-    meets. No data and no training: this takes well under a second. Look at what they do with [b]sefa export[/b] and
-    [b]sefa sweep[/b]; give them names with [b]sefa name[/b]. [b]--method ganspace[/b] draws samples instead.
+    They are the unit eigenvectors of AᵀA with the largest eigenvalues, where A is the first transform applied to the
+    latent code. This needs no data and no training, and takes well under a second. See what they do with [b]sefa
+    export[/b] and [b]sefa sweep[/b]; name them with [b]sefa name[/b]. [b]--method ganspace[/b] samples latents instead.
     """
     check_utf8_output(output, checkpoint, opening.weights)
     generator = open_generator(checkpoint, opening, choices.layers)

@@ -27,9 +27,9 @@ def inspect(
     layers: LayersOption = "all",
     json: JsonOption = False,
 ) -> None:
-    """Tell what a file is: checkpoint, direction bank or exported model.
+    """Show what is in a file: checkpoint, direction bank or exported model.
 
-    The kind is detected from the contents, not from the name. An exported model needs no torch to be inspected.
+    The kind is detected from the contents, not the name. Inspecting an exported model needs no torch.
     """
     kind = kind_of(file)
     if kind == Kind.ARCHIVE and not opening.own and layers == "all":
@@ -165,7 +165,7 @@ def _inspect_generator(path: Path, layers: str, opening: OpenOptions, json: bool
 
 
 def _inspect_torchscript(path: Path, json: bool) -> None:
-    """What an archive's directory tells; nothing of it is loaded."""
+    """Print what an archive's directory says; nothing in it is loaded."""
     with open_archive(path) as archive:
         entries = archive.infolist()
     root = entries[0].filename.partition("/")[0]
@@ -194,7 +194,7 @@ def _inspect_torchscript(path: Path, json: bool) -> None:
             ("sha256", sha256_of(path)),
         ]
     )
-    say("", "TorchScript is code: --run-code loads it, with --latent-dim and --layers, and tells what generator it is")
+    say("", "TorchScript is code: --run-code loads it, with --latent-dim and --layers, and shows what generator it is")
 
 
 def _checkpoint(path: Path, checkpoint_format: str) -> str:

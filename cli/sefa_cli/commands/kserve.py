@@ -31,14 +31,14 @@ def kserve(
         Runtime,
         typer.Option(
             help="[b]triton[/b]: KServe's Triton, with a repository that [b]sefa triton[/b] wrote. [b]sefa[/b]: a "
-            "container image of yours that has [b]sefa serve[/b] in it."
+            "container image of your own that runs [b]sefa serve[/b]."
         ),
     ] = Runtime.TRITON,
     storage_uri: Annotated[
         str | None,
         typer.Option(
             metavar="URI",
-            help="Where the repository (or the model's file) is, as [b]s3://bucket/repo[/b].",
+            help="Where the repository (or the model file) is, such as [b]s3://bucket/repo[/b].",
             show_default="pvc://NAME, a volume claim",
         ),
     ] = None,
@@ -46,28 +46,29 @@ def kserve(
         str | None, typer.Option(metavar="IMAGE", help="With --runtime sefa: the container image.")
     ] = None,
     runtime_version: Annotated[
-        str | None, typer.Option(metavar="TAG", help="With --runtime triton: its release.", show_default="24.10-py3")
+        str | None,
+        typer.Option(metavar="TAG", help="With --runtime triton: the release of Triton.", show_default="24.10-py3"),
     ] = None,
     gpus: Annotated[int | None, typer.Option(metavar="N", help="GPUs of each replica.", show_default="none")] = None,
     cpus: Annotated[str, typer.Option(metavar="N", help="Processors of each replica.")] = "2",
     memory: Annotated[str, typer.Option(metavar="SIZE", help="Memory of each replica.")] = "4Gi",
-    min_replicas: Annotated[int, typer.Option(metavar="N", help="Replicas at least; 0 is none while nobody asks.")] = 1,
+    min_replicas: Annotated[
+        int, typer.Option(metavar="N", help="Fewest replicas; 0 scales to none without requests.")
+    ] = 1,
     max_replicas: Annotated[
-        int | None, typer.Option(metavar="N", help="Replicas at most.", show_default="as the minimum, or 1")
+        int | None, typer.Option(metavar="N", help="Most replicas.", show_default="as the minimum, or 1")
     ] = None,
     concurrency: Annotated[
         int | None,
-        typer.Option(
-            metavar="N", help="Requests at once that one replica is wanted for.", show_default="KServe's choice"
-        ),
+        typer.Option(metavar="N", help="Target for concurrent requests per replica.", show_default="KServe's choice"),
     ] = None,
 ) -> None:
     """Write an InferenceService for KServe on Kubernetes.
 
     [b]sefa kserve faces.onnx -o faces.yaml --storage-uri s3://bucket/repo --gpus 1 --max-replicas 4[/b]
 
-    It answers the Open Inference Protocol v2 once [b]kubectl apply -f[/b] has taken the file and the repository is
-    where it says.
+    It serves the Open Inference Protocol v2 once the file is applied with [b]kubectl apply -f[/b] and the repository is
+    in place.
     """
     from sefa_runtime.deploy.kserve import KServeOptions, inference_service, to_yaml
 

@@ -22,21 +22,23 @@ def name(
         list[str] | None,
         typer.Argument(
             metavar="DIRECTION=NAME...",
-            help="[b]0=pose[/b] renames, [b]3=smile:-1[/b] also turns the direction the other way, "
+            help="[b]0=pose[/b] renames, [b]3=smile:-1[/b] also reverses the direction, "
             "[b]'0=pose:\\[-4,4]'[/b] also sets its suggested range. A direction is an index or a name.",
         ),
     ] = None,
     ranges: Annotated[
         list[str] | None,
         typer.Option(
-            "--range", metavar="DIRECTION=LOW:HIGH", help="Suggested range, as [b]0=-4:4[/b]; may be repeated."
+            "--range",
+            metavar="DIRECTION=LOW:HIGH",
+            help="Suggested range of alpha, such as [b]0=-4:4[/b]; may be repeated.",
         ),
     ] = None,
     keep: Annotated[
         str | None,
         typer.Option(
             metavar="LIST",
-            help="Keep these directions only, in this order: [b]0,3,1[/b] or [b]0-7[/b], or names, old or new.",
+            help="Keep only these directions, in this order: [b]0,3,1[/b] or [b]0-7[/b], or names, old or new.",
         ),
     ] = None,
     output: Annotated[
@@ -44,21 +46,21 @@ def name(
     ] = None,
     json: JsonOption = False,
 ) -> None:
-    """Name directions, in a bank or in an exported model.
+    """Name directions in a bank or in an exported model.
 
     [b]sefa name faces.safetensors 1=turn 2=nod:-1 --range turn=-4:4[/b]
 
-    The names are what [b]sefa edit[/b], [b]sefa sweep[/b] and [b]sefa serve[/b] call the directions by. In an exported
-    ONNX model only its description is written anew, which needs neither torch nor onnx; what changes vectors, turning
-    and [b]--keep[/b], is for banks, to be exported again with [b]sefa export --bank[/b].
+    [b]sefa edit[/b], [b]sefa sweep[/b] and [b]sefa serve[/b] know the directions by these names. In an exported ONNX
+    model only the description is rewritten, which needs neither torch nor onnx. What changes the vectors, reversing and
+    [b]--keep[/b], works on banks, which are then exported again with [b]sefa export --bank[/b].
     """
-    told = [*(parse_change(text) for text in changes or ()), *(parse_range(text) for text in ranges or ())]
-    if not told and keep is None:
+    wanted = [*(parse_change(text) for text in changes or ()), *(parse_range(text) for text in ranges or ())]
+    if not wanted and keep is None:
         raise ArgumentError(f"{file}: nothing to change: give names as 0=pose, --range or --keep")
     kind = kind_of(file)
     check_output(output or file)
     name_in = _name_in_model if kind.is_model or kind == Kind.ARCHIVE else _name_in_bank
-    rows = name_in(file, told, keep, output)
+    rows = name_in(file, wanted, keep, output)
     if json:
         print_json([{"index": index, "name": name, "alpha_range": [low, high]} for index, name, low, high in rows])
         return
@@ -69,11 +71,11 @@ def name(
 Row = tuple[int, str, float, float]  # index, name, least and greatest alpha
 
 
-def _name_in_model(file: Path, told: list[tuple[str, Change]], keep: str | None, output: Path | None) -> list[Row]:
+def _name_in_model(file: Path, wanted: list[tuple[str, Change]], keep: str | None, output: Path | None) -> list[Row]:
     from sefa_runtime.model.renaming import rename_directions
 
     names = read_info(file).names
-    changes = resolve(names, told)
+    changes = resolve(names, wanted)
     turned = [names[index] for index, change in changes.items() if change.flip]
     if turned or keep is not None:
         what = f"turning {turned[0]}" if turned else "--keep"
@@ -90,12 +92,12 @@ def _name_in_model(file: Path, told: list[tuple[str, Change]], keep: str | None,
     return [(index, direction.name, *direction.alpha_range) for index, direction in enumerate(info.directions)]
 
 
-def _name_in_bank(file: Path, told: list[tuple[str, Change]], keep: str | None, output: Path | None) -> list[Row]:
+def _name_in_bank(file: Path, wanted: list[tuple[str, Change]], keep: str | None, output: Path | None) -> list[Row]:
     from sefa.bank.direction_bank import DirectionBank
     from sefa.bank.editing import change, subset
 
     bank = DirectionBank.load(file)
-    changes = resolve(bank.names, told)
+    changes = resolve(bank.names, wanted)
     kept = None if keep is None else find_all(_old_and_new(bank.names, changes, keep), keep)
     bank = change(bank, changes)
     if kept is not None:
@@ -105,7 +107,7 @@ def _name_in_bank(file: Path, told: list[tuple[str, Change]], keep: str | None, 
 
 
 def _old_and_new(names: tuple[str, ...], changes: dict[int, Change], keep: str) -> list[str]:
-    """Names by which `--keep` may list directions: the new one, or the old one where it lists that."""
+    """Return the names by which `--keep` may list directions: the new ones, or the old one where it lists that."""
     new = renamed(names, changes)
     listed = {part.strip() for part in keep.split(",")}
     return [old if old in listed and old not in new else now for old, now in zip(names, new, strict=True)]

@@ -14,7 +14,7 @@ from sefa_runtime.errors import InputError
 from sefa_runtime.files import input_problem
 
 TOKEN_VARIABLE = "SEFA_TOKEN"
-LIMITS, ACCESS, PROXY = "Limits", "Who may ask", "Behind a reverse proxy"
+LIMITS, ACCESS, PROXY = "Limits", "Access", "Behind a reverse proxy"
 
 
 def serve(
@@ -22,7 +22,7 @@ def serve(
         list[str],
         typer.Argument(
             metavar="MODEL",
-            help="[b].onnx[/b] files made by [b]sefa export[/b]; each is called as its file, or [b]NAME=PATH[/b].",
+            help="[b].onnx[/b] files made by [b]sefa export[/b]; each is named after its file, or [b]NAME=PATH[/b].",
         ),
     ],
     *,
@@ -30,15 +30,15 @@ def serve(
         str,
         typer.Option(
             metavar="ADDRESS",
-            help="Where to listen; [b]0.0.0.0[/b] and [b]::[/b] are both every network, of IPv4 and IPv6.",
+            help="Address to listen on; [b]0.0.0.0[/b] and [b]::[/b] both mean every network, IPv4 and IPv6.",
         ),
     ] = "127.0.0.1",
-    port: Annotated[int, typer.Option(metavar="N", help="0 takes a free one.")] = 8000,
+    port: Annotated[int, typer.Option(metavar="N", help="Port to listen on; 0 takes a free one.")] = 8000,
     grpc_port: Annotated[
         int | None,
         typer.Option(
             metavar="N",
-            help="Also answer over gRPC, there; 0 takes a free one. Needs the extra 'grpc'.",
+            help="Also serve gRPC on this port; 0 takes a free one. Needs the extra 'grpc'.",
             show_default=False,
         ),
     ] = None,
@@ -47,38 +47,40 @@ def serve(
         int,
         typer.Option(
             metavar="N",
-            help="Runs of a model at the same time, each on its share of the cores: more images a second, "
-            "but a request alone takes longer.",
+            help="Concurrent runs of a model, each on its share of the cores: more images per second, but a single "
+            "request takes longer.",
         ),
     ] = 1,
     max_batch: Annotated[
-        int, typer.Option(metavar="N", help="Images in one run, and in one request.", rich_help_panel=LIMITS)
+        int, typer.Option(metavar="N", help="Most images in one run, and in one request.", rich_help_panel=LIMITS)
     ] = 16,
     max_delay_ms: Annotated[
         float,
         typer.Option(
-            metavar="MS", help="How long a run may wait for company while requests overlap.", rich_help_panel=LIMITS
+            metavar="MS", help="How long a run may wait for batch-mates while requests overlap.", rich_help_panel=LIMITS
         ),
     ] = 2.0,
     max_queue: Annotated[
         int,
         typer.Option(
-            metavar="N", help="Images of a model that may wait; beyond, requests get 503.", rich_help_panel=LIMITS
+            metavar="N", help="Images that may wait for a model; beyond that, requests get 503.", rich_help_panel=LIMITS
         ),
     ] = 256,
     timeout_s: Annotated[
         float,
-        typer.Option(metavar="S", help="Time for an answer; beyond, requests get 504.", rich_help_panel=LIMITS),
+        typer.Option(
+            metavar="S", help="Time allowed for an answer; beyond that, requests get 504.", rich_help_panel=LIMITS
+        ),
     ] = 30.0,
-    max_edits: Annotated[int, typer.Option(metavar="N", help="Edits of one image.", rich_help_panel=LIMITS)] = 64,
+    max_edits: Annotated[int, typer.Option(metavar="N", help="Most edits of one image.", rich_help_panel=LIMITS)] = 64,
     max_body_mb: Annotated[
-        float, typer.Option(metavar="MB", help="Size of a request's body.", rich_help_panel=LIMITS)
+        float, typer.Option(metavar="MB", help="Largest size of a request's body.", rich_help_panel=LIMITS)
     ] = 8.0,
     token_file: Annotated[
         Path | None,
         typer.Option(
             metavar="FILE",
-            help=f"Clients must send [b]Authorization: Bearer[/b] with what is in the file, or in the environment "
+            help=f"Clients must send [b]Authorization: Bearer[/b] with the token in this file, or in the environment "
             f"variable [b]{TOKEN_VARIABLE}[/b].",
             rich_help_panel=ACCESS,
         ),
@@ -87,7 +89,7 @@ def serve(
         list[str] | None,
         typer.Option(
             metavar="ORIGIN",
-            help="Web pages from there may ask, as [b]https://example.org[/b]; may be repeated.",
+            help="Allow requests from web pages of this origin, such as [b]https://example.org[/b]; may be repeated.",
             rich_help_panel=ACCESS,
         ),
     ] = None,
@@ -95,8 +97,8 @@ def serve(
         str,
         typer.Option(
             metavar="PATH",
-            help="The prefix under which the proxy shows the server, as [b]/faces[/b], whether it takes it out of "
-            "requests or not.",
+            help="The prefix under which the proxy exposes the server, such as [b]/faces[/b], whether or not it strips "
+            "the prefix from requests.",
             rich_help_panel=PROXY,
         ),
     ] = "",
@@ -104,8 +106,8 @@ def serve(
         str,
         typer.Option(
             metavar="LIST",
-            help="Proxies to believe what X-Forwarded-For, -Proto and -Prefix say: addresses and networks with "
-            "commas, as [b]127.0.0.1,10.0.0.0/8[/b], or [b]*[/b].",
+            help="Proxies whose X-Forwarded-For, -Proto and -Prefix are trusted: addresses and networks separated by "
+            "commas, such as [b]127.0.0.1,10.0.0.0/8[/b], or [b]*[/b].",
             rich_help_panel=PROXY,
         ),
     ] = "",
@@ -114,9 +116,9 @@ def serve(
 
     [b]sefa serve faces.onnx[/b], then [b]http://127.0.0.1:8000/models/faces/image?seed=7[/b]
 
-    Requests that come at the same time share a run. [b]/docs[/b] describes the endpoints, [b]/metrics[/b] is for
-    Prometheus, the log of requests on stdout is a line of JSON each. SIGTERM stops it once all that was asked is
-    answered. Listens to this machine alone unless told otherwise. Needs the extra 'serve'.
+    Requests that arrive at the same time share a run. [b]/docs[/b] describes the endpoints, [b]/metrics[/b] is for
+    Prometheus, and each request is logged to stdout as a line of JSON. On SIGTERM it stops once all pending requests
+    are answered. Listens on this machine only unless told otherwise. Needs the extra 'serve'.
     """
     try:
         if grpc_port is not None:
@@ -151,7 +153,7 @@ def serve(
 
 
 def _report(line: str) -> None:
-    # Whoever read stderr may be gone; that is no reason to stop, nor not to.
+    # Whoever read stderr may be gone; that is no reason to stop the server, nor to keep it from stopping.
     with contextlib.suppress(OSError):
         say(line, err=True)
 

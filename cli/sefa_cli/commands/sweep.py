@@ -23,7 +23,7 @@ def sweep(
             "-o",
             "--output",
             metavar="FILE",
-            help="[b].png[/b], [b].jpg[/b]: seeds down, alphas across. [b].gif[/b], [b].webp[/b]: an endless "
+            help="[b].png[/b], [b].jpg[/b]: rows are seeds, columns are alphas. [b].gif[/b], [b].webp[/b]: a looping "
             "animation. [b].mp4[/b]: a video, which needs ffmpeg, or [b]pip install 'sefa\\[video]'[/b].",
         ),
     ],
@@ -37,15 +37,15 @@ def sweep(
         str | None,
         typer.Option(
             metavar="FROM:TO:STEPS",
-            help="The distances, as [b]-3:3:7[/b] or [b]-2,0,2[/b]. An animation runs over them forth and "
-            "back, and over [b]FROM:TO:STEPS[/b] slows down before each turn.",
+            help="The distances, such as [b]-3:3:7[/b] or [b]-2,0,2[/b]. An animation runs back and forth over them, "
+            "and over [b]FROM:TO:STEPS[/b] slows down before each turn.",
             show_default="the direction's suggested range, 7 steps, 24 in an animation",
         ),
     ] = None,
     label: LabelOption = None,
     truncation: TruncationOption = None,
     scale: Annotated[int, typer.Option(metavar="N", help="Enlarge the images N times.")] = 1,
-    frames_per_second: Annotated[float, typer.Option("--fps", help="Pace of an animation.")] = 12.0,
+    frames_per_second: Annotated[float, typer.Option("--fps", help="Frames per second of an animation.")] = 12.0,
     session: SessionOptions,
 ) -> None:
     """See what a direction does: move along it, for one or more seeds.

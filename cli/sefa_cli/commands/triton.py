@@ -23,11 +23,11 @@ def triton(
         list[str],
         typer.Argument(
             metavar="MODEL...",
-            help="[b].onnx[/b] files made by [b]sefa export[/b]; each is called as its file, or [b]NAME=PATH[/b].",
+            help="[b].onnx[/b] files made by [b]sefa export[/b]; each is named after its file, or [b]NAME=PATH[/b].",
         ),
     ],
     output: Annotated[
-        Path, typer.Option("-o", "--output", metavar="REPO", help="The repository's folder.", show_default=False)
+        Path, typer.Option("-o", "--output", metavar="REPO", help="The folder of the repository.", show_default=False)
     ],
     gpus: Annotated[
         int | None,
@@ -41,19 +41,27 @@ def triton(
         int | None, typer.Option(metavar="N", help="With --cpu: threads of each session.", show_default="the cores")
     ] = None,
     max_batch: Annotated[
-        int | None, typer.Option(metavar="N", help="Images in one run at most.", show_default="16")
+        int | None, typer.Option(metavar="N", help="Most images in one run.", show_default="16")
     ] = None,
     max_delay_ms: Annotated[
-        float, typer.Option(metavar="MS", help="How long a request may wait for others to run with.")
+        float, typer.Option(metavar="MS", help="How long a request may wait for batch-mates.")
     ] = 2.0,
     preferred_batch: Annotated[
         list[int] | None,
-        typer.Option(metavar="SIZES", help="Batches that wait no longer, as [b]4,8[/b].", show_default="the largest"),
+        typer.Option(
+            metavar="SIZES", help="Batch sizes that run at once, such as [b]4,8[/b].", show_default="the largest"
+        ),
         INTEGERS,
     ] = None,
-    max_queue: Annotated[int, typer.Option(metavar="N", help="Requests that may wait; more are refused.")] = 256,
-    timeout_s: Annotated[float, typer.Option(metavar="S", help="How long one waits before it is refused.")] = 30.0,
-    tensorrt: Annotated[bool, typer.Option("--tensorrt", help="Let TensorRT run what it can, CUDA the rest.")] = False,
+    max_queue: Annotated[
+        int, typer.Option(metavar="N", help="Requests that may wait; further ones are refused.")
+    ] = 256,
+    timeout_s: Annotated[
+        float, typer.Option(metavar="S", help="How long a request may wait before it is refused.")
+    ] = 30.0,
+    tensorrt: Annotated[
+        bool, typer.Option("--tensorrt", help="Let TensorRT run what it can, and CUDA the rest.")
+    ] = False,
     precision: Annotated[
         TensorrtPrecision | None,
         typer.Option(help="With --tensorrt: what it computes in.", show_default="as the model was exported"),
@@ -62,21 +70,23 @@ def triton(
         str | None,
         typer.Option(
             metavar="FOLDER",
-            help="With --tensorrt: a folder on the server that keeps its engines from one start to the next.",
+            help="With --tensorrt: a folder on the server that caches its engines between starts.",
         ),
     ] = None,
     force: Annotated[
         bool,
-        typer.Option("--force", help="Write into a folder of other things too, and replace a model of the same name."),
+        typer.Option(
+            "--force", help="Write even into a folder that holds other things, and replace a model of the same name."
+        ),
     ] = False,
 ) -> None:
     """Write a model repository for NVIDIA's Triton Inference Server.
 
     [b]sefa triton faces.onnx -o repo --gpus 1[/b]
 
-    Each model is served by Triton's onnxruntime backend. Triton batches requests with the same
-    number of edits and warms the model up before it is ready. Beside the model are its directions' names and real
-    inputs for perf_analyzer. A repository that is there keeps its other models.
+    Triton's onnxruntime backend serves each model, batches requests with the same number of edits, and warms the model
+    up before it is ready. The names of the directions and real inputs for perf_analyzer are written beside the model.
+    An existing repository keeps its other models.
     """
     from sefa_runtime.deploy.triton import TritonOptions, write_repository
 

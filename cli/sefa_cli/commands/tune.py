@@ -1,4 +1,4 @@
-"""sefa tune: which settings serve a model best on this machine."""
+"""sefa tune: the settings that serve a model best on this machine."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -31,17 +31,17 @@ def tune(
     output: Annotated[
         Path | None, typer.Option("-o", "--output", metavar="FILE.json", help="Write what was measured here.")
     ] = None,
-    seconds: Annotated[float, typer.Option(metavar="S", help="Time for each setting and batch.")] = 1.0,
+    seconds: Annotated[float, typer.Option(metavar="S", help="Time for each setting and batch size.")] = 1.0,
     session: Annotated[SessionChoices, PROVIDER.only("provider", "provider_options")],
     json: JsonOption = False,
 ) -> None:
-    """Find the threads, instances and batch that serve a model best on this machine.
+    """Find the threads, instances and batch size that serve a model best on this machine.
 
     [b]sefa tune faces.onnx[/b]
 
-    Settings take turns in three rounds. One caller wants the shortest run, many callers the most images per second; the
-    commands that serve either are printed. Where several are as good, the nearest to the defaults is taken. Let nothing
-    else run meanwhile.
+    Settings are measured in turns, in three rounds. A single caller wants the shortest run, many callers want the most
+    images per second; the commands that serve each best are printed. Among equally good settings, the one nearest to
+    the defaults is taken. Let nothing else run meanwhile.
     """
     from sefa_runtime.latency.tuning import tune as tune_model
     from sefa_runtime.machine.description import load_in_words, machine_in_words
@@ -84,7 +84,7 @@ def _print_trials(tuning: "Tuning") -> None:
 
 
 def _flags(trial: "Trial", provider: str) -> list[object]:
-    """What makes `sefa serve` run like that."""
+    """Return the options with which `sefa serve` runs like that."""
     setting = trial.setting
     flags: list[object] = ["--provider", provider]
     if setting.instances > 1:
@@ -99,7 +99,7 @@ def _flags(trial: "Trial", provider: str) -> list[object]:
 
 
 def _served(model: Path) -> str:
-    """What `sefa serve` takes: with a name, where the file's own cannot stand in an address."""
+    """Return the model as `sefa serve` takes it: with a name, if its own cannot be part of an address."""
     from sefa_runtime.server.models import parse_model
 
     try:

@@ -1,4 +1,4 @@
-"""sefa verify: does a model draw here what it drew at export?"""
+"""sefa verify: does a model render here what it rendered at export?"""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -14,17 +14,17 @@ def verify(
     model: ModelArgument,
     *,
     checkpoint: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Also check that the model was made of this checkpoint.")
+        Path | None, typer.Option(metavar="FILE", help="Also check that the model was made from this checkpoint.")
     ] = None,
     session: Annotated[SessionChoices, PROVIDER.without("allow_cpu_fallback")],
     json: JsonOption = False,
 ) -> None:
-    """Check that a model arrived whole and draws on this machine what PyTorch drew at export.
+    """Check that a model is intact and renders the same images here as PyTorch did at export.
 
     [b]sefa verify faces.onnx --provider cuda[/b]
 
-    The file carries what is needed: checksums, and the mean levels of a few images. They are drawn again here, all at
-    once and one by one, and on the CPU too if that is not the provider. Exit code 1 if anything differs.
+    The file carries what is needed: checksums, and the mean levels of a few images. These are rendered again here, all
+    at once and one by one, and on the CPU, too, if the provider is another. The exit code is 1 if anything differs.
     """
     from sefa_runtime.verification import verify as verify_model
 
