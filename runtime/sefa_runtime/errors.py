@@ -1,4 +1,4 @@
-"""What a caller of the runtime can mend."""
+"""What a caller of the runtime can fix."""
 
 
 class SefaRuntimeError(Exception):
@@ -18,11 +18,11 @@ class ProviderError(SefaRuntimeError):
 
     Attributes:
         reason: What is missing.
-        remedy: How to mend it, if that is known.
+        remedy: How to fix it, if that is known.
     """
 
     def __init__(self, reason: str, remedy: str = "") -> None:
-        super().__init__(f"{reason}; to mend it: {remedy}" if remedy else reason)
+        super().__init__(f"{reason}; to fix it: {remedy}" if remedy else reason)
         self.reason = reason
         self.remedy = remedy
 

@@ -220,7 +220,7 @@ def test_sweep_covers_the_suggested_range_by_itself(tiny: Editor) -> None:
     np.testing.assert_array_equal(images[0, -1], tiny.edit(seed=1, edits={1: high})[0])
 
 
-def test_a_sweep_of_many_images_tells_its_progress(tiny: Editor) -> None:
+def test_a_sweep_of_many_images_reports_its_progress(tiny: Editor) -> None:
     shares: list[float] = []
     images = tiny.sweep(seed=range(5), direction=0, alphas=[-1.0] * 7, progress=shares.append)
     assert images.shape[:2] == (5, 7)
@@ -258,7 +258,7 @@ def test_many_editors_in_one_process_give_the_same_answers(golden: Path, tiny: E
     np.testing.assert_array_equal(editors[0].edit(seed=0, edits={"pose": 1.0}), expected[0])
 
 
-def test_an_editor_tells_what_it_is(tiny: Editor) -> None:
+def test_an_editor_says_what_it_is(tiny: Editor) -> None:
     assert tiny.provider == "cpu"
     assert tiny.info.names == ("pose", "light", "direction-2", "direction-3")
     assert tiny.info.image_shape == (8, 4, 3)

@@ -162,7 +162,7 @@ def test_directions_and_alphas_are_broadcast_as_documented(
     batch=st.integers(1, 3),
     data=st.data(),
 )
-def test_a_direction_out_of_range_is_refused_wherever_it_stands(index: int, batch: int, data: st.DataObject) -> None:
+def test_a_direction_out_of_range_is_refused_wherever_it_is(index: int, batch: int, data: st.DataObject) -> None:
     editor, _ = make_editor()
     directions: list[list[int]] = [[0, 1] for _ in range(batch)]
     directions[data.draw(st.integers(0, batch - 1))][data.draw(st.integers(0, 1))] = index

@@ -20,7 +20,7 @@ def failed(verification: Verification) -> list[str]:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_it_draws_what_pytorch_drew(golden: Path, name: str) -> None:
+def test_it_renders_what_pytorch_rendered(golden: Path, name: str) -> None:
     verification = verify(golden / f"{name}.onnx", "cpu")
     assert verification.ok
     assert [finding.name for finding in verification.findings] == ["file", "provider", "images", "batches"]
@@ -28,7 +28,7 @@ def test_it_draws_what_pytorch_drew(golden: Path, name: str) -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_model_that_draws_something_else_is_found(golden: Path, tmp_path: Path, name: str) -> None:
+def test_a_model_that_renders_something_else_is_found(golden: Path, tmp_path: Path, name: str) -> None:
     source = golden / f"{name}.onnx"
     first = str(read_info(source).reference[0][0])
     other = ("1" if first[0] != "1" else "2") + first[1:]

@@ -21,7 +21,7 @@ def explored(tiny: Editor) -> Exploration:
     return explore(tiny, samples=12, seeds=[5, 9])
 
 
-def test_the_frames_are_what_the_editor_draws(tiny: Editor, explored: Exploration) -> None:
+def test_the_frames_are_what_the_editor_renders(tiny: Editor, explored: Exploration) -> None:
     assert explored.titles == ("seed 5", "seed 9")
     assert explored.frames.shape == (4, 2, 9, *tiny.info.image_shape)
     for direction, effect in enumerate(explored.effects):
@@ -179,7 +179,7 @@ def test_the_measures_and_the_sheet_are_files(explored: Exploration, tmp_path: P
     save_exploration(explored, tmp_path / "sheet.png")
     with Image.open(tmp_path / "sheet.png") as sheet:
         found = np.asarray(sheet)
-    # The image at the upper end of the last direction stands at the right, above the margin.
+    # The image at the upper end of the last direction is at the right, above the margin.
     height, width, _ = explored.info.image_shape
     last = np.asarray(to_pillow(explored.frames[-1, -1, -1]).convert("RGB"))
     gap = max(4, width // 8)

@@ -157,7 +157,7 @@ def test_the_heat_is_where_the_change_is() -> None:
     assert abs(unmoved - 60).max() < 4
 
 
-def test_grey_and_transparent_images_are_drawn(explored: Exploration) -> None:
+def test_grey_and_transparent_images_are_shown(explored: Exploration) -> None:
     for channels in (1, 4):
         frames = np.zeros((9, 8, 4, channels), np.uint8)
         assert _decode(strip(frames)).size == (36, 8)

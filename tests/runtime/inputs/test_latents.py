@@ -36,7 +36,7 @@ def test_what_is_no_seed_is_refused(seeds: Any) -> None:
         latents_from_seeds(seeds, 4)
 
 
-def test_style_codes_are_drawn(golden: Path, style_codes: Editor, style_arrays: Arrays) -> None:
+def test_style_codes_are_rendered(golden: Path, style_codes: Editor, style_arrays: Arrays) -> None:
     edits = {name: style_arrays[name] for name in ("direction", "alpha")}
     assert_same(style_codes.run(codes=style_arrays["codes"], **edits), style_arrays["images_w+"])
     assert_same(load(golden / "style_w.onnx", "cpu").run(w=style_arrays["w"], **edits), style_arrays["images_w"])

@@ -94,7 +94,7 @@ def test_a_driver_that_does_not_serve(
     wheels: Wheels, libraries: Callable[..., None], driver: Driver, reason: str
 ) -> None:
     libraries(driver)
-    with pytest.raises(ProviderError, match=f"^cuda: {reason}; to mend it: "):
+    with pytest.raises(ProviderError, match=f"^cuda: {reason}; to fix it: "):
         raise problem(CUDA)
 
 
