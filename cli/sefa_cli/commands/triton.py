@@ -1,6 +1,5 @@
 """sefa triton: a model repository for NVIDIA's Triton Inference Server."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -9,13 +8,7 @@ import typer
 from sefa_cli.options import INTEGERS
 from sefa_cli.output import command_line, say
 from sefa_runtime.errors import InputError
-
-
-class TensorrtPrecision(StrEnum):
-    """What TensorRT computes in."""
-
-    FP32 = "fp32"
-    FP16 = "fp16"
+from sefa_runtime.model.choices import Precision
 
 
 def triton(
@@ -63,7 +56,7 @@ def triton(
         bool, typer.Option("--tensorrt", help="Let TensorRT run what it can, and CUDA the rest.")
     ] = False,
     precision: Annotated[
-        TensorrtPrecision | None,
+        Precision | None,
         typer.Option(help="With --tensorrt: what it computes in.", show_default="as the model was exported"),
     ] = None,
     engine_cache: Annotated[
