@@ -97,12 +97,13 @@ class Application:
             is_open=path in self._open_paths or path.startswith(OPEN_PREFIXES),
         )
         scope["exchange"] = exchange
-        request_id = exchange.request_id.encode()
+        scope["starlette.exception_handlers"] = {}, {}  # Not those of an application that we are mounted in.
+        added = [(b"x-request-id", exchange.request_id.encode())]
 
         async def send_counted(message: Message) -> None:
             if message["type"] == "http.response.start":
                 exchange.status = message["status"]
-                message["headers"] = [*message.get("headers", ()), (b"x-request-id", request_id)]
+                message["headers"] = [*message.get("headers", ()), *added]
             else:
                 exchange.sent += len(message.get("body", b""))
             await send(message)
@@ -111,7 +112,10 @@ class Application:
         preflight: Response | None = None
         if self._cors is not None:
             asked = Headers(scope=scope)
-            respond = partial(self._cors.send, send=send_counted, request_headers=asked)
+            if "origin" in asked:
+                respond = partial(self._cors.send, send=send_counted, request_headers=asked)
+            else:
+                added.append((b"vary", b"Origin"))  # Not all versions of Starlette say so.
             if exchange.method == "OPTIONS" and "origin" in asked and "access-control-request-method" in asked:
                 preflight = self._cors.preflight_response(asked)
                 exchange.is_open = True  # Browsers send no token with it.

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import uvicorn
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Mount
 
 import sefa_runtime
@@ -87,7 +89,14 @@ def mounted() -> Iterator[str]:
         yield
         await models.drain()
 
-    app = Starlette(routes=[Mount("/team/faces", create_app(models, settings))], lifespan=lifespan)
+    async def others(request: Request, error: Exception) -> Response:
+        return Response("the other application's", 418)
+
+    app = Starlette(
+        routes=[Mount("/team/faces", create_app(models, settings))],
+        lifespan=lifespan,
+        exception_handlers={ValueError: others, 404: others},
+    )
     server = uvicorn.Server(uvicorn.Config(app, log_config=None))
     (listener,) = listen("127.0.0.1", 0)
     thread = threading.Thread(target=server.run, args=([listener],))
@@ -245,3 +254,10 @@ def test_no_prefix_opens_what_is_closed(start_once: Start, prefix: str) -> None:
 def test_what_cannot_be_a_prefix_or_a_proxy(settings: dict[str, str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         Settings(**settings)  # type: ignore[arg-type]
+
+
+def test_errors_are_ours_wherever_we_are_mounted(base: str) -> None:
+    with httpx.Client(timeout=PATIENCE_S, headers=TOKEN) as client:
+        for path, status in (("/models/tiny/image?seed=x", 400), ("/nowhere", 404), ("/models/gone", 404)):
+            answer = client.get(base + path)
+            assert (answer.status_code, list(answer.json())) == (status, ["error"])
