@@ -32,6 +32,7 @@ CheckpointArgument = Annotated[
     ),
 ]
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file made by [b]sefa export[/b].")]
+BankOutput = Annotated[Path, typer.Option("-o", "--output", metavar="BANK", help="A .safetensors file to write.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
 # How a generator is opened: first, one of the user's own.
@@ -197,6 +198,7 @@ LabelOption = Annotated[
     ),
     Typed(str | None, parse_label),
 ]
+ScaleOption = Annotated[int, typer.Option(metavar="N", help="Enlarge the images N times.")]
 TruncationOption = Annotated[
     float | None,
     typer.Option(metavar="PSI", help="Truncation psi for a model exported with [b]--truncation-input[/b]."),

@@ -11,7 +11,14 @@ from sefa.errors import ArgumentError
 from sefa.opening import Device
 from sefa_cli.descriptions import alpha_range, checkpoint_fact, print_directions, spans
 from sefa_cli.generators import open_checkpoint
-from sefa_cli.options import CheckpointOptions, EditLayersOption, JsonOption, LayersOption, OtherCheckpointOption
+from sefa_cli.options import (
+    BankOutput,
+    CheckpointOptions,
+    EditLayersOption,
+    JsonOption,
+    LayersOption,
+    OtherCheckpointOption,
+)
 from sefa_cli.output import print_facts, print_json, print_table, say
 from sefa_runtime.files import check_output
 
@@ -22,7 +29,6 @@ if TYPE_CHECKING:
     from sefa.bank.direction_bank import DirectionBank, DirectionSource
 
 BankArgument = Annotated[Path, typer.Argument(metavar="BANK", help="A direction bank.")]
-BankOutput = Annotated[Path, typer.Option("-o", "--output", metavar="BANK", help="A .safetensors file to write.")]
 
 
 def show(bank: BankArgument, json: JsonOption = False) -> None:

@@ -9,7 +9,7 @@ from sefa_cli.descriptions import where_it_ran
 from sefa_cli.image_warnings import warn_of_flat_images, warn_of_format, warn_of_range, warn_of_truncation
 from sefa_cli.latents import LatentOptions, check_image_bytes
 from sefa_cli.option_groups import Typed
-from sefa_cli.options import LabelOption, ModelArgument, SessionOptions, TruncationOption, latent_options
+from sefa_cli.options import LabelOption, ModelArgument, ScaleOption, SessionOptions, TruncationOption, latent_options
 from sefa_cli.output import say, warn, working
 from sefa_cli.parsing import parse_edits
 from sefa_runtime.files import check_output
@@ -39,7 +39,7 @@ def edit(
     ] = None,
     label: LabelOption = None,
     truncation: TruncationOption = None,
-    scale: Annotated[int, typer.Option(metavar="N", help="Enlarge the images N times.")] = 1,
+    scale: ScaleOption = 1,
     session: SessionOptions,
 ) -> None:
     """Render an image, moved along one or more directions.

@@ -1,21 +1,18 @@
 """sefa factorize: checkpoint to direction bank."""
 
-from pathlib import Path
 from typing import Annotated
-
-import typer
 
 from sefa.opening import OpenOptions
 from sefa_cli.descriptions import origin_facts, print_directions
 from sefa_cli.generators import find_directions, open_generator
-from sefa_cli.options import OPENING, CheckpointArgument, DirectionOptions, JsonOption
+from sefa_cli.options import OPENING, BankOutput, CheckpointArgument, DirectionOptions, JsonOption
 from sefa_cli.output import print_json, say
 from sefa_runtime.files import check_utf8_output
 
 
 def factorize(
     checkpoint: CheckpointArgument,
-    output: Annotated[Path, typer.Option("-o", "--output", metavar="BANK", help="A .safetensors file to write.")],
+    output: BankOutput,
     choices: DirectionOptions,
     opening: Annotated[OpenOptions, OPENING.without("noise")],
     json: JsonOption = False,

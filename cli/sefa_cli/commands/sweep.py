@@ -8,7 +8,7 @@ import typer
 from sefa_cli.descriptions import where_it_ran
 from sefa_cli.image_warnings import warn_of_flat_images, warn_of_format, warn_of_range, warn_of_truncation
 from sefa_cli.latents import LatentOptions, check_image_bytes
-from sefa_cli.options import LabelOption, ModelArgument, SessionOptions, TruncationOption, latent_options
+from sefa_cli.options import LabelOption, ModelArgument, ScaleOption, SessionOptions, TruncationOption, latent_options
 from sefa_cli.output import progress_bar, say, warn
 from sefa_cli.parsing import linear_steps, parse_alphas, parse_direction
 from sefa_runtime.files import check_output
@@ -44,7 +44,7 @@ def sweep(
     ] = None,
     label: LabelOption = None,
     truncation: TruncationOption = None,
-    scale: Annotated[int, typer.Option(metavar="N", help="Enlarge the images N times.")] = 1,
+    scale: ScaleOption = 1,
     frames_per_second: Annotated[float, typer.Option("--fps", help="Frames per second of an animation.")] = 12.0,
     session: SessionOptions,
 ) -> None:
