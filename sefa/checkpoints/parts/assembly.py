@@ -124,12 +124,10 @@ class Assembly:
             name = names[layer.module]
             made = self._make(layer, name or generator.family)
             filled |= {f"{name}.{entry}".lstrip("."): tensor.contiguous() for entry, tensor in made.items()}
+        shapes = {name: tensor.shape for name, tensor in filled.items()}
         wanted = {name: tensor.shape for name, tensor in generator.state_dict().items()}
-        wrong = {
-            name for name in wanted.keys() | filled if name not in filled or filled[name].shape != wanted.get(name)
-        }
-        if wrong:
-            raise AssertionError(f"layers' functions do not make, or of another shape, {sorted(wrong)}")
+        if shapes != wanted:
+            raise AssertionError(f"layers' functions made {sorted(shapes.items() ^ wanted.items())}")
         generator.load_state_dict(filled, assign=True)
         return generator.eval().requires_grad_(False)
 
@@ -152,11 +150,14 @@ class Assembly:
         misshapen: dict[str, str] = {}
         for layer in self._layers:
             for argument, (key, shape) in layer.stored.items():
-                name = names[layer.module] or (argument if hasattr(layer.module, argument) else "its first layer")
+                is_own = isinstance(getattr(layer.module, argument, None), Tensor)
+                name = names[layer.module] or (argument if is_own else "its first layer")
                 needed[key] = needed.get(key) or name
                 problem = self._shape_problem(key, shape, name) if key in self.tensors else None
                 if problem is not None:
                     misshapen.setdefault(key, problem)
+        for key in self._unsized.keys() & self.tensors.keys():
+            misshapen.setdefault(key, self._describe_axes(key, ""))
         folders = {_folder(key): name for key, name in reversed(needed.items()) if name}
         patterns = [re.compile(pattern) for pattern in ignored]
         missing = [f"{key} for {name}" if name else key for key, name in needed.items() if key not in self.tensors]
