@@ -16,21 +16,26 @@ from torch import Tensor, nn
 
 from sefa.checkpoints.assumptions import Assumptions, one_of, positive
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
+from sefa.checkpoints.parts.sequential_layers import (
+    OWN_CODE,
+    Between,
+    SequentialLayer,
+    begins_with_convolution,
+    layers_between,
+    layers_of,
+    norm_after,
+    order_of,
+)
 from sefa.errors import ArgumentError, CheckpointError
 from sefa.generators import DCGAN
 
 T = TypeVar("T")
 
-# `main.3.weight` or `main.1.0.weight`: an nn.Sequential under any name, and the entry's position in it.
-KEY = re.compile(r"(?:(?P<sequence>.{1,500}?)\.)?(?P<path>\d{1,4}(?:\.\d{1,4}){0,5})\.(?P<entry>\w+)")
-Path = tuple[int, ...]
-STATISTICS = {"running_mean", "running_var"}
 IMAGE_CHANNELS = 4  # at most, of what a discriminator reads
 MAX_SIDE = 2**14  # pixels
 EPSILON = 1e-5
 # Kernels that hardly anyone uses with another stride than 2 in a transposed convolution.
 DOUBLING_KERNELS = (2, 4)
-OWN_CLASS = "or read it with its own code, MODULE:CLASS --weights FILE"
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": nn.ReLU,
@@ -53,7 +58,7 @@ KINDS = ("transposed", "plain")
 
 def recognises(checkpoint: Checkpoint) -> bool:
     """One nn.Sequential that begins with a convolution."""
-    return is_dcgan(checkpoint.stored)
+    return begins_with_convolution(checkpoint.stored)
 
 
 def load(checkpoint: Checkpoint, options: LoadOptions) -> DCGAN:
@@ -64,21 +69,11 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> DCGAN:
     return build(checkpoint.tensors, options.num_classes, options.assumptions)
 
 
-def is_dcgan(tensors: Mapping[str, object]) -> bool:
-    """Whether the keys are those of one nn.Sequential that begins with a convolution."""
-    matches = [KEY.fullmatch(key) for key in tensors]
-    if not tensors or not all(matches) or len({match["sequence"] for match in matches if match}) != 1:
-        return False
-    first = min((match for match in matches if match), key=lambda match: _path(match["path"]))
-    weight = tensors.get(first[0].removesuffix(first["entry"]) + "weight")
-    return isinstance(weight, Tensor) and weight.ndim == 4
-
-
 def is_discriminator(checkpoint: Checkpoint) -> bool:
     """Whether the convolutions read images, and get them from nothing before."""
-    if not is_dcgan(checkpoint.stored):
+    if not begins_with_convolution(checkpoint.stored):
         return False
-    weights = [value for key, value in sorted(checkpoint.stored.items(), key=lambda item: _order(item[0]))]
+    weights = [value for key, value in sorted(checkpoint.stored.items(), key=lambda item: order_of(item[0]))]
     shapes = [weight.shape for weight in weights if isinstance(weight, Tensor) and weight.ndim == 4]
     # A Conv2d's weight is [out, in, kh, kw], a ConvTranspose2d's [in, out, kh, kw].
     channels = shapes[0][1]
@@ -101,11 +96,13 @@ def build(
         ArgumentError: If what was told does not fit the file.
     """
     assumptions = assumptions or Assumptions()
-    layers = _layers(tensors)
+    layers = layers_of(tensors)
     convs = [layer for layer in layers if layer.is_conv]
     kinds = _kinds(convs, assumptions)
     steps = _steps(convs, kinds, assumptions)
-    betweens = [_between(layers, convs[index], convs[index + 1], kinds[index + 1]) for index in range(len(convs) - 1)]
+    betweens = [
+        layers_between(layers, convs[index], convs[index + 1], kinds[index + 1]) for index in range(len(convs) - 1)
+    ]
     activations = _activations(len(convs), any(between.has_activation for between in betweens), assumptions)
     upsampling = _upsampling(convs, kinds, betweens, assumptions)
     epsilon = assumptions.take("bn_eps", EPSILON, positive)
@@ -122,7 +119,7 @@ def build(
         size = _size(conv, kind, step, size)
         outputs = _channels(conv, kind)[1]
         last = index == len(convs) - 1
-        norm = _norm(layers, conv) if last else betweens[index].norm
+        norm = norm_after(layers, conv) if last else betweens[index].norm
         pair: list[nn.Module] = [_batch_norm(norm, outputs, epsilon)] if norm else []
         if not last and betweens[index].has_activation:
             pair.insert(0 if betweens[index].is_before_norm else len(pair), activations[index]())
@@ -131,7 +128,7 @@ def build(
     if len(convs) > 1 and size == opened and not any(map(assumptions.is_told, ("stride", "upsample"))):
         raise CheckpointError(
             f"nothing in the numbering of its layers enlarges {size[1]}x{size[0]} pixels: if that is so, say "
-            f"--assume upsample=none, {OWN_CLASS}"
+            f"--assume upsample=none, or {OWN_CODE}"
         )
     output = assumptions.take("output", "tanh", partial(one_of, names=OUTPUTS))
     assumptions.note({"none": "nothing behind the last layer"}.get(output, f"{output} at the end"), "output")
@@ -147,49 +144,6 @@ def build(
 
 
 @dataclass(frozen=True)
-class _Layer:
-    """A layer with weights: where it stands, and what it has."""
-
-    path: Path
-    entry: Mapping[str, Tensor]
-
-    @property
-    def name(self) -> str:
-        return ".".join(map(str, self.path))
-
-    @property
-    def is_conv(self) -> bool:
-        return "weight" in self.entry and self.weight.ndim == 4
-
-    @property
-    def weight(self) -> Tensor:
-        return self.entry["weight"]
-
-    @property
-    def kernel(self) -> tuple[int, int]:
-        return self.weight.shape[2], self.weight.shape[3]
-
-
-@dataclass(frozen=True)
-class _Between:
-    """What stands between two convolutions.
-
-    Attributes:
-        norm: The batch norm, if there is one.
-        has_activation: Whether there is an activation.
-        is_before_norm: Whether it stands before the norm.
-        has_upsampling: Whether the image is enlarged.
-        has_dropout: Whether one more layer stands there, which has no effect.
-    """
-
-    norm: _Layer | None
-    has_activation: bool
-    is_before_norm: bool = False
-    has_upsampling: bool = False
-    has_dropout: bool = False
-
-
-@dataclass(frozen=True)
 class _Step:
     """How a convolution moves over the image, as torch calls it, by axis."""
 
@@ -198,35 +152,7 @@ class _Step:
     output_padding: tuple[int, int]
 
 
-def _layers(tensors: Mapping[str, Tensor]) -> list[_Layer]:
-    """The layers with weights, in order."""
-    entries: dict[Path, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        match = KEY.fullmatch(key)
-        if match is None:
-            raise CheckpointError(f"not a DCGAN: unexpected key {key}")
-        if match["entry"] != "num_batches_tracked":
-            entries.setdefault(_path(match["path"]), {})[match["entry"]] = tensor
-    layers = [_Layer(path, entries[path]) for path in sorted(entries)]
-    for layer in layers:
-        names = set(layer.entry)
-        if layer.is_conv and names <= {"weight", "bias"}:
-            continue
-        if STATISTICS <= names <= STATISTICS | {"weight", "bias"}:
-            continue
-        if names <= {"weight", "bias"} and all(tensor.ndim == 1 for tensor in layer.entry.values()):
-            raise CheckpointError(
-                f"layer {layer.name} has {_shapes(layer.entry)}, as a PReLU, an InstanceNorm2d, a GroupNorm, and a "
-                f"BatchNorm2d without statistics have; a BatchNorm2d with statistics was expected; {OWN_CLASS[3:]}"
-            )
-        raise CheckpointError(
-            f"not a DCGAN: layer {layer.name} has {_shapes(layer.entry)}; a convolution or BatchNorm2d was expected; "
-            f"{OWN_CLASS[3:]}"
-        )
-    return layers
-
-
-def _kinds(convs: Sequence[_Layer], assumptions: Assumptions) -> list[str]:
+def _kinds(convs: Sequence[SequentialLayer], assumptions: Assumptions) -> list[str]:
     """Which convolutions are transposed, and which plain."""
     settled: list[str | None] = ["transposed"]
     channels = convs[0].weight.shape[1]
@@ -260,35 +186,34 @@ def _kinds(convs: Sequence[_Layer], assumptions: Assumptions) -> list[str]:
     return kinds
 
 
-def _kind_of_square(conv: _Layer, alike: set[str | None]) -> str:
+def _kind_of_square(conv: SequentialLayer, alike: set[str | None]) -> str:
     """The kind of a convolution with as many inputs as outputs, given those of the same kernel."""
     if len(alike) == 1:
         return str(alike.pop())
     if not alike and all(side % 2 == 0 for side in conv.kernel):
         return "transposed"
     raise CheckpointError(
-        f"layer {conv.name}, {_kernel(conv)} with as many inputs as outputs, may be a Conv2d or a ConvTranspose2d, and "
-        f"no tensor tells: say so, for each convolution, with --assume convs=transposed,plain,... {OWN_CLASS}"
+        f"layer {conv.name}, {conv.kernel_text} with as many inputs as outputs, may be a Conv2d or a ConvTranspose2d, "
+        f"and no tensor tells: say so, for each convolution, with --assume convs=transposed,plain,... or {OWN_CODE}"
     )
 
 
-def _refuse_chain(convs: Sequence[_Layer]) -> NoReturn:
+def _refuse_chain(convs: Sequence[SequentialLayer]) -> NoReturn:
     shapes = [list(conv.weight.shape) for conv in convs]
     if all(one[0] == next_[1] for one, next_ in pairwise(shapes)):
         raise CheckpointError(
             f"its convolutions are plain from the first on, of {shapes[0][1]} channels: how a latent becomes an image "
-            f"in front of them no tensor tells; {OWN_CLASS[3:]}"
+            f"in front of them no tensor tells; {OWN_CODE}"
         )
-    raise CheckpointError(f"its convolutions do not fit together: weights of shapes {shapes}; {OWN_CLASS[3:]}")
+    raise CheckpointError(f"its convolutions do not fit together: weights of shapes {shapes}; {OWN_CODE}")
 
 
-def _steps(convs: Sequence[_Layer], kinds: Sequence[str], assumptions: Assumptions) -> list[_Step]:
+def _steps(convs: Sequence[SequentialLayer], kinds: Sequence[str], assumptions: Assumptions) -> list[_Step]:
     """Stride and padding of every convolution: as told, or, where a kernel suggests it, the usual."""
     count = len(convs)
     integers = partial(_list, count=count, parse=_integer)
-    strides, paddings, more = (
-        assumptions.take(name, None, integers) for name in ("stride", "padding", "output_padding")
-    )
+    strides = assumptions.take("stride", None, partial(_list, count=count, parse=partial(_integer, least=1)))
+    paddings, more = (assumptions.take(name, None, integers) for name in ("padding", "output_padding"))
     steps = []
     for index, (conv, kind) in enumerate(zip(convs, kinds, strict=True)):
         stride = strides[index] if strides else _usual_stride(convs, kinds, index)
@@ -305,7 +230,7 @@ def _steps(convs: Sequence[_Layer], kinds: Sequence[str], assumptions: Assumptio
     return steps
 
 
-def _usual_stride(convs: Sequence[_Layer], kinds: Sequence[str], index: int) -> int:
+def _usual_stride(convs: Sequence[SequentialLayer], kinds: Sequence[str], index: int) -> int:
     kernel = convs[index].kernel
     if index == 0 or max(kernel) == 1:
         return 1
@@ -317,14 +242,14 @@ def _usual_stride(convs: Sequence[_Layer], kinds: Sequence[str], index: int) -> 
     example = ["1" if place in (0, last) and max(conv.kernel) != 4 else "2" for place, conv in enumerate(convs)]
     example[0] = "1"
     raise CheckpointError(
-        f"layer {convs[index].name}'s kernel, {_kernel(convs[index])}, is used with several strides and paddings, and "
-        f"no tensor tells with which: say so, for each convolution, with --assume stride={','.join(example)} (and "
-        f"padding=, output_padding=), {OWN_CLASS}"
+        f"layer {convs[index].name}'s kernel, {convs[index].kernel_text}, is used with several strides and paddings, "
+        f"and no tensor tells with which: say so, for each convolution, with --assume stride={','.join(example)} (and "
+        f"padding=, output_padding=), or {OWN_CODE}"
     )
 
 
 def _axis(
-    conv: _Layer,
+    conv: SequentialLayer,
     kind: str,
     index: int,
     stride: int,
@@ -344,56 +269,10 @@ def _axis(
         output_padding = 2 * padding + stride - kernel if paddings is None else 0
     if not 0 <= output_padding < max(stride, 1) and output_padding:
         raise CheckpointError(
-            f"layer {conv.name}'s kernel, {_kernel(conv)}, cannot multiply the size by its stride {stride}: say "
-            f"--assume padding=..., {OWN_CLASS}"
+            f"layer {conv.name}'s kernel, {conv.kernel_text}, cannot multiply the size by its stride {stride}: say "
+            f"--assume padding=..., or {OWN_CODE}"
         )
     return padding, output_padding
-
-
-def _between(layers: Sequence[_Layer], conv: _Layer, following: _Layer, kind: str) -> _Between:
-    """What the numbering tells of the layers without weights between two convolutions.
-
-    Args:
-        layers: All.
-        conv: The first of the two.
-        following: The second.
-        kind: Of the second.
-    """
-    norm = _norm(layers, conv, following)
-    before_norm, _ = _gap(conv.path, norm.path) if norm else (0, False)
-    known, is_open = _gap((norm or conv).path, following.path)
-    if norm and before_norm == 1 and known == 0:
-        return _Between(norm, True, is_before_norm=True)
-    # Behind an inner nn.Sequential's last weights, what follows does not show.
-    total = known + is_open
-    if before_norm or total > 2:
-        raise CheckpointError(
-            f"{before_norm + total} layers without weights stand between layers {conv.name} and {following.name}, and "
-            f"no tensor tells what they are; {OWN_CLASS[3:]}"
-        )
-    second = total == 2
-    return _Between(norm, total > 0, has_upsampling=second and kind == "plain", has_dropout=second)
-
-
-def _gap(one: Path, other: Path) -> tuple[int, bool]:
-    """How many places lie between two, and whether there may be more, behind the end of an inner sequence."""
-    level = next(index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
-    return other[level] - one[level] - 1 + sum(other[level + 1 :]), len(one) > level + 1
-
-
-def _norm(layers: Sequence[_Layer], conv: _Layer, following: _Layer | None = None) -> _Layer | None:
-    """The batch norm behind a convolution."""
-    found = [layer for layer in layers if conv.path < layer.path and (following is None or layer.path < following.path)]
-    if len(found) > 1:
-        raise CheckpointError(
-            f"not a DCGAN: layers {', '.join(layer.name for layer in found)} all follow convolution {conv.name}; "
-            f"{OWN_CLASS[3:]}"
-        )
-    if found and following is None and _gap(conv.path, found[0].path) != (0, False):
-        raise CheckpointError(
-            f"something without weights stands before layer {found[0].name}, and no tensor tells what; {OWN_CLASS[3:]}"
-        )
-    return found[0] if found else None
 
 
 def _activations(count: int, has_any: bool, assumptions: Assumptions) -> list[Callable[[], nn.Module]]:
@@ -424,7 +303,7 @@ def _activation(text: str) -> nn.Module:
 
 
 def _upsampling(
-    convs: Sequence[_Layer], kinds: Sequence[str], betweens: Sequence[_Between], assumptions: Assumptions
+    convs: Sequence[SequentialLayer], kinds: Sequence[str], betweens: Sequence[Between], assumptions: Assumptions
 ) -> str | None:
     """How images are enlarged before plain convolutions; None if they are not."""
     mode = assumptions.take("upsample", "nearest", partial(one_of, names=UPSAMPLINGS))
@@ -449,13 +328,13 @@ def _upsampling(
     return None if mode == "none" else mode
 
 
-def _channels(conv: _Layer, kind: str) -> tuple[int, int]:
+def _channels(conv: SequentialLayer, kind: str) -> tuple[int, int]:
     """How many a convolution takes and gives."""
     one, other = conv.weight.shape[:2]
     return (one, other) if kind == "transposed" else (other, one)
 
 
-def _conv(conv: _Layer, kind: str, step: _Step) -> nn.Module:
+def _conv(conv: SequentialLayer, kind: str, step: _Step) -> nn.Module:
     inputs, outputs = _channels(conv, kind)
     bias = conv.entry.get("bias")
     if bias is not None and bias.shape != (outputs,):
@@ -471,7 +350,7 @@ def _conv(conv: _Layer, kind: str, step: _Step) -> nn.Module:
     return module
 
 
-def _size(conv: _Layer, kind: str, step: _Step, size: tuple[int, int]) -> tuple[int, int]:
+def _size(conv: SequentialLayer, kind: str, step: _Step, size: tuple[int, int]) -> tuple[int, int]:
     """Height and width of what a convolution gives of an image of this size."""
     sides = []
     for side, kernel, stride, padding, more in zip(
@@ -486,27 +365,18 @@ def _size(conv: _Layer, kind: str, step: _Step, size: tuple[int, int]) -> tuple[
     return sides[0], sides[1]
 
 
-def _batch_norm(layer: _Layer, channels: int, epsilon: float) -> nn.BatchNorm2d:
+def _batch_norm(layer: SequentialLayer, channels: int, epsilon: float) -> nn.BatchNorm2d:
     if any(tensor.shape != (channels,) for tensor in layer.entry.values()) or ("weight" in layer.entry) != (
         "bias" in layer.entry
     ):
         raise CheckpointError(
-            f"layer {layer.name} has {_shapes(layer.entry)}; a BatchNorm2d of {channels} channels was expected"
+            f"layer {layer.name} has {layer.shapes}; a BatchNorm2d of {channels} channels was expected"
         )
     if layer.entry["running_var"].min() < 0:
         raise CheckpointError(f"layer {layer.name} has a negative running_var, which no training gives")
     norm = nn.BatchNorm2d(channels, eps=epsilon, affine="weight" in layer.entry)
     norm.load_state_dict(dict(layer.entry), strict=False)  # num_batches_tracked plays no part in inference.
     return norm
-
-
-def _path(text: str) -> Path:
-    return tuple(map(int, text.split(".")))
-
-
-def _order(key: str) -> Path:
-    match = KEY.fullmatch(key)
-    return _path(match["path"]) if match else ()
 
 
 def _list(text: str, count: int, parse: Callable[[str], T]) -> list[T]:
@@ -517,22 +387,14 @@ def _list(text: str, count: int, parse: Callable[[str], T]) -> list[T]:
     return values * count if len(values) == 1 else values
 
 
-def _integer(text: str) -> int:
-    if not re.fullmatch(r"\d{1,3}", text):
-        raise ValueError("small integers were expected")
+def _integer(text: str, least: int = 0) -> int:
+    if not re.fullmatch(r"\d{1,3}", text) or int(text) < least:
+        raise ValueError(f"small integers were expected{', above 0' if least else ''}")
     return int(text)
 
 
 def _numbers(pairs: Sequence[tuple[int, int]]) -> str:
     return ",".join(str(a) if a == b else f"{a}x{b}" for a, b in pairs)
-
-
-def _kernel(conv: _Layer) -> str:
-    return "x".join(map(str, conv.kernel))
-
-
-def _shapes(entry: Mapping[str, Tensor]) -> str:
-    return ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in entry.items())
 
 
 def _refuse_discriminator(checkpoint: Checkpoint, options: LoadOptions) -> NoReturn:
