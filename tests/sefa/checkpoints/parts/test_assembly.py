@@ -28,7 +28,8 @@ class Small(Generator):
         return z[:, None]
 
     def decode(self, codes: Tensor) -> Tensor:
-        return self.second(self.first(codes[:, 0]) * self.gain)
+        image: Tensor = self.second(self.first(codes[:, 0]) * self.gain)
+        return image
 
     def affines(self) -> list[Tensor]:
         return [self.first.weight]
