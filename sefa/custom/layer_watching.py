@@ -33,11 +33,11 @@ class Seen:
 
 
 class _Reached(BaseException):
-    """The layer has run; what follows need not. No Exception: the user's code may catch those."""
+    """The layer has run; what follows need not. No Exception: those become the user's errors."""
 
 
 def watch_batch(run: Run, layer: nn.Module, codes: Tensor) -> tuple[Seen | None, int]:
-    """What a layer does to all these codes, and how many latents a run may have."""
+    """Return what a layer does to all these codes, and how many latents a run may have."""
     seen, alone = watch(run, layer, codes), watch(run, layer, codes[:1])
     if seen is None or alone is None or seen.x.shape != alone.x.shape:
         return seen, CHUNK
@@ -48,7 +48,7 @@ def watch_batch(run: Run, layer: nn.Module, codes: Tensor) -> tuple[Seen | None,
 
 
 def watch(run: Run, layer: nn.Module, codes: Tensor) -> Seen | None:
-    """Run until the layer has run for the first time; None if it does not."""
+    """Run until the layer has run, and return what it did; None if it does not run."""
     if not isinstance(layer, torch.jit.ScriptModule):
         seen = _watch_forward(run, layer, codes)
         if seen is not None:
@@ -80,7 +80,7 @@ def _watch_forward(run: Run, layer: nn.Module, codes: Tensor) -> Seen | None:
 
 
 def watch_operators(run: Run, layer: nn.Module, codes: Tensor) -> Seen | None:
-    """The same for a layer whose forward is not called from Python: look for the operator that applies its weight."""
+    """Watch a layer whose forward is not called from Python: look for the operator that applies its weight."""
     tracker = _Tracker(codes, layer)
     try:
         with tracker:

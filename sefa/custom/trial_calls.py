@@ -35,7 +35,7 @@ def find_form(
         ArgumentError: If none does, or it is not clear which output is the image or which of its axes the channels are.
     """
     codes = trial_codes(LATENTS, latent_dim, num_classes)
-    none = _wants_second(module) and not num_classes
+    none = len(_required(module)) == 2 and not num_classes
     label_axes = (Axes.FLAT, Axes.IMAGE) if num_classes and label_format is LabelFormat.ONEHOT else (Axes.FLAT,)
     forms = [CallForm(z_axes, label_format, axes, none) for axes in label_axes for z_axes in Axes]
     refused, results = [], []
@@ -71,7 +71,7 @@ def assumptions(
     layout: ImageLayout | None,
 ) -> Iterator[str]:
     """Yield what was found out by calling and was not said by the user."""
-    names = _arguments(module)
+    names = list(_arguments(module) or ())
     if form.none:
         yield "None as its second argument" + (f", {names[1]}" if len(names) > 1 else "")
     elif not num_classes and len(names) > 1 and names[1] in LABEL_NAMES:
@@ -216,13 +216,13 @@ def _refusal(module: nn.Module, num_classes: int, refused: list[tuple[str, Excep
     )
     errors = " ".join(str(error) for _, error in refused)
     wanted = 2 if num_classes else 1
-    if required is not None and len(required) > wanted and (num_classes or len(required) > 2):
+    if len(required) > wanted and (num_classes or len(required) > 2):
         return (
             f"{kind(module)}.forward({', '.join(required)}) wants {len(required)} arguments, where it is called with "
             f"{'z and a label' if num_classes else 'z alone'}: give the others defaults, or wrap it in a module that "
             "fills them in"
         )
-    if required is not None and len(required) > wanted:
+    if len(required) > wanted:
         return (
             f"{text}; its forward({', '.join(required)}) wants {required[1]} besides the latent: with --num-classes N "
             f"it is given class indices (one-hot rows with --label-input onehot)"
@@ -233,34 +233,23 @@ def _refusal(module: nn.Module, num_classes: int, refused: list[tuple[str, Excep
         return f"{text}; it is run in float32: let its forward keep the dtype of z"
     if num_classes:
         return f"{text}; it is called as forward(z, label), with classes of 0 to {num_classes - 1}"
-    if required == [] and not _arguments(module):
+    if _arguments(module) == {}:
         return f"{text}; wrap it in a module whose forward(self, z) calls it as it wants to be called"
     return f"{text}; a class-conditional one needs the number of classes (--num-classes N)"
 
 
-def _wants_second(module: nn.Module) -> bool:
-    """Whether forward has a second argument that must be given."""
-    return len(_required(module) or ()) == 2
-
-
-def _required(module: nn.Module) -> list[str] | None:
-    """Return the names of the arguments that forward must be given; None if they cannot be known."""
+def _arguments(module: nn.Module) -> dict[str, bool] | None:
+    """Return the arguments that forward takes by place, and whether it must get them; None if that is not known."""
     if isinstance(module, torch.jit.ScriptModule):
         forward: Any = module.forward
-        return [argument.name for argument in forward.schema.arguments[1:] if not argument.has_default_value()]
+        return {argument.name: not argument.has_default_value() for argument in forward.schema.arguments[1:]}
     try:
         parameters = inspect.signature(module.forward).parameters.values()
     except (TypeError, ValueError):
         return None
-    return [one.name for one in parameters if one.kind in BY_PLACE and one.default is inspect.Parameter.empty]
+    return {one.name: one.default is inspect.Parameter.empty for one in parameters if one.kind in BY_PLACE}
 
 
-def _arguments(module: nn.Module) -> list[str]:
-    """Return the names of the arguments that forward may be given by place, if they can be known."""
-    if isinstance(module, torch.jit.ScriptModule):
-        forward: Any = module.forward
-        return [argument.name for argument in forward.schema.arguments[1:]]
-    try:
-        return [one.name for one in inspect.signature(module.forward).parameters.values() if one.kind in BY_PLACE]
-    except (TypeError, ValueError):
-        return []
+def _required(module: nn.Module) -> list[str]:
+    """Return the names of the arguments that forward must get, as far as they are known."""
+    return [name for name, must in (_arguments(module) or {}).items() if must]
