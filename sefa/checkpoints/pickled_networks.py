@@ -19,6 +19,8 @@ from sefa_runtime.pickles.placeholders import Placeholder, StandIn, is_module_st
 from sefa_runtime.pickles.tables import PLAIN_TABLE, make_dict
 from sefa_runtime.pickles.torch_tensors import Storage, tensor_table
 
+MAX_SIZE = 2**31
+
 
 class PersistedModule:
     """Stands in for an nn.Module that NVlabs' `torch_utils.persistence` pickled, without its source text.
@@ -58,14 +60,15 @@ class PersistedModule:
         """Return a plain attribute.
 
         Raises:
-            CheckpointError: If it is missing or of another kind; an integer passes for a float.
+            CheckpointError: If it is missing or of another kind. An integer must be a size; it passes for a float.
         """
         value = self.attributes.get(name)
         if isinstance(value, np.generic):
             value = value.item()
-        if kind is float and type(value) is int:
+        is_size = type(value) is int and 0 <= value <= MAX_SIZE
+        if kind is float and is_size:
             value = float(value)
-        if name not in self.attributes or not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+        if name not in self.attributes or not (is_size if kind is int else isinstance(value, kind)):
             shown = reprlib.repr(value)
             raise CheckpointError(f"its {self.class_name} has {name} = {shown}, {kind.__name__} was expected")
         return value

@@ -156,8 +156,9 @@ class Assembly:
                 problem = self._shape_problem(key, shape, name) if key in self.tensors else None
                 if problem is not None:
                     misshapen.setdefault(key, problem)
-        for key in self._unsized.keys() & self.tensors.keys():
-            misshapen.setdefault(key, self._describe_axes(key, ""))
+        for key in self._unsized:  # Not all that tell sizes are needed by a layer.
+            if key in self.tensors:
+                misshapen.setdefault(key, self._describe_axes(key, ""))
         folders = {_folder(key): name for key, name in reversed(needed.items()) if name}
         patterns = [re.compile(pattern) for pattern in ignored]
         missing = [f"{key} for {name}" if name else key for key, name in needed.items() if key not in self.tensors]

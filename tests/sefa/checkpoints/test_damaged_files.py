@@ -7,12 +7,17 @@ import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 import sefa
 from sefa import CheckpointError
+from sefa.checkpoints.contents import read_contents
+from sefa.checkpoints.pickled_networks import PersistedModule, TensorFlowNetwork
+from sefa_runtime.pickles.placeholders import Placeholder
 
 # A plain pickle, a stream and a zip archive.
 FILES = ["tf_pggan_fused_16/network.pkl", "biggan_cifar_32/G_ema.pth", "dcgan_small_64/netG.pth"]
@@ -84,6 +89,64 @@ def test_a_file_cut_anywhere_is_refused(golden: Path, tmp_path: Path, name: str)
         path.write_bytes(content[:length])
         with pytest.raises(CheckpointError, match=r"cut: (empty file|truncated|damaged|not a checkpoint)"):
             sefa.load(path)
+
+
+# A zip archive and pickles of NVlabs' code, and what its parts may be changed into.
+CONTENTS = [
+    "fb_pgan_32/checkpoint.pt",
+    "lucidrains_32/model_5.pt",
+    "nv_ada_cond_map2_32/network.pkl",
+    "nv_sg3_r_cond_32/network.pkl",
+    "sefa_stylegan2_cond_32/checkpoint.pth",
+    "tf_stylegan_32/network.pkl",
+]
+VALUES = [None, "x", -1, 0, 1, 3, 2**70, 0.5, float("nan"), True, [], [1, 2, 3], {}, (4, 4), "lrelu"]
+
+
+def places(content: Any) -> list[tuple[Any, Any]]:
+    """Containers in a file's contents, and the keys in them."""
+    found, seen, pending = [], set(), [content]
+    while pending:
+        one = pending.pop()
+        if isinstance(one, PersistedModule):
+            pending += [one.attributes, one.parameters, one.modules]
+        elif isinstance(one, TensorFlowNetwork | Placeholder):
+            pending.append(one.state)
+        elif isinstance(one, dict | list) and id(one) not in seen:
+            seen.add(id(one))
+            found += [(one, key) for key in (one if isinstance(one, dict) else range(len(one)))]
+            pending += one.values() if isinstance(one, dict) else one
+        elif isinstance(one, tuple):
+            pending += one
+    return found
+
+
+def changed(value: Any, rng: random.Random) -> Any:
+    """Something else of the same kind, mostly."""
+    if not isinstance(value, Tensor):
+        return rng.choice(VALUES)
+    shapes = [(), (1,), (3,), (2,) * 6, value.shape[::-1], (2 * value.numel(),), (1, *value.shape)]
+    return torch.ones(rng.choice(shapes), dtype=rng.choice([torch.float32, torch.float32, torch.int64]))
+
+
+@pytest.mark.parametrize("name", CONTENTS)
+def test_contents_that_do_not_fit_together_are_refused(
+    golden: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    path = golden / "checkpoints" / name
+    content = read_contents(path)
+    monkeypatch.setattr("sefa.checkpoints.loading.read_contents", lambda path: content)
+    rng = random.Random(0)
+    refused = 0
+    for container, key in rng.choices(places(content), k=100):
+        before = container[key]
+        container[key] = changed(before, rng)
+        try:
+            sefa.load(path)
+        except CheckpointError:
+            refused += 1
+        container[key] = before
+    assert refused > 5
 
 
 def test_text_from_a_file_is_shown_as_one_line(tmp_path: Path) -> None:

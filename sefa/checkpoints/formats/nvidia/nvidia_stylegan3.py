@@ -193,7 +193,7 @@ class Reader:
         module = self.network.module(path)
         if up_taps is not None and up_taps.ndim != 1:
             raise CheckpointError(f"{path}.up_filter has shape {list(up_taps.shape)}, 1 axis was expected")
-        if down_taps is not None and list(down_taps.shape) not in ([len(down_taps)], [len(down_taps)] * 2):
+        if down_taps is not None and not (down_taps.ndim in (1, 2) and len(set(down_taps.shape)) == 1):
             raise CheckpointError(
                 f"{path}.down_filter has shape {list(down_taps.shape)}, a line or square was expected"
             )
