@@ -62,7 +62,7 @@ class PersistedModule:
         Raises:
             CheckpointError: If it is missing or of another kind. An integer must be a size; it passes for a float.
         """
-        value = self.attributes.get(name)
+        value: Any = self.attributes.get(name)
         if isinstance(value, np.generic):
             value = value.item()
         is_size = type(value) is int and 0 <= value <= MAX_SIZE
