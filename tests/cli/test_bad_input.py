@@ -415,7 +415,7 @@ def test_images_that_would_fill_the_memory_are_refused_before_they_are_rendered(
     arguments: list[str],
     size: str,
 ) -> None:
-    monkeypatch.setattr("sefa_cli.latents.MAX_IMAGE_BYTES", 90_000_000)
+    monkeypatch.setattr("sefa_cli.latent_options.MAX_IMAGE_BYTES", 90_000_000)
     command, *options = arguments
     result = sefa_command(command, golden / "tiny.onnx", "-o", tmp_path / "x.png", *options)
     assert result.code == 1

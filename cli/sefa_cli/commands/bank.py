@@ -10,7 +10,7 @@ from sefa.bank.naming import find_all
 from sefa.errors import ArgumentError
 from sefa.opening import Device
 from sefa_cli.descriptions import alpha_range, checkpoint_fact, print_directions, spans
-from sefa_cli.generators import open_checkpoint
+from sefa_cli.from_checkpoint import open_checkpoint
 from sefa_cli.options import (
     BankOutput,
     CheckpointOptions,

@@ -7,7 +7,7 @@ import typer
 
 from sefa.errors import ArgumentError
 from sefa.opening import OpenOptions
-from sefa_cli.generators import open_checkpoint
+from sefa_cli.from_checkpoint import open_checkpoint
 from sefa_cli.options import OPENING, CheckpointArgument, JsonOption, LayersOption
 from sefa_cli.output import format_bytes, print_facts, print_json, print_table, progress_bar, save_json, say
 from sefa_runtime.files import check_output

@@ -10,9 +10,9 @@ from sefa.errors import ArgumentError
 from sefa.finding import DirectionChoices
 from sefa.opening import Device, Kind, OpenOptions, kind_of
 from sefa_cli.descriptions import where_it_ran
-from sefa_cli.generators import check_bank_options, find_directions, open_generator
+from sefa_cli.from_checkpoint import check_bank_options, find_directions, open_generator
 from sefa_cli.image_warnings import warn_of_truncation
-from sefa_cli.latents import LatentOptions
+from sefa_cli.latent_options import LatentOptions
 from sefa_cli.option_groups import Group, Typed, given
 from sefa_cli.options import BANK, FINDING, OPENING, OTHER_CHECKPOINT, JsonOption, SessionOptions, latent_options
 from sefa_cli.output import (

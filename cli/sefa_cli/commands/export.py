@@ -10,7 +10,7 @@ import typer
 from sefa.errors import ArgumentError
 from sefa.opening import OpenOptions
 from sefa_cli.descriptions import describe_parity, origin_facts
-from sefa_cli.generators import check_bank_options, find_directions, open_generator
+from sefa_cli.from_checkpoint import check_bank_options, find_directions, open_generator
 from sefa_cli.image_warnings import warn_of_truncation
 from sefa_cli.option_groups import given
 from sefa_cli.options import BANK, OPENING, CheckpointArgument, DirectionOptions, JsonOption, OtherCheckpointOption

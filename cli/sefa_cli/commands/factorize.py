@@ -4,7 +4,7 @@ from typing import Annotated
 
 from sefa.opening import OpenOptions
 from sefa_cli.descriptions import origin_facts, print_directions
-from sefa_cli.generators import find_directions, open_generator
+from sefa_cli.from_checkpoint import find_directions, open_generator
 from sefa_cli.options import OPENING, BankOutput, CheckpointArgument, DirectionOptions, JsonOption
 from sefa_cli.output import print_json, say
 from sefa_runtime.files import check_utf8_output

@@ -9,7 +9,7 @@ import typer
 
 from sefa.opening import Device, Kind, OpenOptions, kind_of
 from sefa_cli.descriptions import checkpoint_fact, describe_parity, origin_facts, print_directions, spans
-from sefa_cli.generators import open_generator
+from sefa_cli.from_checkpoint import open_generator
 from sefa_cli.options import OPENING, JsonOption, LayersOption
 from sefa_cli.output import format_bytes, print_facts, print_json, print_table, say
 from sefa_runtime.archives import open_archive

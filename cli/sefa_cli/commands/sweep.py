@@ -7,7 +7,7 @@ import typer
 
 from sefa_cli.descriptions import where_it_ran
 from sefa_cli.image_warnings import warn_of_flat_images, warn_of_format, warn_of_range, warn_of_truncation
-from sefa_cli.latents import LatentOptions, check_image_bytes
+from sefa_cli.latent_options import LatentOptions, check_image_bytes
 from sefa_cli.options import LabelOption, ModelArgument, ScaleOption, SessionOptions, TruncationOption, latent_options
 from sefa_cli.output import progress_bar, say, warn
 from sefa_cli.parsing import linear_steps, parse_alphas, parse_direction

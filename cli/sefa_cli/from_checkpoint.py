@@ -1,4 +1,4 @@
-"""Open generators and find directions, with what is shown meanwhile and what is worth a warning."""
+"""From a checkpoint to its generator and directions, with what is shown meanwhile and what is worth a warning."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
