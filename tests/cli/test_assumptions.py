@@ -42,7 +42,7 @@ def test_the_exported_model_is_right_and_says_what_was_told_and_read(
     result = sefa_command("export", checkpoint, "-o", model, "--top", "2", *options)
     assert result.code == 0, result.err
     assert "read: netG_ema, of netG, netG_ema" in result.out
-    assert "leaky_relu:0.2 between (as told); z as a 1x1 image; tanh at the end; no label behind z" in result.out
+    assert "leaky_relu:0.2 between (as told); z as a 1x1 image; tanh at the end; no label after z" in result.out
     editor = sefa_runtime.load(model, provider="cpu")
     z = np.random.RandomState(0).randn(2, 10).astype(np.float32)
     with torch.no_grad():

@@ -42,7 +42,7 @@ USUAL_DEPTH = 2  # blocks in a stage of BigGAN-deep
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """Blocks in lists of layers, between a linear and an output layer; a discriminator, which `load` names, too."""
+    """Recognise blocks in lists of layers; of a discriminator, too, which `load` refuses."""
     tensors = checkpoint.stored
     return FIRST_CONV in tensors and ("linear.weight" in tensors or "output_layer.0.gain" in tensors)
 
@@ -159,7 +159,7 @@ class _Reader:
         return self._fill(generator)
 
     def _stage_depth(self) -> int:
-        """How many blocks make a stage, the last of which doubles the size and may drop channels.
+        """Return how many blocks make a stage, the last of which doubles the size and may drop channels.
 
         No tensor's shape tells it, but where channels drop or attention stands, a stage ends.
         """
@@ -238,7 +238,7 @@ class _Reader:
         )
 
     def _vector(self, name: str, outputs: int) -> Stored | None:
-        """The left vector of a weight's spectral norm, if it is to be divided by it."""
+        """Return the left vector of a weight's spectral norm, if it is to be divided by it."""
         return (f"{name}.u0", (1, outputs)) if self.spectral else None
 
     def _statistics(self, name: str, shape: tuple[int, ...]) -> dict[str, Stored]:
@@ -249,7 +249,7 @@ class _Reader:
 def _dense(
     weight: Tensor, bias: Tensor | None = None, u: Tensor | None = None, *, epsilon: float, embed_dim: int = 0
 ) -> Parameters:
-    """A linear layer or a convolution.
+    """Return the parameters of a linear layer or a convolution.
 
     Args:
         weight: [out, in, ..].
@@ -280,14 +280,14 @@ def _conditional_norm(
     epsilon: float,
     norm_epsilon: float,
 ) -> Parameters:
-    """A batch norm whose gain and bias are linear in the code, which begins with the embedding; ours ends with it."""
+    """Return those of a batch norm whose gain and bias are linear in the code: our codes end with the embedding."""
     gain = _normalized(gain, gain_u, epsilon).roll(-embed_dim, dims=1)
     bias = _normalized(bias, bias_u, epsilon).roll(-embed_dim, dims=1)
     return _folded(gain, bias, mean, variance + norm_epsilon)
 
 
 def _norm_by_class(gain: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, norm_epsilon: float) -> Parameters:
-    """A batch norm with a row of gains and biases for each class."""
+    """Return the parameters of a batch norm with a row of gains and biases for each class."""
     return _folded(gain.T, bias.T, mean, variance + norm_epsilon)
 
 
@@ -308,7 +308,7 @@ def _normalized(weight: Tensor, u: Tensor | None, epsilon: float) -> Tensor:
 
 
 def spectrally_normalized(weight: Tensor, u: Tensor, epsilon: float) -> Tensor:
-    """A weight divided by the estimate of its largest singular value that a stored left vector [1, out] gives."""
+    """Divide a weight by the estimate of its largest singular value that a stored left vector [1, out] gives."""
     W = weight.flatten(1).double()  # [out, in·kh·kw]
     v = F.normalize(u.double() @ W, dim=1, eps=epsilon)  # [1, in·kh·kw]
     Wv = v @ W.T  # [1, out]

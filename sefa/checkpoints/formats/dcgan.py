@@ -57,12 +57,12 @@ KINDS = ("transposed", "plain")
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """One nn.Sequential that begins with a convolution."""
+    """Recognise one nn.Sequential that begins with a convolution."""
     return begins_with_convolution(checkpoint.stored)
 
 
 def load(checkpoint: Checkpoint, options: LoadOptions) -> DCGAN:
-    """Build the generator; class-conditional if the options say so."""
+    """Build the generator, class-conditional if the options say so."""
     for key, tensor in checkpoint.tensors.items():
         if not tensor.is_floating_point() and not key.endswith("num_batches_tracked"):
             raise CheckpointError(f"{key} is {tensor.dtype}, floating point weights were expected")
@@ -70,7 +70,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> DCGAN:
 
 
 def is_discriminator(checkpoint: Checkpoint) -> bool:
-    """Whether the convolutions read images, and get them from nothing before."""
+    """Return whether the convolutions read images, and get them from nothing before."""
     if not begins_with_convolution(checkpoint.stored):
         return False
     weights = [value for key, value in sorted(checkpoint.stored.items(), key=lambda item: order_of(item[0]))]
@@ -131,13 +131,13 @@ def build(
             f"--assume upsample=none, or {OWN_CODE}"
         )
     output = assumptions.take("output", "tanh", partial(one_of, names=OUTPUTS))
-    assumptions.note({"none": "nothing behind the last layer"}.get(output, f"{output} at the end"), "output")
+    assumptions.note({"none": "nothing after the last layer"}.get(output, f"{output} at the end"), "output")
     modules.append(ACTIVATIONS[output]())
     inputs = convs[0].weight.shape[0]
     if not 0 <= (num_classes or 0) < inputs:
         raise ArgumentError(f"num_classes must be in 0..{inputs - 1}, its input's size less 1, got {num_classes}")
     assumptions.note(
-        "no label behind z" if not num_classes else f"a one-hot label of {num_classes} classes behind z (as told)"
+        "no label after z" if not num_classes else f"a one-hot label of {num_classes} classes after z (as told)"
     )
     generator = DCGAN(modules, size, outputs, num_classes or 0, OUTPUTS[output])
     return generator.eval().requires_grad_(False)
@@ -153,7 +153,7 @@ class _Step:
 
 
 def _kinds(convs: Sequence[SequentialLayer], assumptions: Assumptions) -> list[str]:
-    """Which convolutions are transposed, and which plain."""
+    """Return which convolutions are transposed, and which plain."""
     settled: list[str | None] = ["transposed"]
     channels = convs[0].weight.shape[1]
     for conv in convs[1:]:
@@ -187,7 +187,7 @@ def _kinds(convs: Sequence[SequentialLayer], assumptions: Assumptions) -> list[s
 
 
 def _kind_of_square(conv: SequentialLayer, alike: set[str | None]) -> str:
-    """The kind of a convolution with as many inputs as outputs, given those of the same kernel."""
+    """Return the kind of a convolution with as many inputs as outputs, given those of the same kernel."""
     if len(alike) == 1:
         return str(alike.pop())
     if not alike and all(side % 2 == 0 for side in conv.kernel):
@@ -209,7 +209,7 @@ def _refuse_chain(convs: Sequence[SequentialLayer]) -> NoReturn:
 
 
 def _steps(convs: Sequence[SequentialLayer], kinds: Sequence[str], assumptions: Assumptions) -> list[_Step]:
-    """Stride and padding of every convolution: as told, or, where a kernel suggests it, the usual."""
+    """Return stride and padding of every convolution: as told, or, where a kernel suggests it, the usual."""
     count = len(convs)
     integers = partial(_list, count=count, parse=_integer)
     strides = assumptions.take("stride", None, partial(_list, count=count, parse=partial(_integer, least=1)))
@@ -257,7 +257,7 @@ def _axis(
     paddings: Sequence[int] | None,
     more: Sequence[int] | None,
 ) -> tuple[int, int]:
-    """Padding and output padding along an axis: those that multiply the size by the stride, if not told."""
+    """Return padding and output padding along an axis: those that multiply the size by the stride, if not told."""
     kernel = conv.kernel[axis]
     usual = 0 if index == 0 else -(-(kernel - stride) // 2) if kind == "transposed" else (kernel - 1) // 2
     padding = max(usual, 0) if paddings is None else paddings[index]
@@ -276,7 +276,7 @@ def _axis(
 
 
 def _activations(count: int, has_any: bool, assumptions: Assumptions) -> list[Callable[[], nn.Module]]:
-    """What makes the activation behind each convolution but the last."""
+    """Return what makes the activation after each convolution but the last."""
 
     def parse(text: str) -> list[str]:
         names = _list(text, max(count - 1, 1), str)
@@ -293,7 +293,7 @@ def _activations(count: int, has_any: bool, assumptions: Assumptions) -> list[Ca
 
 
 def _activation(text: str) -> nn.Module:
-    """The module that `relu` or `leaky_relu:0.2` names."""
+    """Return the module that `relu` or `leaky_relu:0.2` names."""
     name, colon, number = text.strip().partition(":")
     if colon and name in SLOPED:
         return SLOPED[name](float(number))
@@ -305,19 +305,19 @@ def _activation(text: str) -> nn.Module:
 def _upsampling(
     convs: Sequence[SequentialLayer], kinds: Sequence[str], betweens: Sequence[Between], assumptions: Assumptions
 ) -> str | None:
-    """How images are enlarged before plain convolutions; None if they are not."""
+    """Return how images are enlarged before plain convolutions; None if they are not."""
     mode = assumptions.take("upsample", "nearest", partial(one_of, names=UPSAMPLINGS))
     before = [conv.name for conv, between in zip(convs[1:], betweens, strict=True) if between.has_upsampling]
     if before:
         words = "no upsampling" if mode == "none" else f"{mode} upsampling x2"
         assumptions.note(f"{words} before layers {', '.join(before)}", "upsample")
-    kept = [
+    unenlarged = [
         conv.name
         for conv, kind, between in zip(convs[1:], kinds[1:], betweens, strict=True)
         if kind == "plain" and between.has_activation and not between.has_upsampling
     ]
-    if kept:
-        assumptions.note(f"no upsampling before layers {', '.join(kept)}")
+    if unenlarged:
+        assumptions.note(f"no upsampling before layers {', '.join(unenlarged)}")
     idle = [
         conv.name
         for conv, between in zip(convs[1:], betweens, strict=True)
@@ -329,7 +329,7 @@ def _upsampling(
 
 
 def _channels(conv: SequentialLayer, kind: str) -> tuple[int, int]:
-    """How many a convolution takes and gives."""
+    """Return how many channels a convolution reads and makes."""
     one, other = conv.weight.shape[:2]
     return (one, other) if kind == "transposed" else (other, one)
 
@@ -351,7 +351,7 @@ def _conv(conv: SequentialLayer, kind: str, step: _Step) -> nn.Module:
 
 
 def _size(conv: SequentialLayer, kind: str, step: _Step, size: tuple[int, int]) -> tuple[int, int]:
-    """Height and width of what a convolution gives of an image of this size."""
+    """Return height and width of what a convolution makes of an image of this size."""
     sides = []
     for side, kernel, stride, padding, more in zip(
         size, conv.kernel, step.stride, step.padding, step.output_padding, strict=True
@@ -380,7 +380,7 @@ def _batch_norm(layer: SequentialLayer, channels: int, epsilon: float) -> nn.Bat
 
 
 def _list(text: str, count: int, parse: Callable[[str], T]) -> list[T]:
-    """One value for all, or one for each."""
+    """Read one value for all, or one for each."""
     values = [parse(part.strip()) for part in text.split(",")]
     if len(values) not in (1, count):
         raise ValueError(f"one value for all, or {count} were expected")

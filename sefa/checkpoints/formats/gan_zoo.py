@@ -30,7 +30,7 @@ MAX_CLASSES = 2**16
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """Its own name for the first layer."""
+    """Recognise its own name for the first layer."""
     return f"{DENSE}.weight" in checkpoint.stored
 
 
@@ -74,7 +74,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:
 
 
 def _layer(weight: Tensor, bias: Tensor, equalizes: bool) -> Parameters:
-    """A layer computes (W·x + b)·√(2/fan_in): the bias is scaled like the weight. Those to an image do so, too."""
+    """Scale weight and bias alike: layers, and those to an image, compute (W·x + b)·√(2/fan_in)."""
     if not equalizes:
         return {"weight": weight, "bias": bias}
     return {"weight": equalized(weight), "bias": bias * (SQRT2 / math.sqrt(weight[0].numel()))}
@@ -90,7 +90,7 @@ def _image(weight: Tensor, bias: Tensor, equalizes: bool, share: float) -> Param
 
 
 def _channels(file: Assembly, rows: int) -> int:
-    """How many channels the first layer gives."""
+    """Return how many channels the first layer gives."""
     channels, rest = divmod(rows, BASE[0] * BASE[1])
     if rest or not channels:
         raise file.misfit(f"{DENSE}.bias has {rows} values, which are no channels of {BASE[0]}x{BASE[1]}")
@@ -106,7 +106,9 @@ def _config(checkpoint: Checkpoint) -> Mapping[str, Any]:
             "without it, the image's blending and activation are unknown"
         )
     if _setting(config, "perChannelNormalization", bool, True) is False:
-        raise CheckpointError("its config has perChannelNormalization = False, with which the original draws no image")
+        raise CheckpointError(
+            "its config has perChannelNormalization = False, with which the original renders no image"
+        )
     return config
 
 
@@ -120,7 +122,7 @@ def _setting(config: Mapping[str, Any], name: str, kind: type, default: Any) -> 
 
 
 def _growth(config: Mapping[str, Any], levels: int) -> Growth:
-    """The share `alpha` of the level before; nothing is blended into the first."""
+    """Return the share `alpha` of the level before; nothing is blended into the first."""
     alpha = _setting(config, "alpha", float, 0.0)
     if not 0 <= alpha <= 1 or (alpha and levels == 1):
         raise CheckpointError(f"its config has alpha = {alpha:g} for {levels} levels, 0 to 1 was expected")
@@ -135,7 +137,7 @@ def _tanh(config: Mapping[str, Any]) -> bool:
 
 
 def _class_codes(file: Assembly, config: Mapping[str, Any], inputs: int) -> Tensor | None:
-    """What follows z: a one-hot vector for each attribute. A class is one value of each; the last varies fastest."""
+    """Return what follows z, a one-hot vector per attribute. A class is a value of each; the last varies fastest."""
     length = _setting(config, "categoryVectorDim", int, 0)
     noise = _setting(config, "noiseVectorDim", int, inputs - length)
     if length < 0 or noise < 1 or noise + length != inputs:
@@ -156,7 +158,7 @@ def _class_codes(file: Assembly, config: Mapping[str, Any], inputs: int) -> Tens
 
 
 def _attribute_sizes(attributes: object, length: int) -> list[int]:
-    """How many values each attribute has, in the order in which their vectors follow one another."""
+    """Return how many values each attribute has, in the order in which their vectors follow one another."""
     if attributes is None:
         return [length]
     sizes = []

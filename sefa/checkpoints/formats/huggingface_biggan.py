@@ -39,7 +39,7 @@ COLORS = 3  # of the channels that the last convolution gives
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """The names of the class embedding and of the first layer."""
+    """Recognise the names of the class embedding and of the first layer."""
     tensors = checkpoint.stored
     return EMBEDDING in tensors and any(key.startswith(f"{LINEAR}.") for key in tensors)
 
@@ -127,7 +127,7 @@ class _Reader:
         return self.file.shape(f"{name}.weight_orig" if self.normalizable else f"{name}.weight", ndim)
 
     def _weight(self, name: str, shape: tuple[int, ...], argument: str = "weight") -> dict[str, Stored]:
-        """Where a layer's weight is, and the vectors of its spectral norm, if it is to be divided by it."""
+        """Return where a layer's weight is, and the vectors of its spectral norm, if it is to be divided by it."""
         if not self.normalizable:
             return {argument: (f"{name}.weight", shape)}
         return {
@@ -228,7 +228,7 @@ class _Config:
         config = {
             **self.entries,
             "channels": [(taken * width, given * width) for taken, given in self.multiples],
-            # A position behind the last block is none.
+            # A position after the last block is none.
             "attention": [position] if position in range(len(self.multiples)) else [],
         }
         differing = [
@@ -241,13 +241,13 @@ class _Config:
 
 
 def _config_path(path: Path) -> Path:
-    """Where the configuration lies: config.json, with the prefix that the model's name may have."""
+    """Return where the configuration lies: config.json, with the prefix that the model's name may have."""
     prefixed = path.with_name(path.name.removesuffix(MODEL) + CONFIG)
     return prefixed if path.name.endswith(MODEL) and prefixed.is_file() else path.with_name(CONFIG)
 
 
 def _count_layers(tensors: Mapping[str, Tensor]) -> int:
-    """One more than the highest index of a layer."""
+    """Return one more than the highest index of a layer."""
     pattern = re.compile(LAYER.format(r"(\d+)") + r"\.")
     return 1 + max((int(match[1]) for key in tensors if (match := pattern.match(key))), default=-1)
 
@@ -257,13 +257,13 @@ def _embedding(embedding: Tensor) -> Parameters:
 
 
 def _dense(**tensors: Tensor) -> Parameters:
-    """A linear layer or a convolution."""
+    """Return the parameters of a linear layer or a convolution."""
     bias = {"bias": tensors["bias"]} if "bias" in tensors else {}
     return {"weight": _normalized(tensors, "weight"), **bias}
 
 
 def _linear(pixels: int, **tensors: Tensor) -> Parameters:
-    """The first layer, whose features are [H·W·C, ...] in the file, and ours [C·H·W, ...]."""
+    """Return the parameters of the first layer, whose features are [H·W·C, ...] in the file; ours are [C·H·W, ...]."""
     return {
         name: features.reshape(pixels, -1, *features.shape[1:]).transpose(0, 1).flatten(0, 1)
         for name, features in _dense(**tensors).items()
@@ -275,7 +275,7 @@ def _attended(gamma: Tensor, **tensors: Tensor) -> Parameters:
 
 
 def _conditional_norm(variances: Tensor, means: Tensor, epsilon: float, **weights: Tensor) -> Parameters:
-    """A batch norm whose gain (scale) and bias (offset) are linear in the code."""
+    """Return the parameters of a batch norm whose gain (scale) and bias (offset) are linear in the code."""
     channels = means.shape[1]
     return {
         "affine.weight": torch.cat([_normalized(weights, "scale"), _normalized(weights, "offset")]),
@@ -289,7 +289,7 @@ def _norm(weight: Tensor, bias: Tensor, variances: Tensor, means: Tensor, epsilo
 
 
 def _statistics(variances: Tensor, means: Tensor, epsilon: float) -> Tensor:
-    """A norm's variances, epsilon included, and means, [2C, rows]."""
+    """Return a norm's variances, epsilon included, and means, [2C, rows]."""
     return torch.cat([variances + epsilon, means], dim=1).T
 
 
@@ -298,7 +298,7 @@ def _to_rgb(**tensors: Tensor) -> Parameters:
 
 
 def _normalized(tensors: Mapping[str, Tensor], name: str) -> Tensor:
-    """A weight divided by its spectral norm uᵀ·W·v, u and v as they are; as it is if there are none."""
+    """Divide a weight by its spectral norm uᵀ·W·v, u and v as they are; there may be none."""
     weight = tensors[name]
     if f"{name}_u" not in tensors:
         return weight

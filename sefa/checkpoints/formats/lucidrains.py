@@ -30,7 +30,7 @@ NETWORKS = (("SE", "GE"), ("S", "G"))
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """Its own names for what the first block reads, and for the mapping network beside it."""
+    """Recognise its own names for what the first block reads, and for the mapping network beside it."""
     return _networks(checkpoint.stored) is not None
 
 
@@ -81,7 +81,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> LucidrainsStyleGAN2:
 
 
 def _networks(tensors: Container[str]) -> tuple[str, str] | None:
-    """Names of the mapping and the synthesis network in the file."""
+    """Return the names of the mapping and the synthesis network in the file."""
     for style, synthesis in NETWORKS:
         first = (f"{synthesis}.initial_block", f"{synthesis}.to_initial_block.weight")
         if any(key in tensors for key in first) and f"{synthesis}.blocks.0.to_style1.weight" in tensors:
@@ -90,7 +90,7 @@ def _networks(tensors: Container[str]) -> tuple[str, str] | None:
 
 
 def _mapping_lr(checkpoint: Path, assumptions: Assumptions) -> float:
-    """The mapping network's learning-rate multiplier."""
+    """Read the mapping network's learning-rate multiplier."""
     try:
         config = read_json(checkpoint.parent / CONFIG)
         stored = None if config.get("lr_mlp") is None else float(config["lr_mlp"])
@@ -119,7 +119,7 @@ def _mapping(file: Assembly, style: str, rate: float) -> Mapping:
 
 
 def _initial_shape(file: Assembly, synthesis: str, constant: bool) -> tuple[int, int, int]:
-    """Shape of what the first block reads: the initial convolution's output, which is computed once and for all."""
+    """Return the shape of what the first block reads: the initial convolution's output, computed once."""
     outputs = file.shape(f"{synthesis}.initial_conv.weight", 4)[0]
     key = f"{synthesis}.initial_block" if constant else f"{synthesis}.to_initial_block.weight"
     _, _, height, width = file.shape(key, 4)
@@ -146,7 +146,7 @@ def _initial(initial: Tensor, weight: Tensor, bias: Tensor) -> Parameters:
 
 
 def _to_initial(rows: Tensor, weight: Tensor, bias: Tensor) -> Parameters:
-    """On a 1x1 image, a transposed convolution's rows [w_dim, C, h, w] are images of w's components."""
+    """Convolve rows [w_dim, C, h, w] of a transposed convolution: on a 1x1 image, they are images of w's components."""
     height, width = rows.shape[2:]
     return {
         "weight": F.conv2d(rows, weight, padding=1).flatten(1).T,
@@ -176,7 +176,7 @@ def _block(file: Assembly, synthesis: str, index: int, inputs: int, size: tuple[
         style_weight=(f"{name}.to_rgb.to_style.weight", (outputs, w_dim)),
         style_bias=(f"{name}.to_rgb.to_style.bias", (outputs,)),
     )
-    if index:  # The filter behind a block's upsampling stands with the block before.
+    if index:  # The filter after a block's upsampling is stored with the block before.
         file.layer(block, _taps, taps=f"{synthesis}.blocks.{index - 1}.to_rgb.upsample.1.f")
     return block
 
@@ -198,7 +198,7 @@ def _to_rgb(weight: Tensor, style_weight: Tensor, style_bias: Tensor) -> Paramet
 
 
 def _style(weight: Tensor, bias: Tensor) -> Parameters:
-    """A style's transform, with the 1 added to its bias that is added to the style there."""
+    """Return a style's transform, with the 1 in its bias that is added to the style there."""
     return {"affine.weight": weight, "affine.bias": bias + 1}
 
 

@@ -38,7 +38,7 @@ NOISE = (r"noises\.noise_\d+", r"(conv1|convs\.\d+)\.noise\.weight")
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """Its own names for the learned constant and the first style."""
+    """Recognise its own names for the learned constant and the first style."""
     return {CONST, "conv1.conv.modulation.weight"} <= checkpoint.stored.keys()
 
 

@@ -10,13 +10,13 @@ CLASS = "network.Network"
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """A network of the class that the Theano version had."""
+    """Recognise a network of the class that the Theano version had."""
     network = checkpoint.network
     return isinstance(network, Placeholder) and network.class_name == CLASS
 
 
 def load(checkpoint: Checkpoint, options: LoadOptions) -> NoReturn:
-    """Refuse."""
+    """Refuse the file."""
     raise CheckpointError(
         "it was written by Python 2, and its networks are lists of Theano's layers: "
         "take the TensorFlow version's pickle of the same network"

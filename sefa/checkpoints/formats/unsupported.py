@@ -24,7 +24,7 @@ def _refused(name: str, reason: str, recognises: Callable[[Checkpoint], bool]) -
 
 
 def _with_keys(*patterns: str, without: str | None = None) -> Callable[[Checkpoint], bool]:
-    """Whether each pattern is the beginning of one of the keys, and `without` of none."""
+    """Return whether each pattern is the beginning of one of the keys, and `without` of none."""
 
     def recognises(checkpoint: Checkpoint) -> bool:
         keys = "\n".join(checkpoint.stored)
@@ -35,7 +35,7 @@ def _with_keys(*patterns: str, without: str | None = None) -> Callable[[Checkpoi
 
 
 def _of_class(class_name: str, *, any_object: bool = False) -> Callable[[Checkpoint], bool]:
-    """Whether a network that NVlabs' code pickled, or any object, is of a class: a regular expression."""
+    """Return whether a network that NVlabs' code pickled, or any object, is of a class: a regular expression."""
 
     def recognises(checkpoint: Checkpoint) -> bool:
         network = checkpoint.network

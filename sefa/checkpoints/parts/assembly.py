@@ -194,7 +194,7 @@ def _error(missing: list[str], unknown: list[str], misshapen: list[str]) -> Chec
 
 
 def _folder(key: str) -> str:
-    """What stands before the last name of a key."""
+    """Return what stands before the last name of a key."""
     return re.split(r"[./][^./]*$", key)[0]
 
 

@@ -29,7 +29,7 @@ class Growth:
     """How far training had grown a generator.
 
     Attributes:
-        levels: How many of its levels drew the image.
+        levels: How many of its levels the image is made of.
         fade: Weight, in the image, of the level before the last of these.
         scale: How many times larger the full-grown generator's image is.
     """
@@ -74,12 +74,12 @@ def weight_and_bias(name: str, separator: str = ".") -> dict[str, str]:
 
 
 def equalized(weight: Tensor, gain: float = SQRT2) -> Tensor:
-    """The effective weight of a layer with an equalised learning rate: times gain/√fan_in; [out, in, ...]."""
+    """Return the effective weight of a layer with an equalised learning rate: times gain/√fan_in; [out, in, ...]."""
     return weight * (gain / math.sqrt(weight[0].numel()))
 
 
 def up_kernel(weight: Tensor, fused: bool) -> Tensor:
-    """The kernel of the transposed convolution that doubles the size, then convolves.
+    """Return the kernel of the transposed convolution that doubles the size, then convolves.
 
     Doubling by nearest neighbours is zero-stuffing and a 2x2 box, so the box joins the kernel. Implementations that
     fuse the two themselves take the stored kernel for a transposed convolution's, which is turned by 180 degrees.

@@ -86,7 +86,7 @@ def layers_of(tensors: Mapping[str, Tensor]) -> list[SequentialLayer]:
     """Return the layers with weights, in order.
 
     Raises:
-        CheckpointError: If they are not convolutions and batch norms alone.
+        CheckpointError: If they are not only convolutions and batch norms.
     """
     entries: dict[Path, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
@@ -170,7 +170,7 @@ def order_of(key: str) -> Path:
 
 
 def _gap(one: Path, other: Path) -> tuple[int, bool]:
-    """How many places lie between two, and whether there may be more, after the end of an inner sequence."""
+    """Return how many places lie between two, and whether there may be more, after the end of an inner sequence."""
     level = next(index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     return other[level] - one[level] - 1 + sum(other[level + 1 :]), len(one) > level + 1
 

@@ -21,7 +21,7 @@ from sefa.generators.stylegan2 import StyleGAN2, SynthesisBlock, UpFilter
 SQRT2 = math.sqrt(2)
 # Two paths of unit variance are summed.
 RESIDUAL = math.sqrt(0.5)
-# For files of a time when noise was not stored but drawn anew for every image.
+# For files of a time when noise was not stored, but new for every image.
 NOISE_SEED = 0
 
 
@@ -118,7 +118,7 @@ def check_mapping(file: Assembly, mapping: Mapping, w_dim: int) -> None:
 
 
 def up_filter(file: Assembly, key: str, gain: float) -> UpFilter:
-    """Return an upsampling filter as a file has it: [k] for both axes, or [.., kh, kw].
+    """Return an upsampling filter, as a file stores it: [k] for both axes, or [.., kh, kw].
 
     Args:
         file: The file.

@@ -99,7 +99,7 @@ def fused_from(assumptions: Assumptions) -> float:
 
 
 def _center(center: Tensor | None = None, *, w_dim: int) -> Parameters:
-    """One that is to be estimated needs the mapping network first."""
+    """Return the centre of truncation; estimating it needs the mapping network first."""
     return {"center": torch.zeros(w_dim) if center is None else center}
 
 
@@ -119,7 +119,7 @@ def _mapping(file: Assembly, keys: Keys, rate: float) -> MappingNetwork:
 
 
 def _mapping_layer(weight: Tensor, bias: Tensor, rate: float) -> Parameters:
-    """The activation adds no gain to this one's."""
+    """Return the parameters of a mapping layer, after whose activation there is no gain."""
     return {"weight": weight * (rate * SQRT2 / math.sqrt(weight.shape[1])), "bias": bias * rate}
 
 
@@ -132,7 +132,7 @@ def _add_first_layer(file: Assembly, generator: StyleGAN, keys: Mapping[str, str
 def _first_layer(
     const: Tensor, bias: Tensor, noise_weight: Tensor | None = None, noise: Tensor | None = None
 ) -> Parameters:
-    """Nothing of the first layer but its style depends on the input."""
+    """Return the features of the first layer, which do not depend on the input before its style."""
     offset = _as_channels(bias)
     if noise_weight is not None and noise is not None:
         offset = _as_channels(noise_weight) * noise + offset
@@ -163,7 +163,7 @@ def _layer(weight: Tensor, bias: Tensor, noise_weight: Tensor | None = None, noi
 
 
 def _up_layer(weight: Tensor, bias: Tensor, fused: bool, blur: Tensor | None = None, **noise: Tensor) -> Parameters:
-    """A layer that doubles the size. Files without the filter that follows are of the original's, 1, 2, 1."""
+    """Return the parameters of a layer that doubles the size; the filter is 1, 2, 1 unless it is stored."""
     if blur is None:
         taps = torch.tensor([1.0, 2.0, 1.0]) / 4
         blur = torch.outer(taps, taps).repeat(len(bias), 1, 1, 1)
@@ -171,7 +171,7 @@ def _up_layer(weight: Tensor, bias: Tensor, fused: bool, blur: Tensor | None = N
 
 
 def _style(weight: Tensor, bias: Tensor) -> Parameters:
-    """The first half scales by 1 more than it says."""
+    """Return the parameters of a style's transform, whose first half scales by 1 more than it says."""
     scale, shift = bias.chunk(2)
     return {"weight": equalized(weight, 1), "bias": torch.cat([scale + 1, shift])}
 

@@ -29,7 +29,7 @@ def in_torchs_layout(variables: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def levels_of(names: Iterable[str]) -> int:
-    """How many levels there are variables of, by their scopes: 4x4, 8x8, ..."""
+    """Return how many levels there are variables of, by their scopes: 4x4, 8x8, ..."""
     sizes = [int(match[1]) for name in names if (match := re.match(r"(?:.*/)?(\d{1,6})x\1/", name))]
     return 1 + max((round(math.log2(size / 4)) for size in sizes if size >= 4), default=0)
 
@@ -50,7 +50,7 @@ def check_kwargs(kwargs: Mapping[str, Any], allowed: Mapping[str, tuple[object, 
 
 
 def integer(kwargs: Mapping[str, Any], name: str, default: int) -> int:
-    """A size among the options.
+    """Read a size among the options.
 
     Raises:
         CheckpointError: If it is no natural number.

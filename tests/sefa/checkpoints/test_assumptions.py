@@ -87,7 +87,7 @@ def test_the_owner_says_how_many_blocks_of_a_biggan_deep_make_a_stage() -> None:
 def test_the_owner_says_what_is_at_the_end_of_a_pggan() -> None:
     path = GoldenCheckpoint("sefa_pggan_32").path
     plain = sefa.load(path)
-    assert "nothing behind the last layer" in plain.assumptions
+    assert "nothing after the last layer" in plain.assumptions
     told = sefa.load(path, assume={"output": "tanh"})
     torch.testing.assert_close(render(told), render(plain).tanh())
     assert (render(sefa.load(path, assume={"slope": 0.1})) - render(plain)).abs().max() > 1e-3

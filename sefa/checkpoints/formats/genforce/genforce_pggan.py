@@ -29,7 +29,7 @@ from sefa.generators.pggan import PGGAN
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """Numbered layers, the first of which is a convolution of z as an image, and numbered outputs."""
+    """Recognise numbered layers, the first of which is a convolution of z as an image, and numbered outputs."""
     tensors = checkpoint.stored
     first = tensors.get("layer0.weight")
     return isinstance(first, Tensor) and first.ndim == 4 and highest(tensors, r"output(\d{1,3})\.\w+") >= 0
@@ -49,12 +49,12 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:
     fused = _fused(file, widths, assumptions)
     num_classes = options.num_classes
     assumptions.note(
-        f"a one-hot label of {num_classes} classes behind z (as told)" if num_classes else "no label behind z"
+        f"a one-hot label of {num_classes} classes after z (as told)" if num_classes else "no label after z"
     )
     slope = assumptions.take("slope", 0.2, positive)
     output = assumptions.take("output", "none", partial(one_of, names=("none", "tanh")))
     assumptions.note(f"leaky ReLU {slope:g}", "slope")
-    assumptions.note("tanh at the end" if output == "tanh" else "nothing behind the last layer", "output")
+    assumptions.note("tanh at the end" if output == "tanh" else "nothing after the last layer", "output")
     z_dim = split_latent(file, inputs, num_classes)
     class_codes = one_hot_codes(num_classes) if num_classes else None
     with torch.device("meta"):
@@ -83,7 +83,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:
 
 
 def _fused(file: Assembly, widths: Sequence[int], assumptions: Assumptions) -> bool:
-    """Whether the original fuses doubling and convolution: it then stores [in, out, 3, 3]."""
+    """Return whether the original fuses doubling and convolution: it then stores [in, out, 3, 3]."""
     ups = range(2, len(widths), 2)
     telling = [k for k in ups if widths[k - 1] != widths[k]]
     if telling or not ups:
@@ -94,7 +94,7 @@ def _fused(file: Assembly, widths: Sequence[int], assumptions: Assumptions) -> b
 
 
 def _dense(weight: Tensor, bias: Tensor) -> Parameters:
-    """[C, D, h, w]: on a 1x1 image, padded by kernel - 1, a convolution is its kernel turned around."""
+    """Turn [C, D, h, w] around: it is meant for a convolution of z as a 1x1 image, padded by kernel - 1."""
     height, width = weight.shape[2:]
     rows = equalized(weight).flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2)  # [C·h·w, D]
     return {"weight": rows, "bias": bias.repeat_interleave(height * width)}

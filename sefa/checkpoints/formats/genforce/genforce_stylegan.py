@@ -17,7 +17,7 @@ CONST = "synthesis.layer0.const"
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """Its own name for the learned constant, or, should that be missing, for the noise's weights."""
+    """Recognise its own name for the learned constant, or, should that be missing, for the noise's weights."""
     tensors = checkpoint.stored
     return CONST in tensors or highest(tensors, r"synthesis\.layer(\d{1,3})\.apply_noise\.weight") >= 0
 

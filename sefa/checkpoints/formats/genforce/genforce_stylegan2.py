@@ -39,7 +39,7 @@ NOISE = (r"synthesis\.layer\d+\.noise(_strength)?",)
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """Its own name for the learned constant."""
+    """Recognise its own name for the learned constant."""
     return CONST in checkpoint.stored
 
 

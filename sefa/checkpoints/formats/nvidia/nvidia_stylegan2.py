@@ -23,13 +23,13 @@ from sefa.generators.stylegan2 import ModulatedConv, Shortcut, SynthesisBlock
 
 FIRST = "synthesis.b4"
 CENTER = "mapping.w_avg"
-# Registered by every layer, used by those that change the size alone.
+# Registered by every layer, used only by those that change the size.
 UNUSED_KERNELS = r"synthesis\.b\d+\.(conv1\.)?resample_filter"
 NOISE = r"synthesis\.b\d+\.conv[01]\.noise_(const|strength)"
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """A synthesis network that begins with a block for 4x4."""
+    """Recognise a synthesis network that begins with a block for 4x4."""
     synthesis = checkpoint.persisted.modules.get("synthesis") if checkpoint.persisted else None
     return isinstance(synthesis, PersistedModule) and isinstance(synthesis.modules.get("b4"), PersistedModule)
 
@@ -70,7 +70,7 @@ class _Reader:
         )
 
     def mapping(self) -> Mapping:
-        """The mapping network."""
+        """Make the mapping network."""
         z_dim, classes = (self.network.attribute(name, int) for name in ("z_dim", "c_dim"))
         modules = self.network.module("mapping").modules
         names: list[str] = []
@@ -91,7 +91,7 @@ class _Reader:
         return mapping
 
     def blocks(self) -> list[SynthesisBlock]:
-        """The synthesis network, one block per resolution."""
+        """Make the synthesis network, one block per resolution."""
         return [self._block(index, name) for index, name in enumerate(self.names)]
 
     def _block(self, index: int, name: str) -> SynthesisBlock:
@@ -163,7 +163,7 @@ class _Reader:
 
 
 def _embedding(weight: Tensor, bias: Tensor, gain: float, bias_gain: float) -> Parameters:
-    """A linear layer of one-hot labels: each class is a column of its weight."""
+    """Return the embeddings: labels are one-hot, and each class is a column of the weight."""
     return {"embedding": (weight * gain).T + bias * bias_gain}
 
 

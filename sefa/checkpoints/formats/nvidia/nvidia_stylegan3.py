@@ -36,18 +36,18 @@ MAX_PADDING = 1000
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """A synthesis network that begins with sinusoids; StyleGAN-XL's mapping network has more layers."""
+    """Recognise a synthesis network that begins with sinusoids; StyleGAN-XL's mapping network has more layers."""
     return has_sinusoids(checkpoint.persisted) and not is_stylegan_xl(checkpoint.persisted)
 
 
 def has_sinusoids(network: PersistedModule | None) -> bool:
-    """Whether this is a StyleGAN3 or a descendant of it."""
+    """Return whether this is a StyleGAN3 or a descendant of it."""
     synthesis = network.modules.get("synthesis") if network else None
     return isinstance(synthesis, PersistedModule) and isinstance(synthesis.modules.get("input"), PersistedModule)
 
 
 def is_stylegan_xl(network: PersistedModule | None) -> bool:
-    """Whether labels are embedded as StyleGAN-XL does it, or the class is its own."""
+    """Return whether labels are embedded as StyleGAN-XL does it, or the class is its own."""
     mapping = network.modules.get("mapping") if network else None
     embeds = isinstance(mapping, PersistedModule) and "embed_proj" in mapping.modules
     return embeds or (network is not None and network.class_name == "SuperresGenerator")
@@ -184,7 +184,7 @@ class Reader:
         )
 
     def _taps(self, path: str, which: str) -> Tensor | None:
-        """A filter; None if it is not used, or should be there and is not, which `fill` will report."""
+        """Return a filter; None if it is not used, or should be there and is not, which `fill` will report."""
         if self.network.module(path).parameters.get(which, "missing") is not None:
             self.file.require(f"{path}.{which}")
         return self.file.tensors.get(f"{path}.{which}")
@@ -269,13 +269,13 @@ def dense(weight: Tensor, bias: Tensor, weight_gain: float, bias_gain: float, mo
 
 
 def append_zeros(tensor: Tensor, *counts: int) -> Tensor:
-    """`tensor` with zeros behind it along its first axes, as many as are given for each."""
-    behind = [*counts, *[0] * (tensor.ndim - len(counts))]
-    return F.pad(tensor, [amount for count in reversed(behind) for amount in (0, count)])
+    """Return `tensor` with zeros after it along its first axes, as many as are given for each."""
+    after = [*counts, *[0] * (tensor.ndim - len(counts))]
+    return F.pad(tensor, [amount for count in reversed(after) for amount in (0, count)])
 
 
 def _embedding(weight: Tensor, bias: Tensor, weight_gain: float, bias_gain: float) -> Parameters:
-    """Labels are one-hot: each class is a column of the weight."""
+    """Return the embeddings: labels are one-hot, and each class is a column of the weight."""
     return {"embedding": (weight * weight_gain).T + bias * bias_gain}
 
 
@@ -309,7 +309,7 @@ def _rgb(weight: Tensor, bias: Tensor, magnitude: Tensor, scale: float) -> Param
 
 
 def _synthesis_layers(synthesis: PersistedModule) -> list[str]:
-    """Paths of the layers, in order.
+    """Return the paths of the layers, in order.
 
     Raises:
         CheckpointError: If the file lists none, or others than it has.
@@ -323,7 +323,7 @@ def _synthesis_layers(synthesis: PersistedModule) -> list[str]:
 
 
 def _integers(module: PersistedModule, name: str, count: int) -> list[int]:
-    """An attribute that is a number, or an array or sequence of numbers.
+    """Return an attribute that is a number, or an array or sequence of numbers.
 
     Raises:
         CheckpointError: If it is something else.

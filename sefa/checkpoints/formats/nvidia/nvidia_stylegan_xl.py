@@ -23,7 +23,7 @@ PROJECTION = "mapping.embed_proj"
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """A StyleGAN3 whose labels pass a pretrained embedding and a projection, or that was built on a smaller one."""
+    """Recognise a StyleGAN3 whose labels pass an embedding and a projection, or that was built on a smaller one."""
     return has_sinusoids(checkpoint.persisted) and is_stylegan_xl(checkpoint.persisted)
 
 
@@ -50,19 +50,19 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN3:
 
 
 def _of_classes(stored: Mapping[str, Tensor], classes: int) -> dict[str, Tensor]:
-    """The tensors that the classes need: of none, no embeddings; of some, as many centres."""
+    """Return the tensors that the classes need: of none, no embeddings; of some, as many centres."""
     unused = () if classes else (EMBED, f"{PROJECTION}.weight", f"{PROJECTION}.bias")
     center = stored.get(CENTER)
     if center is not None and center.ndim == 2:
         center = center[:classes] if classes else center[0] if len(center) == 1 else None
-    kept = {key: tensor for key, tensor in stored.items() if key not in (*unused, CENTER)}
-    return clean(kept if center is None or not center.numel() else {**kept, CENTER: center})
+    used = {key: tensor for key, tensor in stored.items() if key not in (*unused, CENTER)}
+    return clean(used if center is None or not center.numel() else {**used, CENTER: center})
 
 
 def _project(
     embed: Tensor, weight: Tensor, bias: Tensor, classes: int, weight_gain: float, bias_gain: float
 ) -> Parameters:
-    """All classes' embeddings at once, [num_classes, dim]."""
+    """Return all classes' embeddings at once, [num_classes, dim]."""
     projected = F.linear(embed[:classes], weight * weight_gain, bias * bias_gain)
     return {"embedding": F.leaky_relu(projected, 0.2)}
 

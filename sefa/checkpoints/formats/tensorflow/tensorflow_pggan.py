@@ -42,7 +42,7 @@ KWARGS = {
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """A dense layer of z makes the 4x4 level."""
+    """Recognise a dense layer of z that makes the 4x4 level."""
     network = checkpoint.tensorflow
     return network is not None and any(name.startswith(f"{DENSE}/") for name in network.tensors())
 
@@ -71,7 +71,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:
     num_classes = label_size or options.num_classes or 0
     if "label_size" not in kwargs:
         options.assumptions.note(
-            f"a one-hot label of {num_classes} classes behind z (as told)" if num_classes else "no label behind z"
+            f"a one-hot label of {num_classes} classes after z (as told)" if num_classes else "no label after z"
         )
     options.assumptions.note("the original's defaults where its options are silent: leaky ReLU 0.2, no tanh")
     widths = [file.shape(f"{name}/bias", 1)[0] for name in layers]
@@ -95,7 +95,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:
 
 
 def _dense(weight: Tensor, bias: Tensor) -> Parameters:
-    """[C·16, D], with the fan-in of the 4x4 convolution that it stands for."""
+    """Return the first layer of [C·16, D], with the fan-in of the 4x4 convolution that it stands for."""
     return {"weight": equalized(weight, SQRT2 / 4), "bias": bias.repeat_interleave(16)}
 
 

@@ -21,7 +21,7 @@ from sefa.generators.stylegan import StyleGAN
 
 CONST = "synthesis/4x4/Const/const"
 LOD = "synthesis/lod"
-# The whole generator's, which the original assigns to the synthesis network before it draws an image.
+# The whole generator's, which the original assigns to the synthesis network before it renders.
 WHOLE_LOD = "lod"
 # The original's defaults, as far as they decide what the variables mean.
 KWARGS = {
@@ -37,7 +37,7 @@ KWARGS = {
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """Styles that modulate features, rather than StyleGAN2's that modulate weights."""
+    """Recognise styles that modulate features, rather than StyleGAN2's that modulate weights."""
     network = checkpoint.tensorflow
     return network is not None and any("/StyleMod/" in name for name in network.tensors())
 
@@ -84,7 +84,7 @@ def _layer_keys(k: int) -> dict[str, str]:
 
 
 def _fused_from(kwargs: Mapping[str, Any], assumptions: Assumptions) -> float:
-    """From which size of the output on doubling and convolution are fused."""
+    """Return from which size of the output on doubling and convolution are fused."""
     option = kwargs.get("fused_scale")
     if option is None:
         return stylegan_layers.fused_from(assumptions)
@@ -92,7 +92,7 @@ def _fused_from(kwargs: Mapping[str, Any], assumptions: Assumptions) -> float:
 
 
 def _rate(kwargs: Mapping[str, Any], assumptions: Assumptions) -> float:
-    """The learning-rate multiplier of the mapping network."""
+    """Read the learning-rate multiplier of the mapping network."""
     rate = kwargs.get("mapping_lrmul")
     if rate is None:
         return mapping_rate(assumptions, MAPPING_LR)

@@ -57,7 +57,7 @@ DEFAULTS: Mapping[str, Any] = {
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """Styles that modulate weights, rather than StyleGAN's StyleMod."""
+    """Recognise styles that modulate weights, rather than StyleGAN's StyleMod."""
     network = checkpoint.tensorflow
     return network is not None and "synthesis/4x4/Conv/mod_weight" in network.tensors()
 
@@ -115,7 +115,7 @@ class _Reader:
         )
 
     def mapping(self) -> MappingNetwork:
-        """The mapping network."""
+        """Make the mapping network."""
         file = self.file
         scopes = [f"mapping/Dense{index}" for index in range(file.count("mapping/Dense{}/weight"))]
         shapes = [file.shape(f"{scope}/weight", 2) for scope in scopes or ["mapping/Dense0"]]
@@ -133,7 +133,7 @@ class _Reader:
         return mapping
 
     def blocks(self) -> list[SynthesisBlock]:
-        """The synthesis network, one block per resolution."""
+        """Make the synthesis network, one block per resolution."""
         return [self._block(index, scope) for index, scope in enumerate(self.scopes)]
 
     def _block(self, index: int, scope: str) -> SynthesisBlock:
@@ -200,7 +200,7 @@ def _scope(block: int) -> str:
 
 
 def _embedding(weight: Tensor, bias: Tensor | None = None) -> Parameters:
-    """Each class is a row of the weight; with a bias, it is a dense layer's."""
+    """Return the embeddings: each class is a row of the weight, which with a bias is a dense layer's."""
     return {"embedding": weight if bias is None else weight / math.sqrt(len(weight)) + bias}
 
 

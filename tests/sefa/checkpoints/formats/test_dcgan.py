@@ -175,13 +175,13 @@ def test_what_no_tensor_tells_is_said(tmp_path: Path) -> None:
     path = saved(tmp_path / "netG.pth", under_main(model))
     usual = (
         "stride 2 everywhere", "ReLU between", "batch norms' eps 1e-05", "z as a 1x1 image", "tanh at the end",
-        "no label behind z",
+        "no label after z",
     )  # fmt: skip
     assert sefa.load(path).assumptions == usual
     told = sefa.load(path, num_classes=3, assume={"activation": "leaky_relu:0.2", "output": "sigmoid"}).assumptions
     assert "leaky_relu:0.2 between (as told)" in told
     assert "sigmoid at the end (as told)" in told
-    assert "a one-hot label of 3 classes behind z (as told)" in told
+    assert "a one-hot label of 3 classes after z (as told)" in told
     resized, _ = VARIANTS["resize and convolve"]
     said = sefa.load(saved(tmp_path / "resized.pth", under_main(resized))).assumptions
     assert "nearest upsampling x2 before layers 4, 8" in said
