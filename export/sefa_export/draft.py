@@ -96,7 +96,9 @@ def prepare(
         allow_other_checkpoint=allow_other_checkpoint,
     )
     graph = copy.deepcopy(graph).cpu()
-    return Draft(graph, _describe(graph, bank, precision, batch, num_edits))
+    draft = Draft(graph, _describe(graph, bank, precision, batch, num_edits))
+    assert draft.signature.names == graph.input_names  # `forward` takes what the generator declares.
+    return draft
 
 
 def _describe(

@@ -16,8 +16,8 @@ ENTRIES = 8
 def perf_input(info: ModelInfo) -> str:
     """Return requests as JSON: of one image, or the batch fixed at export, with one edit, or as many as were fixed.
 
-    Latents are those of seeds 0, 1, ...; of a model that takes codes, numbers drawn in the same way. Directions are
-    drawn from the bank, alphas from their suggested ranges, labels from the classes, truncation psi from 0.5 to 1.
+    Latents are those of seeds 0, 1, ...; for a model that takes codes, numbers drawn in the same way. All else is drawn
+    within its bounds, and alphas within the ranges suggested for their directions.
     """
     signature, random = info.signature, np.random.default_rng(0)
     batch, edits = info.batch or 1, info.num_edits or 1
