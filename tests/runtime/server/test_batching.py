@@ -4,7 +4,6 @@ import asyncio
 import queue
 import threading
 from collections.abc import Callable, Coroutine
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,9 +16,9 @@ from sefa_runtime.inputs.batches import Feeds, join
 from sefa_runtime.inputs.call import Call
 from sefa_runtime.server.batching import Batcher, Clock, RunRecord
 from sefa_runtime.server.errors import QueueFullError, UnavailableError
+from support.paths import GOLDEN
 from support.patience import PATIENCE_S, wait_until
 
-GOLDEN = Path(__file__).parents[2] / "golden"
 EDITORS: dict[str, sefa_runtime.Editor] = {}
 
 

@@ -20,13 +20,13 @@ from tritonclient.grpc import service_pb2_grpc
 from sefa_runtime.editor import Editor
 from sefa_runtime.inputs.batches import Feeds
 from sefa_runtime.server import models
+from support.paths import TINY
 from support.patience import PATIENCE_S, wait_until
 from support.serving import Running, Start, infer_body
 
 strange_graphs = pytest.importorskip("support.strange_graphs", reason="its graphs are made with onnx")
 LIMIT, endless = strange_graphs.LIMIT, strange_graphs.endless
 
-TINY = Path(__file__).parents[2] / "golden" / "tiny.onnx"
 GOOD = infer_body({"z": np.zeros((1, 6), np.float32)})
 ENDLESS = infer_body(
     {

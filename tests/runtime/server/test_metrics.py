@@ -1,13 +1,10 @@
 """What Prometheus reads, by its own parser."""
 
-from pathlib import Path
-
 import numpy as np
 from prometheus_client.parser import text_string_to_metric_families
 
+from support.paths import GOLDEN
 from support.serving import Running, Start, infer_body
-
-GOLDEN = Path(__file__).parents[2] / "golden"
 
 
 def read(server: Running) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:

@@ -12,13 +12,14 @@ from tritonclient.grpc import service_pb2 as protocol
 from tritonclient.grpc import service_pb2_grpc
 
 import sefa_runtime
+from support.paths import GOLDEN
 from support.patience import PATIENCE_S, wait_until
 from support.serving import Door, Running, Start, image_in, infer_body
 
 strange_graphs = pytest.importorskip("support.strange_graphs", reason="its graphs are made with onnx")
 LIMIT, with_nan = strange_graphs.LIMIT, strange_graphs.with_nan
 
-TINY = Path(__file__).parents[2] / "golden" / "tiny_float32.onnx"
+TINY = GOLDEN / "tiny_float32.onnx"
 ERROR = "NaN or infinity in 1 of 1 images"
 Z = np.linspace(-1, 1, 6, dtype=np.float32)[None]
 

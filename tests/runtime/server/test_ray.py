@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 import sefa_runtime
+from support.paths import ROOT
 
-ROOT = Path(__file__).parents[3]
 TINY = ROOT / "tests" / "golden" / "tiny.onnx"
 # Ray listens on every network, and its processes outlive those that started them: in namespaces they do neither.
 NAMESPACES = ["unshare", "--map-root-user", "--net", "--pid", "--fork", "--kill-child", "--mount-proc"]

@@ -23,10 +23,10 @@ from sefa_runtime.inputs.call import Call
 from sefa_runtime.instances import load_instances
 from sefa_runtime.server import models
 from sefa_runtime.server.models import State, parse_model
+from support.paths import GOLDEN
 from support.patience import PATIENCE_S
 from support.serving import Door, Start, image_in, infer_body, serve, wait_until
 
-GOLDEN = Path(__file__).parents[2] / "golden"
 TINY = GOLDEN / "tiny.onnx"
 BODY = infer_body({"z": np.zeros((1, 6), np.float32)})
 

@@ -28,10 +28,10 @@ import sefa_runtime
 from sefa_runtime.errors import RunError
 from sefa_runtime.server.grpc.messages import load_services
 from sefa_runtime.session.session import Session
+from support.paths import GOLDEN
 from support.patience import PATIENCE_S
 from support.serving import Door, Running, Start, image_in, infer_body, serve, wait_until
 
-GOLDEN = Path(__file__).parents[3] / "golden"
 TINY = GOLDEN / "tiny.onnx"
 MODELS = ("tiny", "tiny_float32", "style_z", "style_w", "style_w+", "style_static")
 INFER = "/inference.GRPCInferenceService/ModelInfer"

@@ -5,16 +5,15 @@ import json
 import logging
 import socket
 from collections.abc import Iterator
-from pathlib import Path
 
 import httpx
 import numpy as np
 import pytest
 
+from support.paths import GOLDEN
 from support.patience import PATIENCE_S
 from support.serving import Door, Running, Start, infer_body, wait_until
 
-GOLDEN = Path(__file__).parents[3] / "golden"
 TINY = GOLDEN / "tiny.onnx"
 BODY = infer_body({"z": np.zeros((1, 6), np.float32)})
 INFER = "/v2/models/tiny/infer"

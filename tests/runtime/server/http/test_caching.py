@@ -10,9 +10,9 @@ from starlette.routing import Route
 
 from sefa_runtime.model.renaming import rename_directions
 from sefa_runtime.server.http.responses import is_known
+from support.paths import GOLDEN
 from support.serving import Door, Running, Start
 
-GOLDEN = Path(__file__).parents[3] / "golden"
 TINY = GOLDEN / "tiny.onnx"
 IMAGE = "/models/tiny/image?seed=7&edit=pose:2.5&format=png"
 

@@ -4,7 +4,6 @@ import json
 import socket
 import string
 import struct
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -14,10 +13,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sefa_runtime
+from support.paths import GOLDEN
 from support.patience import PATIENCE_S
 from support.serving import Running, Start, image_in, infer_body
 
-GOLDEN = Path(__file__).parents[3] / "golden"
 GOOD = {
     "z": np.linspace(-1, 1, 6, dtype=np.float32)[None],
     "direction": np.array([[0, 3]]),

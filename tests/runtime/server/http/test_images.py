@@ -1,7 +1,6 @@
 """The endpoints for people."""
 
 import io
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,9 +8,8 @@ import pytest
 from PIL import Image, ImageSequence
 
 import sefa_runtime
+from support.paths import GOLDEN
 from support.serving import Running, Start, infer_body
-
-GOLDEN = Path(__file__).parents[3] / "golden"
 
 
 @pytest.fixture(scope="module")

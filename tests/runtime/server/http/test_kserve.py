@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import sefa_runtime
+from support.paths import GOLDEN
 from support.serving import Start
 
-GOLDEN = Path(__file__).parents[3] / "golden"
 KSERVE = "kserve==0.21.0"
 PROGRAM = """
 import asyncio, json, sys

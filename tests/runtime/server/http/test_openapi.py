@@ -1,7 +1,6 @@
 """The description of the endpoints: schemathesis asks what it says may be asked; its examples work."""
 
 import io
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,10 +11,9 @@ from PIL import Image
 from schemathesis import GenerationMode
 from schemathesis.specs.openapi.checks import positive_data_acceptance
 
+from support.paths import GOLDEN
 from support.patience import PATIENCE_S
 from support.serving import Running, Start, image_in
-
-GOLDEN = Path(__file__).parents[3] / "golden"
 
 
 @pytest.fixture(scope="module")

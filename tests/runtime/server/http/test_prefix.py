@@ -6,7 +6,6 @@ import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote, urljoin
 
@@ -25,10 +24,10 @@ from sefa_runtime.server.app import create_app
 from sefa_runtime.server.models import HostedModel, Models
 from sefa_runtime.server.network.addresses import listen
 from sefa_runtime.server.settings import Settings
+from support.paths import TINY
 from support.patience import PATIENCE_S, wait_until
 from support.serving import Start, image_in, infer_body
 
-TINY = Path(__file__).parents[3] / "golden" / "tiny.onnx"
 TOKEN = {"Authorization": "Bearer secret"}
 Z = np.linspace(-1, 1, 6, dtype=np.float32)[None]
 

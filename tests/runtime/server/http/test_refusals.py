@@ -3,16 +3,15 @@
 import json
 import socket
 from http.client import HTTPResponse
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from support.paths import TINY
 from support.patience import PATIENCE_S
 from support.serving import Running, Start, image_in, infer_body
 
-TINY = Path(__file__).parents[3] / "golden" / "tiny.onnx"
 BODY = infer_body({"z": np.zeros((1, 6), np.float32)})
 INFER = "/v2/models/tiny/infer"
 LONG = b"a" * 70_000

@@ -2,7 +2,6 @@
 
 import asyncio
 import json
-from pathlib import Path
 from typing import Any
 
 import httpx
@@ -12,10 +11,10 @@ import tritonclient.http as triton
 
 import sefa_runtime
 from sefa_runtime.server.http import v2_endpoints
+from support.paths import GOLDEN
 from support.patience import PATIENCE_S
 from support.serving import Door, Running, Start, image_in, infer_body, wait_until
 
-GOLDEN = Path(__file__).parents[3] / "golden"
 MODELS = ("tiny", "tiny_float32", "style_z", "style_w", "style_w+", "style_static")
 
 

@@ -13,10 +13,10 @@ import pytest
 from sefa_runtime.errors import InputError
 from sefa_runtime.server.network.addresses import at_port, close, is_loopback, listen, resolve
 from sefa_runtime.server.settings import Settings
+from support.paths import TINY
 from support.patience import PATIENCE_S
 from support.serving import Start
 
-TINY = Path(__file__).parents[3] / "golden" / "tiny.onnx"
 LOCAL = ("127.0.0.1", "::1")
 
 

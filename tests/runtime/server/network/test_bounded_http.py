@@ -3,15 +3,13 @@
 import asyncio
 import json
 import socket
-from pathlib import Path
 
 import pytest
 
 from sefa_runtime.server.network import bounded_http
+from support.paths import TINY
 from support.patience import PATIENCE_S
 from support.serving import Start
-
-TINY = Path(__file__).parents[3] / "golden" / "tiny.onnx"
 
 
 @pytest.mark.parametrize("sent", [b"", b"GET /v2 HT", b"GET /v2 HTTP/1.1\r\nX-A: b\r\n"])
