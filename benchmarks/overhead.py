@@ -39,7 +39,7 @@ from sefa_export.bake import bake, quantize
 from sefa_export.onnx_graph.onnx_export import OPSET
 from sefa_export.tracing import silenced
 from sefa_runtime.files import write_whole
-from sefa_runtime.latency.graph import read_graph_facts
+from sefa_runtime.latency.graph_facts import read_graph_facts
 from sefa_runtime.machine.description import describe_machine
 from sefa_runtime.machine.packages import describe_versions
 from sefa_runtime.session.session import build_session

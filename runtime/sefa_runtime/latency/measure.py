@@ -14,7 +14,7 @@ from sefa_runtime.errors import InputError
 from sefa_runtime.files import sha256_of
 from sefa_runtime.inputs.examples import as_arguments, random_inputs, seeded_latents
 from sefa_runtime.inputs.latents import MAX_SEED
-from sefa_runtime.latency.graph import read_graph_facts
+from sefa_runtime.latency.graph_facts import read_graph_facts
 from sefa_runtime.latency.record import RECORD_VERSION, Arrivals, BatchResult, LatencyRecord
 from sefa_runtime.latency.scenarios import (
     LONGEST,

@@ -10,7 +10,7 @@ from typing import Any
 
 from sefa_runtime.errors import InputError
 from sefa_runtime.files import input_problem
-from sefa_runtime.latency.graph import GraphFacts
+from sefa_runtime.latency.graph_facts import GraphFacts
 from sefa_runtime.latency.scenarios import WarmUp
 from sefa_runtime.session.placement import Placement
 from sefa_runtime.session.providers import short_name

@@ -112,7 +112,7 @@ def test_few_requests_are_served_as_they_come(quick: Quick) -> None:
     assert result.runs == result.arrivals.requests >= 100
 
 
-def test_pinned_sizes_are_those_measured(tiny: Editor, steady_clock: None) -> None:
+def test_static_sizes_are_those_measured(tiny: Editor, steady_clock: None) -> None:
     tiny.info = replace(tiny.info, batch=3, num_edits=2)
     for arguments in ({}, {"scenario": "offline"}):
         (result,) = measure(tiny, seconds=0.05, **arguments).results  # type: ignore[arg-type]

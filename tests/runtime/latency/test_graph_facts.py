@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import sefa_runtime
-from sefa_runtime.latency.graph import GraphFacts, read_graph_facts
+from sefa_runtime.latency.graph_facts import GraphFacts, read_graph_facts
 
 PROBE = Path(sefa_runtime.__file__).parent / "session" / "probe.onnx"
 
