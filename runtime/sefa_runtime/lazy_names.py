@@ -1,7 +1,6 @@
 """Names that a package offers and imports on first use, so that it starts without what they need."""
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from typing import Any
 
 
@@ -19,6 +18,8 @@ def lazy_names(package: str, homes: Mapping[str, tuple[str, ...]]) -> tuple[list
     def __getattr__(name: str) -> Any:  # noqa: N807
         if name not in home_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        from importlib import import_module  # Not at every start.
+
         return getattr(import_module(home_of[name]), name)
 
     return [*home_of, "__version__"], __getattr__
