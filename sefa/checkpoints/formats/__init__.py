@@ -1,4 +1,15 @@
-"""The formats that checkpoints come in, one file each."""
+"""The formats that checkpoints come in, one file each.
+
+To add one, write its file, and list its FORMAT below. The file says what the format is, and has
+
+    recognises(checkpoint)       whether the keys, or the object's modules, are the format's
+    load(checkpoint, options)    takes the sizes from an `Assembly` of the tensors, makes the generator on the meta
+                                 device, notes its layers, and returns `file.fill(generator, ignored)`
+    a function for each layer    takes the layer's tensors, and returns its parameters
+    FORMAT                       the name that messages call it by, and the two functions above
+
+Its test, tests/sefa/checkpoints/formats/test_<format>.py, compares it with the original's formulas or recorded images.
+"""
 
 from sefa.checkpoints.checkpoint import Format
 from sefa.checkpoints.formats import (

@@ -103,7 +103,7 @@ def layers_of(tensors: Mapping[str, Tensor]) -> list[SequentialLayer]:
         names = set(layer.entry)
         if layer.is_conv and names <= {"weight", "bias"}:
             continue
-        if STATISTICS <= names <= STATISTICS | {"weight", "bias"}:
+        if not layer.is_conv and STATISTICS <= names <= STATISTICS | {"weight", "bias"}:
             continue
         if names <= {"weight", "bias"} and all(tensor.ndim == 1 for tensor in layer.entry.values()):
             raise CheckpointError(

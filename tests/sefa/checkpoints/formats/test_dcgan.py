@@ -219,6 +219,7 @@ def test_where_a_guess_is_likely_wrong_the_owner_is_asked(
     [
         ({"stride": "1,2"}, r"stride=1,2: one value for all, or 3 were expected"),
         ({"stride": "fast"}, "stride=fast: small integers were expected"),
+        ({"stride": "1,2,0"}, "stride=1,2,0: small integers were expected, above 0"),
         ({"activation": "leaky"}, "activation=leaky: one of relu, .*, leaky_relu:SLOPE was expected"),
         ({"activation": "relu:0.2"}, "activation=relu:0.2: one of relu, "),
         ({"output": "softmax"}, "output=softmax: one of tanh, sigmoid, none was expected"),
@@ -321,6 +322,11 @@ def weights(**shapes: tuple[int, ...]) -> dict[str, Tensor]:
         ),
         (weights(main__0__weight=(9, 8, 4, 4), main__1__weight=(3, 3)), "layer 1 has weight"),
         (weights(main__0__weight=(9, 8, 4, 4), main__0__weight_u=(9,)), "layer 0 has weight .* weight_u"),
+        (
+            weights(main__0__weight=(9, 8, 4, 4), main__0__running_mean=(8,), main__0__running_var=(8,)),
+            "layer 0 has weight .* running_var",
+        ),
+        (weights(main__0__weight=(9, 8, 4, 4), main__0__1__weight=(8, 3, 4, 4)), "layer 0.1 lies within layer 0"),
         (
             weights(main__0__weight=(9, 8, 4, 4), **{f"main__{index}__{name}": (8,) for index in (1, 2) for name in
                     ("weight", "bias", "running_mean", "running_var")}),
