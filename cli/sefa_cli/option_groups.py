@@ -80,14 +80,16 @@ def spread(command: Command) -> Command:
     for name, parameter in inspect.signature(command).parameters.items():
         kind, *words = get_args(parameter.annotation)
         group = next((word for word in words if isinstance(word, Group)), None)
-        if group is None:
+        if group is not None:
+            groups[name] = kind, tuple(group.options)
+            of_kind = {field.name: field for field in fields(kind)}
+            for option, words_of_it in group.options.items():
+                field = of_kind[option]
+                add(option, field.type, words_of_it, None if field.default is MISSING else field.default)
+        elif any(isinstance(word, Typed) for word in words):
             add(name, kind, words, parameter.default)
-            continue
-        groups[name] = kind, tuple(group.options)
-        of_kind = {field.name: field for field in fields(kind)}
-        for option, words_of_it in group.options.items():
-            field = of_kind[option]
-            add(option, field.type, words_of_it, None if field.default is MISSING else field.default)
+        else:
+            parameters[name] = parameter.replace(kind=KEYWORD)
 
     def run(**values: Any) -> None:
         for name, read in readers.items():
