@@ -25,7 +25,7 @@ FILES = [
     "sefa_stylegan2_cond_32/checkpoint.pth",
     "sefa_stylegan_64/checkpoint.pth",
 ]
-CHANGES = 16  # of each
+CHANGES = 24  # of each
 
 
 def state_dicts(content: Any) -> Iterator[dict[str, Tensor]]:
@@ -73,4 +73,4 @@ def test_changed_weights_load_or_are_refused(golden: Path, tmp_path: Path, name:
             sefa.load(path)
         except CheckpointError:
             refused += 1
-    assert refused > 1  # Other networks' weights, which some of these files have, do not matter.
+    assert refused  # Other networks' weights, which some of these files have, do not matter.
