@@ -58,7 +58,7 @@ class SimulatedClock(Clock):
         while await asyncio.to_thread(self.waits.get, timeout=PATIENCE_S) != delay_ns:
             pass
 
-    def nobody_waited_for_company(self) -> bool:
+    def nobody_waited_for_more(self) -> bool:
         """Whether every wait until now was for a first request."""
         waits = [self.waits.get() for _ in range(self.waits.qsize())]
         return all(delay_ns is None for delay_ns in waits)
@@ -126,13 +126,13 @@ def test_requests_that_wait_share_the_next_run() -> None:
     play(scenario)
 
 
-def test_a_client_alone_does_not_wait_for_company() -> None:
+def test_a_single_client_does_not_wait_for_more_requests() -> None:
     async def scenario() -> None:
         clock = SimulatedClock()
         batcher = make(Graph(), max_delay_ms=10, clock=clock)
         for _ in range(20):
             await batcher.submit(feeds(1))
-        assert clock.nobody_waited_for_company()
+        assert clock.nobody_waited_for_more()
         await batcher.drain(PATIENCE_S)
 
     play(scenario)
@@ -162,7 +162,7 @@ def test_a_client_of_many_images_alone_does_not_wait_either() -> None:
         batcher = make(Graph(), max_delay_ms=10, clock=clock)
         for images in (4, 1, 3, 2):
             await batcher.submit(feeds(images))
-        assert clock.nobody_waited_for_company()
+        assert clock.nobody_waited_for_more()
         await batcher.drain(PATIENCE_S)
 
     play(scenario)
@@ -297,7 +297,7 @@ def test_instances_run_at_the_same_time_and_share_what_waits() -> None:
         for graph in graphs:
             await asyncio.to_thread(graph.begun.acquire, timeout=PATIENCE_S)
         rest = [batcher.submit(feeds(1)) for _ in range(4)]
-        assert clock.nobody_waited_for_company()
+        assert clock.nobody_waited_for_more()
         one.go.set()
         await asyncio.gather(*rest)
         await clock.someone_waits(None)  # The first instance is idle again, and waits for four before the other is.

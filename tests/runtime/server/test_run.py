@@ -248,7 +248,7 @@ def test_an_address_that_is_taken_is_one_line(start: Start) -> None:
     assert done.stderr == f"sefa: cannot listen at 127.0.0.1 port {server.port}: Address already in use\n"
 
 
-def test_drawing_in_parts_is_finished_before_the_end(start_once: Start, door: Door) -> None:
+def test_generating_in_parts_is_finished_before_the_end(start_once: Start, door: Door) -> None:
     server = start_once(TINY, max_batch=2)
     door.close()
     statuses: list[int] = []

@@ -508,7 +508,7 @@ def test_clients_of_both_protocols_share_runs_and_get_their_own_images(start_onc
                 answer = http.post("/v2/models/tiny/infer", json=infer_body(arrays))
                 np.testing.assert_array_equal(image_in(answer), expected)
 
-    door.close()  # Until all wait beside each other.
+    door.close()  # Until all wait together.
     with grpc.insecure_channel(address(server)) as channel, ThreadPoolExecutor(12) as threads:
         stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
         asked = [threads.submit(over_grpc, stub, case) for case in cases]

@@ -101,9 +101,9 @@ def test_several_seeds_side_by_side(server: Running) -> None:
     ("model", "name"), [("tiny", "z"), ("style_w", "w"), ("style_w+", "codes"), ("style_static", "codes")]
 )
 def test_latents_and_codes(server: Running, model: str, name: str) -> None:
-    drawer = editor(model)
-    latents = np.random.default_rng(0).standard_normal((3, *drawer.info.latent_shape), np.float32)
-    expected = drawer.edit(**{name: latents}, edits={0: 2})  # type: ignore[arg-type]
+    loaded = editor(model)
+    latents = np.random.default_rng(0).standard_normal((3, *loaded.info.latent_shape), np.float32)
+    expected = loaded.edit(**{name: latents}, edits={0: 2})  # type: ignore[arg-type]
     got = edit(server, model, **{name: latents.tolist()}, edits={"0": 2})
     np.testing.assert_array_equal(got, np.concatenate(list(expected), axis=1))
     one = edit(server, model, **{name: latents[0].tolist()}, edits={"0": 2})

@@ -238,7 +238,7 @@ def test_what_cannot_be_taken_is_refused_with_the_reason(server: Running, body: 
     assert list(answer.json()) == ["error"]
 
 
-def test_the_number_of_edits_of_a_pinned_model_is_its_own(server: Running) -> None:
+def test_the_number_of_edits_of_a_model_of_static_shape_is_its_own(server: Running) -> None:
     _, arrays = some_inputs("style_static", 1, 4)
     answer = post(server, infer_body(arrays), "style_static")
     assert (answer.status_code, answer.json()["error"]) == (400, "at most 3 edits of an image, got 4")
@@ -251,7 +251,7 @@ def test_clients_at_the_same_time_get_their_own_images(start_once: Start, door: 
     for case in cases:
         editor, arrays = some_inputs(*case)
         expected_images[case] = editor.run(**arrays)
-    door.close()  # Until they wait beside each other.
+    door.close()  # Until they wait together.
 
     async def scenario() -> None:
         async with httpx.AsyncClient(base_url=f"http://{server.address}", timeout=PATIENCE_S) as http:
