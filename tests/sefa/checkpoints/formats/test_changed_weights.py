@@ -20,7 +20,7 @@ FILES = [
     "dcgan_small_64/netG.pth",
     "hf_biggan_deep_32/pytorch_model.bin",
     "lucidrains_32/model_5.pt",
-    "rosi_train_64/checkpoint.pt",
+    "rosi_convert_32/checkpoint.pt",
     "sefa_pggan_cond_16/checkpoint.pth",
     "sefa_stylegan2_cond_32/checkpoint.pth",
     "sefa_stylegan_64/checkpoint.pth",
