@@ -118,7 +118,9 @@ class TensorFlowNetwork(StandIn):
     def static_kwargs(self) -> dict[str, Any]:
         """What the trainer passed to the network's function; its defaults are not stored."""
         kwargs = self.state.get("static_kwargs")
-        return dict(kwargs) if isinstance(kwargs, dict) else {}
+        kwargs = kwargs if isinstance(kwargs, dict) else {}
+        # Tensors, which are none of its options, cannot be compared with those that are.
+        return {name: Placeholder("a tensor") if isinstance(one, Tensor) else one for name, one in kwargs.items()}
 
     def tensors(self, prefix: str = "") -> dict[str, Tensor]:
         """Return all variables by full name, "synthesis/4x4/Const/const", as float32 in TensorFlow's layout.

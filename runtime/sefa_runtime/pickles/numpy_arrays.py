@@ -60,7 +60,7 @@ class StoredArray(StandIn):
             raise ContentError("damaged: an array without its contents")
         _, shape, dtype, fortran_order, data = state
         if isinstance(dtype, StoredDtype):
-            self.array = array_of(self._limits, data, dtype, shape, bool(fortran_order))
+            self.array = array_of(self._limits, data, dtype, shape, fortran_order is True)
 
 
 def is_number(dtype_name: object) -> TypeGuard[str]:

@@ -193,7 +193,8 @@ def _rebuild_tensor(
     metadata: object = None,
     *rest: object,
 ) -> object:
-    if metadata:  # Its numbers have another sign than those in the storage.
+    is_plain = metadata is None or (isinstance(metadata, dict) and not metadata)
+    if not is_plain:  # Its numbers have another sign than those in the storage.
         return Placeholder("torch._utils._rebuild_tensor_v2, lazily negated or conjugated")
     if not isinstance(storage, Storage) or type(offset) is not int or not is_shape(size) or not is_shape(stride):
         raise ContentError("damaged: a tensor without its storage")

@@ -199,6 +199,7 @@ def test_a_storage_within_a_storage_is_read_as_old_versions_wrote_it(contents: C
         (tensor(storage(6, kind="SystemStorage"), (6,), (1,)), "of no known type"),
         (tensor(text("0") + b"Q", (6,), (1,)), "outside the file"),
         (call("torch._utils", "_rebuild_tensor_v2", storage(6)), "damaged"),
+        (call("torch._utils", "_rebuild_tensor_v2", storage(6), MATRIX, sizes(6), sizes(1)), "without its storage"),
         (storage(6, kind="DoubleStorage"), "damaged|truncated"),
         (storage(7), "damaged|truncated"),
         (storage(2**40), "damaged|truncated"),
@@ -407,3 +408,10 @@ def test_names_of_attacks_are_refused_inside_nested_storages(contents: Contents)
 
 def test_entries_of_a_dict_keep_their_order(contents: Contents) -> None:
     assert list(contents(pickle_of(dict_of({"b": b"N", "a": b"N"})))) == ["b", "a"]
+
+
+def test_a_tensor_in_place_of_a_flag_is_looked_at_by_no_one(contents: Contents) -> None:
+    tensor_as_metadata = call(
+        "torch._utils", "_rebuild_tensor_v2", storage(6), number(0), sizes(6), sizes(1), b"\x89", b"N", MATRIX
+    )
+    assert isinstance(contents(zip_of(pickle_of(tensor_as_metadata), {"0": ONES})), Placeholder)

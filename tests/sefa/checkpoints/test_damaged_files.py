@@ -100,7 +100,24 @@ CONTENTS = [
     "sefa_stylegan2_cond_32/checkpoint.pth",
     "tf_stylegan_32/network.pkl",
 ]
-VALUES: list[Any] = [None, "x", -1, 0, 1, 3, 2**70, 0.5, float("nan"), True, [], [1, 2, 3], {}, (4, 4), "lrelu"]
+VALUES: list[Any] = [
+    None,
+    "x",
+    -1,
+    0,
+    1,
+    3,
+    2**70,
+    0.5,
+    float("nan"),
+    True,
+    [],
+    [1, 2, 3],
+    {},
+    (4, 4),
+    "lrelu",
+    torch.ones(2),
+]
 
 
 def places(content: Any) -> list[tuple[Any, Any]]:
