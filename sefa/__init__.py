@@ -13,7 +13,7 @@ from sefa_runtime.version import __version__ as __version__
 
 if TYPE_CHECKING:
     from sefa.bank.direction_bank import DirectionBank as DirectionBank
-    from sefa.bank.files.rosinality_factor import import_factor as import_factor
+    from sefa.bank_files.rosinality_factor import import_factor as import_factor
     from sefa.checkpoints import load as load
     from sefa.custom import wrap as wrap
     from sefa.directions.factorization import factorize as factorize
@@ -28,7 +28,7 @@ else:
         __name__,
         {
             "sefa.bank.direction_bank": ("DirectionBank",),
-            "sefa.bank.files.rosinality_factor": ("import_factor",),
+            "sefa.bank_files.rosinality_factor": ("import_factor",),
             "sefa.checkpoints": ("load",),
             "sefa.custom": ("wrap",),
             "sefa.directions.factorization": ("factorize",),

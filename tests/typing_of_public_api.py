@@ -20,8 +20,8 @@ import sefa_runtime
 from sefa.bank.comparison import BankComparison, Pair, compare_banks
 from sefa.bank.direction_bank import DirectionSource
 from sefa.bank.editing import change, merge, subset
-from sefa.bank.files import export_bank, import_bank
 from sefa.bank.naming import Change, parse_change, parse_range, resolve
+from sefa.bank_files import export_bank, import_bank
 from sefa.choices import ImageLayout, Method
 from sefa.custom import build_module, load_torchscript, load_weights
 from sefa.demo import find_faces
@@ -133,7 +133,7 @@ def banks(generator: sefa.Generator, bank: sefa.DirectionBank) -> None:
     check_fits(bank, generator, allow_other_checkpoint=True)
     assert_type(likeness(bank, generator), Likeness | None)
 
-    assert_type(import_bank("boundaries.npy", generator, "4-7", [4]), sefa.DirectionBank)
+    assert_type(import_bank("bank.npz", generator, "4-7", [4], allow_other_checkpoint=True), sefa.DirectionBank)
     assert_type(sefa.import_factor("factor.pt", generator), sefa.DirectionBank)
     assert_type(export_bank(bank, "faces.npz"), Path)
 

@@ -192,14 +192,11 @@ def import_(
     The kind of file is detected from its contents; nothing in it is unpickled. Only an .npz of [b]sefa bank export[/b]
     says which generator it belongs to.
     """
-    from sefa.bank.files import import_bank
-    from sefa.directions.compatibility import check_fits
+    from sefa.bank_files import import_bank
 
     check_output(output, file, checkpoint)
     generator = None if checkpoint is None else open_checkpoint(checkpoint, replace(opening, device=Device.CPU))
-    bank = import_bank(file, generator, layers, edit_layers)
-    if generator is not None:
-        check_fits(bank, generator, allow_other_checkpoint=allow_other_checkpoint)
+    bank = import_bank(file, generator, layers, edit_layers, allow_other_checkpoint=allow_other_checkpoint)
     bank.save(output)
     print_directions(bank)
     say("", f"{output}: {len(bank)} directions of {bank.code_dim} components, by {bank.source.method}")
@@ -229,8 +226,8 @@ def export(
     [b]sefa bank export faces.safetensors -o boundaries.npy[/b]
     """
     from sefa.bank.direction_bank import DirectionBank
-    from sefa.bank.files import export_bank
-    from sefa.bank.files.rosinality_factor import export_factor
+    from sefa.bank_files import export_bank
+    from sefa.bank_files.rosinality_factor import export_factor
 
     check_output(output, bank)
     loaded = DirectionBank.load(bank)

@@ -105,7 +105,7 @@ def test_a_large_bank_is_read_soon(read_files: dict[str, Reading], kind: str) ->
 
 
 def test_arrays_of_a_bank_that_are_no_tensors_are_refused(tmp_path: Path) -> None:
-    from sefa.bank.files import import_bank
+    from sefa.bank_files import import_bank
     from sefa.errors import BankError
 
     good = {

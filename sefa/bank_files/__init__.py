@@ -4,10 +4,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from sefa.bank.direction_bank import DirectionBank
-from sefa.bank.files.boundaries import boundaries_bank, write_boundaries
-from sefa.bank.files.ganspace_components import components_bank, is_components
-from sefa.bank.files.numpy_bank import is_bank, load_arrays, read_bank, write_bank
-from sefa.bank.files.rosinality_factor import export_factor, import_factor
+from sefa.bank_files.boundaries import boundaries_bank, write_boundaries
+from sefa.bank_files.ganspace_components import components_bank, is_components
+from sefa.bank_files.numpy_bank import is_bank, load_arrays, read_bank, write_bank
+from sefa.bank_files.rosinality_factor import export_factor, import_factor
+from sefa.directions.compatibility import check_fits
 from sefa.errors import ArgumentError, BankError
 from sefa.generators import Generator
 from sefa.generators.layers import LayerSpec
@@ -25,17 +26,20 @@ def import_bank(
     generator: Generator | None = None,
     layers: LayerSpec = "all",
     edit_layers: LayerSpec | None = None,
+    *,
+    allow_other_checkpoint: bool = False,
 ) -> DirectionBank:
     """Read directions from another tool's file; its contents say which tool's.
 
     Args:
         path: A `.npz` that `export_bank` wrote; the boundaries `.npy` of genforce's tools (SeFa, InterFaceGAN); the
             components `.npz` of GANSpace; rosinality's `factor.pt`.
-        generator: The generator that the directions are of. Only the first kind of file says so itself:
-            `sefa.directions.compatibility.check_fits` says whether that one is meant.
+        generator: The generator that the directions are of. Only the first kind of file says so itself, and must then
+            be of this one if it is given.
         layers: Layers that were analysed; of boundaries and components. Eigenvalues of boundaries are measured on their
             weights.
         edit_layers: Layers that an edit touches; None: those analysed.
+        allow_other_checkpoint: See `sefa.directions.compatibility.check_fits`, for the first kind of file.
 
     Raises:
         BankError: If the file is missing, damaged or none of these, or does not fit the generator.
@@ -50,7 +54,10 @@ def import_bank(
     if arrays is not None and is_bank(arrays):
         if layers_given:
             raise ArgumentError(f"{path}: the file says itself what layers its directions are of")
-        return read_bank(path, arrays)
+        bank = read_bank(path, arrays)
+        if generator is not None:
+            check_fits(bank, generator, allow_other_checkpoint=allow_other_checkpoint)
+        return bank
     if generator is None:
         raise ArgumentError(f"{path}: it does not say what generator its directions are of: name the checkpoint, too")
     if arrays is None:

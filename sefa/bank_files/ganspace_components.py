@@ -12,8 +12,8 @@ import torch
 from torch.nn import functional as F
 
 from sefa.bank.direction_bank import DirectionBank
-from sefa.bank.files.boundaries import chosen_layers, latent_rows
-from sefa.bank.files.numpy_bank import Arrays
+from sefa.bank_files.boundaries import chosen_layers, latent_rows
+from sefa.bank_files.numpy_bank import Arrays
 from sefa.errors import BankError
 from sefa.generators import Generator
 from sefa.generators.layers import LayerSpec

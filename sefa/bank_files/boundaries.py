@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from sefa.bank.direction_bank import UNIT_TOLERANCE, DirectionBank
-from sefa.bank.files.numpy_bank import Arrays
+from sefa.bank_files.numpy_bank import Arrays
 from sefa.errors import ArgumentError, BankError
 from sefa.generators import Generator
 from sefa.generators.layers import LayerSpec, parse_layers
