@@ -108,7 +108,7 @@ class Door:
         self.opened.set()
 
 
-# A server that needs no torch; its graphs do not run while the gate, a file, is there.
+# A server that needs no torch. No graph runs while the gate, a file, is there; another file says that one waits.
 PROGRAM = """
 import sys, time
 from pathlib import Path
@@ -119,6 +119,7 @@ infer = Editor.infer
 
 def held(self, feeds):
     while Path(gate).exists():
+        Path(gate + ".held").touch()
         time.sleep(0.005)
     return infer(self, feeds)
 
@@ -143,6 +144,10 @@ class Served:
     def open_gate(self) -> None:
         """Let them run."""
         self.gate.unlink()
+
+    def wait_for_run(self) -> None:
+        """Wait until a run is held up; what is asked from now on waits for it."""
+        wait_until(self.gate.with_name(self.gate.name + ".held").exists)
 
     def read_line(self) -> str:
         """Read a line of what it says."""

@@ -37,8 +37,9 @@ def test_what_was_asked_is_answered_after_sigterm_and_the_exit_code_is_0() -> No
         served.close_gate()
         infer = f"{served.url}/v2/models/tiny/infer"
         with ThreadPoolExecutor(3) as clients:
-            asked = [clients.submit(httpx.post, infer, json=BODY, timeout=PATIENCE_S) for _ in range(3)]
-            # One runs, the others wait.
+            asked = [clients.submit(httpx.post, infer, json=BODY, timeout=PATIENCE_S)]
+            served.wait_for_run()
+            asked += [clients.submit(httpx.post, infer, json=BODY, timeout=PATIENCE_S) for _ in range(2)]
             wait_until(lambda: 'sefa_waiting_images{model="tiny"} 2.0' in client.get("/metrics").text)
             served.process.send_signal(signal.SIGTERM)
             wait_until(lambda: client.get("/v2/health/ready").status_code == 503)
@@ -76,6 +77,7 @@ def test_a_second_signal_ends_it_at_once() -> None:
         for _ in range(2):  # One runs, one waits.
             connection = asked.enter_context(closing(http.client.HTTPConnection(served.url.removeprefix("http://"))))
             connection.request("POST", "/v2/models/tiny/infer", json.dumps(BODY), {"Content-Type": "application/json"})
+            served.wait_for_run()
         wait_until(lambda: 'sefa_waiting_images{model="tiny"} 1.0' in client.get("/metrics").text)
         served.process.send_signal(signal.SIGTERM)
         wait_until(lambda: client.get("/v2/health/ready").status_code == 503)

@@ -597,8 +597,9 @@ def test_what_was_asked_is_answered_after_sigterm_and_the_exit_code_is_0() -> No
             stub = service_pb2_grpc.GRPCInferenceServiceStub(channel)
             wait_until(lambda: stub.ServerReady(protocol.ServerReadyRequest()).ready)
             served.close_gate()
-            asked = [stub.ModelInfer.future(z_request()) for _ in range(3)]
-            # One runs, the others wait.
+            asked = [stub.ModelInfer.future(z_request())]
+            served.wait_for_run()
+            asked += [stub.ModelInfer.future(z_request()) for _ in range(2)]
             wait_until(lambda: 'sefa_waiting_images{model="tiny"} 2.0' in http_client.get("/metrics").text)
             served.process.send_signal(signal.SIGTERM)
             wait_until(lambda: not stub.ServerReady(protocol.ServerReadyRequest()).ready)
