@@ -1,4 +1,4 @@
-"""Checkpoint files: reading them safely, recognising whose they are, and building the generator in them."""
+"""Read checkpoint files safely, recognise which code wrote them, and build the generator in them."""
 
 from sefa.checkpoints.loading import load
 

@@ -1,4 +1,4 @@
-"""Facts that a file does not contain: as its owner gives them, or as they usually are, with a record of them."""
+"""Facts that a file does not contain: taken from its owner or from what is usual, with a record of them."""
 
 from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
@@ -9,10 +9,10 @@ T = TypeVar("T")
 
 
 class Assumptions:
-    """The facts that a format needs beyond those in the file.
+    """The facts that a format needs but the file does not contain.
 
     Args:
-        told: What the file's owner says, by the fact's name.
+        told: The facts that the file's owner gave, by name.
     """
 
     def __init__(self, told: Mapping[str, object] | None = None) -> None:
@@ -22,19 +22,19 @@ class Assumptions:
 
     @property
     def words(self) -> tuple[str, ...]:
-        """All that was assumed, in a few words each."""
+        """Everything that was assumed, in a few words each."""
         return tuple(self._words)
 
     def take(self, name: str, usual: T, parse: Callable[[str], T]) -> T:
-        """Return a fact: as it was told, or as it usually is.
+        """Return a fact as the owner gave it, or else its usual value.
 
         Args:
-            name: Its name.
-            usual: The fact if nothing was told.
-            parse: Reads what was told; the message of its ValueError says what is wanted.
+            name: The fact's name.
+            usual: Its value if the owner did not give it.
+            parse: Reads the owner's text; the message of its ValueError says what was expected.
 
         Raises:
-            ArgumentError: If what was told cannot be read.
+            ArgumentError: If the owner's text cannot be read.
         """
         if name not in self._asked:
             self._asked.append(name)
@@ -50,11 +50,11 @@ class Assumptions:
         return name in self._told
 
     def note(self, words: str, *names: str) -> None:
-        """Record what is assumed in words; the names are those of the facts in them."""
+        """Record an assumption in words; `names` are the facts that it states, which the owner may have given."""
         self._words.append(f"{words} (as told)" if any(map(self.is_told, names)) else words)
 
     def check_all_asked(self) -> None:
-        """Refuse facts that were told and mean nothing to the format.
+        """Refuse facts from the owner that mean nothing to the format.
 
         Raises:
             ArgumentError: If there is such a fact.
@@ -81,7 +81,7 @@ def one_of(text: str, names: Iterable[str]) -> str:
 
 
 def mapping_rate(assumptions: Assumptions, usual: float) -> float:
-    """Return the learning-rate multiplier of a mapping network, whose weights are stored divided by it."""
+    """Return the learning-rate multiplier of a mapping network, whose stored weights are divided by it."""
     rate = assumptions.take("mapping_lr", usual, positive)
     assumptions.note(f"mapping network's learning rate {rate:g}", "mapping_lr")
     return rate

@@ -1,4 +1,4 @@
-"""What a format is given: a network from a file, and what the file's owner says of it."""
+"""What a format works with: a network from a file, and the facts that only the file's owner knows."""
 
 import re
 from collections.abc import Callable, Mapping
@@ -20,7 +20,7 @@ from sefa_runtime.pickles.placeholders import Placeholder
 StateDict = Mapping[str, Tensor | Placeholder]
 Network = StateDict | PersistedModule | TensorFlowNetwork | Placeholder
 
-# Numbers that torch can sum and turn into float32; what is new or packed has names of its own.
+# The dtypes that torch can sum and convert to float32. An explicit list, so that new or packed dtypes are refused.
 ORDINARY = {
     torch.float32,
     torch.float64,
@@ -40,14 +40,14 @@ class Checkpoint:
 
     Args:
         path: The file.
-        network: The network: a state dict, or a stand-in for an object.
-        beside: What is beside it in the file.
-        location: The keys that lead to it.
+        network: A state dict, or a stand-in for an object.
+        beside: What is stored beside the network in the file.
+        location: The keys that lead to the network.
 
     Attributes:
         stored: The state dict without `module.` prefixes; empty if the network is something else.
-        persisted: The network, if it is one of NVlabs' PyTorch code.
-        tensorflow: The network, if it is one of NVlabs' TensorFlow code.
+        persisted: The network, if NVlabs' PyTorch code pickled it.
+        tensorflow: The network, if NVlabs' TensorFlow code pickled it.
     """
 
     def __init__(
@@ -63,23 +63,23 @@ class Checkpoint:
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
-        """The state dict, floating-point tensors as finite float32.
+        """The state dict without prefixes, with floating-point tensors as finite float32.
 
         Raises:
-            CheckpointError: If it holds something other than ordinary tensors of finite numbers.
+            CheckpointError: If it holds anything but ordinary tensors of finite numbers.
         """
         return clean(self.network) if isinstance(self.network, Mapping) else {}
 
 
 @dataclass(frozen=True)
 class LoadOptions:
-    """What only the owner of a file can say.
+    """What only the file's owner can say.
 
     Attributes:
-        num_classes: The number of classes, where a one-hot label follows z and no tensor's shape says how long it is.
-        noise: `const` is the checkpoint's constant noise; `none` leaves noise out.
-        entry: The entry of the file to read; None: the averaged generator.
-        assumptions: Other facts from the owner, and what is assumed.
+        num_classes: The number of classes, if a one-hot label follows z: no tensor's shape says how long the label is.
+        noise: `const` uses the checkpoint's constant noise; `none` leaves noise out.
+        entry: The entry of the file to read; None for the averaged generator.
+        assumptions: Other facts from the owner, and a record of what was assumed.
     """
 
     num_classes: int | None = None
@@ -90,14 +90,14 @@ class LoadOptions:
 
 @dataclass(frozen=True)
 class Format:
-    """A format of checkpoints.
+    """A checkpoint format.
 
     Attributes:
         name: Its origin and architecture: "genforce StyleGAN2".
-        recognises: Returns whether a network is of this format; it must not raise, whatever the network is.
-        load: Builds the generator. It raises CheckpointError for what is missing or does not fit; the caller adds the
-            names of the file and the format.
-        is_supported: Whether it can be loaded; if not, `load` raises an error that says what it is.
+        recognises: Returns whether a network is in this format; it must not raise, whatever the network is.
+        load: Builds the generator. It raises CheckpointError for whatever is missing or does not fit; the caller adds
+            the names of the file and the format.
+        is_supported: Whether it can be loaded; if not, `load` raises an error that says what the file is.
     """
 
     name: str
@@ -107,10 +107,11 @@ class Format:
 
 
 def clean(state_dict: StateDict) -> dict[str, Tensor]:
-    """Return a state dict without prefixes, floating-point tensors as finite float32.
+    """Return a state dict without prefixes, with floating-point tensors as finite float32.
 
     Raises:
-        CheckpointError: If a tensor is not an ordinary one, or not finite.
+        CheckpointError: If a weight is there twice, with and without a prefix, or is not an ordinary tensor of finite
+            numbers.
     """
     tensors: dict[str, Tensor] = {}
     for name, tensor in state_dict.items():
@@ -133,15 +134,15 @@ def clean(state_dict: StateDict) -> dict[str, Tensor]:
 
 
 def is_finite(tensor: Tensor) -> bool:
-    """Return whether all values are finite, mostly in one pass: a sum with NaN or infinity in it is not finite."""
+    """Return whether all values are finite, usually in one pass: a sum with NaN or infinity in it is not finite."""
     return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())
 
 
 def strip_prefix(key: str) -> str:
-    """Return a key without the prefixes of DataParallel and torch.compile."""
+    """Return a key without the prefixes that DataParallel and torch.compile add."""
     return re.sub(r"^(module\.|_orig_mod\.)+", "", key)
 
 
 def strip_prefixes(state_dict: StateDict) -> dict[str, Tensor | Placeholder]:
-    """Return a state dict whose keys are without these prefixes."""
+    """Return a state dict with these prefixes removed from its keys."""
     return {strip_prefix(key): value for key, value in state_dict.items()}

@@ -1,4 +1,4 @@
-"""The contents of a checkpoint file, read without running anything in them."""
+"""Read the contents of a checkpoint file without running anything in it."""
 
 import re
 from pathlib import Path
@@ -17,18 +17,18 @@ from sefa_runtime.pickles.limits import Limits
 from sefa_runtime.pickles.numpy_arrays import MAX_AXES
 from sefa_runtime.pickles.torch_files import PickleReader
 
-# What Hugging Face's tools call the parts of a large checkpoint.
+# How Hugging Face's tools name the parts of a large checkpoint.
 PART = re.compile(r".*-\d{5}-of-(?P<count>\d{5})\.\w+")
-BANK_KEY = "sefa_bank"  # in the metadata of a direction bank, which is a safetensors file, too
+BANK_KEY = "sefa_bank"  # in the metadata of a direction bank, which is also a safetensors file
 EXPECTED = "a checkpoint of a GAN's generator was expected"
 
 
 def read_contents(path: Path) -> Any:
-    """Return everything in a file: dicts of tensors, and stand-ins for objects of classes.
+    """Return everything in a file: containers of tensors, and stand-ins for instances of classes.
 
     Raises:
-        CheckpointError: If it is missing, damaged, wants to run code, or is no checkpoint, or a part of one: the first
-            layers of a network may look like a network, too.
+        CheckpointError: If it is missing or damaged, wants to run code, or is not a checkpoint or only a part of one:
+            the first layers of a network may look like a whole network.
     """
     problem = input_problem(path)
     if problem:
@@ -58,7 +58,7 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
     """Return a file's tensors.
 
     Raises:
-        CheckpointError: If the file is damaged or a direction bank, or the package safetensors is not installed.
+        CheckpointError: If the file is damaged or is a direction bank, or the safetensors package is not installed.
     """
     try:
         from safetensors import SafetensorError, safe_open

@@ -1,7 +1,8 @@
-"""The choice of the entry that is the generator: one rule, for checkpoints and for users' own modules.
+"""Choose the entry that is the generator, by one rule for checkpoints and for users' own modules.
 
-Training scripts save several networks in a file, and several copies of the generator: the plain one, and the average of
-its weights over the training ("EMA"), which is meant for generating images. Only their names say which is which.
+Training scripts save several networks in one file, and several copies of the generator: the plain one, and the average
+of its weights over the training ("EMA"), which is the one meant for generating images. Usually, only their names say
+which is which.
 """
 
 import re
@@ -19,17 +20,17 @@ from sefa.checkpoints.sizes import check_names
 from sefa.errors import CheckpointError
 from sefa_runtime.pickles.placeholders import Placeholder
 
-MAX_DEPTH = 6  # of containers in containers
-# Looked at: a container may be in itself, and under any number of keys.
+MAX_DEPTH = 6  # of nested containers
+# Limits of the search: a container may contain itself, or be stored under any number of keys.
 MAX_ITEMS = 200_000
 MAX_ENTRIES = 2_000
 MAX_PARTS = 1_000  # of state dicts
-MAX_GROUPS = 64  # of keys, by their first word, in a state dict of several networks
-MAX_COPIES = 16  # of a generator, with whose buffers an average may belong
+MAX_GROUPS = 64  # of keys with the same first word, in a state dict of several networks
+MAX_COPIES = 16  # of a generator, whose buffers may complete an average
 MAX_PREFIXES = 4  # of a state dict's keys: "state_dict" has "generator.", which has "module."
 MAX_NAMED = 8  # entries in one message
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
-# What words in an entry's name mean. Any other word, like the b of gen_b, distinguishes one generator from another.
+# The meanings of words in an entry's name. Any other word, like the b of gen_b, distinguishes different generators.
 AVERAGED = {"ema", "gema", "smooth", "smoothed", "avg", "average", "averaged", "averaging", "running", "shadow", "swa"}
 AVERAGED |= {"polyak", "gs"}
 PLAIN = {"current", "online", "raw", "live", "training"}
@@ -50,23 +51,23 @@ MEANINGLESS |= {
     "callback",
 }
 COMMON = AVERAGED | PLAIN | GENERATOR | MEANINGLESS
-# As in netgema, gavg, modelema.
+# Words written as one: netgema, gavg, modelema.
 GLUED = re.compile(r"(netg|net|gen|generator|g|model|params|)(ema|avg)(netg|net|gen|generator|g|model|params|)")
-# What may be beside a generator in one state dict, and is no part of it.
+# Modules that may stand beside a generator in a state dict without being part of it.
 HELPERS = re.compile(r".*(loss|lpips|vgg|perceptual|inception|fid|metric|criterion|optim|augment).*", re.IGNORECASE)
-# Optimizers keep thousands of tensors, and no network.
+# Optimizers and the like keep thousands of tensors, but no network.
 NO_NETWORK = re.compile(r".*(optim|sched|scaler).*", re.IGNORECASE)
 # Buffers, which an average of parameters leaves out.
 BUFFER = re.compile(
     r"(.*\.)?(running_mean|running_var|num_batches_tracked|stored_mean|stored_var|weight_u|weight_v|u0|sv0|w_avg|lod"
     r"|noise\w*|\w*kernel|\w*filter|freqs|phases|transform|magnitude_ema)"
 )
-RATES = ("decay", "num_updates")  # what such an average has beside them
-TENSORFLOW_NAMES = ("G", "D", "Gs")  # in the order in which NVlabs' code pickles them
+RATES = ("decay", "num_updates")  # what such an average holds beside the parameters
+TENSORFLOW_NAMES = ("G", "D", "Gs")  # in the order in which NVlabs' code pickles the networks
 
 
 def _words(name: str) -> list[str]:
-    """Return the words of a name, in lower case: for netG_ema, `net`, `g` and `ema`."""
+    """Return a name's words in lower case: `net`, `g` and `ema` for netG_ema."""
     words = [word.lower() for word in WORD.findall(name)]
     return [part for word in words for part in _parts_of_word(word)]
 
@@ -82,10 +83,10 @@ class Entry:
 
     Attributes:
         path: The keys that lead to it.
-        network: Its state dict, or the object.
+        network: Its state dict, or the stand-in for its object.
         beside: The container that holds it.
-        averaged: Whether it is an averaged copy, by more than its name.
-        extract: Whether it is a part of a state dict whose other parts may be parts of the same network.
+        averaged: Whether something other than its name says that it is an averaged copy.
+        extract: Whether it is part of a state dict whose other parts may belong to the same network.
     """
 
     path: tuple[str, ...]
@@ -96,17 +97,17 @@ class Entry:
 
     @property
     def name(self) -> str:
-        """The path as one word."""
+        """The path, joined with dots."""
         return ".".join(self.path)
 
     @property
     def words(self) -> list[str]:
-        """The words of its name, in lower case."""
+        """The name's words in lower case."""
         return [word for part in self.path for word in _words(part)]
 
     @property
     def is_averaged(self) -> bool:
-        """Whether it is an averaged copy: of `ema.online_model` and `ema.ema_model`, the innermost word decides."""
+        """Whether it is an averaged copy; in `ema.online_model` and `ema.ema_model`, the innermost key decides."""
         telling = (set(_words(part)) for part in reversed(self.path))
         words: set[str] = next((words for words in telling if words & (AVERAGED | PLAIN)), set())
         return self.averaged or not AVERAGED.isdisjoint(words)
@@ -128,16 +129,16 @@ class Entry:
 
     @property
     def rank(self) -> int:
-        """0 for an averaged copy, 1 for one without a mark, 2 for one that is named as the plain one."""
+        """0 for an averaged copy, 1 for an unmarked one, 2 for one whose name says that it is the plain copy."""
         return 0 if self.is_averaged else 1 if PLAIN.isdisjoint(self.words) else 2
 
     @property
     def identity(self) -> tuple[str, ...]:
-        """What is left of its name, which copies of one generator have in common."""
+        """The remaining words of its name, which copies of one generator share."""
         telling: list[str] = []
         for part in self.path:
             words = _words(part)
-            decays = not AVERAGED.isdisjoint(words)  # As ema_0.999 has it.
+            decays = not AVERAGED.isdisjoint(words)  # Numbers may be its decay, as in ema_0.999.
             telling += [word for word in words if word not in COMMON and not (decays and word.isdigit())]
         return tuple(telling)
 
@@ -148,7 +149,7 @@ class Choice:
 
     Attributes:
         entry: The entry.
-        described: Its name, and those it was chosen from; empty if there was only one, without a name.
+        described: Its name, and the names that it was chosen from; empty if it is the whole file.
     """
 
     entry: Entry
@@ -156,7 +157,7 @@ class Choice:
 
 
 def find_entries(content: Any) -> list[Entry]:
-    """Return all networks in a file's contents, however dicts, lists and tuples are nested."""
+    """Return all networks in a file's contents, down to `MAX_DEPTH` levels of nested dicts, lists and tuples."""
     found: list[Entry] = []
     items = 0
     pending: list[tuple[tuple[str, ...], Any, Mapping[Any, Any]]] = [((), content, {})]
@@ -167,7 +168,7 @@ def find_entries(content: Any) -> list[Entry]:
             continue
         if isinstance(value, PersistedModule | TensorFlowNetwork | Placeholder):
             found.append(Entry(path, value, beside))
-            if isinstance(value, Placeholder):  # A wrapper, as DataParallel is, or a bag of networks.
+            if isinstance(value, Placeholder):  # It may be a wrapper, like DataParallel, or a bag of networks.
                 inside = value.state["_modules"] if value.is_module else value.state
                 pending += [((*path, str(key)[:80]), inner, inside) for key, inner in inside.items()]
         elif isinstance(value, Mapping):
@@ -179,7 +180,7 @@ def find_entries(content: Any) -> list[Entry]:
             ]
             pending += reversed(inner)
         elif isinstance(value, list | tuple):
-            if value and all(isinstance(item, Tensor) for item in value):  # An average that has lost the names.
+            if value and all(isinstance(item, Tensor) for item in value):  # An average that lost its names.
                 found.append(Entry(path, {str(index): item for index, item in enumerate(value)}, beside))
             else:
                 names = _names_of(value)
@@ -192,7 +193,7 @@ def _state_dict(path: tuple[str, ...], content: Mapping[Any, Any], beside: Mappi
     if not tensors:
         return []
     check_names(tensors)
-    # torch's AveragedModel: a counter, and the module's keys after `module.`
+    # torch's AveragedModel: a counter, and the module's keys, each with the prefix `module.`
     averaged = "n_averaged" in tensors and all(key.startswith("module.") for key in tensors if key != "n_averaged")
     if averaged:
         del tensors["n_averaged"]
@@ -204,7 +205,7 @@ def _is_tensor(value: Any) -> bool:
 
 
 def _names_of(items: Sequence[Any]) -> list[str]:
-    """Return names for the items of a list; TensorFlow's networks have names of their own."""
+    """Return names for the items of a list: TensorFlow networks' own, otherwise indices."""
     if any(isinstance(item, TensorFlowNetwork) for item in items):
         names = [str(item.state.get("name")) if isinstance(item, TensorFlowNetwork) else "" for item in items]
         if all(name.isidentifier() for name in names) and len(set(names)) == len(names):
@@ -225,15 +226,16 @@ def choose(
 
     Args:
         entries: All networks in the file.
-        fits: Whether a network is of the kind that is looked for.
-        wanted: The entry that the user asks for: its name, or the end of it.
-        may_extract: Whether a part of a state dict may be taken from among parts that may belong to it.
+        fits: Returns whether a network is of the kind looked for.
+        wanted: The entry that the user asks for: its name, or the end of its name.
+        may_extract: Whether a part of a state dict may be chosen although its other parts may belong to it.
 
     Returns:
-        The entry; None if none fits.
+        The chosen entry; None if none fits.
 
     Raises:
-        CheckpointError: If several different generators fit, or there is no entry `wanted`.
+        CheckpointError: If several different generators or copies fit, if only a part fits that may not be taken out
+            of its state dict, or if there is no one entry `wanted`.
     """
     turns = iter(range(MAX_PARTS))
     parts = [part for entry in entries for part in _fitting(entry, fits, turns)]
@@ -267,7 +269,7 @@ def choose(
 def _fitting(
     entry: Entry, fits: Callable[[Network], bool], turns: Iterator[int], depth: int = MAX_PREFIXES
 ) -> Iterator[Entry]:
-    """Yield the entry, or those of its parts that fit, until `turns` runs out."""
+    """Yield the entry if it fits, otherwise those of its parts that do, until `turns` runs out."""
     if fits(entry.network):
         yield entry
     elif depth:
@@ -278,7 +280,7 @@ def _fitting(
 
 
 def parts_of(entry: Entry) -> list[Entry]:
-    """Return the parts of a state dict, by the first words of keys: `generator.`, `discriminator.`, ..."""
+    """Return the parts of a state dict, split by the first words of its keys: `generator.`, `discriminator.`, ..."""
     if not isinstance(entry.network, Mapping):
         return []
     groups: dict[str, dict[str, Tensor | Placeholder]] = {}
@@ -300,7 +302,7 @@ def parts_of(entry: Entry) -> list[Entry]:
 
 
 def _is_network_name(prefix: str) -> bool:
-    """Return whether this first word of keys names a network, not a layer."""
+    """Return whether this first word of keys names a network rather than a layer."""
     words = set(_words(prefix))
     named = AVERAGED | GENERATOR | DISCRIMINATOR
     return not words.isdisjoint(named) or words <= PLAIN | MEANINGLESS or HELPERS.fullmatch(prefix) is not None
@@ -312,7 +314,7 @@ def _parts_beside(entries: Sequence[Entry], part: Entry) -> list[Entry]:
 
 
 def _completed(entries: Sequence[Entry], fitting: Sequence[Entry], fits: Callable[[Network], bool]) -> Iterator[Entry]:
-    """Yield averages of parameters alone, each with the buffers of the copy whose parameters were averaged."""
+    """Yield the averages that lack buffers, each completed with those of the copy that was averaged."""
     plain = [one.network for one in fitting if isinstance(one.network, Mapping) and not one.is_averaged]
     named = [strip_prefixes(network) for network in plain[:MAX_COPIES]]
     copies = [(network, [key for key in network if not BUFFER.fullmatch(key)]) for network in named]
@@ -328,11 +330,14 @@ def _completed(entries: Sequence[Entry], fitting: Sequence[Entry], fits: Callabl
 
 
 def _merge(average: StateDict, plain: StateDict, parameters: Sequence[str]) -> StateDict | None:
-    """Return the plain copy with the average's tensors; None unless these are exactly its parameters."""
+    """Return the plain copy with the average's tensors in place of its own.
+
+    Return None unless these are all of its parameters, perhaps with some of its buffers, in the same shapes.
+    """
     if list(average) == [str(index) for index in range(len(parameters))]:
         named = dict(zip(parameters, average.values(), strict=True))
     else:
-        # Where they are buffers of a module themselves, names have lost their dots.
+        # An average that keeps its tensors as buffers of a module removes the dots from their names.
         undotted = {key.replace(".", ""): key for key in plain}
         named = {undotted.get(key, strip_prefix(key)): tensor for key, tensor in average.items()}
         named = {key: tensor for key, tensor in named.items() if key in plain or key not in RATES}
@@ -348,7 +353,7 @@ def _shape(value: object) -> tuple[int, ...] | None:
 
 
 def _named(entries: Sequence[Entry], parts: Sequence[Entry], divided: Sequence[Entry], wanted: str) -> Entry:
-    """Return the entry of this name, or whose name ends in it."""
+    """Return the entry with this name, or whose name ends in it."""
     for exact in (True, False):
         for candidates in (parts, [*entries, *divided]):
             matching = [one for one in candidates if one.name == wanted or (not exact and _ends_with(one, wanted))]
@@ -364,7 +369,7 @@ def _ends_with(entry: Entry, wanted: str) -> bool:
 
 
 def _all_equal(entries: Sequence[Entry]) -> bool:
-    """Return whether all hold the same weights, as a wrapper and the module in it do."""
+    """Return whether all hold the same weights, like a wrapper and the module in it."""
     return all(_equal(_unwrapped(one.network), _unwrapped(other.network)) for one, other in pairwise(entries))
 
 
@@ -394,7 +399,7 @@ def _describe(chosen: Entry, candidates: Sequence[Entry], entries: Sequence[Entr
         return ""
     names = {candidate.name for candidate in candidates}
     described = chosen.name if names == {chosen.name} else f"{chosen.name}, of {_list(candidates)}"
-    # So that nobody takes the plain copy for the averaged one.
+    # Mentioned so that nobody takes the plain copy for the averaged one.
     left = [one for one in entries if one.is_averaged and not one.is_discriminator and one.is_large]
     left = [one for one in left if not any(name.startswith(one.name) for name in names)]
     return described if chosen.is_averaged or not left else f"{described}; {_list(left)} does not fit"
@@ -406,4 +411,4 @@ def _list(entries: Sequence[Entry]) -> str:
 
 
 def _option(entries: Sequence[Entry]) -> str:
-    return f"--entry {next(entry.name for entry in entries if entry.path)}"  # One may be the whole file.
+    return f"--entry {next(entry.name for entry in entries if entry.path)}"  # The whole file has no name to give.

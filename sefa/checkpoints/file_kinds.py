@@ -1,4 +1,4 @@
-"""What a file is, by its first bytes: a checkpoint, perhaps, or something that people mistake for one."""
+"""Tell from a file's first bytes whether it may be a checkpoint, or is something that people mistake for one."""
 
 import os
 import re
@@ -35,20 +35,20 @@ MAGICS = {
     b"GGUF": "a language model",
 }
 TENSORFLOW_INDEX_TAIL = bytes.fromhex("57fb808b247547db")
-# A version 1, and then the graphs; ONNX has been at 3 or more since its first release.
+# Version 1, then the graphs. An ONNX file also begins with its version, which has been 3 or more from the start.
 SAVED_MODEL_HEAD = b"\x08\x01\x12"
-# Protocols 0 and 1, which have no mark of their own: a name, a container's beginning, an empty container.
+# Pickle protocols 0 and 1 have no magic bytes: they begin with a name, the start of a container or an empty container.
 OLD_PICKLE = re.compile(rb"c[\w.]+\n[\w.]+\n|\(([dl][pq]|[SV]|t|[ci][\w.]+\n)|[}\]]q")
 TORCH_TAR_MEMBERS = (b"sys_info", b"pickle", b"tensors", b"storages")
 
 
 def is_safetensors(head: bytes) -> bool:
-    """Return whether a file begins as safetensors do: an eight-byte length, then a JSON object."""
+    """Return whether a file begins like a safetensors file: an eight-byte length, then a JSON object."""
     return len(head) > 9 and head[8:9] == b"{" and int.from_bytes(head[:8], "little") < 100_000_000
 
 
 def describe_other_file(path: Path, head: bytes) -> str | None:
-    """Return what a file is instead of a checkpoint: a few words, or None if it may be one.
+    """Return in a few words what a file is instead of a checkpoint, or None if it may be a checkpoint.
 
     Args:
         path: The file.
@@ -89,7 +89,7 @@ def _zip(path: Path) -> str | None:
         with open_archive(path) as archive:
             names = archive.namelist()
     except DAMAGED_ARCHIVE:
-        return None  # Damaged, as its reading will say.
+        return None  # Reading it will report the damage.
     if any(name.endswith("/constants.pkl") for name in names):
         return "a TorchScript archive"
     if any(name.endswith("/archive_format") for name in names):

@@ -1,4 +1,4 @@
-"""Loading a generator from a checkpoint file; its contents say which format it is."""
+"""Load a generator from a checkpoint file, whose contents say which format it is in."""
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
@@ -31,19 +31,19 @@ def load(
     entry: str | None = None,
     assume: Mapping[str, object] | None = None,
 ) -> Generator:
-    """Load the generator in a checkpoint file.
+    """Load the generator from a checkpoint file.
 
     Nothing in the file is ever executed, whatever it holds.
 
     Args:
-        path: A checkpoint in any of the formats in docs/formats.md. Its contents say which format it is and how large
-            everything is.
-        num_classes: Classes of a conditional DCGAN or PGGAN whose label follows z as a one-hot vector: no tensor's
-            shape says how much of the input is the label.
-        noise: For the StyleGANs: `const` is the checkpoint's constant noise, `none` leaves noise out.
+        path: A checkpoint in any of the formats in docs/formats.md. Its contents say which format it is in and how
+            large everything is.
+        num_classes: Number of classes of a conditional DCGAN or PGGAN whose label follows z as a one-hot vector: no
+            tensor's shape says how much of the input is the label.
+        noise: For the StyleGANs: `const` uses the checkpoint's constant noise, `none` leaves noise out.
         entry: Which of the file's entries to read, if it has several generators: "netG_ema", "state_dict.generator".
-        assume: Facts that the file does not contain and that are not as usual: `{"stride": "1,2,2,1"}`. docs/formats.md
-            lists those of each format; the generator's `assumptions` says what was assumed.
+        assume: Facts that the file does not contain and that differ from the usual ones: `{"stride": "1,2,2,1"}`.
+            docs/formats.md lists them for each format; the generator's `assumptions` says what was assumed.
 
     Returns:
         The generator, in float32, in inference mode, on the CPU.
@@ -71,7 +71,7 @@ def load(
 def _build(path: Path, content: Any, options: LoadOptions) -> Generator:
     entries = find_entries(content)
     format_of: dict[int, Format | None] = {}
-    seen: list[Network] = []  # Their ids stay in use.
+    seen: list[Network] = []  # Keeps the networks alive, so that their ids stay unique.
 
     def recognise(network: Network) -> Format | None:
         if id(network) not in format_of:
@@ -107,7 +107,7 @@ def _build(path: Path, content: Any, options: LoadOptions) -> Generator:
 
 
 def _describe(content: Any, entries: Sequence[Entry]) -> str:
-    """Say what a file is that no format recognises, and what to do with it."""
+    """Describe a file that no format recognises, and say what to do with it."""
     for entry in entries:
         network, where = entry.network, f"its {entry.name}" if entry.name else "it"
         if isinstance(network, Placeholder) and network.is_module:
@@ -138,6 +138,6 @@ def _some(keys: Mapping[Any, Any]) -> str:
 
 
 def _one_line(text: str) -> str:
-    """Return text that may contain anything from the file as one printable line."""
+    """Return text that may contain anything from the file as one printable line of limited length."""
     shown = "".join(character if character.isprintable() else "?" for character in text)
     return shown if len(shown) <= MAX_MESSAGE else f"{shown[:MAX_MESSAGE]}..."

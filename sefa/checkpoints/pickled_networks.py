@@ -1,4 +1,4 @@
-"""Networks in NVlabs' pickles, and what is called instead of the names in pickles of checkpoints."""
+"""Stand-ins for the networks in NVlabs' pickles, and the table of what is called instead of the names in a pickle."""
 
 import reprlib
 from collections.abc import Mapping
@@ -26,10 +26,10 @@ class PersistedModule:
     """Stands in for an nn.Module that NVlabs' `torch_utils.persistence` pickled, without its source text.
 
     Attributes:
-        class_name: Name of the class it was: "Generator", "SynthesisNetwork", ...
-        attributes: The module's plain attributes.
-        parameters: Parameters and buffers of the module itself; None where the module has none under that name.
-        modules: Submodules.
+        class_name: The module's class: "Generator", "SynthesisNetwork", ...
+        attributes: Its plain attributes.
+        parameters: Its own parameters and buffers; None for one that is registered but not set.
+        modules: Its submodules.
     """
 
     def __init__(self, class_name: str, state: Mapping[Any, Any]) -> None:
@@ -46,7 +46,7 @@ class PersistedModule:
         """Return the submodule at a dotted path.
 
         Raises:
-            CheckpointError: If there is none.
+            CheckpointError: If there is no such submodule.
         """
         found = self
         for name in path.split("."):
@@ -60,7 +60,8 @@ class PersistedModule:
         """Return a plain attribute.
 
         Raises:
-            CheckpointError: If it is missing or of another kind. An integer must be a size; it passes for a float.
+            CheckpointError: If it is missing or of another kind. An integer must be a size, 0 to `MAX_SIZE`, and is
+                also accepted where a float is expected.
         """
         value: Any = self.attributes.get(name)
         if isinstance(value, np.generic):
@@ -74,7 +75,7 @@ class PersistedModule:
         return value
 
     def tensors(self, prefix: str = "") -> dict[str, Tensor]:
-        """Return all parameters and buffers, those of submodules included, as a state dict.
+        """Return all parameters and buffers, including those of submodules, as a state dict.
 
         Raises:
             CheckpointError: If one of them is not an ordinary tensor.
@@ -100,7 +101,7 @@ class PersistedModule:
 
 
 class TensorFlowNetwork(StandIn):
-    """Stands in for a network of NVlabs' TensorFlow code: `tfutil.Network` or `dnnlib.tflib.network.Network`.
+    """Stands in for a network from NVlabs' TensorFlow code: `tfutil.Network` or `dnnlib.tflib.network.Network`.
 
     Attributes:
         state: The pickled attributes: version, name, static_kwargs, variables, components, ...
@@ -116,14 +117,14 @@ class TensorFlowNetwork(StandIn):
 
     @property
     def static_kwargs(self) -> dict[str, Any]:
-        """What the trainer passed to the network's function; its defaults are not stored."""
+        """The options that the trainer passed to the network's function, whose defaults are not stored."""
         kwargs = self.state.get("static_kwargs")
         kwargs = kwargs if isinstance(kwargs, dict) else {}
-        # Tensors, which are none of its options, cannot be compared with those that are.
+        # No option is a tensor, and comparing one with the known options would fail.
         return {name: Placeholder("a tensor") if isinstance(one, Tensor) else one for name, one in kwargs.items()}
 
     def tensors(self, prefix: str = "") -> dict[str, Tensor]:
-        """Return all variables by full name, "synthesis/4x4/Const/const", as float32 in TensorFlow's layout.
+        """Return all variables by their full names, "synthesis/4x4/Const/const", as float32 in TensorFlow's layout.
 
         Raises:
             CheckpointError: If a variable is not an array of numbers.
@@ -174,15 +175,15 @@ def _numbers(name: str, value: object) -> Tensor:
 
 
 def make_tensor(storage: Storage, offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -> Tensor:
-    """Return a tensor that is a view of a storage, without a copy."""
+    """Return a tensor that is a view of a storage, not a copy."""
     dtype = getattr(torch, storage.dtype)
-    if not len(storage):  # torch makes nothing of a buffer of no bytes.
+    if not len(storage):  # torch.frombuffer refuses an empty buffer.
         return torch.empty(0, dtype=dtype).as_strided(size, stride)
     return torch.frombuffer(storage.raw, dtype=dtype, count=len(storage)).as_strided(size, stride, offset)
 
 
 def _persisted(limits: Limits, meta: object, *rest: object) -> PersistedModule:
-    # The source text is another entry of `meta`, and stays text.
+    # The source text is another entry of `meta`, and is never run.
     class_name, state = (meta.get("class_name"), meta.get("state")) if isinstance(meta, dict) else (None, None)
     if not isinstance(class_name, str) or not isinstance(state, dict):
         raise ContentError("damaged: a network without its class or state")
@@ -196,7 +197,7 @@ def _network(limits: Limits, *rest: object) -> TensorFlowNetwork:
 
 
 def _method(limits: Limits, owner: object, name: object, *rest: object) -> Placeholder:
-    # Python pickles bound methods as calls of getattr. Any other use of it is an attack.
+    # Python pickles bound methods as calls of getattr. Any other use of getattr is an attack.
     is_class = isinstance(owner, Name) and owner.module != "builtins"
     if not (is_class or isinstance(owner, Placeholder | PersistedModule)) or not isinstance(name, str):
         refuse_to_run(Name("builtins", "getattr"))

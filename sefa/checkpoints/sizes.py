@@ -1,4 +1,4 @@
-"""How much a checkpoint and its generator may ask for: a small file can describe images that fill the memory."""
+"""Limits on what a checkpoint and its generator may ask for: a small file can describe images that fill the memory."""
 
 from collections.abc import Iterable, Mapping
 
@@ -9,34 +9,34 @@ from sefa.errors import CheckpointError
 from sefa.generators import Generator
 from sefa_runtime.pickles.limits import EXPANDED_ELEMENTS, SHARING
 
-# Modules and tensors; naming one again takes hardly any room in a file. Networks have some hundred.
+# Modules and tensors; repeating one under another name takes hardly any room in a file. Networks have a few hundred.
 MAX_ENTRIES = 10_000
-# Characters of a weight's name, the path to it included. Formats search each for patterns.
+# Characters of a weight's name, including the path to it. Formats match every name against patterns.
 MAX_NAME = 500
 
 MAX_IMAGE = 2**26  # numbers: 256 MB as float32; 4096x4096 in RGB has 50 million
-MAX_NOISE = 2**24  # numbers of one layer's noise, where the file has none
+MAX_NOISE = 2**24  # numbers of one layer's noise, if the file stores none
 MAX_LAYERS = 1000
-MAX_CODES = 2**22  # numbers of one image's codes, of all layers
+MAX_CODES = 2**22  # numbers of one image's codes, over all layers
 MAX_CLASSES = 2**20
-MAX_ONE_HOT = 4096  # classes that are one-hot vectors, whose table has the square of their number: 67 MB
+MAX_ONE_HOT = 4096  # classes as one-hot vectors: the table has the square of as many numbers, 67 MB
 
 
 def check_names(names: Iterable[object], path: str = "") -> None:
-    """Refuse names of weights that would fill the memory or take forever to search, the path to them included.
+    """Refuse weights' names that, with the path to them, would fill the memory or take forever to search.
 
     Raises:
-        CheckpointError: If one is longer than any network's.
+        CheckpointError: If one is longer than any real network's.
     """
     if any(isinstance(name, str) and len(path) + len(name) > MAX_NAME for name in names):
         raise CheckpointError(f"damaged: a weight's name of more than {MAX_NAME} characters")
 
 
 def check_uses(tensors: Mapping[str, Tensor]) -> None:
-    """Refuse weights with so many names that what is made of them would fill the memory.
+    """Refuse weights with so many names that a generator made from them would fill the memory.
 
     Raises:
-        CheckpointError: If there are too many names, or their tensors have far more elements than their storages.
+        CheckpointError: If there are too many names, or the tensors have far more elements than their storages hold.
     """
     if len(tensors) > MAX_ENTRIES:
         raise CheckpointError(f"damaged: more than {MAX_ENTRIES} weights")
@@ -49,10 +49,10 @@ def check_uses(tensors: Mapping[str, Tensor]) -> None:
 
 
 def check_pixels(height: int, width: int) -> None:
-    """Refuse images that would fill the memory, before a generator of them is made.
+    """Refuse images that would fill the memory, before their generator is made.
 
     Raises:
-        CheckpointError: If they are beyond those of any real generator.
+        CheckpointError: If they are larger than any real generator's.
     """
     if height * width > MAX_IMAGE:
         raise CheckpointError(_short(f"it would have images of {width}x{height} pixels, which is beyond any real one"))
@@ -62,7 +62,7 @@ def check_sizes(generator: Generator) -> None:
     """Refuse a generator whose images or codes would fill the memory.
 
     Raises:
-        CheckpointError: If its image, codes, layers or classes are beyond those of any real one.
+        CheckpointError: If its image, codes, layers or classes are beyond any real generator's.
     """
     height, width = generator.resolution
     image = height * width * generator.channels
@@ -78,25 +78,25 @@ def check_sizes(generator: Generator) -> None:
 
 
 def one_hot_codes(num_classes: int) -> Tensor:
-    """Return what follows z for each class, float32 [num_classes, num_classes].
+    """Return the one-hot vector that follows z for each class, float32 [num_classes, num_classes].
 
     Raises:
-        CheckpointError: If there are too many.
+        CheckpointError: If there are too many classes.
     """
     check_class_codes(num_classes, num_classes)
     return torch.eye(num_classes)
 
 
 def check_class_codes(num_classes: int, length: int) -> None:
-    """Refuse a table [num_classes, length] of what follows z that would fill the memory.
+    """Refuse a table [num_classes, length] of the vectors that follow z if it would fill the memory.
 
     Raises:
-        CheckpointError: If there are too many.
+        CheckpointError: If the table is too large.
     """
     if num_classes * length > MAX_ONE_HOT**2:
         raise CheckpointError(f"its {num_classes} classes with vectors of {length} are beyond any real ones: damaged?")
 
 
 def _short(text: str) -> str:
-    """Return text without most of its digits, should a number have hundreds of them."""
+    """Return text cut to 200 characters, as a damaged file's numbers may have hundreds of digits."""
     return text if len(text) <= 200 else f"{text[:200]}..."

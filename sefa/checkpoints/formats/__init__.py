@@ -1,12 +1,12 @@
-"""The formats that checkpoints come in, one file each.
+"""The formats that checkpoints come in, one module each.
 
-To add one, write its file, and list its FORMAT below. The file says what the format is, and has
+To add one, write its module, and list its FORMAT below. The module describes the format in its docstring, and has
 
-    recognises(checkpoint)       whether the keys, or the object's modules, are the format's
-    load(checkpoint, options)    takes the sizes from an `Assembly` of the tensors, makes the generator on the meta
+    recognises(checkpoint)       says whether the keys, or the object's modules, are those of the format
+    load(checkpoint, options)    reads the sizes from an `Assembly` of the tensors, makes the generator on the meta
                                  device, notes its layers, and returns `file.fill(generator, ignored)`
     a function for each layer    takes the layer's tensors, and returns its parameters
-    FORMAT                       the name that messages call it by, and the two functions above
+    FORMAT                       its name in messages, and the two functions above
 
 Its test, tests/sefa/checkpoints/formats/test_<format>.py, compares it with the original's formulas or recorded images.
 """
@@ -26,7 +26,7 @@ from sefa.checkpoints.formats.genforce import genforce_pggan, genforce_stylegan,
 from sefa.checkpoints.formats.nvidia import nvidia_stylegan2, nvidia_stylegan3, nvidia_stylegan_xl
 from sefa.checkpoints.formats.tensorflow import tensorflow_pggan, tensorflow_stylegan, tensorflow_stylegan2
 
-# Asked in this order; the first that recognises a file loads it.
+# Tried in this order; the first that recognises a network loads it.
 FORMATS: tuple[Format, ...] = (
     *unsupported.FORMATS,
     dcgan.DISCRIMINATOR,

@@ -1,7 +1,7 @@
 """ajbrock's BigGAN-PyTorch: BigGAN and BigGAN-deep, and DeepMind's BigGAN converted to it.
 
-A bare state dict, G_ema.pth. Every size is in its shapes. Weights are divided by an estimate of their spectral norm,
-half a step of power iteration from the vector that is stored beside them.
+A bare state dict, G_ema.pth, whose shapes give every size. Weights are divided by an estimate of their spectral norm:
+half a step of power iteration from the vector stored beside them.
 """
 
 import math
@@ -27,10 +27,10 @@ G = TypeVar("G", BigGAN, BigGANDeep)
 BLOCK = "blocks.{}.0"
 ATTENTION = "blocks.{}.1"
 FIRST_CONV = "blocks.0.0.conv1.weight"
-EPSILON = 1e-5  # of batch norms, and of the last one always
+EPSILON = 1e-5  # of batch norms; the last one always has this value
 SPECTRAL_EPSILON = 1e-12
 CONVERTED_EPSILON = 1e-4  # of both, in DeepMind's weights
-# Channels that the stages give, in multiples of the last, by which the original's BigGAN-deep sizes are known.
+# Channels before the first stage and after each, in multiples of the last: the original's BigGAN-deep sizes.
 ARCHITECTURES = {
     (1, 1, 1, 1),
     (8, 8, 4, 2, 1),
@@ -42,7 +42,7 @@ USUAL_DEPTH = 2  # blocks in a stage of BigGAN-deep
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """Recognise blocks in lists of layers; of a discriminator, too, which `load` refuses."""
+    """Recognise blocks in lists of layers, including those of a discriminator, which `load` refuses."""
     tensors = checkpoint.stored
     return FIRST_CONV in tensors and ("linear.weight" in tensors or "output_layer.0.gain" in tensors)
 
@@ -81,7 +81,7 @@ class _Reader:
         self.file = file = Assembly(tensors)
         self.num_blocks = 1 + highest(tensors, r"blocks\.(\d{1,4})\..*")
         last_conv = "conv4" if _is_deep(tensors) else "conv2"
-        # Channels of the image that `linear` makes, and of every block's.
+        # Channels of the features that `linear` makes, then of each block's output.
         self.widths = [file.shape(FIRST_CONV, 4)[1]]
         self.widths += [file.shape(f"{BLOCK.format(i)}.{last_conv}.weight", 4)[0] for i in range(self.num_blocks)]
         rows = file.shape("linear.weight", 2)[0]
@@ -107,9 +107,9 @@ class _Reader:
         assumptions.note(f"batch norms' eps {self.norm_epsilon:g}", "bn_eps")
         if self.spectral:
             assumptions.note(f"spectral norms' eps {self.spectral_epsilon:g}", "sn_eps")
-        # Under `bn` in files that were trained with the code's own batch norm in place of torch's.
+        # Below `bn` in files trained with the code's own batch norm instead of torch's.
         self.statistics = "{}.bn.stored_{}" if "blocks.0.0.bn1.bn.stored_mean" in tensors else "{}.stored_{}"
-        self.shares_embedding = "shared.weight" in tensors  # Otherwise norms have a row for each class.
+        self.shares_embedding = "shared.weight" in tensors  # Otherwise norms have one row per class.
 
     def biggan(self) -> BigGAN:
         """Build a BigGAN."""
@@ -159,9 +159,9 @@ class _Reader:
         return self._fill(generator)
 
     def _stage_depth(self) -> int:
-        """Return how many blocks make a stage, the last of which doubles the size and may drop channels.
+        """Return how many blocks make up a stage; its last block doubles the size and may drop channels.
 
-        No tensor's shape tells it, but where channels drop or attention stands, a stage ends.
+        No tensor's shape gives this number, but a stage ends wherever channels drop or attention follows.
         """
         widths = self.widths
         growing = [i for i in range(self.num_blocks) if widths[i + 1] > widths[i]]
@@ -177,7 +177,7 @@ class _Reader:
         return depth
 
     def _fill(self, generator: G) -> G:
-        """Add all layers that both kinds have alike, and fill the generator."""
+        """Add the layers that BigGAN and BigGAN-deep share, and fill the generator."""
         if self.shares_embedding:
             self.file.layer(generator, embedding="shared.weight")
         index = -1
@@ -196,7 +196,7 @@ class _Reader:
         gain, bias = ("output_layer.0.gain", shape), ("output_layer.0.bias", shape)
         self.file.layer(generator.norm, _norm, gain=gain, bias=bias, **self._statistics("output_layer.0", shape))
         self._add_dense(generator.conv, "output_layer.2")
-        # The training's estimates of spectral norms, and its counters of batches.
+        # Ignored: the training's estimates of spectral norms, and its counters of batches.
         return self.file.fill(generator, (r".*\.sv0", r".*\.bn\.accumulation_counter"))
 
     def _add_dense(self, module: nn.Module, name: str, embed_dim: int = 0) -> None:
@@ -238,7 +238,7 @@ class _Reader:
         )
 
     def _vector(self, name: str, outputs: int) -> Stored | None:
-        """Return the left vector of a weight's spectral norm, if it is to be divided by it."""
+        """Return where the left vector of a weight's spectral norm is; None if the file has no such vectors."""
         return (f"{name}.u0", (1, outputs)) if self.spectral else None
 
     def _statistics(self, name: str, shape: tuple[int, ...]) -> dict[str, Stored]:
@@ -254,9 +254,9 @@ def _dense(
     Args:
         weight: [out, in, ..].
         bias: [out].
-        u: Left vector of its spectral norm, [1, out], if it is to be divided by it.
-        epsilon: Of the estimate of the spectral norm.
-        embed_dim: How many of its inputs are the class's embedding, with which the file's codes begin and ours end.
+        u: Left vector of the weight's spectral norm, [1, out], if the weight is to be divided by that norm.
+        epsilon: Epsilon of the estimate of the spectral norm.
+        embed_dim: How many inputs are the class embedding, which begins the file's codes and ends ours.
     """
     weight = _normalized(weight, u, epsilon)
     if embed_dim:
@@ -280,14 +280,14 @@ def _conditional_norm(
     epsilon: float,
     norm_epsilon: float,
 ) -> Parameters:
-    """Return those of a batch norm whose gain and bias are linear in the code: our codes end with the embedding."""
+    """Return the parameters of a batch norm with gain and bias linear in the code; our codes end with the embedding."""
     gain = _normalized(gain, gain_u, epsilon).roll(-embed_dim, dims=1)
     bias = _normalized(bias, bias_u, epsilon).roll(-embed_dim, dims=1)
     return _folded(gain, bias, mean, variance + norm_epsilon)
 
 
 def _norm_by_class(gain: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, norm_epsilon: float) -> Parameters:
-    """Return the parameters of a batch norm with a row of gains and biases for each class."""
+    """Return the parameters of a batch norm with a row of gains and a row of biases for each class."""
     return _folded(gain.T, bias.T, mean, variance + norm_epsilon)
 
 
@@ -308,7 +308,11 @@ def _normalized(weight: Tensor, u: Tensor | None, epsilon: float) -> Tensor:
 
 
 def spectrally_normalized(weight: Tensor, u: Tensor, epsilon: float) -> Tensor:
-    """Divide a weight by the estimate of its largest singular value that a stored left vector [1, out] gives."""
+    """Divide a weight by its largest singular value, as estimated from a stored left vector [1, out].
+
+    Raises:
+        CheckpointError: If the weight is all zeros.
+    """
     W = weight.flatten(1).double()  # [out, in·kh·kw]
     v = F.normalize(u.double() @ W, dim=1, eps=epsilon)  # [1, in·kh·kw]
     Wv = v @ W.T  # [1, out]

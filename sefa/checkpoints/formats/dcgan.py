@@ -1,8 +1,8 @@
 """State dicts of DCGANs: one nn.Sequential, nested or not, as PyTorch's example and its many descendants write them.
 
-Shapes tell kernels, channels and normalisation, and the gaps in the numbering tell where layers without weights stand.
-What those are, and strides and paddings, no tensor tells: it is assumed where a guess is likely right, and said; where
-it is not, the file is refused until its owner says.
+Shapes give kernels, channels and normalisation, and gaps in the numbering show where layers without weights stand. No
+tensor shows what those layers are, or the strides and paddings: if a guess is likely to be right, it is assumed and
+reported; otherwise the file is refused until its owner says.
 """
 
 import re
@@ -31,10 +31,10 @@ from sefa.generators import DCGAN
 
 T = TypeVar("T")
 
-IMAGE_CHANNELS = 4  # at most, of what a discriminator reads
+IMAGE_CHANNELS = 4  # at most, in the images that a discriminator reads
 MAX_SIDE = 2**14  # pixels
 EPSILON = 1e-5
-# Kernels that hardly anyone uses with another stride than 2 in a transposed convolution.
+# Kernel sizes that are hardly ever used with a stride other than 2 in a transposed convolution.
 DOUBLING_KERNELS = (2, 4)
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
@@ -50,7 +50,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "none": nn.Identity,
 }
 SLOPED: dict[str, Callable[[float], nn.Module]] = {"leaky_relu": nn.LeakyReLU, "elu": nn.ELU}
-# What the last layer is, and what it gives for black and for white.
+# What may follow the last convolution, and the values that it gives for black and white.
 OUTPUTS = {"tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0), "none": (-1.0, 1.0)}
 UPSAMPLINGS = ("nearest", "bilinear", "none")
 KINDS = ("transposed", "plain")
@@ -70,7 +70,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> DCGAN:
 
 
 def is_discriminator(checkpoint: Checkpoint) -> bool:
-    """Return whether the convolutions read images, and get them from nothing before."""
+    """Return whether the convolutions form a plain chain whose first reads an image rather than a latent."""
     if not begins_with_convolution(checkpoint.stored):
         return False
     weights = [value for key, value in sorted(checkpoint.stored.items(), key=lambda item: order_of(item[0]))]
@@ -84,16 +84,16 @@ def is_discriminator(checkpoint: Checkpoint) -> bool:
 def build(
     tensors: Mapping[str, Tensor], num_classes: int | None = None, assumptions: Assumptions | None = None
 ) -> DCGAN:
-    """Read what shapes and numbering tell, and take the rest from what is assumed.
+    """Build a generator from shapes and numbering, and from assumptions about the rest.
 
     Args:
         tensors: The generator's state dict.
-        num_classes: Classes, if z is followed by a one-hot label: no shape tells.
-        assumptions: What the owner says; what is assumed is noted there.
+        num_classes: Number of classes, if a one-hot label follows z: no shape shows it.
+        assumptions: Facts from the owner; everything that is assumed is noted there.
 
     Raises:
         CheckpointError: If the keys are not a DCGAN's, the shapes do not fit together, or too much is left open.
-        ArgumentError: If what was told does not fit the file.
+        ArgumentError: If the owner's facts do not fit the file.
     """
     assumptions = assumptions or Assumptions()
     layers = layers_of(tensors)
@@ -145,7 +145,7 @@ def build(
 
 @dataclass(frozen=True)
 class _Step:
-    """How a convolution moves over the image, as torch calls it, by axis."""
+    """A convolution's stride and paddings for each axis, named as in torch."""
 
     stride: tuple[int, int]
     padding: tuple[int, int]
@@ -153,7 +153,7 @@ class _Step:
 
 
 def _kinds(convs: Sequence[SequentialLayer], assumptions: Assumptions) -> list[str]:
-    """Return which convolutions are transposed, and which plain."""
+    """Return each convolution's kind, `transposed` or `plain`."""
     settled: list[str | None] = ["transposed"]
     channels = convs[0].weight.shape[1]
     for conv in convs[1:]:
@@ -164,7 +164,7 @@ def _kinds(convs: Sequence[SequentialLayer], assumptions: Assumptions) -> list[s
         channels = conv.weight.shape[0] if plain else conv.weight.shape[1]
     told = assumptions.take("convs", None, lambda text: _list(text, len(convs), partial(one_of, names=KINDS)))
     if not told and len(set(convs[0].weight.shape[:2])) == 1 and all(side % 2 for side in convs[0].kernel):
-        _kind_of_square(convs[0], set())  # It may be plain, with an enlarged z before it.
+        _kind_of_square(convs[0], set())  # Refuses it: it may be plain, and read an enlarged z.
     if told and told[0] != "transposed":
         raise ArgumentError(f"convs={','.join(told)}: the first must be transposed, of z as a 1x1 image")
     if told:
@@ -187,7 +187,7 @@ def _kinds(convs: Sequence[SequentialLayer], assumptions: Assumptions) -> list[s
 
 
 def _kind_of_square(conv: SequentialLayer, alike: set[str | None]) -> str:
-    """Return the kind of a convolution with as many inputs as outputs, given those of the same kernel."""
+    """Return the kind of a convolution with as many inputs as outputs, given the kinds with the same kernel size."""
     if len(alike) == 1:
         return str(alike.pop())
     if not alike and all(side % 2 == 0 for side in conv.kernel):
@@ -209,7 +209,7 @@ def _refuse_chain(convs: Sequence[SequentialLayer]) -> NoReturn:
 
 
 def _steps(convs: Sequence[SequentialLayer], kinds: Sequence[str], assumptions: Assumptions) -> list[_Step]:
-    """Return stride and padding of every convolution: as told, or, where a kernel suggests it, the usual."""
+    """Return every convolution's stride and paddings: as the owner gave them, or the usual ones for its kernel."""
     count = len(convs)
     integers = partial(_list, count=count, parse=_integer)
     strides = assumptions.take("stride", None, partial(_list, count=count, parse=partial(_integer, least=1)))
@@ -257,7 +257,7 @@ def _axis(
     paddings: Sequence[int] | None,
     more: Sequence[int] | None,
 ) -> tuple[int, int]:
-    """Return padding and output padding along an axis: those that multiply the size by the stride, if not told."""
+    """Return padding and output padding along an axis: the owner's, or those that multiply the size by the stride."""
     kernel = conv.kernel[axis]
     usual = 0 if index == 0 else -(-(kernel - stride) // 2) if kind == "transposed" else (kernel - 1) // 2
     padding = max(usual, 0) if paddings is None else paddings[index]
@@ -276,7 +276,7 @@ def _axis(
 
 
 def _activations(count: int, has_any: bool, assumptions: Assumptions) -> list[Callable[[], nn.Module]]:
-    """Return what makes the activation after each convolution but the last."""
+    """Return a function for each convolution but the last that makes the activation after it."""
 
     def parse(text: str) -> list[str]:
         names = _list(text, max(count - 1, 1), str)
@@ -305,7 +305,7 @@ def _activation(text: str) -> nn.Module:
 def _upsampling(
     convs: Sequence[SequentialLayer], kinds: Sequence[str], betweens: Sequence[Between], assumptions: Assumptions
 ) -> str | None:
-    """Return how images are enlarged before plain convolutions; None if they are not."""
+    """Return the mode by which images are enlarged before plain convolutions; None if they are not."""
     mode = assumptions.take("upsample", "nearest", partial(one_of, names=UPSAMPLINGS))
     before = [conv.name for conv, between in zip(convs[1:], betweens, strict=True) if between.has_upsampling]
     if before:
@@ -329,7 +329,7 @@ def _upsampling(
 
 
 def _channels(conv: SequentialLayer, kind: str) -> tuple[int, int]:
-    """Return how many channels a convolution reads and makes."""
+    """Return a convolution's numbers of input and output channels."""
     one, other = conv.weight.shape[:2]
     return (one, other) if kind == "transposed" else (other, one)
 
@@ -351,7 +351,7 @@ def _conv(conv: SequentialLayer, kind: str, step: _Step) -> nn.Module:
 
 
 def _size(conv: SequentialLayer, kind: str, step: _Step, size: tuple[int, int]) -> tuple[int, int]:
-    """Return height and width of what a convolution makes of an image of this size."""
+    """Return the height and width of a convolution's output for an image of this size."""
     sides = []
     for side, kernel, stride, padding, more in zip(
         size, conv.kernel, step.stride, step.padding, step.output_padding, strict=True
@@ -380,7 +380,7 @@ def _batch_norm(layer: SequentialLayer, channels: int, epsilon: float) -> nn.Bat
 
 
 def _list(text: str, count: int, parse: Callable[[str], T]) -> list[T]:
-    """Read one value for all, or one for each."""
+    """Read comma-separated values: one for all, or one for each."""
     values = [parse(part.strip()) for part in text.split(",")]
     if len(values) not in (1, count):
         raise ValueError(f"one value for all, or {count} were expected")

@@ -1,7 +1,7 @@
-"""PGAN of facebookresearch's pytorch_GAN_zoo.
+"""PGAN from facebookresearch's pytorch_GAN_zoo.
 
-A state dict, and beside it the trainer's configuration. The layers are formatLayer, groupScale0.0, then two of
-scaleLayers for every level; toRGBLayers are the levels' 1x1 convolutions to an image.
+A state dict, with the trainer's configuration beside it. The layers are formatLayer and groupScale0.0, then two of
+scaleLayers for each further level; toRGBLayers are the levels' 1x1 convolutions to an image.
 """
 
 import math
@@ -24,13 +24,13 @@ from sefa_runtime.pickles.placeholders import Placeholder
 
 DENSE = "formatLayer.module"
 BASE = (4, 4)
-# Whether the image passes a tanh, by the loss it was trained with.
+# Whether a tanh ends the generator, by the loss that it was trained with.
 TANH = {"WGANGP": False, "Logistic": False, "MSE": True, "DCGAN": True}
 MAX_CLASSES = 2**16
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """Recognise its own name for the first layer."""
+    """Recognise the format's name for the first layer."""
     return f"{DENSE}.weight" in checkpoint.stored
 
 
@@ -74,7 +74,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:
 
 
 def _layer(weight: Tensor, bias: Tensor, equalizes: bool) -> Parameters:
-    """Scale weight and bias alike: layers, and those to an image, compute (W·x + b)·√(2/fan_in)."""
+    """Scale weight and bias alike: all layers, including those to an image, compute (W·x + b)·√(2/fan_in)."""
     if not equalizes:
         return {"weight": weight, "bias": bias}
     return {"weight": equalized(weight), "bias": bias * (SQRT2 / math.sqrt(weight[0].numel()))}
@@ -90,7 +90,7 @@ def _image(weight: Tensor, bias: Tensor, equalizes: bool, share: float) -> Param
 
 
 def _channels(file: Assembly, rows: int) -> int:
-    """Return how many channels the first layer gives."""
+    """Return how many channels the first layer outputs."""
     channels, rest = divmod(rows, BASE[0] * BASE[1])
     if rest or not channels:
         raise file.misfit(f"{DENSE}.bias has {rows} values, which are no channels of {BASE[0]}x{BASE[1]}")
@@ -122,7 +122,7 @@ def _setting(config: Mapping[str, Any], name: str, kind: type, default: Any) -> 
 
 
 def _growth(config: Mapping[str, Any], levels: int) -> Growth:
-    """Return the share `alpha` of the level before; nothing is blended into the first."""
+    """Read `alpha`, the image's share of the level before; the first level has none before it."""
     alpha = _setting(config, "alpha", float, 0.0)
     if not 0 <= alpha <= 1 or (alpha and levels == 1):
         raise CheckpointError(f"its config has alpha = {alpha:g} for {levels} levels, 0 to 1 was expected")
@@ -137,7 +137,10 @@ def _tanh(config: Mapping[str, Any]) -> bool:
 
 
 def _class_codes(file: Assembly, config: Mapping[str, Any], inputs: int) -> Tensor | None:
-    """Return what follows z, a one-hot vector per attribute. A class is a value of each; the last varies fastest."""
+    """Return what follows z for each class, [num_classes, length]: a one-hot vector per attribute; None without labels.
+
+    Classes are the combinations of the attributes' values; the last attribute varies fastest.
+    """
     length = _setting(config, "categoryVectorDim", int, 0)
     noise = _setting(config, "noiseVectorDim", int, inputs - length)
     if length < 0 or noise < 1 or noise + length != inputs:
@@ -158,7 +161,7 @@ def _class_codes(file: Assembly, config: Mapping[str, Any], inputs: int) -> Tens
 
 
 def _attribute_sizes(attributes: object, length: int) -> list[int]:
-    """Return how many values each attribute has, in the order in which their vectors follow one another."""
+    """Return how many values each attribute has, in the order of their one-hot vectors."""
     if attributes is None:
         return [length]
     sizes = []
@@ -166,7 +169,7 @@ def _attribute_sizes(attributes: object, length: int) -> list[int]:
         try:
             ordered = sorted(attributes.values(), key=lambda attribute: int(attribute["order"]))
             sizes = [len(attribute["values"]) for attribute in ordered]
-        except (LookupError, TypeError, ValueError):  # Anything may stand there.
+        except (LookupError, TypeError, ValueError):  # A file may contain anything here.
             sizes = []
     if sum(sizes) != length or 0 in sizes:
         raise CheckpointError(f"its config's attribKeysOrder does not tell what {length} values of the label mean")

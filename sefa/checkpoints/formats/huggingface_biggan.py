@@ -1,7 +1,7 @@
 """Hugging Face's pytorch_pretrained_biggan: DeepMind's BigGAN-deep.
 
-pytorch_model.bin, a state dict, and beside it config.json, which tells what no shape does: which blocks double the
-size. Weights are divided by their spectral norm, which the vectors stored beside them give.
+A state dict, pytorch_model.bin, with config.json beside it, which says what no shape shows: which blocks double the
+size. Weights are divided by their spectral norm, which is computed from the vectors stored beside them.
 """
 
 import math
@@ -35,11 +35,11 @@ LAST_NORM = "generator.bn"
 LAST_CONV = "generator.conv_to_rgb"
 LAYER = "generator.layers.{}"
 ATTENTION = LAYER + ".snconv1x1_{}"
-COLORS = 3  # of the channels that the last convolution gives
+COLORS = 3  # how many of the last convolution's channels are the image
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """Recognise the names of the class embedding and of the first layer."""
+    """Recognise the format's names for the class embedding and the first layer."""
     tensors = checkpoint.stored
     return EMBEDDING in tensors and any(key.startswith(f"{LINEAR}.") for key in tensors)
 
@@ -60,9 +60,9 @@ class _Reader:
             if key.endswith("running_vars") and tensor.min() < 0:
                 raise CheckpointError(f"{key} has negative variances, which no training gives")
         self.file = file = Assembly(tensors)
-        # Whether weights come with both vectors that give their spectral norm; otherwise they are normalised already.
+        # Whether weights come with both vectors for their spectral norm; otherwise they are already normalised.
         self.normalizable = any(key.endswith(".weight_v") for key in tensors)
-        # Attention, or a block's channels: those that it takes, has within and gives.
+        # The sizes of attention, or a block's input, hidden and output channels.
         self.layers = [self._layer_sizes(index) for index in range(_count_layers(tensors))]
         first = next((layer[0] for layer in self.layers if isinstance(layer, tuple)), None)
         if first is None:
@@ -112,7 +112,7 @@ class _Reader:
         self.file.layer(generator.norm, make, **weight_and_bias, **self._statistics(LAST_NORM, channels))
         weight = self._weight(LAST_CONV, (self.channel_width, channels, 3, 3))
         self.file.layer(generator.conv, _to_rgb, **weight, bias=(f"{LAST_CONV}.bias", (self.channel_width,)))
-        # Files of torch 1.0 hold the normalised weight itself beside what it was made of.
+        # Files from torch 1.0 hold the normalised weight itself beside what it was computed from.
         ignored = () if self.normalizable else (r".*\.weight_orig", r".*\.weight_u")
         return self.file.fill(generator, ignored)
 
@@ -127,7 +127,7 @@ class _Reader:
         return self.file.shape(f"{name}.weight_orig" if self.normalizable else f"{name}.weight", ndim)
 
     def _weight(self, name: str, shape: tuple[int, ...], argument: str = "weight") -> dict[str, Stored]:
-        """Return where a layer's weight is, and the vectors of its spectral norm, if it is to be divided by it."""
+        """Return where a layer's weight is, with the vectors of its spectral norm if it is yet to be normalised."""
         if not self.normalizable:
             return {argument: (f"{name}.weight", shape)}
         return {
@@ -167,14 +167,14 @@ class _Reader:
 
 @dataclass(frozen=True)
 class _Config:
-    """config.json.
+    """The contents of config.json.
 
     Attributes:
         path: The file.
-        entries: All that stands in it.
-        doubles: Whether a block doubles the size, for every block.
-        multiples: Channels that each block takes and gives, in multiples of channel_width.
-        epsilon: Of all batch norms.
+        entries: Everything in it.
+        doubles: Whether each block doubles the size.
+        multiples: Input and output channels of each block, in multiples of channel_width.
+        epsilon: Epsilon of all batch norms.
     """
 
     path: Path
@@ -188,7 +188,7 @@ class _Config:
         """Read the file.
 
         Raises:
-            CheckpointError: If it is missing or no configuration of a BigGAN.
+            CheckpointError: If it is missing, cannot be read, or is not the configuration of a BigGAN.
         """
         try:
             entries = read_json(path)
@@ -208,7 +208,7 @@ class _Config:
         return cls(path, entries, doubles, tuple(zip(taken, given, strict=True)), epsilon)
 
     def check_fits(self, reader: "_Reader") -> None:
-        """Compare it with the weights.
+        """Check that it fits the weights.
 
         Raises:
             CheckpointError: If sizes differ.
@@ -228,7 +228,7 @@ class _Config:
         config = {
             **self.entries,
             "channels": [(taken * width, given * width) for taken, given in self.multiples],
-            # A position after the last block is none.
+            # A position after the last block means no attention.
             "attention": [position] if position in range(len(self.multiples)) else [],
         }
         differing = [
@@ -241,7 +241,7 @@ class _Config:
 
 
 def _config_path(path: Path) -> Path:
-    """Return where the configuration lies: config.json, with the prefix that the model's name may have."""
+    """Return the configuration's path: config.json, with the same prefix as the model's file if that exists."""
     prefixed = path.with_name(path.name.removesuffix(MODEL) + CONFIG)
     return prefixed if path.name.endswith(MODEL) and prefixed.is_file() else path.with_name(CONFIG)
 
@@ -263,7 +263,7 @@ def _dense(**tensors: Tensor) -> Parameters:
 
 
 def _linear(pixels: int, **tensors: Tensor) -> Parameters:
-    """Return the parameters of the first layer, whose features are [H·W·C, ...] in the file; ours are [C·H·W, ...]."""
+    """Return the parameters of the first layer, with its features reordered from [H·W·C, ...] to [C·H·W, ...]."""
     return {
         name: features.reshape(pixels, -1, *features.shape[1:]).transpose(0, 1).flatten(0, 1)
         for name, features in _dense(**tensors).items()
@@ -279,7 +279,7 @@ def _conditional_norm(variances: Tensor, means: Tensor, epsilon: float, **weight
     channels = means.shape[1]
     return {
         "affine.weight": torch.cat([_normalized(weights, "scale"), _normalized(weights, "offset")]),
-        "affine.bias": torch.cat([torch.ones(channels), torch.zeros(channels)]),  # What they are added to.
+        "affine.bias": torch.cat([torch.ones(channels), torch.zeros(channels)]),  # The gain is 1 + scale.
         "statistics.weight": _statistics(variances, means, epsilon),
     }
 
@@ -289,7 +289,7 @@ def _norm(weight: Tensor, bias: Tensor, variances: Tensor, means: Tensor, epsilo
 
 
 def _statistics(variances: Tensor, means: Tensor, epsilon: float) -> Tensor:
-    """Return a norm's variances, epsilon included, and means, [2C, rows]."""
+    """Return a norm's variances, including epsilon, and means, [2C, rows]."""
     return torch.cat([variances + epsilon, means], dim=1).T
 
 
@@ -298,7 +298,7 @@ def _to_rgb(**tensors: Tensor) -> Parameters:
 
 
 def _normalized(tensors: Mapping[str, Tensor], name: str) -> Tensor:
-    """Divide a weight by its spectral norm uᵀ·W·v, u and v as they are; there may be none."""
+    """Divide a weight by its spectral norm uᵀ·W·v, with u and v as stored; without them, return it as it is."""
     weight = tensors[name]
     if f"{name}_u" not in tensors:
         return weight

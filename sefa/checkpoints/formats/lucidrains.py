@@ -1,4 +1,4 @@
-"""Training files of lucidrains' stylegan2-pytorch."""
+"""StyleGAN2 from the training files of lucidrains' stylegan2-pytorch."""
 
 import math
 import re
@@ -21,8 +21,8 @@ from sefa.generators.lucidrains_stylegan2 import Block, LucidrainsStyleGAN2
 from sefa_runtime.json_text import read_json
 
 NOISE_SEED = 0
-MEAN_NOISE = 0.5  # of the map, which is uniform in [0, 1)
-# Beside the checkpoint, with the one number that its tensors do not tell; older versions wrote neither.
+MEAN_NOISE = 0.5  # mean of the noise map, which is uniform in [0, 1)
+# The file beside the checkpoint with the one number that no tensor shows; older versions wrote neither.
 CONFIG = ".config.json"
 MAPPING_LR = 0.1
 # The averaged mapping and synthesis networks, then those in training.
@@ -30,7 +30,7 @@ NETWORKS = (("SE", "GE"), ("S", "G"))
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """Recognise its own names for what the first block reads, and for the mapping network beside it."""
+    """Recognise the format's names for the first block's input and style."""
     return _networks(checkpoint.stored) is not None
 
 
@@ -81,7 +81,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> LucidrainsStyleGAN2:
 
 
 def _networks(tensors: Container[str]) -> tuple[str, str] | None:
-    """Return the names of the mapping and the synthesis network in the file."""
+    """Return the names of the file's mapping and synthesis networks, averaged if it has those; None without any."""
     for style, synthesis in NETWORKS:
         first = (f"{synthesis}.initial_block", f"{synthesis}.to_initial_block.weight")
         if any(key in tensors for key in first) and f"{synthesis}.blocks.0.to_style1.weight" in tensors:
@@ -90,7 +90,7 @@ def _networks(tensors: Container[str]) -> tuple[str, str] | None:
 
 
 def _mapping_lr(checkpoint: Path, assumptions: Assumptions) -> float:
-    """Read the mapping network's learning-rate multiplier."""
+    """Return the mapping network's learning-rate multiplier: as the owner gave it, as stored, or as usual."""
     try:
         config = read_json(checkpoint.parent / CONFIG)
         stored = None if config.get("lr_mlp") is None else float(config["lr_mlp"])
@@ -112,14 +112,14 @@ def _mapping(file: Assembly, style: str, rate: float) -> Mapping:
     z_dim = shapes[0][1]
     mapping = Mapping(z_dim, [outputs for outputs, _ in shapes])
     for name, layer in zip(names, mapping.layers, strict=True):
-        # z has unit length there, where Mapping gives it the length √z_dim.
+        # The original gives z unit length; Mapping gives it length √z_dim.
         gain = rate / math.sqrt(z_dim) if name == names[0] else rate
         file.layer(layer, partial(dense, gain=gain, bias_gain=rate), weight=f"{name}.weight", bias=f"{name}.bias")
     return mapping
 
 
 def _initial_shape(file: Assembly, synthesis: str, constant: bool) -> tuple[int, int, int]:
-    """Return the shape of what the first block reads: the initial convolution's output, computed once."""
+    """Return the shape [C, h, w] of the first block's input: the initial convolution's output, computed at loading."""
     outputs = file.shape(f"{synthesis}.initial_conv.weight", 4)[0]
     key = f"{synthesis}.initial_block" if constant else f"{synthesis}.to_initial_block.weight"
     _, _, height, width = file.shape(key, 4)
@@ -146,7 +146,7 @@ def _initial(initial: Tensor, weight: Tensor, bias: Tensor) -> Parameters:
 
 
 def _to_initial(rows: Tensor, weight: Tensor, bias: Tensor) -> Parameters:
-    """Convolve rows [w_dim, C, h, w] of a transposed convolution: on a 1x1 image, they are images of w's components."""
+    """Convolve a transposed convolution's rows [w_dim, C, h, w]: its input is 1x1, so row i is the image of w[i]."""
     height, width = rows.shape[2:]
     return {
         "weight": F.conv2d(rows, weight, padding=1).flatten(1).T,
@@ -176,7 +176,7 @@ def _block(file: Assembly, synthesis: str, index: int, inputs: int, size: tuple[
         style_weight=(f"{name}.to_rgb.to_style.weight", (outputs, w_dim)),
         style_bias=(f"{name}.to_rgb.to_style.bias", (outputs,)),
     )
-    if index:  # The filter after a block's upsampling is stored with the block before.
+    if index:  # The filter that follows a block's upsampling is stored with the block before.
         file.layer(block, _taps, taps=f"{synthesis}.blocks.{index - 1}.to_rgb.upsample.1.f")
     return block
 
@@ -198,7 +198,7 @@ def _to_rgb(weight: Tensor, style_weight: Tensor, style_bias: Tensor) -> Paramet
 
 
 def _style(weight: Tensor, bias: Tensor) -> Parameters:
-    """Return a style's transform, with the 1 in its bias that is added to the style there."""
+    """Return a style's transform; its bias includes the 1 that the original adds to the style."""
     return {"affine.weight": weight, "affine.bias": bias + 1}
 
 

@@ -1,7 +1,8 @@
-"""StyleGAN2 of rosinality's stylegan2-pytorch: trained with it, or converted by it from TensorFlow.
+"""StyleGAN2 from rosinality's stylegan2-pytorch: trained with it, or converted by it from TensorFlow.
 
-A state dict, and the centre of truncation beside it. The convolutions are conv1, convs.0, convs.1, ..., two for every
-resolution but the first, each of which ends in a ToRGB: to_rgb1, to_rgbs.0, ... Weights are stored without their gains.
+A state dict, with the centre of truncation beside it. The convolutions are conv1, convs.0, convs.1, ...: one for the
+first resolution, two for each of the others. Each resolution ends in a ToRGB: to_rgb1, to_rgbs.0, ... Weights are
+stored without their gains.
 """
 
 import math
@@ -33,12 +34,12 @@ S = TypeVar("S", ModulatedConv, ToRGB)
 
 CONST = "input.input"
 CENTER = "latent_avg"
-MAPPING_LR = 0.01  # the training script's value; descendants have it as an option
+MAPPING_LR = 0.01  # the training script's value; in descendants it is an option
 NOISE = (r"noises\.noise_\d+", r"(conv1|convs\.\d+)\.noise\.weight")
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """Recognise its own names for the learned constant and the first style."""
+    """Recognise the format's names for the learned constant and the first style."""
     return {CONST, "conv1.conv.modulation.weight"} <= checkpoint.stored.keys()
 
 
@@ -135,7 +136,7 @@ def _to_rgb(file: Assembly, name: str, block: int, sizes: Sizes) -> ToRGB:
 
 
 def _with_style(file: Assembly, module: S, name: str) -> S:
-    """Add the style's transform of a layer, whose bias is stored around 1."""
+    """Add the transform of a layer's style; its bias is stored around 1."""
     gain = 1 / math.sqrt(module.affine.in_features)
     weight, bias = f"{name}.conv.modulation.weight", f"{name}.conv.modulation.bias"
     file.layer(module.affine, partial(dense, gain=gain), weight=weight, bias=bias)

@@ -1,4 +1,4 @@
-"""Pickles of the Theano version of progressive growing: recognised, so that the user is told what to do instead."""
+"""Pickles from the Theano version of progressive growing: recognised only to tell the user what to do instead."""
 
 from typing import NoReturn
 
@@ -10,7 +10,7 @@ CLASS = "network.Network"
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """Recognise a network of the class that the Theano version had."""
+    """Recognise a network of the Theano version's class."""
     network = checkpoint.network
     return isinstance(network, Placeholder) and network.class_name == CLASS
 

@@ -1,4 +1,4 @@
-"""Checkpoints that are recognised, so that the user is told what they are: there is nothing in them to be loaded."""
+"""Checkpoints that are recognised only to tell the user what they are: nothing in them can be loaded."""
 
 import re
 from collections.abc import Callable
@@ -24,7 +24,7 @@ def _refused(name: str, reason: str, recognises: Callable[[Checkpoint], bool]) -
 
 
 def _with_keys(*patterns: str, without: str | None = None) -> Callable[[Checkpoint], bool]:
-    """Return whether each pattern is the beginning of one of the keys, and `without` of none."""
+    """Return a test for keys: each pattern must match the beginning of some key, and `without` that of none."""
 
     def recognises(checkpoint: Checkpoint) -> bool:
         keys = "\n".join(checkpoint.stored)
@@ -35,7 +35,7 @@ def _with_keys(*patterns: str, without: str | None = None) -> Callable[[Checkpoi
 
 
 def _of_class(class_name: str, *, any_object: bool = False) -> Callable[[Checkpoint], bool]:
-    """Return whether a network that NVlabs' code pickled, or any object, is of a class: a regular expression."""
+    """Return a test for networks that NVlabs' code pickled, or any objects, by a regular expression for the class."""
 
     def recognises(checkpoint: Checkpoint) -> bool:
         network = checkpoint.network

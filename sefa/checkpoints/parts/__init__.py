@@ -1,1 +1,1 @@
-"""A family's layers from a file's tensors: what several formats share."""
+"""Make a family's layers from a file's tensors: what several formats share."""

@@ -1,4 +1,4 @@
-"""From a file's tensors to a generator's parameters, with every key accounted for."""
+"""Turn a file's tensors into a generator's parameters, with every key accounted for."""
 
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -17,20 +17,20 @@ VARIANT = "a variant of the original is read with its own code: MODULE:CLASS --w
 
 # A module's parameters and buffers, by their names within it.
 Parameters = Mapping[str, Tensor]
-# The shape that a tensor must have; a number: as many entries, in any shape; None: any.
+# The shape that a tensor must have: exactly, as a number of entries in any shape, or None for any shape.
 Shape = tuple[int, ...] | int | None
-# A key, and the shape of its tensor; a key alone: the shape of the module's parameter that the argument is named for.
+# A key and its tensor's shape; for a key alone, the shape of the module's parameter with the argument's name.
 Stored = str | tuple[str, Shape]
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A module, the tensors that it needs, and the function that makes its parameters of them.
+    """A module, the tensors that it needs, and the function that makes its parameters from them.
 
     Attributes:
-        module: Without values.
+        module: The module, still without values.
         make: The function.
-        stored: Key and shape of each of its arguments.
+        stored: The key and shape of each of the function's arguments.
     """
 
     module: nn.Module
@@ -39,27 +39,27 @@ class Layer:
 
 
 class Assembly:
-    """A file's tensors, and what a generator's layers need of them.
+    """A file's tensors, and which of them each of a generator's layers needs.
 
-    A format makes the generator on the meta device, and says of each layer, with `layer`, which tensors it needs, and
-    which function makes its parameters of them. `fill` then compares all of this with the file, and reports all that
-    does not fit in one message. Only if everything fits are the functions called: what fails in one is a mistake of
-    ours.
+    A format makes the generator on the meta device and calls `layer` for each layer, to say which tensors the layer
+    needs and which function makes its parameters from them. `fill` then compares all of this with the file, and reports
+    everything that does not fit in one message. The functions are called only if everything fits, so an unexpected
+    error in one of them is a mistake of ours.
 
     Attributes:
-        tensors: The file's, by key.
+        tensors: The file's tensors, by key.
     """
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
         self.tensors = tensors
         self._layers: list[Layer] = []
         self._required: list[str] = []
-        self._unsized: dict[str, int] = {}  # Keys that should have told sizes, and the axes they should have had.
+        self._unsized: dict[str, int] = {}  # Keys whose shapes could not be read, and how many axes they should have.
 
     def shape(self, key: str, ndim: int) -> tuple[int, ...]:
-        """Return the shape of a tensor that tells sizes.
+        """Return the shape of a tensor from which sizes are read.
 
-        Should the tensor be missing, or have another number of axes, which `fill` reports, the sizes are ones.
+        If the tensor is missing or has another number of axes, every size is 1, and `fill` reports the problem.
         """
         tensor = self.tensors.get(key)
         if tensor is not None and tensor.ndim == ndim:
@@ -75,23 +75,23 @@ class Assembly:
         return index - start
 
     def misfit(self, reason: str, kind: type[SefaError] = CheckpointError) -> SefaError:
-        """Return the error for sizes that do not fit together; if some are unknown, it names the keys they are of."""
+        """Return the error for sizes that do not fit together; if some could not be read, it names their keys."""
         missing = [key for key in self._unsized if key not in self.tensors]
         misshapen = [self._describe_axes(key, "") for key in self._unsized if key in self.tensors]
         return _error(missing, [], misshapen) or kind(reason)
 
     def require(self, *keys: str) -> None:
-        """Note that these keys must be there, although no layer needs them."""
+        """Note that these keys must be there, even if no layer needs them."""
         self._required += keys
 
     def layer(self, module: M, make: Callable[..., Parameters] = dict, **stored: Stored | None) -> M:
-        """Note what a layer is made of.
+        """Note what a layer is made from.
 
         Args:
-            module: The layer, which will be a part of the generator, or the generator itself.
-            make: Makes its parameters of the tensors, which it takes by the names they have here. By default they are
-                the parameters as they are.
-            stored: Where the tensors are; those that are None are not passed on.
+            module: The layer, which will be part of the generator, or the generator itself.
+            make: Makes the layer's parameters from the tensors, which it takes as keyword arguments with the names
+                given here. By default, the tensors are the parameters.
+            stored: The key of each tensor, with or without its shape; arguments that are None are not passed on.
 
         Returns:
             `module`.
@@ -109,13 +109,13 @@ class Assembly:
 
         Args:
             generator: Made under `torch.device("meta")`, so that nothing was allocated or initialised.
-            ignored: Regular expressions, matched whole, of keys that it has no use for.
+            ignored: Regular expressions for keys that it has no use for; each must match a whole key.
 
         Returns:
             `generator`, in inference mode, its parameters without gradients.
 
         Raises:
-            CheckpointError: If keys are missing, not understood, or of the wrong shape; all of them are in the message.
+            CheckpointError: If keys are missing, not understood, or of the wrong shape; one message reports all.
         """
         names = {module: name for name, module in generator.named_modules()}
         self._check(names, ignored)
@@ -146,7 +146,7 @@ class Assembly:
         Raises:
             CheckpointError: If they do not fit.
         """
-        needed = dict.fromkeys([*self._required, *self._unsized], "")  # Of each key, the first layer that needs it.
+        needed = dict.fromkeys([*self._required, *self._unsized], "")  # For each key, the first layer that needs it.
         misshapen: dict[str, str] = {}
         for layer in self._layers:
             for argument, (key, shape) in layer.stored.items():
@@ -156,7 +156,7 @@ class Assembly:
                 problem = self._shape_problem(key, shape, name) if key in self.tensors else None
                 if problem is not None:
                     misshapen.setdefault(key, problem)
-        for key in self._unsized:  # Not all that tell sizes are needed by a layer.
+        for key in self._unsized:  # A tensor that gives sizes is not always needed by a layer.
             if key in self.tensors:
                 misshapen.setdefault(key, self._describe_axes(key, ""))
         folders = {_folder(key): name for key, name in reversed(needed.items()) if name}
@@ -177,7 +177,7 @@ class Assembly:
             return f"{key} {tensor.dtype} for {name} where floating point weights were expected"
         if key in self._unsized:
             return self._describe_axes(key, f" for {name}")
-        # What is derived from sizes that are unknown says nothing of the others.
+        # While some sizes are unknown, the expected shapes derived from them mean nothing.
         if self._unsized or shape is None or shape == (tensor.numel() if isinstance(shape, int) else tensor.shape):
             return None
         expected = f"{shape} numbers were" if isinstance(shape, int) else f"{list(shape)} was"
@@ -194,7 +194,7 @@ def _error(missing: list[str], unknown: list[str], misshapen: list[str]) -> Chec
 
 
 def _folder(key: str) -> str:
-    """Return what stands before the last name of a key."""
+    """Return a key without its last name."""
     return re.split(r"[./][^./]*$", key)[0]
 
 

@@ -1,6 +1,6 @@
-"""The layers of one nn.Sequential, nested or not, by the keys of its state dict.
+"""Read the layers of one nn.Sequential, nested or not, from the keys of its state dict.
 
-The gaps in the numbering tell where layers without weights stand.
+Gaps in the numbering show where layers without weights stand.
 """
 
 import re
@@ -21,7 +21,7 @@ OWN_CODE = "read it with its own code, MODULE:CLASS --weights FILE"
 
 @dataclass(frozen=True)
 class SequentialLayer:
-    """A layer with weights: where it stands, and what it has."""
+    """A layer with weights: its position, and its tensors."""
 
     path: Path
     entry: Mapping[str, Tensor]
@@ -40,7 +40,7 @@ class SequentialLayer:
 
     @property
     def shapes(self) -> str:
-        """What it has, in words."""
+        """Its tensors' names and shapes, for messages."""
         return ", ".join(f"{name} {list(tensor.shape)}" for name, tensor in self.entry.items())
 
     @property
@@ -49,7 +49,7 @@ class SequentialLayer:
 
     @property
     def kernel_text(self) -> str:
-        """The kernel's size, in words."""
+        """The kernel's size as text: 4x4."""
         return "x".join(map(str, self.kernel))
 
 
@@ -60,9 +60,10 @@ class Between:
     Attributes:
         norm: The batch norm, if there is one.
         has_activation: Whether there is an activation.
-        is_before_norm: Whether it stands before the norm.
+        is_before_norm: Whether the activation stands before the norm.
         has_upsampling: Whether the image is enlarged.
-        has_dropout: Whether one more layer stands there, which has no effect.
+        has_dropout: Whether a second layer without weights stands there: the upsampling if there is one, otherwise a
+            layer without effect.
     """
 
     norm: SequentialLayer | None
@@ -86,7 +87,7 @@ def layers_of(tensors: Mapping[str, Tensor]) -> list[SequentialLayer]:
     """Return the layers with weights, in order.
 
     Raises:
-        CheckpointError: If they are not only convolutions and batch norms.
+        CheckpointError: If there is anything but convolutions and batch norms.
     """
     entries: dict[Path, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
@@ -119,23 +120,23 @@ def layers_of(tensors: Mapping[str, Tensor]) -> list[SequentialLayer]:
 def layers_between(
     layers: Sequence[SequentialLayer], conv: SequentialLayer, following: SequentialLayer, kind: str
 ) -> Between:
-    """Return what the numbering tells of the layers without weights between two convolutions.
+    """Return what the numbering shows about the layers without weights between two convolutions.
 
     Args:
-        layers: All.
+        layers: All layers with weights.
         conv: The first of the two.
         following: The second.
-        kind: Of the second.
+        kind: The second one's kind, `transposed` or `plain`.
 
     Raises:
-        CheckpointError: If that is not enough to know what they are.
+        CheckpointError: If the numbering does not show what they are.
     """
     norm = norm_after(layers, conv, following)
     before_norm, _ = _gap(conv.path, norm.path) if norm else (0, False)
     known, is_open = _gap((norm or conv).path, following.path)
     if norm and before_norm == 1 and known == 0:
         return Between(norm, True, is_before_norm=True)
-    # After an inner nn.Sequential's last weights, what follows does not show.
+    # Layers after the last weights of an inner nn.Sequential leave no gap: one is assumed there.
     total = known + is_open
     if before_norm or total > 2:
         raise CheckpointError(
@@ -149,7 +150,11 @@ def layers_between(
 def norm_after(
     layers: Sequence[SequentialLayer], conv: SequentialLayer, following: SequentialLayer | None = None
 ) -> SequentialLayer | None:
-    """Return the batch norm that follows a convolution, the last one or with one `following`."""
+    """Return the batch norm after a convolution: before the `following` convolution, or before the end if it is None.
+
+    Raises:
+        CheckpointError: If there are several, or, after the last convolution, a layer without weights stands before it.
+    """
     found = [layer for layer in layers if conv.path < layer.path and (following is None or layer.path < following.path)]
     if len(found) > 1:
         raise CheckpointError(
@@ -164,13 +169,13 @@ def norm_after(
 
 
 def order_of(key: str) -> Path:
-    """Return where a key's layer stands."""
+    """Return the position of a key's layer, for sorting."""
     match = KEY.fullmatch(key)
     return _path(match["path"]) if match else ()
 
 
 def _gap(one: Path, other: Path) -> tuple[int, bool]:
-    """Return how many places lie between two, and whether there may be more, after the end of an inner sequence."""
+    """Return how many places lie between two positions, and whether the end of an inner sequence may hide more."""
     level = next(index for index, (a, b) in enumerate(zip(one, other, strict=False)) if a != b)
     return other[level] - one[level] - 1 + sum(other[level + 1 :]), len(one) > level + 1
 

@@ -1,6 +1,6 @@
-"""The layers of a StyleGAN2, whichever format's tensors they are made of.
+"""Make the layers of a StyleGAN2, whichever format their tensors come from.
 
-The functions without an `Assembly` take effective weights, and return a layer's parameters.
+The functions that do not take an `Assembly` return a layer's parameters.
 """
 
 import math
@@ -19,9 +19,9 @@ from sefa.generators.common.mapping import Mapping
 from sefa.generators.stylegan2 import StyleGAN2, SynthesisBlock, UpFilter
 
 SQRT2 = math.sqrt(2)
-# Two paths of unit variance are summed.
+# Scale of each of two paths of unit variance that are summed.
 RESIDUAL = math.sqrt(0.5)
-# For files of a time when noise was not stored, but new for every image.
+# For files from before noise was stored, when it was drawn anew for every image.
 NOISE_SEED = 0
 
 
@@ -31,7 +31,7 @@ class Sizes:
 
     Attributes:
         const: Shape of the learned input without its batch axis, [C, h, w].
-        channels: Of the features of each resolution, smallest first.
+        channels: Channels of the features at each resolution, smallest first.
         w_dim: Length of w.
     """
 
@@ -48,10 +48,10 @@ class Sizes:
         return self.const[1] << block, self.const[2] << block
 
     def conv(self, index: int) -> tuple[int, int, tuple[int, int], int]:
-        """Return what a `ModulatedConv` wants: channels of input and output, size of the output, and w_dim.
+        """Return a `ModulatedConv`'s first arguments: input and output channels, size of the output, and w_dim.
 
         Args:
-            index: Of the layer: 0 in the first block, 1 and 2 in the second, ...; the odd ones double the size.
+            index: The layer's index: 0 in the first block, 1 and 2 in the second, ...; odd layers double the size.
         """
         inputs = self.channels[index // 2] if index else self.const[0]
         block = (index + 1) // 2
@@ -68,16 +68,16 @@ def build(
     center: str,
     ignored: Iterable[str] = (),
 ) -> StyleGAN2:
-    """Join the parts, and fill them.
+    """Join the parts into a generator, and fill it.
 
     Args:
-        file: What the parts are made of.
+        file: The tensors that the parts are made from.
         mapping: The mapping network.
         sizes: The sizes of the synthesis network.
         blocks: One per resolution, smallest first.
         const: Key of the learned input.
-        center: Key of the centre of truncation, which is estimated if there is none.
-        ignored: Regular expressions of keys without a use.
+        center: Key of the centre of truncation, which is estimated if the file has none.
+        ignored: Regular expressions for keys that are not used.
 
     Raises:
         CheckpointError: If keys are missing, not understood, or of the wrong shape, or sizes do not fit together.
@@ -103,10 +103,10 @@ def build(
 
 
 def check_mapping(file: Assembly, mapping: Mapping, w_dim: int) -> None:
-    """Check what a mapping network takes and gives.
+    """Check the input and output sizes of a mapping network.
 
     Raises:
-        CheckpointError: If there is no room for z, or the styles read something else than it gives.
+        CheckpointError: If the label leaves no room for z, or the output is not of the size that the styles read.
     """
     embed_dim = 0 if mapping.embedding is None else mapping.embedding.shape[1]
     inputs = mapping.z_dim + embed_dim
@@ -118,12 +118,12 @@ def check_mapping(file: Assembly, mapping: Mapping, w_dim: int) -> None:
 
 
 def up_filter(file: Assembly, key: str, gain: float) -> UpFilter:
-    """Return an upsampling filter, as a file stores it: [k] for both axes, or [.., kh, kw].
+    """Return an upsampling filter that the file stores as [k], for both axes, or as [.., kh, kw].
 
     Args:
         file: The file.
-        key: Of the filter.
-        gain: What its sum must be multiplied with to become 4.
+        key: The filter's key.
+        gain: The factor that brings the filter's sum to 4.
     """
     taps = file.tensors.get(key)
     if taps is None or not taps.ndim or taps.shape[-2:].numel() != taps.numel():
@@ -132,34 +132,34 @@ def up_filter(file: Assembly, key: str, gain: float) -> UpFilter:
 
 
 def empty_filter(square: Tensor) -> UpFilter:
-    """Return a filter without values for taps [kh, kw]."""
+    """Return a filter for taps [kh, kw], still without values."""
     return UpFilter(square.shape[0], square.shape[1], separable=separate(square) is not None)
 
 
 def stored_filter(taps: Tensor, gain: float) -> Parameters:
-    """Return the parameters of a filter of which a file has these taps."""
+    """Return the parameters of a filter from its taps in a file."""
     return filter_parameters(square_taps(taps, gain))
 
 
 def filter_parameters(square: Tensor) -> Parameters:
-    """Return the parameters of a filter of taps [kh, kw], of sum 4."""
+    """Return the parameters of a filter with taps [kh, kw] of sum 4."""
     separated = separate(square)
     return {"kernel": square} if separated is None else {"column": separated[0], "row": separated[1]}
 
 
 def square_taps(taps: Tensor, gain: float) -> Tensor:
-    """Return [kh, kw] of sum 4, with a zero before an odd number of taps, which leaves their place."""
+    """Return taps [kh, kw] of sum 4; an odd number gets a zero in front, which keeps the taps in place."""
     taps = taps.reshape(taps.shape[-2:]) if taps.ndim > 1 else torch.outer(taps, taps)
     return torch.nn.functional.pad(taps * gain, (taps.shape[1] % 2, 0, taps.shape[0] % 2, 0))
 
 
 def dense(weight: Tensor, bias: Tensor, gain: float, bias_gain: float = 1.0) -> Parameters:
-    """Return the parameters of a linear layer of raw weight [out, in] and bias [out]."""
+    """Return the parameters of a linear layer with raw weight [out, in] and bias [out]."""
     return {"weight": weight * gain, "bias": bias * bias_gain}
 
 
 def mapping_layer(weight: Tensor, bias: Tensor, rate: float) -> Parameters:
-    """Return the parameters of a mapping layer, the √2 after its activation and its learning rate included."""
+    """Return the parameters of a mapping layer, including its learning rate and the √2 after its activation."""
     return dense(weight, bias, rate * SQRT2 / math.sqrt(weight.shape[1]), rate * SQRT2)
 
 
@@ -175,13 +175,13 @@ def conv(
     """Return the parameters of a modulated convolution, without those of its style.
 
     Args:
-        weight: [out, in, 3, 3] of the scale that demodulation sees; for a layer that doubles the size, oriented as a
-            transposed convolution takes it.
+        weight: [out, in, 3, 3], at the scale that demodulation sees; if the layer doubles the size, oriented for a
+            transposed convolution.
         bias: [out].
         noise: Constant noise, [.., H, W]; None if the layer has none.
-        strength: What it is multiplied with: one number.
+        strength: The single number that the noise is multiplied by.
         up: Whether the layer doubles the size.
-        scale: What follows it: √½ where its output is summed with a residual path.
+        scale: Factor on the output: √½ where it is summed with a residual path.
     """
     gain = SQRT2 * scale
     parameters = {
@@ -195,7 +195,7 @@ def conv(
 
 
 def to_rgb(weight: Tensor, bias: Tensor, gain: float | None = None) -> Parameters:
-    """Return the parameters of a ToRGB of raw weight [.., channels, in, 1, 1], without those of its style.
+    """Return the parameters of a ToRGB with raw weight [.., channels, in, 1, 1], without those of its style.
 
     Its gain is 1/√in unless it is given.
     """
@@ -205,28 +205,28 @@ def to_rgb(weight: Tensor, bias: Tensor, gain: float | None = None) -> Parameter
 
 
 def tensorflow_conv(weight: Tensor, bias: Tensor, *, up: bool, scale: float = 1.0, **noise: Tensor) -> Parameters:
-    """Return the parameters of a modulated convolution of raw weight [out, in, 3, 3], without those of its style."""
+    """Return the parameters of a modulated convolution with raw weight [out, in, 3, 3], without those of its style."""
     weight = weight * (1 / math.sqrt(9 * weight.shape[1]))
-    if up:  # Meant for a convolution of the stuffed image.
+    if up:  # Stored for a plain convolution of the zero-stuffed image.
         weight = weight.flip(2, 3)
     return conv(weight, bias, up=up, scale=scale, **noise)
 
 
 def tensorflow_style(weight: Tensor, bias: Tensor) -> Parameters:
-    """Return the parameters of a style's transform of raw weight [in, w_dim] and a bias around 0."""
+    """Return the parameters of a style's transform with raw weight [in, w_dim] and a bias stored around 0."""
     return {"weight": weight * (1 / math.sqrt(weight.shape[1])), "bias": bias + 1}
 
 
 def shortcut(weight: Tensor, gain: float) -> Parameters:
-    """Return the parameters of a residual path of raw weight [out, in, 1, 1], the √½ of the sum included."""
+    """Return the parameters of a residual path with raw weight [out, in, 1, 1], including the √½ of the sum."""
     return {"weight": weight * gain * RESIDUAL}
 
 
 def seeded_noise(index: int, size: tuple[int, int]) -> Tensor:
-    """Return noise for layer `index` of a file that stores none, [1, 1, H, W], the same every time.
+    """Return noise [1, 1, H, W] for layer `index` of a file that stores none, the same every time.
 
     Raises:
-        CheckpointError: If that were beyond any real generator's.
+        CheckpointError: If the size is beyond any real generator's.
     """
     height, width = size
     if height * width > MAX_NOISE:
@@ -237,7 +237,7 @@ def seeded_noise(index: int, size: tuple[int, int]) -> Tensor:
 
 
 def _ends(const: Tensor, center: Tensor | None = None, *, sizes: Sizes) -> Parameters:
-    """Return the learned input and the centre of truncation, of which one that is to be estimated is still unknown."""
+    """Return the learned input and the centre of truncation, which is zeros if it is still to be estimated."""
     return {
         "const": const.reshape(1, *sizes.const),
         "center": torch.zeros(sizes.w_dim) if center is None else center.reshape(sizes.w_dim),

@@ -1,4 +1,4 @@
-"""The layers of a StyleGAN, whichever format's tensors they are made of."""
+"""Make the layers of a StyleGAN, whichever format their tensors come from."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,9 @@ from sefa.generators.common.mapping import LabelNorm
 from sefa.generators.common.mapping import Mapping as MappingNetwork
 from sefa.generators.stylegan import Layer, StyleGAN, instance_norm
 
-# Of the mapping network, unless the file tells.
+# The mapping network's learning-rate multiplier, unless the file contains it.
 MAPPING_LR = 0.01
-# From this size of the output on, the original fuses doubling and convolution.
+# The output size from which on the original fuses doubling and convolution.
 FUSED_FROM = 128
 
 
@@ -29,11 +29,11 @@ class Keys:
 
     Attributes:
         mapping: `weight` and `bias` of each mapping layer.
-        layers: Of each layer: `bias`, `noise_weight`, `noise`, `style_weight`, `style_bias`; `weight`, or in the first
-            `const`; and in those that double the size, where it is stored, `blur`.
+        layers: `bias`, `noise_weight`, `noise`, `style_weight` and `style_bias` of each layer; `weight`, or `const` in
+            the first; and `blur`, if it is stored, in those that double the size.
         images: `weight` and `bias` of each level's 1x1 convolution to an image.
-        label: The labels' embedding, [num_classes, embed_dim], which a file without labels does not have.
-        center: The centre of truncation, which is estimated if there is none.
+        label: The labels' embedding, [num_classes, embed_dim]; a file without labels has none.
+        center: The centre of truncation, which is estimated if the file has none.
         lod: The level of detail.
     """
 
@@ -46,14 +46,14 @@ class Keys:
 
 
 def build(file: Assembly, keys: Keys, rate: float, fused_from: float, noise: str) -> StyleGAN:
-    """Build a generator of raw weights [out, in, ..].
+    """Build a generator from raw weights [out, in, ..].
 
     Args:
         file: The file.
         keys: Where its tensors are.
         rate: The learning-rate multiplier of the mapping network.
-        fused_from: From which size of the output on its implementation fuses doubling and convolution.
-        noise: `const` or `none`: see LoadOptions.
+        fused_from: The output size from which on the file's implementation fuses doubling and convolution.
+        noise: `const` or `none`; see LoadOptions.
 
     Raises:
         CheckpointError: If keys are missing, not understood, or of the wrong shape, or sizes do not fit together.
@@ -86,7 +86,7 @@ def build(file: Assembly, keys: Keys, rate: float, fused_from: float, noise: str
 
 
 def fused_from(assumptions: Assumptions) -> float:
-    """Return from which size of the output on the original fuses doubling and convolution: no tensor tells."""
+    """Return the output size from which on doubling and convolution are fused, which no tensor shows."""
     sizes = {"auto": FUSED_FROM, "all": 0, "none": math.inf}
     fused = assumptions.take("fused", "auto", partial(one_of, names=sizes))
     words = {
@@ -99,7 +99,7 @@ def fused_from(assumptions: Assumptions) -> float:
 
 
 def _center(center: Tensor | None = None, *, w_dim: int) -> Parameters:
-    """Return the centre of truncation; estimating it needs the mapping network first."""
+    """Return the centre of truncation, or zeros: estimating it needs the mapping network first."""
     return {"center": torch.zeros(w_dim) if center is None else center}
 
 
@@ -119,7 +119,7 @@ def _mapping(file: Assembly, keys: Keys, rate: float) -> MappingNetwork:
 
 
 def _mapping_layer(weight: Tensor, bias: Tensor, rate: float) -> Parameters:
-    """Return the parameters of a mapping layer, after whose activation there is no gain."""
+    """Return the parameters of a mapping layer, which has no gain after its activation."""
     return {"weight": weight * (rate * SQRT2 / math.sqrt(weight.shape[1])), "bias": bias * rate}
 
 
@@ -132,7 +132,7 @@ def _add_first_layer(file: Assembly, generator: StyleGAN, keys: Mapping[str, str
 def _first_layer(
     const: Tensor, bias: Tensor, noise_weight: Tensor | None = None, noise: Tensor | None = None
 ) -> Parameters:
-    """Return the features of the first layer, which do not depend on the input before its style."""
+    """Return the features of the first layer before its style, which do not depend on the input."""
     offset = _as_channels(bias)
     if noise_weight is not None and noise is not None:
         offset = _as_channels(noise_weight) * noise + offset
@@ -163,7 +163,7 @@ def _layer(weight: Tensor, bias: Tensor, noise_weight: Tensor | None = None, noi
 
 
 def _up_layer(weight: Tensor, bias: Tensor, fused: bool, blur: Tensor | None = None, **noise: Tensor) -> Parameters:
-    """Return the parameters of a layer that doubles the size; the filter is 1, 2, 1 unless it is stored."""
+    """Return the parameters of a layer that doubles the size; its filter is 1, 2, 1 unless the file stores one."""
     if blur is None:
         taps = torch.tensor([1.0, 2.0, 1.0]) / 4
         blur = torch.outer(taps, taps).repeat(len(bias), 1, 1, 1)
@@ -171,7 +171,7 @@ def _up_layer(weight: Tensor, bias: Tensor, fused: bool, blur: Tensor | None = N
 
 
 def _style(weight: Tensor, bias: Tensor) -> Parameters:
-    """Return the parameters of a style's transform, whose first half scales by 1 more than it says."""
+    """Return the parameters of a style's transform; its first half stores the scale minus 1."""
     scale, shift = bias.chunk(2)
     return {"weight": equalized(weight, 1), "bias": torch.cat([scale + 1, shift])}
 

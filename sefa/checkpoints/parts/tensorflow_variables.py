@@ -1,4 +1,4 @@
-"""What the formats of TensorFlow's progressively grown generators have in common."""
+"""What the formats of NVlabs' TensorFlow generators share."""
 
 import math
 import re
@@ -10,12 +10,12 @@ from torch import Tensor
 
 from sefa.errors import CheckpointError
 
-# The labels' embedding, one row per class.
+# Label embeddings, which have one row per class in both layouts.
 UNTURNED = ("mapping/LabelConcat/weight", "mapping/LabelEmbed/weight")
 
 
 def in_torchs_layout(variables: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return views of variables with torch's order of axes.
+    """Return views of the variables with their axes in torch's order.
 
     A dense layer's weight [in, out] becomes [out, in], a convolution's [k, k, in, out] becomes [out, in, k, k].
     """
@@ -29,20 +29,20 @@ def in_torchs_layout(variables: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def levels_of(names: Iterable[str]) -> int:
-    """Return how many levels there are variables of, by their scopes: 4x4, 8x8, ..."""
+    """Return how many levels the variables' scopes name: 4x4, 8x8, ..."""
     sizes = [int(match[1]) for name in names if (match := re.match(r"(?:.*/)?(\d{1,6})x\1/", name))]
     return 1 + max((round(math.log2(size / 4)) for size in sizes if size >= 4), default=0)
 
 
 def check_kwargs(kwargs: Mapping[str, Any], allowed: Mapping[str, tuple[object, ...]]) -> None:
-    """Refuse a network built with options under which the same variables mean something else.
+    """Refuse a network built with options that give the same variables another meaning.
 
     Args:
-        kwargs: What the trainer passed.
-        allowed: By name, the values that are understood; other options leave the inference as it is.
+        kwargs: The options that the trainer passed.
+        allowed: The supported values of each option that matters; other options do not affect inference.
 
     Raises:
-        CheckpointError: If an option has another value; all of them are in the message.
+        CheckpointError: If such an option has another value; the message lists all of them.
     """
     others = [f"{name} = {kwargs[name]!r}" for name in allowed if name in kwargs and kwargs[name] not in allowed[name]]
     if others:
@@ -50,10 +50,10 @@ def check_kwargs(kwargs: Mapping[str, Any], allowed: Mapping[str, tuple[object, 
 
 
 def integer(kwargs: Mapping[str, Any], name: str, default: int) -> int:
-    """Read a size among the options.
+    """Read a size from the options.
 
     Raises:
-        CheckpointError: If it is no natural number.
+        CheckpointError: If it is not a natural number.
     """
     value = kwargs.get(name, default)
     if isinstance(value, np.integer):

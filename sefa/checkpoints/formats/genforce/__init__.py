@@ -1,1 +1,1 @@
-"""Files of genforce's code."""
+"""Files written by genforce's code."""

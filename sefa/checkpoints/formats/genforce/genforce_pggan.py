@@ -1,7 +1,7 @@
-"""PGGAN of genforce: the SeFa repository's and its model zoo's.
+"""PGGAN from genforce's SeFa repository and model zoo.
 
-The layers are layer0, a convolution of z as an image, layer1, ..., two for every level; the levels' 1x1 convolutions
-to an image are output0, ...; lod tells how far training had grown it. Weights are stored without their gains.
+The layers are layer0, a convolution of z as an image, layer1, ..., two for every level. The levels' 1x1 convolutions to
+an image are output0, ...; lod says how far training had grown the generator. Weights are stored without their gains.
 """
 
 from collections.abc import Sequence
@@ -29,7 +29,7 @@ from sefa.generators.pggan import PGGAN
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """Recognise numbered layers, the first of which is a convolution of z as an image, and numbered outputs."""
+    """Recognise numbered outputs, and numbered layers beginning with a convolution of z as an image."""
     tensors = checkpoint.stored
     first = tensors.get("layer0.weight")
     return isinstance(first, Tensor) and first.ndim == 4 and highest(tensors, r"output(\d{1,3})\.\w+") >= 0
@@ -83,7 +83,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:
 
 
 def _fused(file: Assembly, widths: Sequence[int], assumptions: Assumptions) -> bool:
-    """Return whether the original fuses doubling and convolution: it then stores [in, out, 3, 3]."""
+    """Return whether the original fuses doubling and convolution, for which it stores [in, out, 3, 3]."""
     ups = range(2, len(widths), 2)
     telling = [k for k in ups if widths[k - 1] != widths[k]]
     if telling or not ups:
@@ -94,7 +94,7 @@ def _fused(file: Assembly, widths: Sequence[int], assumptions: Assumptions) -> b
 
 
 def _dense(weight: Tensor, bias: Tensor) -> Parameters:
-    """Turn [C, D, h, w] around: it is meant for a convolution of z as a 1x1 image, padded by kernel - 1."""
+    """Make a linear layer of a convolution [C, D, h, w] of z as a 1x1 image padded by kernel - 1: flip the kernel."""
     height, width = weight.shape[2:]
     rows = equalized(weight).flip(2, 3).permute(0, 2, 3, 1).flatten(0, 2)  # [C·h·w, D]
     return {"weight": rows, "bias": bias.repeat_interleave(height * width)}

@@ -1,8 +1,8 @@
-"""StyleGAN of genforce: the SeFa repository's and its model zoo's.
+"""StyleGAN from genforce's SeFa repository and model zoo.
 
-The layers are synthesis.layer0, which adds to the learned constant, layer1, ..., two for every level; the levels' 1x1
-convolutions to an image are synthesis.output0, ...; lod tells how far training had grown it. Weights are stored without
-their gains.
+The layers are synthesis.layer0, which adds to the learned constant, layer1, ..., two for every level. The levels' 1x1
+convolutions to an image are synthesis.output0, ...; lod says how far training had grown the generator. Weights are
+stored without their gains.
 """
 
 from sefa.checkpoints.assumptions import mapping_rate
@@ -17,7 +17,7 @@ CONST = "synthesis.layer0.const"
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """Recognise its own name for the learned constant, or, should that be missing, for the noise's weights."""
+    """Recognise the format's name for the learned constant or, if that is missing, for the noise's weights."""
     tensors = checkpoint.stored
     return CONST in tensors or highest(tensors, r"synthesis\.layer(\d{1,3})\.apply_noise\.weight") >= 0
 

@@ -1,7 +1,7 @@
-"""StyleGAN2 of genforce's model zoo, with which SeFa was released.
+"""StyleGAN2 from genforce's model zoo, with which SeFa was released.
 
-The convolutions are synthesis.layer0, layer1, ..., two for every resolution but the first, each of which ends in a
-ToRGB: synthesis.output0, ... Weights are stored without their gains, and in TensorFlow's order.
+The convolutions are synthesis.layer0, layer1, ...: one for the first resolution, two for each of the others. Each
+resolution ends in a ToRGB: synthesis.output0, ... Weights are stored without their gains, and in TensorFlow's order.
 """
 
 import re
@@ -39,7 +39,7 @@ NOISE = (r"synthesis\.layer\d+\.noise(_strength)?",)
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """Recognise its own name for the learned constant."""
+    """Recognise the format's name for the learned constant."""
     return CONST in checkpoint.stored
 
 

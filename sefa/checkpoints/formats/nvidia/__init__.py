@@ -1,1 +1,1 @@
-"""Pickles of NVlabs' PyTorch code."""
+"""Pickles written by NVlabs' PyTorch code."""

@@ -1,8 +1,8 @@
 """StyleGAN2 as NVlabs' PyTorch code pickles it: stylegan2-ada-pytorch, stylegan3's StyleGAN2 configuration.
 
-The network's modules: mapping.embed and mapping.fc0, ...; synthesis.b4, b8, ..., one for every resolution. Gains,
-clamps and activations are attributes of the modules. Three architectures: skip sums the images of all resolutions;
-resnet has a path around each block and, like orig, one ToRGB at the end.
+The network's modules are mapping.embed and mapping.fc0, ...; and synthesis.b4, b8, ..., one for every resolution.
+Gains, clamps and activations are attributes of the modules. There are three architectures: skip sums the images of all
+resolutions; resnet has a path around each block and, like orig, one ToRGB at the end.
 """
 
 from functools import partial
@@ -23,13 +23,13 @@ from sefa.generators.stylegan2 import ModulatedConv, Shortcut, SynthesisBlock
 
 FIRST = "synthesis.b4"
 CENTER = "mapping.w_avg"
-# Registered by every layer, used only by those that change the size.
+# Every layer registers them; only those that change the size use them.
 UNUSED_KERNELS = r"synthesis\.b\d+\.(conv1\.)?resample_filter"
 NOISE = r"synthesis\.b\d+\.conv[01]\.noise_(const|strength)"
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """Recognise a synthesis network that begins with a block for 4x4."""
+    """Recognise a synthesis network that begins with a 4x4 block."""
     synthesis = checkpoint.persisted.modules.get("synthesis") if checkpoint.persisted else None
     return isinstance(synthesis, PersistedModule) and isinstance(synthesis.modules.get("b4"), PersistedModule)
 
@@ -163,7 +163,7 @@ class _Reader:
 
 
 def _embedding(weight: Tensor, bias: Tensor, gain: float, bias_gain: float) -> Parameters:
-    """Return the embeddings: labels are one-hot, and each class is a column of the weight."""
+    """Return the embeddings, one row per class: labels are one-hot, so each class is a column of the weight."""
     return {"embedding": (weight * gain).T + bias * bias_gain}
 
 

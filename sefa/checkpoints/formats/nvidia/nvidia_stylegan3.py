@@ -1,7 +1,7 @@
 """StyleGAN3 as NVlabs' PyTorch code pickles it, in any configuration.
 
-The network's modules: mapping.embed and mapping.fc0, ...; synthesis.input, the sinusoids, then the layers, whose names
-begin with L0, L1, ... Filters, factors and paddings are read as they are stored, not designed anew.
+The network's modules are mapping.embed and mapping.fc0, ...; synthesis.input, the sinusoids; then the layers, whose
+names begin with L0, L1, ... Filters, factors and paddings are read as stored, not designed anew.
 """
 
 import math
@@ -30,24 +30,24 @@ CENTER = "mapping.w_avg"
 EMBED = "mapping.embed"
 LAYER_NAME = re.compile(r"L(\d+)_\d+_\d+")
 FILTERS = ("up_filter", "down_filter")
-# What the designs keep far below; a damaged file could ask for any amount of memory.
+# Limits far above any design, as a damaged file could ask for any amount of memory.
 MAX_FACTOR = 16
 MAX_PADDING = 1000
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """Recognise a synthesis network that begins with sinusoids; StyleGAN-XL's mapping network has more layers."""
+    """Recognise a synthesis network that begins with sinusoids, unless it is a StyleGAN-XL."""
     return has_sinusoids(checkpoint.persisted) and not is_stylegan_xl(checkpoint.persisted)
 
 
 def has_sinusoids(network: PersistedModule | None) -> bool:
-    """Return whether this is a StyleGAN3 or a descendant of it."""
+    """Return whether the network is a StyleGAN3 or a descendant of it."""
     synthesis = network.modules.get("synthesis") if network else None
     return isinstance(synthesis, PersistedModule) and isinstance(synthesis.modules.get("input"), PersistedModule)
 
 
 def is_stylegan_xl(network: PersistedModule | None) -> bool:
-    """Return whether labels are embedded as StyleGAN-XL does it, or the class is its own."""
+    """Return whether the network embeds labels as StyleGAN-XL does, or is of StyleGAN-XL's own class."""
     mapping = network.modules.get("mapping") if network else None
     embeds = isinstance(mapping, PersistedModule) and "embed_proj" in mapping.modules
     return embeds or (network is not None and network.class_name == "SuperresGenerator")
@@ -86,7 +86,7 @@ class Reader:
         Args:
             embed_dim: Length of a label's embedding; 0 if there are no labels.
             embedding: Makes the embeddings, one row per class.
-            stored: What of; see `Assembly.layer`.
+            stored: The tensors that it makes them from; see `Assembly.layer`.
 
         Raises:
             CheckpointError: If keys are missing, not understood, or of the wrong shape, or layers do not fit together.
@@ -163,7 +163,7 @@ class Reader:
         if module.attribute("is_torgb", bool):
             raise CheckpointError(f"{path} gives colours, but it is not the last layer")
         outputs, _, kernel, _ = self.file.shape(f"{path}.weight", 4)
-        # None stands for a filter that changes nothing.
+        # None means that there is no filtering.
         up_taps, down_taps = (self._taps(path, which) for which in FILTERS)
         resampling = self._resampling(path, size + kernel - 1, up_taps, down_taps)
         radial = down_taps is not None and down_taps.ndim == 2
@@ -184,7 +184,7 @@ class Reader:
         )
 
     def _taps(self, path: str, which: str) -> Tensor | None:
-        """Return a filter; None if it is not used, or should be there and is not, which `fill` will report."""
+        """Return a filter's taps; None if there is no filter, or if it is missing, which `fill` will report."""
         if self.network.module(path).parameters.get(which, "missing") is not None:
             self.file.require(f"{path}.{which}")
         return self.file.tensors.get(f"{path}.{which}")
@@ -242,16 +242,16 @@ class Reader:
 
 
 def gains(network: PersistedModule, path: str, gain: float = 1.0, activation: str = "linear") -> tuple[float, float]:
-    """Return what the weight and the bias of a linear layer are multiplied with.
+    """Return the factors of a linear layer's weight and bias.
 
     Args:
         network: The pickled object.
-        path: Of the layer.
-        gain: Factor after it.
-        activation: What must follow it.
+        path: The layer's path.
+        gain: A further factor for both.
+        activation: The activation that must follow the layer.
 
     Raises:
-        CheckpointError: If the layer is missing, or another activation follows.
+        CheckpointError: If the layer is missing, or another activation follows it.
     """
     module = network.module(path)
     found = module.attribute("activation", str)
@@ -261,7 +261,7 @@ def gains(network: PersistedModule, path: str, gain: float = 1.0, activation: st
 
 
 def dense(weight: Tensor, bias: Tensor, weight_gain: float, bias_gain: float, more_rows: int = 0) -> Parameters:
-    """Return the parameters of a linear layer, with rows of zeros after those of raw weight [out, in]."""
+    """Return the parameters of a linear layer with raw weight [out, in] and `more_rows` rows of zeros appended."""
     return {
         "weight": append_zeros(weight * weight_gain, more_rows),
         "bias": append_zeros(bias * bias_gain, more_rows),
@@ -269,13 +269,13 @@ def dense(weight: Tensor, bias: Tensor, weight_gain: float, bias_gain: float, mo
 
 
 def append_zeros(tensor: Tensor, *counts: int) -> Tensor:
-    """Return `tensor` with zeros after it along its first axes, as many as are given for each."""
+    """Return `tensor` with zeros appended along its first axes: `counts` says how many for each."""
     after = [*counts, *[0] * (tensor.ndim - len(counts))]
     return F.pad(tensor, [amount for count in reversed(after) for amount in (0, count)])
 
 
 def _embedding(weight: Tensor, bias: Tensor, weight_gain: float, bias_gain: float) -> Parameters:
-    """Return the embeddings: labels are one-hot, and each class is a column of the weight."""
+    """Return the embeddings, one row per class: labels are one-hot, so each class is a column of the weight."""
     return {"embedding": (weight * weight_gain).T + bias * bias_gain}
 
 
@@ -288,7 +288,7 @@ def _input(weight: Tensor, freqs: Tensor, phases: Tensor, transform: Tensor) -> 
 def _layer(weight: Tensor, bias: Tensor, magnitude: Tensor) -> Parameters:
     outputs, inputs = weight.shape[:2]
     more_inputs, more_outputs = padded(inputs) - inputs, padded(outputs) - outputs
-    # Demodulation undoes any scale of an output's weights; this one keeps its sums around 1.
+    # Demodulation undoes any scale of an output's weights; this scale makes their squares sum to 1.
     normed = weight / weight.square().sum(dim=(1, 2, 3), keepdim=True).sqrt()
     normed = append_zeros(normed, more_outputs, more_inputs)
     return {
@@ -312,7 +312,7 @@ def _synthesis_layers(synthesis: PersistedModule) -> list[str]:
     """Return the paths of the layers, in order.
 
     Raises:
-        CheckpointError: If the file lists none, or others than it has.
+        CheckpointError: If there are none, or the file's list of them is not a list of names.
     """
     matches = [match for name in synthesis.modules if (match := LAYER_NAME.fullmatch(name))]
     found = [match[0] for match in sorted(matches, key=lambda match: int(match[1]))]
@@ -323,7 +323,7 @@ def _synthesis_layers(synthesis: PersistedModule) -> list[str]:
 
 
 def _integers(module: PersistedModule, name: str, count: int) -> list[int]:
-    """Return an attribute that is a number, or an array or sequence of numbers.
+    """Return the integers in an attribute that is a number, or an array or sequence of `count` numbers.
 
     Raises:
         CheckpointError: If it is something else.

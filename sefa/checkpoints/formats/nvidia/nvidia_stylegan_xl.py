@@ -1,4 +1,7 @@
-"""StyleGAN-XL as its authors' PyTorch code pickles it, a stem or a super-resolution: StyleGAN3 with other labels."""
+"""StyleGAN-XL as its authors' PyTorch code pickles it, a stem or a super-resolution stage.
+
+It is a StyleGAN3 that embeds its labels differently.
+"""
 
 from collections.abc import Mapping
 from functools import partial
@@ -23,7 +26,7 @@ PROJECTION = "mapping.embed_proj"
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """Recognise a StyleGAN3 whose labels pass an embedding and a projection, or that was built on a smaller one."""
+    """Recognise a StyleGAN3 that embeds and then projects its labels, or that was built on a smaller one."""
     return has_sinusoids(checkpoint.persisted) and is_stylegan_xl(checkpoint.persisted)
 
 
@@ -32,7 +35,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN3:
     network = checkpoint.persisted
     assert network is not None
     classes = network.attribute("c_dim", int)
-    # The table of embeddings comes from elsewhere, with a row for each of ImageNet's classes, however many there are.
+    # The embeddings come from elsewhere: one row per ImageNet class, however many classes the network has.
     reader = Reader(network, _of_classes(network.tensors(), classes))
     if not classes:
         return reader.build(0)
@@ -50,7 +53,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN3:
 
 
 def _of_classes(stored: Mapping[str, Tensor], classes: int) -> dict[str, Tensor]:
-    """Return the tensors that the classes need: of none, no embeddings; of some, as many centres."""
+    """Return the tensors that the classes use: embeddings and one centre each; without classes, at most one centre."""
     unused = () if classes else (EMBED, f"{PROJECTION}.weight", f"{PROJECTION}.bias")
     center = stored.get(CENTER)
     if center is not None and center.ndim == 2:

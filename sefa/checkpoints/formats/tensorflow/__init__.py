@@ -1,1 +1,1 @@
-"""Pickles of NVlabs' TensorFlow code."""
+"""Pickles written by NVlabs' TensorFlow code."""

@@ -1,8 +1,8 @@
 """PGGAN as the original TensorFlow code pickles it.
 
-The variables' scopes: 4x4/Dense, 4x4/Conv, then for every level its two convolutions; ToRGB_lod0, the last level's
-1x1 convolution to an image, ToRGB_lod1, ... Weights are stored without their gains, and with inputs and outputs
-exchanged in a convolution that is fused with doubling, Conv0_up.
+The variables' scopes are 4x4/Dense and 4x4/Conv, then two convolutions for every level; and the levels' 1x1
+convolutions to an image, ToRGB_lod0 for the last level, ToRGB_lod1, ... Weights are stored without their gains. In
+Conv0_up, a convolution fused with doubling, inputs and outputs are exchanged.
 """
 
 from functools import partial
@@ -30,7 +30,7 @@ from sefa.generators.pggan import PGGAN
 
 DENSE = "4x4/Dense"
 BASE = (4, 4)
-# The original's defaults, as far as they decide what the variables mean.
+# The supported values of the options that decide what the variables mean.
 KWARGS = {
     "normalize_latents": (True,),
     "use_wscale": (True,),
@@ -95,7 +95,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:
 
 
 def _dense(weight: Tensor, bias: Tensor) -> Parameters:
-    """Return the first layer of [C·16, D], with the fan-in of the 4x4 convolution that it stands for."""
+    """Return the first layer's parameters from [C·16, D], with the fan-in of the 4x4 convolution that it stands for."""
     return {"weight": equalized(weight, SQRT2 / 4), "bias": bias.repeat_interleave(16)}
 
 

@@ -1,8 +1,8 @@
 """StyleGAN as the original TensorFlow code pickles it.
 
-The variables' scopes: mapping/Dense0, ...; synthesis/4x4/Const and Conv, then for every level Conv0_up and Conv1;
-synthesis/ToRGB_lod0, the last level's 1x1 convolution to an image, ToRGB_lod1, ... Weights are stored without their
-gains. What the network was built with stands beside the variables.
+The variables' scopes are mapping/Dense0, ...; synthesis/4x4/Const and Conv, then Conv0_up and Conv1 for every level;
+and the levels' 1x1 convolutions to an image, synthesis/ToRGB_lod0 for the last level, ToRGB_lod1, ... Weights are
+stored without their gains. The options that the network was built with are stored beside the variables.
 """
 
 import math
@@ -21,9 +21,9 @@ from sefa.generators.stylegan import StyleGAN
 
 CONST = "synthesis/4x4/Const/const"
 LOD = "synthesis/lod"
-# The whole generator's, which the original assigns to the synthesis network before it renders.
+# The whole generator's level of detail, which the original assigns to the synthesis network before rendering.
 WHOLE_LOD = "lod"
-# The original's defaults, as far as they decide what the variables mean.
+# The supported values of the options that decide what the variables mean.
 KWARGS = {
     "normalize_latents": (True,),
     "use_wscale": (True,),
@@ -37,7 +37,7 @@ KWARGS = {
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """Recognise styles that modulate features, rather than StyleGAN2's that modulate weights."""
+    """Recognise styles that modulate features; StyleGAN2's modulate weights."""
     network = checkpoint.tensorflow
     return network is not None and any("/StyleMod/" in name for name in network.tensors())
 
@@ -84,7 +84,7 @@ def _layer_keys(k: int) -> dict[str, str]:
 
 
 def _fused_from(kwargs: Mapping[str, Any], assumptions: Assumptions) -> float:
-    """Return from which size of the output on doubling and convolution are fused."""
+    """Return the output size from which on doubling and convolution are fused."""
     option = kwargs.get("fused_scale")
     if option is None:
         return stylegan_layers.fused_from(assumptions)
@@ -92,7 +92,7 @@ def _fused_from(kwargs: Mapping[str, Any], assumptions: Assumptions) -> float:
 
 
 def _rate(kwargs: Mapping[str, Any], assumptions: Assumptions) -> float:
-    """Read the learning-rate multiplier of the mapping network."""
+    """Return the mapping network's learning-rate multiplier: as stored, or as assumed."""
     rate = kwargs.get("mapping_lrmul")
     if rate is None:
         return mapping_rate(assumptions, MAPPING_LR)

@@ -1,7 +1,8 @@
 """StyleGAN2 as NVlabs' TensorFlow code pickles it: stylegan2, stylegan2-ada.
 
-The variables' scopes: mapping/Dense0, ...; synthesis/4x4, 8x8, ..., each with Conv0_up, Conv1 and perhaps ToRGB and
-Skip. Weights are stored without their gains. What the network was built with stands beside the variables.
+The variables' scopes are mapping/Dense0, ...; and synthesis/4x4 with Conv, then 8x8, ..., each with Conv0_up and Conv1;
+any may have ToRGB, and all but the first Skip. Weights are stored without their gains. The options that the network was
+built with are stored beside the variables.
 """
 
 import math
@@ -42,10 +43,10 @@ S = TypeVar("S", ModulatedConv, ToRGB)
 CONST = "synthesis/4x4/Const/const"
 CENTER = "dlatent_avg"
 CONCATENATED, EMBEDDED = "mapping/LabelConcat", "mapping/LabelEmbed"
-# How far a progressive training had grown; not used without growing.
+# How far a progressive training had grown the generator; unused without growing.
 LOD = "lod"
 NOISE = (r"synthesis/noise\d+", r"synthesis/.*/noise_strength")
-# What the code used for options that its caller did not pass, which the file does not tell.
+# The code's defaults, for options that its caller did not pass: the file does not contain those.
 DEFAULTS: Mapping[str, Any] = {
     "mapping_lrmul": 0.01,
     "mapping_nonlinearity": "lrelu",
@@ -57,7 +58,7 @@ DEFAULTS: Mapping[str, Any] = {
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """Recognise styles that modulate weights, rather than StyleGAN's StyleMod."""
+    """Recognise styles that modulate weights; StyleGAN's StyleMod modulates features."""
     network = checkpoint.tensorflow
     return network is not None and "synthesis/4x4/Conv/mod_weight" in network.tensors()
 
@@ -200,7 +201,7 @@ def _scope(block: int) -> str:
 
 
 def _embedding(weight: Tensor, bias: Tensor | None = None) -> Parameters:
-    """Return the embeddings: each class is a row of the weight, which with a bias is a dense layer's."""
+    """Return the embeddings, one row per class: rows of the weight, which is a dense layer's if it has a bias."""
     return {"embedding": weight if bias is None else weight / math.sqrt(len(weight)) + bias}
 
 
@@ -220,7 +221,7 @@ def _usual_taps(assumptions: Assumptions) -> list[float]:
 
 
 def _taps(taps: Any) -> Tensor:
-    """[k, k] of sum 1 of a 1-D or 2-D list."""
+    """Return the taps in a 1-D or 2-D list, [kh, kw] of sum 1."""
     try:
         tensor = torch.tensor(taps, dtype=torch.float32)
     except (TypeError, ValueError, RuntimeError):
