@@ -1,4 +1,4 @@
-"""One model loaded several times, for runs at the same time on shares of the cores."""
+"""One model loaded several times, to make concurrent runs that share the cores."""
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,22 +18,22 @@ def load_instances(
     allow_cpu_fallback: bool = False,
     warm: bool = True,
 ) -> list[Editor]:
-    """Load a model for `count` runs at the same time, and generate an image with each.
+    """Load a model for `count` concurrent runs, and generate an image with each instance.
 
-    A session without threads of its own runs on the threads that call it, any number at a time: instances of one thread
+    A session without its own threads runs on the threads that call it, any number at a time, so instances of one thread
     on the CPU share one copy of the weights.
 
     Args:
-        path: As `load`, which also says what this raises.
+        path: As for `load`, which also lists the errors.
         count: Number of instances, each to be called by one thread.
-        provider: As `load`.
-        provider_options: As `load`.
-        threads: Of one instance; None gives each its share of the cores.
-        allow_cpu_fallback: As `load`.
-        warm: Whether to generate images; if not, `warm_up` should follow.
+        provider: As for `load`.
+        provider_options: As for `load`.
+        threads: Threads per instance; None gives each its share of the cores.
+        allow_cpu_fallback: As for `load`.
+        warm: Whether to generate the images; if not, call `warm_up` afterwards.
 
     Returns:
-        An editor for each instance; the same one again if they share it.
+        One editor per instance; the same one repeated if they share it.
     """
     if count > 1 and threads is None:
         threads = max(1, usable_cores() // count)
@@ -52,7 +52,7 @@ def load_instances(
 def warm_up(editors: Iterable[Editor]) -> None:
     """Generate an image with each of a model's instances.
 
-    A run that fails, and the memory and code that only a run brings in, belong before the first request.
+    Before the first request, this finds out whether runs fail, and brings in the memory and code that they need.
 
     Raises:
         RunError: As `Editor.run`.

@@ -1,4 +1,4 @@
-"""The application of `sefa serve` in replicas on Ray Serve: needs the extra `ray`.
+"""The application of `sefa serve`, in replicas on Ray Serve. Needs the extra `ray`.
 
 serve run sefa_runtime.ray_app:app model=faces.onnx num_replicas=2
 """
@@ -19,7 +19,7 @@ TOKEN_VARIABLE = "SEFA_TOKEN"
 
 
 class Options(BaseModel):
-    """What `serve run` takes as NAME=VALUE, and `args` in Ray's configuration files; the limits are `Settings`'."""
+    """Options, as NAME=VALUE for `serve run` or `args` in Ray's configuration files; limits as in `Settings`."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -40,13 +40,13 @@ class Options(BaseModel):
 
 
 class Replica:
-    """One process with the models. Ray calls its application, and starts it anew when it dies or is not healthy."""
+    """A process that holds the models. Ray calls its application, and restarts it when it dies or becomes unhealthy."""
 
     async def __init__(self, models: list[str], settings: Settings) -> None:  # type: ignore[misc]  # Ray awaits it.
-        """Load the models; Ray sends no requests before.
+        """Load the models; Ray sends no requests until then.
 
         Raises:
-            ModelFileError: If not one could be loaded.
+            ModelFileError: If none could be loaded.
         """
         self.settings = settings
         self.models = Models([HostedModel(*parse_model(text), settings) for text in models])
@@ -57,10 +57,10 @@ class Replica:
         return create_app(self.models, self.settings)
 
     def check_health(self) -> None:
-        """Whether a model answers.
+        """Check that at least one model is ready.
 
         Raises:
-            ModelFileError: If none does.
+            ModelFileError: If none is.
         """
         if not self.models.ready:
             raise ModelFileError("; ".join(f"{model.name}: {model.reason or model.state}" for model in self.models))
@@ -69,10 +69,10 @@ class Replica:
 def app(options: Options) -> serve.Application:
     """Build the application for Ray: `serve run sefa_runtime.ray_app:app model=faces.onnx`, or `serve.run(app(...))`.
 
-    The token, if there is to be one, is in the environment variable SEFA_TOKEN where this is called.
+    The token, if any, comes from the environment variable SEFA_TOKEN of the calling process.
 
     Raises:
-        InputError: If a name or limit is impossible.
+        InputError: If a name or limit is invalid.
     """
     settings = Settings(
         provider=options.provider,
@@ -88,11 +88,11 @@ def app(options: Options) -> serve.Application:
     models = []
     for text in options.model.split(","):
         name, path = parse_model(text)
-        models.append(f"{name}={path.absolute()}")  # A replica's working directory is another.
+        models.append(f"{name}={path.absolute()}")  # Replicas have another working directory.
     deployment = serve.deployment(
         serve.ingress()(Replica),
         name="sefa",
-        # One run's requests, and those that gather for the next; Ray keeps the others.
+        # The requests of one run, and those gathering for the next; Ray queues the others.
         max_ongoing_requests=2 * options.max_batch,
         max_queued_requests=options.max_queue,
         ray_actor_options={"num_cpus": options.num_cpus, "num_gpus": options.num_gpus},

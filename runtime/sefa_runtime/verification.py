@@ -1,4 +1,4 @@
-"""Does a model render here, on this provider, what PyTorch rendered when it was exported?"""
+"""Verification: does a model render here, on this provider, what PyTorch rendered at export?"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,16 +15,16 @@ from sefa_runtime.inputs.batches import split
 from sefa_runtime.inputs.examples import as_arguments, reference_inputs
 from sefa_runtime.model.info import REFERENCE_GRID
 
-# What images must keep to each other, at export in half precision and here between providers and batches.
+# The least PSNR between matching images: at export in half precision, and here between providers and batches.
 MIN_PSNR_DB = 40.0
-# How far the mean of a part of an image may be from PyTorch's, in grey levels.
+# How far the mean of part of an image may be from PyTorch's, in grey levels.
 MAX_LEVELS = {"fp32": 1.0, "fp16": 3.0}
 SHOWN = 12  # digits of a sha256
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at."""
+    """The result of one check."""
 
     name: str
     ok: bool
@@ -33,15 +33,15 @@ class Finding:
 
 @dataclass(frozen=True)
 class Verification:
-    """What was found about one model on one provider."""
+    """The findings on one model with one provider."""
 
     model: str  # the file's name
-    provider: str  # what really ran
+    provider: str  # what actually ran
     findings: tuple[Finding, ...]
 
     @property
     def ok(self) -> bool:
-        """Whether nothing is wrong."""
+        """Whether all findings are good."""
         return all(finding.ok for finding in self.findings)
 
 
@@ -53,22 +53,22 @@ def verify(
     *,
     checkpoint: str | Path | None = None,
 ) -> Verification:
-    """Check that a model is whole, and what it renders.
+    """Check that a model is intact and renders the right images.
 
-    The file carries the mean levels of a few images as PyTorch rendered them at export (`inputs.examples`). Here
-    they are rendered again, together and one by one, and on the CPU as well if the provider is another.
+    The file records the mean levels of a few images as PyTorch rendered them at export (`inputs.examples`). Here
+    they are rendered again, together and one by one, and also on the CPU if the provider is another.
 
     Args:
         path: A file made by `sefa export` or `sefa_export.export_onnx`.
-        provider: As `load`. There is no fallback: it would be verified instead.
-        provider_options: As `load`.
-        threads: As `load`.
-        checkpoint: The file that the model is said to come from; None does not ask.
+        provider: As for `load`, but without fallback, which would be verified instead.
+        provider_options: As for `load`.
+        threads: As for `load`.
+        checkpoint: The file that the model should have been made from; None skips this check.
 
     Raises:
         ModelFileError: If the file is missing, damaged, or not one of ours.
         ProviderError: If the provider cannot run here; the message says what is missing.
-        InputError: If an option is impossible, or the checkpoint cannot be read.
+        InputError: If an option is invalid, or the checkpoint cannot be read.
         RunError: If onnxruntime fails.
     """
     editor = load(path, provider, provider_options, threads)
@@ -89,7 +89,7 @@ def verify(
 
 
 def mean_levels(images: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """Return the mean of each channel in each of `REFERENCE_GRID`² parts, or of single pixels where there are fewer.
+    """Return the mean of each channel in each of `REFERENCE_GRID`² parts, or fewer where an image has fewer pixels.
 
     Args:
         images: [N, H, W, C].
@@ -105,7 +105,7 @@ def mean_levels(images: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def psnr_db(image: NDArray[Any], reference: NDArray[Any], peak: float) -> NDArray[np.float64]:
-    """Return the peak signal-to-noise ratio of each image, [batch], in dB; infinite where they are equal."""
+    """Return the peak signal-to-noise ratio of each image in dB, [batch]; infinite where the images are equal."""
     difference = image.astype(np.float64) - reference.astype(np.float64)
     error = np.square(difference).mean(axis=tuple(range(1, image.ndim)))
     with np.errstate(divide="ignore"):
@@ -121,7 +121,7 @@ def _render(editor: Editor, *, together: bool = True) -> NDArray[np.uint8]:
 
 
 def _whole(editor: Editor) -> Finding:
-    # It would not have loaded otherwise.
+    # `load` has checked this already.
     payload = editor.info.payload
     assert payload is not None
     weights = f", weights in {payload.weights.name} {payload.weights.sha256[:SHOWN]}..." if payload.weights else ""

@@ -1,6 +1,6 @@
-"""What other serving systems need to serve an exported model: a Triton model repository, a KServe InferenceService.
+"""Files for other serving systems: a Triton model repository, a KServe InferenceService.
 
-Made from the model's own description alone, so that it can be done on the machine that serves, without torch and onnx.
+They are written from the model's own description alone, so the serving machine itself can do it, without torch or onnx.
 
 >>> from pathlib import Path
 >>> from sefa_runtime.deploy.triton import TritonOptions, write_repository

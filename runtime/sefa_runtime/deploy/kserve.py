@@ -1,4 +1,4 @@
-"""A KServe InferenceService for an exported model: what `kubectl apply -f` takes.
+"""A KServe InferenceService for an exported model, for `kubectl apply -f`.
 
 Sources: kserve/kserve, pkg/apis/serving/v1beta1 and config/runtimes/kserve-tritonserver.yaml.
 """
@@ -20,10 +20,10 @@ STORAGE_URI = re.compile(r"[a-z0-9+.-]+://[!-~]+")
 IMAGE = re.compile(r"[A-Za-z0-9][!-~]*")
 CPUS = re.compile(r"[0-9]+(\.[0-9]+)?m?")
 MEMORY = re.compile(r"[0-9]+(\.[0-9]+)?([KMGT]i?|k)?")
-# The release that the repositories of `sefa triton` are tested with. KServe's own choice is 23.05, whose onnxruntime
-# (1.15) refuses what was exported with IR version 10, before files were stamped with the lowest that they need.
+# The release that repositories from `sefa triton` are tested with. KServe's default is 23.05, whose onnxruntime (1.15)
+# refuses older exports of IR version 10, made before files were stamped with the lowest version that they need.
 TRITON_VERSION = "24.10-py3"
-# Where KServe puts what is under the storage URI, and the port that it expects a container to listen on.
+# Where KServe puts the contents of the storage URI, and the port on which it expects a container to listen.
 MODELS_FOLDER = "/mnt/models"
 PORT = 8080
 
@@ -33,19 +33,19 @@ class KServeOptions:
     """How KServe runs the model.
 
     Raises:
-        InputError: If a value is impossible, or options exclude each other.
+        InputError: If a value is invalid, or options exclude each other.
     """
 
-    runtime: str = "triton"  # "triton": KServe's Triton; "sefa": a container image with `sefa serve` in it
-    storage_uri: str | None = None  # of the Triton repository, or for "sefa" of the model's folder; None: pvc://NAME
-    image: str | None = None  # of "sefa"
-    runtime_version: str | None = None  # of "triton": the image's tag; None: TRITON_VERSION
-    gpus: int | None = None  # of each replica
-    cpus: str = "2"  # of each replica, as Kubernetes writes it: 2, 500m
+    runtime: str = "triton"  # "triton": KServe's Triton; "sefa": a container image that contains `sefa serve`
+    storage_uri: str | None = None  # the Triton repository, or for "sefa" the model's folder; None: pvc://NAME
+    image: str | None = None  # for "sefa"
+    runtime_version: str | None = None  # for "triton": the image's tag; None: TRITON_VERSION
+    gpus: int | None = None  # per replica
+    cpus: str = "2"  # per replica, as Kubernetes writes it: 2, 500m
     memory: str = "4Gi"
-    min_replicas: int = 1  # 0: none while nobody asks
+    min_replicas: int = 1  # 0: none while there are no requests
     max_replicas: int | None = None  # None: min_replicas, or 1
-    concurrency: int | None = None  # requests at once that a replica is wanted for; None: KServe's choice
+    concurrency: int | None = None  # concurrent requests per replica to scale for; None: KServe's choice
 
     def __post_init__(self) -> None:
         for name, value, least, most in (
@@ -74,16 +74,16 @@ class KServeOptions:
 
 
 def inference_service(model: Path, options: KServeOptions, name: str | None = None) -> Document:
-    """Describe the service.
+    """Return the InferenceService as a document.
 
     Args:
         model: An ONNX file made by `sefa export`.
         options: How to run it.
-        name: Of the service; None takes the file's, in lower case and with `-` for `_` and `.`.
+        name: The service's name; None takes the file's, in lower case and with `-` for `_` and `.`.
 
     Raises:
         ModelFileError: If the model is missing, damaged or not one of ours.
-        InputError: If the name is none that Kubernetes takes.
+        InputError: If Kubernetes would not take the name.
     """
     read_info(model)
     if not is_onnx(model):
@@ -110,12 +110,12 @@ def inference_service(model: Path, options: KServeOptions, name: str | None = No
         "apiVersion": "serving.kserve.io/v1beta1",
         "kind": "InferenceService",
         "metadata": {"name": name},
-        "spec": {"predictor": predictor},  # type: ignore[dict-item]  # Built of what a Document is built of.
+        "spec": {"predictor": predictor},  # type: ignore[dict-item]  # Contains only what a Document may.
     }
 
 
 def to_yaml(document: Document, indent: str = "") -> str:
-    """Write a document as YAML, in its order: every text in double quotes, as JSON has it, which YAML reads alike."""
+    """Return a document as YAML, in its order; strings are written as in JSON, which YAML reads the same way."""
     lines = []
     for key, value in document.items():
         if isinstance(value, Mapping):
@@ -140,7 +140,7 @@ def _triton(options: KServeOptions, storage_uri: str) -> dict[str, object]:
         "resources": _resources(options),
     }
     if options.gpus is not None:
-        # TF32 would cost the parity that was measured at export, and older Triton backends take no use_tf32.
+        # TF32 would break the parity measured at export, and older Triton backends do not take use_tf32.
         model["env"] = [{"name": "NVIDIA_TF32_OVERRIDE", "value": "0"}]
     return model
 

@@ -1,4 +1,4 @@
-"""Real inputs for Triton's perf_analyzer, which otherwise sends zeros or random bits: directions that do not exist.
+"""Real inputs for Triton's perf_analyzer, which otherwise sends zeros or random bits, such as invalid directions.
 
 The format of `perf_analyzer --input-data`. Source: triton-inference-server/perf_analyzer, docs/input_data.md.
 """
@@ -14,10 +14,10 @@ ENTRIES = 8
 
 
 def perf_input(info: ModelInfo) -> str:
-    """Return requests as JSON: of one image, or the batch fixed at export, with one edit, or as many as were fixed.
+    """Return requests as JSON, each with one image and one edit, or the numbers of them fixed at export.
 
-    Latents are those of seeds 0, 1, ...; for a model that takes codes, numbers drawn in the same way. All else is drawn
-    within its bounds, and alphas within the ranges suggested for their directions.
+    Latents are those of seeds 0, 1, ...; for a model that takes codes, numbers drawn in the same way. Other inputs are
+    drawn within their bounds, and alphas within the suggested ranges of their directions.
     """
     signature, random = info.signature, np.random.default_rng(0)
     batch, edits = info.batch or 1, info.num_edits or 1
@@ -32,6 +32,6 @@ def perf_input(info: ModelInfo) -> str:
 
 
 def _tensor(values: "np.ndarray[tuple[int, ...], np.dtype[np.generic]]", batch: int | None) -> dict[str, object]:
-    """Return an input's entry: shapes are without the batch where Triton adds it, and [1] stands for one number."""
+    """Return an input's entry; its shape omits the batch where Triton adds it, and is [1] for a single number."""
     shape = values.shape if batch is not None else values.shape[1:] or (1,)
     return {"content": values.ravel().tolist(), "shape": list(shape)}

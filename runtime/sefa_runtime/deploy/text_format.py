@@ -11,15 +11,15 @@ Message: TypeAlias = Mapping[str, "Scalar | Message | Sequence[int] | Sequence[M
 
 
 class Word(str):
-    """A value that is written without quotes: one of an enumeration's names."""
+    """A value written without quotes: the name of an enumeration's member."""
 
     __slots__ = ()
 
 
 def to_text(message: Message, indent: str = "") -> str:
-    """Write a message, one field a line, in the mapping's order.
+    """Return a message as text, one field a line, in the mapping's order.
 
-    A sequence of integers is a repeated field in one list, a sequence of mappings one block after the other.
+    A sequence of integers becomes a repeated field in one list, a sequence of mappings one block after another.
     """
     lines = []
     for name, value in message.items():

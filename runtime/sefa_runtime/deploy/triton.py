@@ -1,7 +1,7 @@
-"""A Triton model repository for exported models: what `tritonserver --model-repository` reads.
+"""A Triton model repository for exported models, for `tritonserver --model-repository`.
 
     repo/faces/config.pbtxt       how to serve it
-    repo/faces/1/model.onnx       the model, and beside it the file of its weights if it has one
+    repo/faces/1/model.onnx       the model, and beside it its weights file if it has one
     repo/faces/labels.txt         the directions' names, one a line, in the order of their indices
     repo/faces/perf_input.json    real inputs for perf_analyzer
 
@@ -27,11 +27,11 @@ from sefa_runtime.model.reading import check_payload, is_onnx, read_info, weight
 from sefa_runtime.model.tensor_metadata import start_config
 
 CONFIG = "config.pbtxt"
-# The first line of every config that is ours, and the sign by which a folder may be replaced.
+# The first line of every config we write: a folder that has it may be replaced.
 HEADER = "# Written by `sefa triton`"
-# Without a plus sign: clients escape it in an address, and Triton does not read it back.
+# No plus sign: clients escape it in an address, and Triton does not unescape it.
 MODEL_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}")
-# onnxruntime's cudnn_conv_algo_search, as the backend numbers it: 0, its default, spends seconds on every new shape.
+# onnxruntime's cudnn_conv_algo_search as the backend numbers it; 0, the default, spends seconds on every new shape.
 HEURISTIC = "1"
 DEFAULT_MAX_BATCH = 16
 
@@ -44,18 +44,18 @@ class TritonOptions:
         InputError: If a number is out of range, or options exclude each other.
     """
 
-    gpus: int | None = None  # run on the first so many GPUs; None: where Triton finds best
+    gpus: int | None = None  # run on this many GPUs, from the first; None: Triton's choice of device
     cpu: bool = False  # run on the CPU
-    instances: int = 1  # sessions on each device
-    threads: int | None = None  # of one operator, on the CPU; None: onnxruntime's choice, the cores
+    instances: int = 1  # sessions per device
+    threads: int | None = None  # per operator, on the CPU; None: onnxruntime's choice, all cores
     max_batch: int | None = None  # images in one run; None: 16
     max_delay_ms: float = 2.0  # how long a request may wait for batch-mates
-    preferred_batch: tuple[int, ...] = ()  # sizes that do not wait; empty: `max_batch`
+    preferred_batch: tuple[int, ...] = ()  # batch sizes that do not wait for more; empty: `max_batch`
     max_queue: int = 256  # requests that may wait
-    timeout_s: float = 30.0  # how long one may wait before it is refused; a request may ask for less
+    timeout_s: float = 30.0  # how long a request may wait before it is refused; it may ask for less
     tensorrt: bool = False  # let TensorRT run what it can
-    precision: str | None = None  # of TensorRT: "fp32" or "fp16"; None: the model's
-    engine_cache: str | None = None  # folder on the server in which TensorRT keeps its engines
+    precision: str | None = None  # TensorRT's: "fp32" or "fp16"; None: the model's
+    engine_cache: str | None = None  # folder on the server where TensorRT keeps its engines
 
     def __post_init__(self) -> None:
         for name, value, least, most in (
@@ -91,11 +91,11 @@ def write_repository(
 ) -> tuple[Path, ...]:
     """Write a model repository, whole or not at all.
 
-    Models that are in the repository under other names stay; one of the same name is replaced.
+    Models already in the repository stay, except those of the same names, which are replaced.
 
     Args:
-        models: ONNX files made by `sefa export`, by the names that they are served under.
-        repository: A folder: missing, empty or made by this function.
+        models: ONNX files made by `sefa export`, by the names to serve them under.
+        repository: A folder that is missing, empty or was made by this function.
         options: How Triton serves them.
         force: Write into any folder and replace any model of the same name.
 
@@ -105,7 +105,7 @@ def write_repository(
     Raises:
         ModelFileError: If a model is missing, damaged or not one of ours.
         InputError: If a name cannot be served, or the options do not fit a model.
-        OSError: If the repository cannot be written, or is a folder of something else.
+        OSError: If the repository cannot be written, or is a folder with other things in it.
     """
     if not models:
         raise InputError("at least one model is needed")
@@ -120,10 +120,10 @@ def write_repository(
 
 
 def triton_config(name: str, info: ModelInfo, options: TritonOptions) -> Message:
-    """Return the model's `config.pbtxt` as a mapping, fields named as in model_config.proto.
+    """Return the model's `config.pbtxt` as a mapping, with fields named as in model_config.proto.
 
-    Triton adds the batch to every shape, and with it batches requests, only if it may be any size; a model exported for
-    one batch gets `max_batch_size: 0`, and requests of just that batch.
+    Triton adds the batch to every shape, and batches requests, only if the batch may be of any size; a model exported
+    with a fixed batch gets `max_batch_size: 0`, and takes requests of exactly that batch.
 
     Raises:
         InputError: If the name cannot be served, or the options do not fit the model.
@@ -172,7 +172,7 @@ def _write_model(folder: Path, path: Path, info: ModelInfo, config: Message) -> 
     weights = weights_path(path, info)
     if weights is not None:
         shutil.copyfile(weights, version / weights.name)
-    check_payload(version / "model.onnx", info)  # The copies are what will be served.
+    check_payload(version / "model.onnx", info)  # Triton will serve the copies.
     labels = [" ".join(name.split()) for name in info.names]
     (folder / CONFIG).write_text(f"{HEADER}\n{to_text(config)}", encoding="utf-8")
     (folder / "labels.txt").write_text("\n".join(labels) + "\n", encoding="utf-8")
@@ -188,14 +188,14 @@ def _read(path: Path) -> ModelInfo:
 
 
 def _tensor(tensor: dict[str, Any], batch: int | None) -> dict[str, Any]:
-    """Return a tensor's entry as the text format and the graph want it."""
+    """Return a tensor's entry as the text format and the graph need it."""
     tensor = tensor | {"data_type": Word(tensor["data_type"])}
-    # Clients send [batch, 1], as Triton has no shape of [batch] alone; the graph gets [batch].
+    # Clients send [batch, 1], since Triton has no shape of [batch] alone; the graph gets [batch].
     return tensor if batch is not None or tensor["dims"] != [1] else tensor | {"reshape": {"shape": []}}
 
 
 def _batching(options: TritonOptions, max_batch: int) -> dict[str, object]:
-    """Return how requests wait for batch-mates: not for ever, and those that do not fit are refused."""
+    """Return how requests wait for batch-mates: not forever, and refused if the queue is full."""
     return {
         "preferred_batch_size": sorted(set(options.preferred_batch)) or [max_batch],
         "max_queue_delay_microseconds": round(options.max_delay_ms * 1e3),
@@ -217,9 +217,9 @@ def _instances(options: TritonOptions) -> dict[str, object]:
 
 
 def _warm_up(info: ModelInfo, max_batch: int) -> list[dict[str, Any]]:
-    """Return runs of zeros before the model is ready: of the smallest and of the largest batch.
+    """Return the warm-up runs, on zeros: of the smallest and the largest batch.
 
-    `batch_size` is how many requests run together: one, where a request is a batch, and never 0, which Triton skips.
+    `batch_size` is how many requests run together: 1 if a request is a whole batch; never 0, which Triton skips.
     """
     signature = info.signature
     inputs = [
@@ -273,9 +273,9 @@ def _is_ours(folder: Path) -> bool:
 
 @contextlib.contextmanager
 def _staged(repository: Path, names: Sequence[str]) -> Iterator[Path]:
-    """Give a folder to write models to, beside the repository; they move into it together when the block succeeds.
+    """Yield a folder beside the repository to write models to; they move into the repository when the block succeeds.
 
-    A Triton that watches the repository never sees half a model. If the block or a move fails, everything is as before.
+    A Triton that watches the repository never sees half a model. If the block or a move fails, all is as it was before.
     """
     moved: list[tuple[Path, Path]] = []  # from, to
     with staging(repository, lambda part: _bring_back(part, repository)) as part:
@@ -301,7 +301,7 @@ def _staged(repository: Path, names: Sequence[str]) -> Iterator[Path]:
 
 
 def _bring_back(part: Path, repository: Path) -> None:
-    """Put back the models that a process moved away just before it was killed."""
+    """Put back models that an earlier process had moved away when it was killed."""
     for model in (part / "old").glob("*"):
         if not (repository / model.name).exists():
             model.rename(repository / model.name)

@@ -1,4 +1,4 @@
-"""What directions do, measured on many images, and shown on one page: numpy and pillow on top of the Editor.
+"""What directions do, measured on many images and shown on one page; built on the Editor with numpy and pillow.
 
 >>> from sefa_runtime import load
 >>> from sefa_runtime.explore import explore

@@ -1,4 +1,4 @@
-"""What one direction does, in numbers, on many images."""
+"""Measuring what one direction does to many images."""
 
 from dataclasses import dataclass
 
@@ -8,9 +8,9 @@ from numpy.typing import NDArray
 from sefa_runtime.explore.samples import Samples, in_parts
 from sefa_runtime.images import Images
 
-# Steps from 0 to either end of a range, at which images are compared.
+# Steps from 0 to each end of a range, at which images are compared.
 STEPS = 3
-# Changes are compared between directions on images that are averaged to at most so many pixels a side.
+# Changes are compared between directions on images averaged down to at most this many pixels a side.
 SIGNATURE_SIDE = 32
 
 
@@ -20,11 +20,11 @@ class Effect:
 
     Attributes:
         direction: Its index.
-        alpha_range: Least and greatest alpha: the suggested ones, or those that were asked for.
-        ends: Why the range ends there, below and above 0: see `sefa_runtime.explore.ranges`; `given`: it was asked for.
+        alpha_range: Least and greatest alpha, suggested or requested.
+        ends: Why the range ends there, below and above 0: see `sefa_runtime.explore.ranges`; `given`: it was requested.
         strength: Mean absolute change per unit of alpha near 0, in grey levels (0 to 255).
         change: Mean absolute change at the ends of the range, in grey levels.
-        area: Share of the image's area, 0 to 0.5, that holds half of the change: 0.5 is everywhere alike.
+        area: Share of the image's area, 0 to 0.5, that holds half of the change: 0.5 is uniform.
         monotone: Share of the steps away from 0, 0 to 1, that take an image further from the unedited one.
     """
 
@@ -38,7 +38,7 @@ class Effect:
 
     @property
     def is_nothing(self) -> bool:
-        """Whether the images stay as they are."""
+        """Whether the direction changes nothing."""
         return self.ends == ("nothing", "nothing")
 
 
@@ -49,8 +49,8 @@ class Measurement:
     Attributes:
         effect: The numbers.
         change_map: Mean absolute change of each pixel at the ends of the range, grey levels, float32 [H, W].
-        signature: What the image at the upper end has more than the one at the lower end, for each sample, averaged
-            to few pixels: float16 [N, h, w, C].
+        signature: The image at the upper end minus the one at the lower end, for each sample, averaged down to few
+            pixels: float16 [N, h, w, C].
     """
 
     effect: Effect
@@ -103,19 +103,19 @@ def measure(
 
 
 def area_of_half(change_map: NDArray[np.floating]) -> float:
-    """Return the share of the area, 0 to 0.5, that holds half of the change; 0 if there is none."""
+    """Return the share of the area, 0 to 0.5, that holds half of the change; 0 if there is no change."""
     change = np.sort(change_map, axis=None)[::-1].astype(np.float64)
     total = change.sum()
     if total == 0:
         return 0.0
     held = np.cumsum(change)
-    whole = int(np.searchsorted(held, total / 2))  # pixels that are counted whole
+    whole = int(np.searchsorted(held, total / 2))  # pixels counted whole
     before = held[whole - 1] if whole else 0.0
     return float((whole + (total / 2 - before) / change[whole]) / change.size)
 
 
 def reference_change(samples: Samples) -> tuple[float, Images]:
-    """Measure how much different images differ, and their mean.
+    """Measure how much different images differ, and compute their mean.
 
     Returns:
         reference: Mean absolute difference between each sample and the next, in grey levels.
@@ -140,7 +140,7 @@ def reference_change(samples: Samples) -> tuple[float, Images]:
 
 
 def reduce_to(images: NDArray[np.number], side: int) -> NDArray[np.float32]:
-    """Average images to at most `side` pixels a side: [N, H, W, C] -> [N, h, w, C]."""
+    """Average images down to at most `side` pixels a side: [N, H, W, C] -> [N, h, w, C]."""
     averaged = images.astype(np.float32)
     for axis in (1, 2):
         size = averaged.shape[axis]

@@ -1,4 +1,4 @@
-"""Exploring a model: every direction's range, effect, and images to look at."""
+"""Exploring a model: the range and effect of every direction, and images to look at."""
 
 import json
 import time
@@ -28,11 +28,11 @@ from sefa_runtime.version import VERSION
 DEFAULT_SAMPLES, QUICK_SAMPLES = 200, 2
 MAX_SAMPLES = 100_000
 DEFAULT_SEEDS = (0, 1, 2, 3)
-# Of each image that is shown; larger ones are reduced.
+# Pixels a side of each image that is shown; larger ones are reduced.
 THUMBNAIL_SIDE = 128
-# Steps over the range that are shown, both ends and 0 included; a quick look shows those that are measured.
+# Alphas shown over the range, including both ends and 0; a quick look shows the ones that are measured.
 FRAMES, QUICK_FRAMES = 9, 2 * STEPS + 1
-# Alphas that the search for one end of a range looks at, about: for saying how long it takes.
+# About how many alphas the search for one end of a range tries, for estimating its time.
 LOOKS, QUICK_LOOKS = 5, 2
 
 
@@ -41,16 +41,16 @@ class Exploration:
     """What the directions of one model do.
 
     Attributes:
-        model: What it is called.
+        model: The model's name.
         info: What the model says about itself.
         samples: How many images were measured.
-        label: Their class; None if the model has none.
-        truncation: Their truncation psi, if it was asked for.
+        label: Their label; None if the model takes none.
+        truncation: Their truncation psi, if it was requested.
         reference: Mean absolute difference between different images, in grey levels.
         effects: One per direction.
         similarity: |cosine| between what directions do, float32 [K, K].
-        titles: What the images that are shown are called: "seed 7"; P of them.
-        mean_image: Of the unedited samples, uint8 [h, w, C], at most `THUMBNAIL_SIDE` pixels a side.
+        titles: The titles of the P images that are shown, such as "seed 7".
+        mean_image: Mean of the unedited samples, uint8 [h, w, C], at most `THUMBNAIL_SIDE` pixels a side.
         change_maps: Where each direction acts, grey levels, float32 [K, h, w].
         frames: The images that are shown, uint8 [K, P, F, h, w, C]: F alphas from one end of the range to the other.
     """
@@ -74,18 +74,18 @@ class Exploration:
 
     @property
     def is_quick(self) -> bool:
-        """Whether it was a first look only."""
+        """Whether this was only a quick look."""
         return bool(self.frames.shape[2] == QUICK_FRAMES)
 
     def groups(self) -> dict[tuple[int, ...], list[int]]:
-        """Return the directions by the layers that they were found in."""
+        """Return the directions, grouped by the layers that they were found in."""
         groups: dict[tuple[int, ...], list[int]] = {}
         for index, direction in enumerate(self.info.directions):
             groups.setdefault(direction.analysed_layers, []).append(index)
         return groups
 
     def to_dict(self) -> dict[str, Any]:
-        """Return all measures as plain values."""
+        """Return all measurements as plain values."""
         return {
             "model": self.model,
             "family": self.info.family,
@@ -120,29 +120,29 @@ def explore(
     estimate: Callable[[float], None] = lambda seconds: None,
     **inputs: float | None,
 ) -> Exploration:
-    """Measure what each direction of a model does, and render it.
+    """Measure and render what each direction of a model does.
 
     Args:
         editor: The loaded model.
-        model: What to call it; None: its file's name.
-        samples: How many images to measure, those of seeds 0, 1, 2, ...; None: 200, or all of `latents`. Ranges are
-            looked for on at most 16 of them.
-        seeds: The images to show; None: those of seeds 0 to 3.
-        latents: Instead of seeds: what the model takes, [N, ...]. The first are shown.
-        label: The class of all images, for a class-conditional model.
+        model: The name to give it; None: its file's name.
+        samples: How many images to measure, from seeds 0, 1, 2, ...; None: 200, or all of `latents`. At most 16 of them
+            are used to find ranges.
+        seeds: Seeds of the images to show; None: 0 to 3.
+        latents: Instead of seeds: what the model takes, [N, ...]. The first few are shown.
+        label: The label of all images, for a class-conditional model.
         truncation: Truncation psi, for a model that has it as an input.
-        alpha_range: The range to measure and show of every direction; None: each one's suggested range.
-        quick: A first look: the images that are shown are those that are measured, 2 unless `samples` or `seeds` say
-            otherwise, and an end of a range is an alpha where the change is within 15 % of what is wanted.
-        resume_cache: Where measurements are kept, and looked for first.
-        progress: Called with the share that is done, 0 to 1.
-        estimate: Called once, before the first direction, with the seconds that all of them are likely to take.
-        inputs: Further inputs of the model, one number for all images.
+        alpha_range: The range to measure and show for every direction; None: each one's suggested range.
+        quick: Take a quick look: measure just 2 images, the ones shown, unless `samples` or `seeds` say otherwise, and
+            let a range end at any alpha where the change is within 15 % of the target.
+        resume_cache: Where to keep measurements, and look for them first.
+        progress: Called with the share done, 0 to 1.
+        estimate: Called once, before the first direction, with the seconds that all directions are likely to take.
+        inputs: Further inputs of the model, each one number for all images.
 
     Raises:
-        InputError: If an argument does not fit, or the images do not differ.
+        InputError: If an argument is invalid, or the images do not differ.
         RunError: As `Editor.run`.
-        OSError: If what was measured cannot be kept.
+        OSError: If measurements cannot be written to the cache.
     """
     if alpha_range is not None and not alpha_range[0] < 0 < alpha_range[1]:
         raise InputError(f"the range must lie around 0, got {alpha_range[0]:g} to {alpha_range[1]:g}")
@@ -169,7 +169,7 @@ def explore(
         measured.cache.progress = partial(_show, progress, before, expected, direction, count)
         guess = _guess(found) if quick else None
         arrays = _explore_direction(measured, shown, direction, reference, alpha_range, frames, guess)
-        expected = max(1, measured.cache.count - before)  # The next is likely to take as many.
+        expected = max(1, measured.cache.count - before)  # The next direction is likely to take as many.
         return arrays
 
     unedited = cached(resume_cache, "unedited", measure_unedited)
@@ -199,14 +199,14 @@ def explore(
 def _show(
     progress: Callable[[float], None], before: float, expected: float, direction: int, count: int, rendered: float
 ) -> None:
-    """Pass on the share that is done, when so many images are `rendered`, `before` of them before this direction."""
+    """Report the share done, given `rendered` images in all, `before` of them before this direction."""
     progress((direction + min((rendered - before) / expected, 1)) / count)
 
 
 def frame_alphas(alpha_range: tuple[float, float], frames: int = FRAMES) -> list[float]:
-    """Return the alphas that are shown of a range: half of the steps on either side of 0."""
+    """Return the alphas to show for a range: 0, and half of the steps on either side of it."""
     low, high = alpha_range
-    sides = np.arange(1, frames // 2 + 1) / (frames // 2)  # As `measure` goes: what it rendered is shown.
+    sides = np.arange(1, frames // 2 + 1) / (frames // 2)  # The same steps as in `measure`, whose images are reused.
     return [*(low * sides)[::-1].tolist(), 0.0, *(high * sides).tolist()]
 
 
@@ -218,7 +218,7 @@ def _choose(
     inputs: Mapping[str, float | None],
     quick: bool,
 ) -> tuple[EditorSamples, EditorSamples, tuple[str, ...]]:
-    """Return the images to measure, those to show, and what the latter are called."""
+    """Return the images to measure, the images to show, and the titles of the latter."""
     info = editor.info
     if latents is None:
         if info.latent != "z":
@@ -251,7 +251,7 @@ def _choose(
 
 
 def _compared(measured: EditorSamples) -> EditorSamples:
-    """Return what a quick look compares changes with: unedited images cost little, and few of them say little."""
+    """Return the images that a quick look compares changes with: unedited ones are cheap, and a few are not enough."""
     info = measured.editor.info
     if info.latent != "z" or measured.count >= SEARCHED:
         return measured
@@ -263,14 +263,14 @@ def _compared(measured: EditorSamples) -> EditorSamples:
 def _expected_images(
     measured: EditorSamples, shown: EditorSamples, frames: int, alpha_range: tuple[float, float] | None
 ) -> float:
-    """Return about how many images of each direction are to be rendered."""
+    """Estimate how many images to render for each direction."""
     quick = frames == QUICK_FRAMES
     looks = 0 if alpha_range else 2 * (QUICK_LOOKS if quick else LOOKS) * min(measured.count, SEARCHED)
     return looks + 2 * STEPS * measured.count + (0 if quick else (frames - 1) * shown.count)
 
 
 def _guess(found: Sequence[Arrays]) -> float:
-    """Return where a quick look begins to search for a range: where the range of the direction before ended."""
+    """Return the alpha where a quick look begins its search: the end of the range before, or `START`."""
     if not found:
         return START
     before = _effect_from(found[-1]["effect"])
@@ -307,7 +307,7 @@ def _explore_direction(
     frames: int,
     guess: float | None,
 ) -> Arrays:
-    """Find the range, measure over it, and render it: arrays for the resume cache."""
+    """Find a direction's range, measure and render it; return the arrays for the resume cache."""
     ends = ("given", "given")
     if alpha_range is None:
         below, above = suggest_range(measured, direction, reference, limit_of(measured.editor.info), guess)
@@ -329,7 +329,7 @@ def _effect_from(document: NDArray[Any]) -> Effect:
 
 
 def _thumbnails(image: Images) -> Images:
-    """Return one image, [H, W, C], at most `THUMBNAIL_SIDE` pixels a side."""
+    """Return an image, [H, W, C], reduced to at most `THUMBNAIL_SIDE` pixels a side."""
     size = thumbnail_size(image.shape[:2])
     if size == image.shape[1::-1]:
         return image
@@ -345,7 +345,7 @@ def _reduced_map(change_map: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def thumbnail_size(shape: tuple[int, ...]) -> tuple[int, int]:
-    """Return the width and height in which an image of H, W is shown."""
+    """Return the width and height at which to show an image of shape H, W."""
     scale = min(1.0, THUMBNAIL_SIDE / max(shape))
     return max(1, round(shape[1] * scale)), max(1, round(shape[0] * scale))
 

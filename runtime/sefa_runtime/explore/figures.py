@@ -11,11 +11,11 @@ from PIL import Image
 
 from sefa_runtime.images import Images, grid, on_white, to_pillow
 
-# Of strips and maps; a thumbnail of a face of 64x64 pixels takes about 1 kB.
+# WebP quality of strips and maps; a 64x64 thumbnail of a face takes about 1 kB.
 QUALITY = 82
-# From little change to much: dark red, orange, yellow, almost white.
+# From little change to much: dark red, red, orange, yellow, almost white.
 HEAT = np.array([(90, 0, 20), (200, 30, 10), (250, 120, 0), (255, 215, 70), (255, 255, 220)], np.float32)
-# Grey levels left of the mean image under the heat.
+# How bright the mean image is under the heat map, as a share.
 DIMMED = 0.75
 MATRIX_COLOUR = (37, 99, 235)
 PLOT_WIDTH, PLOT_HEIGHT, PLOT_LEFT, PLOT_TOP, PLOT_BOTTOM = 640, 220, 56, 12, 24
@@ -23,21 +23,21 @@ GROUP_COLOURS = 6
 
 
 def data_uri(image: Image.Image, kind: str = "webp") -> str:
-    """Return an image as an address that holds it."""
+    """Return an image as a data URI."""
     buffer = io.BytesIO()
-    # Grey images have no mode of their own in WebP.
+    # WebP has no greyscale mode.
     image = image.convert("RGB") if image.mode == "L" else image
     image.save(buffer, kind, quality=QUALITY, method=4)
     return f"data:image/{kind};base64,{base64.b64encode(buffer.getvalue()).decode()}"
 
 
 def strip(frames: Images) -> str:
-    """Return frames, [A, h, w, C], side by side, as an address."""
+    """Return frames, [A, h, w, C], side by side, as a data URI."""
     return data_uri(to_pillow(grid(frames[None])))
 
 
 def heat_map(change_map: NDArray[np.float32], image: Images) -> str:
-    """Show where the images change, over their mean in grey, as an address.
+    """Return a data URI that shows where the images change, over their mean in grey.
 
     Args:
         change_map: [h, w].
@@ -49,12 +49,12 @@ def heat_map(change_map: NDArray[np.float32], image: Images) -> str:
     colour = np.stack(
         [np.interp(share[..., 0], np.linspace(0, 1, len(HEAT)), HEAT[:, channel]) for channel in range(3)], axis=-1
     )
-    cover = np.clip(1.6 * share - 0.2, 0, 0.92)  # Little change leaves the image to be seen, much its outlines.
+    cover = np.clip(1.6 * share - 0.2, 0, 0.92)  # Little change leaves the image visible, much only its outlines.
     return data_uri(Image.fromarray((grey * (1 - cover) + colour * cover).round().astype(np.uint8)))
 
 
 def matrix_image(cosines: NDArray[np.float32]) -> str:
-    """Show |cosine| as opacity of one colour, a pixel each, which fits a light and a dark page; as an address."""
+    """Return |cosine| as a data URI, one pixel each: the opacity of one colour, to suit light and dark pages."""
     pixels = np.empty((*cosines.shape, 4), np.uint8)
     pixels[..., :3] = MATRIX_COLOUR
     pixels[..., 3] = np.rint(cosines * 255)
@@ -62,12 +62,12 @@ def matrix_image(cosines: NDArray[np.float32]) -> str:
 
 
 def spectrum(eigenvalues: Sequence[float], names: Sequence[str], groups: Sequence[int]) -> str:
-    """Show eigenvalues as bars, each a link to its direction, as SVG.
+    """Return eigenvalues as bars in SVG, each a link to its direction.
 
     Args:
         eigenvalues: K numbers, not negative.
-        names: What each is called.
-        groups: The number of the group that each belongs to; it chooses the colour.
+        names: The directions' names.
+        groups: The number of each direction's group, which chooses the colour.
     """
     most = max(eigenvalues) or 1.0
     pitch = (PLOT_WIDTH - PLOT_LEFT) / len(eigenvalues)

@@ -1,4 +1,4 @@
-"""The page: one HTML file that needs no other, from an exploration."""
+"""An exploration as a page: one self-contained HTML file."""
 
 import json
 from collections.abc import Sequence
@@ -23,12 +23,12 @@ from sefa_runtime.images import to_pillow
 from sefa_runtime.model.info import DirectionInfo
 from sefa_runtime.version import VERSION
 
-# Why a range ends: what the page says beside the alpha.
+# What the page says beside an alpha about why the range ends there.
 END_NOTES = {"change": "", "given": "", "flat": " (flat)", "limit": " (limit)", "nothing": ""}
 
 
 def to_html(exploration: Exploration) -> str:
-    """Return the page's text."""
+    """Return the page as HTML."""
     info = exploration.info
     groups = exploration.groups()
     number_of = {index: number for number, indices in enumerate(groups.values()) for index in indices}
@@ -182,7 +182,7 @@ def _measures(
 
 
 def _called(index: int, name: str) -> str:
-    """Return the number, and the name if it says more than that."""
+    """Return a direction's index, followed by its name if it has one of its own."""
     return escape(f"{index} {name}") if _has_own_name(index, name) else str(index)
 
 

@@ -1,9 +1,9 @@
 """How far to go along a direction: a suggested range of alpha, from how much the images change.
 
 d(alpha) is the mean absolute difference, in grey levels, between edited and unedited images; the reference is the
-same between different images. A range ends, on either side of 0,
+mean absolute difference between different images. On either side of 0, a range ends
 
-- `change`: where d reaches `TARGET` of the reference, halfway to another image altogether; or before that
+- `change`: where d reaches `TARGET` of the reference, halfway to a different image; or before that
 - `flat`: where d has stopped growing: doubling alpha would add less than `LEAST_GROWTH`; or
 - `limit`: at `limit_of` the model, beyond which latents are unlike those it was trained on.
 """
@@ -18,18 +18,18 @@ from sefa_runtime.model.info import ModelInfo
 
 TARGET = 0.5
 LEAST_GROWTH = 0.05
-# Images that are looked at: their mean is within a few percent of the mean of hundreds.
+# Images used in the search: their mean change is within a few percent of that of hundreds.
 SEARCHED = 16
 START = 1.0
 SMALLEST = 1e-6
-# A quick search ends at an alpha that was looked at if the change there is as near to the target as this.
+# A quick search ends at the first alpha tried where the change is this close to the target.
 NEAR = 0.15
 MOST_STEP = 4.0
-# Mean change, in grey levels, that nobody can see and rounding to uint8 does not explain.
+# A mean change, in grey levels, that nobody can see and that rounding to uint8 does not account for.
 NOTHING = 0.01
-# In standard deviations, where alpha moves z itself: one in two million latents lies beyond.
+# In standard deviations, where alpha moves z itself: only one in two million latents lies beyond.
 LIMIT_OF_Z = 5.0
-# Style codes have no scale of their own: only against a search without end.
+# Style codes have no natural scale: this only keeps the search from being endless.
 LIMIT_OF_STYLE = 50.0
 
 
@@ -38,8 +38,8 @@ class End:
     """One end of a range.
 
     Attributes:
-        alpha: How far from 0, positive, two digits.
-        reason: `change`, `flat`, `limit`, or `nothing`: at the limit, and the images are as they were.
+        alpha: Distance from 0, positive, two significant digits.
+        reason: `change`, `flat`, `limit`, or `nothing`: the limit was reached with the images unchanged.
     """
 
     alpha: float
@@ -47,7 +47,7 @@ class End:
 
 
 def limit_of(info: ModelInfo) -> float:
-    """Return the largest alpha that is ever suggested for a model."""
+    """Return the largest alpha ever suggested for a model."""
     moves_z = info.latent == "z" and "stylegan" not in info.family
     return LIMIT_OF_Z if moves_z else LIMIT_OF_STYLE
 
@@ -55,14 +55,14 @@ def limit_of(info: ModelInfo) -> float:
 def suggest_range(
     samples: Samples, direction: int, reference: float, limit: float, guess: float | None = None
 ) -> tuple[End, End]:
-    """Look for a range of alpha on a few of the samples.
+    """Find a range of alpha on a few of the samples.
 
     Args:
-        samples: Where to look: on the first `SEARCHED` of them.
+        samples: The images, of which the first `SEARCHED` are used.
         direction: Index of the direction.
         reference: Mean absolute difference between different images, in grey levels.
         limit: The largest alpha to suggest.
-        guess: Be quick: begin here, and take an alpha that was looked at where the change is `NEAR` what is wanted.
+        guess: Search quickly: begin here, and end at the first alpha where the change is within `NEAR` of the target.
 
     Returns:
         The ends below and above 0.
@@ -91,15 +91,15 @@ def find_end(
 ) -> End:
     """Find where `change(alpha)` reaches `target` or stops growing, or alpha reaches the limit.
 
-    Doubling or halving brackets the place, false position finds it.
+    Doubling or halving brackets the alpha, false position then finds it.
 
     Args:
-        change: Of the images, at an alpha.
-        target: Of `change`.
+        change: Returns how much the images change at an alpha.
+        target: The value of `change` to reach.
         limit: The largest alpha.
-        start: The first alpha to look at.
-        near: End at an alpha that was looked at if the change is within this share of `target`; steps are in proportion
-            then. 0: go on.
+        start: The first alpha to try.
+        near: End at the first alpha where the change is within this share of `target`, and scale each step by how far
+            off the change is. 0: bracket and refine.
     """
 
     def is_near(reached: float) -> bool:
@@ -126,10 +126,10 @@ def find_end(
             if is_near(reached):
                 return End(alpha, "change")
             before, below = below, (alpha, reached)
-            # A doubling adds at least LEAST_GROWTH; a shorter step, in proportion.
+            # A doubling must add at least LEAST_GROWTH, a shorter step in proportion.
             growth = LEAST_GROWTH * (alpha / before[0] - 1) if before[0] else 0.0
             if before[1] > NOTHING and reached < before[1] * (1 + growth):
-                if before[0] == start > START:  # It may have been so long before.
+                if before[0] == start > START:  # It may have gone flat long before.
                     return find_end(change, target, limit, START, near)
                 return End(round_to_two_digits(before[0]), "flat")
             if alpha >= limit:

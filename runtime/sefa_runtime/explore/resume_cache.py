@@ -1,4 +1,4 @@
-"""Measurements beside the output, so that an interrupted exploration goes on where it stopped."""
+"""Measurements kept beside the output, so that an interrupted exploration resumes where it stopped."""
 
 import json
 from collections.abc import Callable
@@ -21,7 +21,7 @@ class ResumeCache:
     """A folder of arrays that belong to one model and one set of settings.
 
     Attributes:
-        folder: Where it is, beside the output; made at the first `put`.
+        folder: Its path, beside the output; created by the first `put`.
     """
 
     def __init__(self, output: Path) -> None:
@@ -29,36 +29,36 @@ class ResumeCache:
         self._settings = ""
 
     def open(self, settings: dict[str, Any]) -> None:
-        """Remove everything that was measured with other settings."""
+        """Set the settings, and remove everything that was measured with others."""
         self._settings = json.dumps(settings, sort_keys=True)
         if self.folder.is_dir() and self._found_settings() != self._settings:
             self.remove()
 
     def has(self, name: str) -> bool:
-        """Return whether there is something under a name, damaged or not."""
+        """Return whether anything is stored under a name, damaged or not."""
         return (self.folder / f"{name}.npz").is_file()
 
     def get(self, name: str) -> Arrays | None:
-        """Return the arrays under a name; None if there are none, or they are damaged."""
+        """Return the arrays stored under a name; None if there are none, or they are damaged."""
         try:
             return read_numpy_file(self.folder / f"{name}.npz")
         except (OSError, ContentError):
             return None
 
     def put(self, name: str, **arrays: NDArray[Any]) -> None:
-        """Keep arrays under a name.
+        """Store arrays under a name.
 
         Raises:
             OSError: If they cannot be written.
         """
         if not self.folder.is_dir():
-            self.folder.mkdir(exist_ok=True)  # Another exploration may have begun as well.
+            self.folder.mkdir(exist_ok=True)  # Another exploration may have created it meanwhile.
             write_whole(self.folder / SETTINGS, self._settings.encode())
         with replacing(self.folder / f"{name}.npz") as partial:
-            np.savez(partial, **arrays)  # type: ignore[arg-type]  # numpy's stub takes the names for its own options.
+            np.savez(partial, **arrays)  # type: ignore[arg-type]  # numpy's stub takes names for its own options.
 
     def remove(self) -> None:
-        """Remove everything; files of others stay, and the folder with them."""
+        """Remove everything; foreign files stay, and the folder with them."""
         remove_abandoned(self.folder / SETTINGS)
         for path in (*self.folder.glob("*.npz"), self.folder / SETTINGS):
             path.unlink(missing_ok=True)
@@ -73,7 +73,7 @@ class ResumeCache:
 
 
 def cached(cache: ResumeCache | None, name: str, measure: Callable[[], Arrays]) -> Arrays:
-    """Return the arrays under a name; measure and keep them if there are none.
+    """Return the arrays stored under a name; measure and store them if there are none.
 
     Raises:
         OSError: If they cannot be written.

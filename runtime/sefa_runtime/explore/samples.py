@@ -1,4 +1,4 @@
-"""The images that effects are measured on: an Editor, and the latents it starts from."""
+"""The images that effects are measured on, rendered by an Editor from some latents."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,13 +10,13 @@ from numpy.typing import NDArray
 from sefa_runtime.editor import MAX_BATCH, Editor
 from sefa_runtime.images import Images
 
-# Of images that are held at once, and of those in the cache.
+# Bytes of images held at once, and in the cache.
 MAX_BYTES = 64 << 20
 MAX_CACHED_BYTES = 128 << 20
 
 
 class Samples(Protocol):
-    """Some images that can be moved along directions."""
+    """Images that can be moved along directions."""
 
     @property
     def count(self) -> int:
@@ -32,11 +32,11 @@ class Samples(Protocol):
 
 @dataclass
 class ImageCache:
-    """Images that were rendered, as far as there is room: unedited ones, and those of the current direction.
+    """Rendered images, as far as there is room: unedited ones, and those of the current direction.
 
     Attributes:
-        progress: Called after each run of the model with how many images were rendered, in all.
-        count: How many.
+        progress: Called after each run of the model with the number of images rendered in all.
+        count: That number.
     """
 
     progress: Callable[[float], None] = lambda count: None
@@ -47,41 +47,41 @@ class ImageCache:
     _edited: dict[tuple[bytes, float], Images] = field(default_factory=dict)  # by latent and alpha
 
     def turn_to(self, direction: int) -> None:
-        """Forget the images of other directions."""
+        """Make a direction the current one, and forget the images of the last if it was another."""
         if direction != self._direction:
             self._room += sum(image.nbytes for image in self._edited.values())
             self._edited.clear()
             self._direction = direction
 
     def get(self, latent: bytes, alpha: float) -> Images | None:
-        """Return an image, if it is there."""
+        """Return an image; None if it is not in the cache."""
         return self._edited.get((latent, alpha)) if alpha else self._unedited.get(latent)
 
     def keep(self, latent: bytes, alpha: float, image: Images) -> None:
-        """Keep an image, if there is room."""
+        """Store an image, if there is room."""
         if image.nbytes > self._room or self.get(latent, alpha) is not None:
             return
         self._room -= image.nbytes
         if alpha:
-            self._edited[latent, alpha] = image.copy()  # A view would hold on to its whole batch.
+            self._edited[latent, alpha] = image.copy()  # A view would keep its whole batch in memory.
         else:
             self._unedited[latent] = image.copy()
 
     def report(self, count: float) -> None:
-        """Say how many images were rendered."""
+        """Report the number of images rendered in all."""
         self.count = count
         self.progress(count)
 
 
 @dataclass(frozen=True)
 class EditorSamples:
-    """The images of an Editor from some latents.
+    """The images that an Editor renders from some latents.
 
     Attributes:
         editor: The loaded model.
         latents: What the model takes, `z`, `w` or `codes`, float32 [N, ...].
-        inputs: What else it takes, one number for all images: `label`, `truncation`, ...
-        cache: What need not be rendered again; shared by samples of one model with the same inputs.
+        inputs: Its other inputs, one number each for all images: `label`, `truncation`, ...
+        cache: Images already rendered; shared by samples of the same model with the same inputs.
     """
 
     editor: Editor
@@ -125,7 +125,7 @@ class EditorSamples:
 
 
 def in_parts(samples: Samples, steps: int, count: int | None = None) -> Iterator[slice]:
-    """Yield the first `count` samples in parts, of which `steps` images each fit into `MAX_BYTES`."""
+    """Yield the first `count` samples in parts small enough that `steps` images of each sample fit into `MAX_BYTES`."""
     count = samples.count if count is None else min(count, samples.count)
     size = max(1, min(MAX_BATCH, MAX_BYTES // (steps * int(np.prod(samples.image_shape)))))
     for start in range(0, count, size):

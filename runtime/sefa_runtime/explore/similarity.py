@@ -1,14 +1,14 @@
-"""How alike the effects of directions are."""
+"""How similar the effects of directions are."""
 
 from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-# From here on a direction is said to look like another.
+# From this |cosine| on, a direction is said to look like another.
 ALIKE = 0.5
 NAMED = 3
-# Numbers of each change that are looked at together: bounds the memory.
+# Numbers of each change processed at once: bounds the memory.
 COLUMNS = 1 << 20
 
 
@@ -21,7 +21,7 @@ def similarity(signatures: Sequence[NDArray[np.float16]]) -> NDArray[np.float32]
         signatures: `Measurement.signature` of K directions.
 
     Returns:
-        float32 [K, K]. A direction that changes nothing is like no other, nor like itself.
+        float32 [K, K]. A direction that changes nothing has 0 with every direction, even itself.
     """
     flat = [signature.reshape(-1) for signature in signatures]
     products = np.zeros((len(flat), len(flat)))
@@ -34,7 +34,7 @@ def similarity(signatures: Sequence[NDArray[np.float16]]) -> NDArray[np.float32]
 
 
 def looks_like(cosines: NDArray[np.float32], direction: int) -> list[tuple[int, float]]:
-    """Return the directions that one looks like, most alike first, with their |cosine|."""
+    """Return up to `NAMED` directions that a direction looks like, most alike first, with their |cosine|."""
     others = [
         (other, float(cosine))
         for other, cosine in enumerate(cosines[direction])

@@ -1,4 +1,4 @@
-"""Explorations as files: a page, a contact sheet, or JSON."""
+"""Writing explorations to files: a page, a contact sheet, or JSON."""
 
 import json
 from pathlib import Path
@@ -14,23 +14,23 @@ SUFFIXES = (PAGE_SUFFIX, JSON_SUFFIX, *IMAGE_SUFFIXES)
 
 
 def check_output_name(path: Path) -> None:
-    """Check that a name is of a kind of file that an exploration can become.
+    """Check that a file's suffix is one that an exploration can be written as.
 
     Raises:
-        InputError: If not.
+        InputError: If it is not.
     """
     check_suffix(path, SUFFIXES)
 
 
 def save_exploration(exploration: Exploration, path: str | Path) -> None:
-    """Write an exploration; the suffix chooses what.
+    """Write an exploration in the format that the suffix selects.
 
     Args:
-        exploration: What `explore` gave.
-        path: `.html` is a page that needs no other file, `.json` all measures, an image's suffix a contact sheet.
+        exploration: From `explore`.
+        path: `.html` gives a self-contained page, `.json` all measurements, an image suffix a contact sheet.
 
     Raises:
-        InputError: If the suffix is another, or the format cannot hold the sheet.
+        InputError: If the suffix is any other, or the format cannot hold the sheet.
         OSError: If the file cannot be written.
     """
     path = Path(path)
@@ -45,9 +45,9 @@ def save_exploration(exploration: Exploration, path: str | Path) -> None:
 
 
 def sheet(exploration: Exploration) -> Images:
-    """Make a sheet: directions down, their ranges across, one block per image that is shown: uint8 [H', W', 3]."""
+    """Return a contact sheet: directions down, their ranges across, one block per image shown: uint8 [H', W', 3]."""
     half = exploration.frames.shape[2] // 2
-    step = 1 if half % 2 else 2  # Every second frame, if both ends and 0 are among them.
+    step = 1 if half % 2 else 2  # Every second frame if that includes both ends and 0.
     shown = slice(None, None, step)
     columns = ["low", *[""] * (half // step - 1), "0", *[""] * (half // step - 1), "high"]
     return contact_sheet(

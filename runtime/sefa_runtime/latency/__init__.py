@@ -1,4 +1,4 @@
-"""Latency: measured in a scenario, recorded with all that it depends on, compared, plotted."""
+"""Latency: measure it in a scenario, record it with everything it depends on, compare it, plot it."""
 
 from sefa_runtime.latency.compare import Comparison, compare_records
 from sefa_runtime.latency.measure import SCENARIOS, measure

@@ -1,4 +1,4 @@
-"""Two latency records side by side, if they can be compared at all."""
+"""Comparing two latency records, if they can be compared at all."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -6,9 +6,9 @@ from typing import Any
 
 from sefa_runtime.errors import InputError
 
-# What must be the same for two machines to count as the same; load and driver differ from one day to the next.
+# What must agree for two machines to count as the same; load and driver change from day to day.
 MACHINE = ("cpu", "cpu_extensions", "cores", "cores_limit", "memory_gib", "memory_limit_gib", "system")
-# What may differ, and is said.
+# What may differ, and is reported.
 CONDITIONS = ("provider", "provider_options", "session_entries", "io_binding", "tf32", "threads")
 MEASURES = ("first_run_ms", "mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "images_per_second")
 
@@ -18,7 +18,7 @@ Numbers = dict[str, float | None]
 
 @dataclass(frozen=True)
 class Difference:
-    """Something that is not the same in both records."""
+    """Something that differs between the two records."""
 
     what: str
     a: object
@@ -27,9 +27,9 @@ class Difference:
 
 @dataclass(frozen=True)
 class Ratio:
-    """One number of both records."""
+    """One number that both records have."""
 
-    batch: int | None  # None: of loading, not of a batch size
+    batch: int | None  # None: about loading, not about a batch size
     edits: int | None
     measure: str  # its name in the record
     a: float
@@ -39,7 +39,7 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Comparison:
-    """What two records say about the same scenario."""
+    """Two records of the same scenario, compared."""
 
     scenario: str
     rate: float | None  # scenario `server`: requests per second
@@ -49,19 +49,19 @@ class Comparison:
 
 
 def compare_records(a: Record, b: Record, across_machines: bool = False, across_models: bool = False) -> Comparison:
-    """Set the numbers of two records, as `read_record` gives them, in relation.
+    """Compare the numbers of two records, as `read_record` returns them.
 
-    Only what was measured in the same way is compared: the same scenario, at the same rate, with the same batch size
-    and number of edits; at least one such measurement must be in both. Percentiles that one of them lacks are left out.
+    Only like measurements are compared: the same scenario, rate, batch size and number of edits. The records must have
+    at least one such measurement in common. Percentiles that either of them lacks are left out.
 
     Args:
-        a: The one that ratios are relative to.
-        b: The other.
-        across_machines: Compare although the machines differ.
-        across_models: Compare although the models differ.
+        a: The record that ratios are relative to.
+        b: The other record.
+        across_machines: Compare even if the machines differ.
+        across_models: Compare even if the models differ.
 
     Raises:
-        InputError: If the records differ in what may not, or one is damaged.
+        InputError: If the records differ where they must not, or one is damaged.
     """
     first, second = _facts(a), _facts(b)
     machines = list(_differences(first.machine, second.machine))
@@ -98,7 +98,7 @@ def compare_records(a: Record, b: Record, across_machines: bool = False, across_
 
 @dataclass(frozen=True)
 class _Facts:
-    """What is compared of a record."""
+    """The parts of a record that are compared."""
 
     scenario: str
     machine: Record
@@ -107,7 +107,7 @@ class _Facts:
     rates: set[float]
     loading: Numbers
     results: dict[tuple[int, int], Numbers]  # by batch and edits
-    shortfalls: list[tuple[int, str]]  # batch, and what it lacks
+    shortfalls: list[tuple[int, str]]  # batch and what its measurement lacks
 
 
 def _facts(record: Record) -> _Facts:
@@ -133,7 +133,7 @@ def _numbers(record: Record, names: tuple[str, ...]) -> Numbers:
 
 
 def _different_models(a: Record, b: Record) -> Iterator[Difference]:
-    """Compare graph and weights, not names; where a record does not tell these apart, the whole files."""
+    """Compare graph and weights, not names; if a record does not tell these apart, compare the whole files."""
     if a["sha256"] != b["sha256"]:
         what = "content_sha256" if a["content_sha256"] and b["content_sha256"] else "sha256"
         if a[what] != b[what]:

@@ -1,4 +1,4 @@
-"""What a graph consists of, read from the ONNX file itself: operators and parameters, without the onnx package."""
+"""A graph's operators and parameters, read from the ONNX file itself without the onnx package."""
 
 import io
 import math
@@ -15,7 +15,7 @@ DOMAIN, VERSION = 1, 2
 NODE, INITIALIZER = 1, 5
 OP_TYPE = 4
 DIMS, DATA_TYPE = 1, 2
-# TensorProto.DataType -> bytes of one number.
+# TensorProto.DataType -> bytes per number.
 WIDTHS = {1: 4, 2: 1, 3: 1, 4: 2, 5: 2, 6: 4, 7: 8, 9: 1, 10: 2, 11: 8, 12: 4, 13: 8, 14: 8, 15: 16, 16: 2}
 
 
@@ -26,12 +26,12 @@ class GraphFacts:
     opset: int  # of the standard operators
     nodes: int
     operators: dict[str, int]  # operator -> how many nodes, most frequent first
-    parameters: int  # numbers in the initializers, wherever their bytes lie
+    parameters: int  # numbers in the initializers, wherever their bytes are stored
     parameter_bytes: int
 
 
 def read_graph_facts(path: Path) -> GraphFacts:
-    """Read them from an ONNX file that has been loaded before, so that it is known to be whole."""
+    """Read the facts from an ONNX file, which must have been loaded before and so is known to be intact."""
     opset = 0
     operators: Counter[str] = Counter()
     parameters = parameter_bytes = 0
@@ -76,7 +76,7 @@ def _operator(message: bytes) -> str:
 
 
 def _initializer(file: BinaryIO, tensor: Field) -> tuple[int, int]:
-    """Return how many numbers it holds, and the bytes of one."""
+    """Return how many numbers an initializer holds, and the bytes per number."""
     dims: list[int] = []
     width = 0
     file.seek(tensor.start)

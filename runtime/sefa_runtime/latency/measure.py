@@ -1,4 +1,4 @@
-"""Measuring `Editor.run`, from arrays to arrays, in one of the scenarios."""
+"""Measuring the latency of `Editor.run`, arrays in and arrays out, in one of the scenarios."""
 
 import math
 import os
@@ -49,20 +49,20 @@ def measure(
     seed: int = 0,
     progress: Progress = lambda share: None,
 ) -> LatencyRecord:
-    """Measure a model and describe what it was measured on.
+    """Measure a model's latency, and describe the model and the machine.
 
     Args:
-        editor: A freshly loaded model, so that the first run is a first run.
+        editor: A freshly loaded model, so that its first run is really the first.
         batches: Batch sizes, measured one after another; None: 1, `OFFLINE_BATCHES` in the scenario `offline`, or the
-            one that was fixed at export.
-        edits: Edits per image; None: 1, or the number that was fixed at export.
-        seconds: Time for each batch size. It goes on until there are `WANTED_RUNS` runs, but at most for `LONGEST`
-            times as long; a result that has less than `WANTED_SECONDS` or `WANTED_RUNS` says so.
-        scenario: `single_stream`: one run after another, what a single caller sees. `offline`: the same, to find the
-            batch size of the highest throughput. `server`: requests at random moments that wait for each other.
+            size fixed at export.
+        edits: Edits per image; None: 1, or the number fixed at export.
+        seconds: Time for each batch size. Measuring continues until there are `WANTED_RUNS` runs, but for at most
+            `LONGEST` times as long; a result with less than `WANTED_SECONDS` or `WANTED_RUNS` says so.
+        scenario: `single_stream`: one run after another, as a single caller sees it. `offline`: the same, to find the
+            batch size with the highest throughput. `server`: requests at random moments, served one at a time.
         rate: Scenario `server`: requests per second.
-        seed: Of those moments.
-        progress: Called with the share that is done, 0 to 1, about once a second and not while a run is timed.
+        seed: Seed of the random moments.
+        progress: Called with the share done, 0 to 1, about once a second and never while a run is timed.
 
     Raises:
         InputError: If a number is out of range, or `rate` does not fit the scenario.
@@ -122,7 +122,7 @@ def measure(
 
 
 def example_inputs(info: ModelInfo, batch: int, edits: int) -> dict[str, Any]:
-    """Return arguments for `Editor.run`, the same in every measurement."""
+    """Return arguments for `Editor.run` that are the same in every measurement."""
     signature = info.signature
     random = np.random.Generator(np.random.PCG64(0))
     return as_arguments(random_inputs(signature, random, batch, edits, seeded_latents(signature, batch)))
@@ -160,7 +160,7 @@ def _measure_batch(
     clock: Clock,
     progress: Progress,
 ) -> BatchResult:
-    """Measure one batch size; `requests` are the rate and the seed of those that come at moments of their own."""
+    """Measure one batch size; `requests` has the rate and seed of the scenario `server`, None in the others."""
     moments = None if requests is None else poisson_schedule(requests[0], seconds, requests[1])
     began = clock.now()
     run()
@@ -173,7 +173,7 @@ def _measure_batch(
         timing = on_schedule(run, moments, LONGEST * seconds, clock, progress)
         load = requests[0] * timing.busy / timing.runs
         arrivals = Arrivals(*requests, len(moments), len(moments) - timing.runs, round(load, 4))
-        elapsed = max(timing.elapsed, seconds)  # To the end of the time in which requests could have come.
+        elapsed = max(timing.elapsed, seconds)  # At least the time in which requests could come.
     progress(1.0)
     samples_ms = [1000 * latency for latency in timing.latencies]
     percentiles = {f"p{percent}_ms": _rounded(percentile(samples_ms, percent)) for percent in PERCENTILES}
@@ -209,17 +209,17 @@ def _shortfalls(runs: int, elapsed: float, warmed: WarmUp, arrivals: Arrivals | 
 
 
 def may_use_tf32(provider: str, options: Mapping[str, str]) -> bool | None:
-    """Return whether a provider may round the factors of float32 products to 10 bits; None if that is not known."""
+    """Return whether a provider may round the factors of float32 products to 10 bits; None if unknown."""
     if provider == "cpu":
         return False
     if provider not in ("cuda", "tensorrt"):
         return None
     if os.environ.get("NVIDIA_TF32_OVERRIDE") == "0":  # NVIDIA's libraries obey it.
         return False
-    # onnxruntime's choice for CUDA is 1. TensorRT decides by itself.
+    # onnxruntime's default for CUDA is 1. TensorRT decides for itself.
     return options.get("use_tf32", "1") != "0" if provider == "cuda" else None
 
 
 def _rounded(value: float | None) -> float | None:
-    """Round to the microsecond; None if the value is not known."""
+    """Round to the microsecond; None if the value is unknown."""
     return round(value, 3) if value is not None and math.isfinite(value) else None

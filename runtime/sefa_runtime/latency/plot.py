@@ -1,4 +1,4 @@
-"""A plot of a latency record: how latency is distributed, and throughput over batch size. Needs matplotlib."""
+"""Plotting a latency record: the distribution of latency, and throughput by batch size. Needs matplotlib."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +19,7 @@ MARKED = (50, 90, 99)
 
 
 def check_plot(path: Path) -> None:
-    """Fail now rather than after the measurement if the plot could not be made.
+    """Check that a plot can be made, so that it fails before the measurement rather than after it.
 
     Raises:
         InputError: If matplotlib is not installed or the file's name does not end in `.png`.
@@ -35,7 +35,7 @@ def check_plot(path: Path) -> None:
 
 
 def save_plot(record: LatencyRecord, path: Path) -> None:
-    """Plot a record that has its samples, as `measure` returns it, into a PNG file.
+    """Plot a record with its samples, as `measure` returns it, into a PNG file.
 
     Raises:
         InputError: As `check_plot`.
@@ -48,7 +48,7 @@ def save_plot(record: LatencyRecord, path: Path) -> None:
 
 
 def plot(record: LatencyRecord) -> "Figure":
-    """Return the plot as a matplotlib figure of two axes."""
+    """Return the plot as a matplotlib figure with two axes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(11, 4.6), layout="constrained")
@@ -71,10 +71,10 @@ def plot(record: LatencyRecord) -> "Figure":
 
 
 def _plot_latency(axes: "Axes", record: LatencyRecord) -> None:
-    """Plot latency over the share of requests that take at most so long; equal steps to the right are tenfold rarer."""
+    """Plot latency against the share of requests at or below it; equal steps to the right are tenfold rarer."""
     for result in record.results:
         samples = np.sort([np.inf if sample is None else sample for sample in result.samples_ms or ()])
-        beyond = (len(samples) - np.arange(len(samples))) / len(samples)  # share of those that take at least as long
+        beyond = (len(samples) - np.arange(len(samples))) / len(samples)  # share that take at least as long
         rarity = -np.log10(beyond)
         known = np.isfinite(samples)
         meant = known & (np.arange(len(samples)) < len(samples) - SAMPLES_BEYOND)

@@ -1,6 +1,6 @@
-"""The latency record: what was measured, on what, with what.
+"""The latency record: what was measured, on which machine, with which software.
 
-`record.schema.json` beside this file is the contract for readers of its JSON; docs/latency-record.md explains it.
+`record.schema.json` beside this file is the contract for readers of the JSON; docs/latency-record.md explains it.
 """
 
 import json
@@ -15,35 +15,35 @@ from sefa_runtime.latency.scenarios import WarmUp
 from sefa_runtime.session.placement import Placement
 from sefa_runtime.session.providers import short_name
 
-# Raised when a reader of the earlier format would misunderstand a record.
+# Increased whenever a reader of the earlier format would misunderstand a record.
 RECORD_VERSION = 3
 
 
 @dataclass(frozen=True)
 class Arrivals:
-    """How the requests of the scenario `server` came."""
+    """How requests arrived in the scenario `server`."""
 
     rate: float  # asked for: requests per second
     seed: int
     requests: int
     unserved: int  # still waiting when the measurement ended
-    load: float  # rate times the mean time of a run: from 1 on the queue grows without end
+    load: float  # rate times the mean time of a run; at 1 or more the queue grows without end
 
 
 @dataclass(frozen=True)
 class BatchResult:
     """What was measured with one batch size.
 
-    Percentiles are None where there are too few runs for them, see `statistics`; all of a latency's statistics are also
-    None where they depend on requests that were never served.
+    Percentiles are None if there are too few runs for them, see `statistics`. Latency statistics are also None if they
+    depend on requests that were never served.
     """
 
     batch: int  # images per run
     edits: int  # per image
-    first_run_ms: float  # the first run of this batch size, not among those that count
+    first_run_ms: float  # the first run of this batch size, not counted below
     warm_up: WarmUp
     runs: int
-    seconds: float  # that the measurement took
+    seconds: float  # how long the measurement took
     mean_ms: float | None
     min_ms: float | None
     p50_ms: float | None
@@ -67,28 +67,28 @@ class LatencyRecord:
     model: dict[str, Any]
     graph: GraphFacts
     provider_requested: str
-    provider: str  # what really ran
-    provider_reason: str  # why, if it is not the one asked for by name
+    provider: str  # what actually ran
+    provider_reason: str  # why, if it is not the one requested by name
     provider_options: dict[str, str]
     session_entries: dict[str, str]  # onnxruntime's settings of the session
     placement: Placement  # which provider runs how many nodes
     io_binding: bool  # whether inputs and image stay in buffers on the device
-    tf32: bool | None  # whether float32 products may be rounded to 10 bits; None: not known of this provider
-    threads: int  # of one operator, on the CPU
+    tf32: bool | None  # whether factors of float32 products may be rounded to 10 bits; None: unknown
+    threads: int  # per operator, on the CPU
     load_ms: float
-    load_first_run_ms: float | None  # of the run with which loading proves the provider; None: it made none
+    load_first_run_ms: float | None  # of the run by which loading tests the provider; None: no such run
     results: tuple[BatchResult, ...]
     best_batch: int | None  # scenario `offline`: the batch size with the most images per second
-    machine: dict[str, Any]  # as it was when the measurement began
+    machine: dict[str, Any]  # at the start of the measurement
     versions: dict[str, str]
 
     @property
     def ran_as_asked(self) -> bool:
-        """Whether the provider that ran is the one asked for."""
+        """Whether the provider that ran is the one requested."""
         return self.provider_requested.lower() == "auto" or short_name(self.provider_requested) == self.provider
 
     def to_dict(self, samples: bool = False) -> dict[str, Any]:
-        """Return the record as plain values for JSON, with every single latency if `samples`."""
+        """Return the record as plain values for JSON, with every latency sample if `samples`."""
         results = tuple(result if samples else replace(result, samples_ms=None) for result in self.results)
         return asdict(replace(self, results=results))
 
@@ -97,7 +97,7 @@ def read_record(path: Path) -> dict[str, Any]:
     """Read a record's JSON.
 
     Raises:
-        InputError: If the file is missing, no latency record, or one of another version.
+        InputError: If the file is missing, not a latency record, or one of another version.
     """
     problem = input_problem(path)
     if problem:

@@ -1,6 +1,6 @@
-"""When requests come: each as soon as the one before is served, or at moments of their own.
+"""When requests arrive: each as soon as the one before is served, or on a schedule of their own.
 
-Times are seconds. The clock is an argument, so that what these loops do can be proven with a simulated one.
+Times are in seconds. The clock is an argument, so that tests can run these loops on a simulated one.
 """
 
 import math
@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 
 from sefa_runtime.errors import InputError
 
-# What a measurement should have, and says when it does not.
+# What a measurement should have; if it does not, its result says so.
 WANTED_SECONDS, WANTED_RUNS = 10.0, 100
-# A measurement that has not come to WANTED_RUNS ends after this many times the seconds asked for.
+# A measurement that has not reached WANTED_RUNS ends after this many times the seconds asked for.
 LONGEST = 6.0
-# Warm-up goes on until the medians of the last WINDOWS windows lie within STABLE of each other. A window is at least
+# Warm-up continues until the medians of the last WINDOWS windows are within STABLE of each other. A window is at least
 # WINDOW_RUNS runs and WINDOW_SECONDS long.
 WINDOWS, WINDOW_RUNS, WINDOW_SECONDS, STABLE = 3, 3, 0.2, 0.05
 MAX_REQUESTS = 10_000_000
-# Operating systems wake a sleeper late: the rest of a wait is spent looking at the clock.
+# Operating systems wake sleepers late, so the last part of a wait is spent polling the clock.
 BUSY_WAIT_SECONDS = 0.001
-# Drawing a progress bar takes milliseconds: do it seldom, and never while a request is due.
+# Drawing a progress bar takes milliseconds: do it rarely, and never while a request is due.
 PROGRESS_SECONDS = 1.0
 
 Run = Callable[[], object]
@@ -36,7 +36,7 @@ class Clock:
     """The machine's monotonic clock."""
 
     def now(self) -> float:
-        """Return seconds since some moment in the past."""
+        """Return seconds since some fixed moment in the past."""
         return time.perf_counter()
 
     def wait_until(self, moment: float) -> None:
@@ -48,11 +48,11 @@ class Clock:
 
 @dataclass(frozen=True)
 class WarmUp:
-    """The runs before those that count, the first one not among them."""
+    """The runs before the ones that count, not including the very first."""
 
     runs: int
     seconds: float
-    stable: bool  # False: it ended because time was up
+    stable: bool  # False: it ended because time ran out
 
 
 @dataclass(frozen=True)
@@ -60,10 +60,10 @@ class Timing:
     """What a scenario measured.
 
     Attributes:
-        latencies: Of each request, in order; infinite for those that were never served.
-        runs: How many were served.
+        latencies: One per request, in order; infinite for those never served.
+        runs: How many requests were served.
         elapsed: From the start to the end of the last run.
-        busy: Of that, what the model was running.
+        busy: The part of it in which the model was running.
     """
 
     latencies: Sequence[float]
@@ -73,7 +73,7 @@ class Timing:
 
 
 class _Reporter:
-    """Pass progress on, but seldom."""
+    """Passes on progress, but rarely."""
 
     def __init__(self, progress: Progress, clock: Clock) -> None:
         self._progress = progress
@@ -89,7 +89,7 @@ class _Reporter:
 
 
 def warm_up(run: Run, limit: float, clock: Clock) -> WarmUp:
-    """Run until it takes the same time again and again, but at most for `limit` seconds and at least once."""
+    """Run until the time per run is stable, but for at most `limit` seconds and at least once."""
     started = clock.now()
     medians: list[float] = []
     runs = 0
@@ -114,9 +114,9 @@ def _are_stable(medians: Sequence[float]) -> bool:
 
 
 def one_after_another(run: Run, seconds: float, clock: Clock, progress: Progress) -> Timing:
-    """Start each run when the one before has ended.
+    """Start each run as soon as the one before has ended.
 
-    Goes on for `seconds` and for `WANTED_RUNS` runs, whichever takes longer, but at most for `LONGEST` times `seconds`.
+    Continue for `seconds` or `WANTED_RUNS` runs, whichever takes longer, but for at most `LONGEST` times `seconds`.
     """
     latencies = array("d")
     reporter = _Reporter(progress, clock)
@@ -134,23 +134,23 @@ def one_after_another(run: Run, seconds: float, clock: Clock, progress: Progress
 
 
 def poisson_schedule(rate: float, seconds: float, seed: int) -> NDArray[np.float64]:
-    """Return when requests come, by a Poisson process: independent of each other and of how they are served.
+    """Return when requests arrive, as a Poisson process: independent of each other and of how they are served.
 
     Args:
         rate: Requests per second, on average.
-        seconds: How long they come; longer, up to `LONGEST` times, until there are `WANTED_RUNS`.
+        seconds: How long they keep arriving; up to `LONGEST` times as long until there are `WANTED_RUNS`.
         seed: The same seed, rate and seconds give the same moments.
 
     Returns:
         Seconds from the start, ascending.
 
     Raises:
-        InputError: If there would be none, or more than `MAX_REQUESTS`.
+        InputError: If there would be no requests, or more than `MAX_REQUESTS`.
     """
     if rate * seconds > MAX_REQUESTS:
         raise InputError(f"{rate:g} requests/s for {seconds:g} s are more than {MAX_REQUESTS} requests")
     count = max(WANTED_RUNS, int(rate * seconds))
-    # So many more than the mean that practically always enough come within the time: 10 standard deviations.
+    # 10 standard deviations more than the mean, so that they practically always cover the whole time.
     gaps = np.random.Generator(np.random.PCG64(seed)).exponential(1 / rate, count + 10 * int(count**0.5) + 10)
     moments = np.cumsum(gaps)
     end = min(max(seconds, float(moments[WANTED_RUNS - 1])), LONGEST * seconds)
@@ -161,17 +161,17 @@ def poisson_schedule(rate: float, seconds: float, seed: int) -> NDArray[np.float
 
 
 def on_schedule(run: Run, moments: NDArray[np.floating[Any]], limit: float, clock: Clock, progress: Progress) -> Timing:
-    """Serve requests one at a time, in the order in which they come.
+    """Serve requests one at a time, in the order in which they arrive.
 
-    A request's latency counts from the moment it was scheduled for, not from when its turn came: while one run is slow,
-    the requests that come meanwhile wait, and their waiting counts (no coordinated omission).
+    A request's latency counts from its scheduled moment, not from when its turn came: while one run is slow, requests
+    that arrive meanwhile wait, and their waiting counts (no coordinated omission).
 
     Args:
         run: Serves one request.
-        moments: When they come, seconds from the start, ascending.
+        moments: When they arrive, seconds from the start, ascending.
         limit: No run starts later than this many seconds from the start; requests left over are unserved.
-        clock: The time.
-        progress: Called with the share of the requests that is done, when there is time for it.
+        clock: Tells the time.
+        progress: Called with the share of requests done, when there is time for it.
     """
     latencies = array("d")
     reporter = _Reporter(progress, clock)

@@ -1,4 +1,4 @@
-"""How many threads, runs at the same time and images in a run serve a model best on this machine."""
+"""Finding the threads, concurrent runs, provider options and images per run that suit a model best on this machine."""
 
 import statistics
 import time
@@ -21,11 +21,11 @@ from sefa_runtime.machine.packages import describe_versions
 from sefa_runtime.model.info import ModelInfo
 
 BATCHES = (1, 4, 16)
-# Settings take turns, since a machine's speed drifts.
+# Settings are tried in turn, this many times, since a machine's speed drifts.
 ROUNDS = 3
-# A batch is left out if its images, one by one, would take longer.
+# A batch is left out if its images, run one by one, would take longer.
 LONGEST_RUN_S = 10.0
-# Trials this near to the best count as equal to it; the first of them wins, as the nearest to the defaults.
+# Trials this close to the best count as equal to it; the first of them wins, being nearest to the defaults.
 NOISE = 0.03
 
 
@@ -33,31 +33,31 @@ NOISE = 0.03
 class Setting:
     """One way of running a model."""
 
-    instances: int = 1  # runs at the same time
-    threads: int | None = None  # of one run; None: the provider's default
-    options: Mapping[str, str] = field(default_factory=dict)  # of the provider, over those that were given
+    instances: int = 1  # concurrent runs
+    threads: int | None = None  # per run; None: the provider's default
+    options: Mapping[str, str] = field(default_factory=dict)  # provider options, in addition to those given
 
 
 @dataclass(frozen=True)
 class Trial:
-    """What was measured of one setting."""
+    """What was measured with one setting and batch."""
 
     setting: Setting
     batch: int
     runs: int
     p50_ms: float  # of one run
-    images_per_second: float  # of all instances, the median of the rounds
+    images_per_second: float  # all instances together, median of the rounds
 
 
 @dataclass(frozen=True)
 class Tuning:
-    """What was found; as plain values, what `sefa tune --json` prints."""
+    """The results; as plain values, what `sefa tune --json` prints."""
 
     model: str  # the file's name
     provider: str  # what ran
-    seconds: float  # of each trial
+    seconds: float  # per trial
     trials: tuple[Trial, ...]
-    one_caller: Trial  # the shortest run of the smallest batch, with nothing beside it
+    one_caller: Trial  # the shortest run of the smallest batch, with one instance
     many_callers: Trial  # the most images per second
     failures: tuple[str, ...]  # settings that did not run, and why
     machine: dict[str, Any]
@@ -66,10 +66,10 @@ class Tuning:
 
 @dataclass(frozen=True)
 class Times:
-    """What one round of a trial took, in seconds."""
+    """The times of one round of a trial, in seconds."""
 
     runs: list[float]
-    elapsed: float  # from the start of all to the end of the last
+    elapsed: float  # from the common start to the end of the last run
 
 
 def tune(
@@ -80,15 +80,15 @@ def tune(
     progress: Progress = lambda share: None,
     estimate: Callable[[float], None] = lambda seconds: None,
 ) -> Tuning:
-    """Measure a model with different threads, instances, options and batches.
+    """Measure a model with different numbers of threads and instances, options and batches.
 
     Args:
-        path: As `load`, which also says what this raises.
-        provider: As `load`.
-        provider_options: As `load`.
-        seconds: For each setting and batch, over all rounds; one run takes as long as it takes.
-        progress: Called with the share that is done, 0 to 1.
-        estimate: Called once, before the first trial, with the seconds that all of them are likely to take.
+        path: As for `load`, which also lists the errors.
+        provider: As for `load`.
+        provider_options: As for `load`.
+        seconds: Time per setting and batch over all rounds; runs that have begun are finished.
+        progress: Called with the share done, 0 to 1.
+        estimate: Called once, before the first trial, with the seconds that all trials are likely to take.
 
     Raises:
         InputError: If `seconds` is out of range.
@@ -152,7 +152,7 @@ def candidates(provider: str, cores: int) -> list[Setting]:
 
     Args:
         provider: Its short name.
-        cores: That the process may use.
+        cores: How many cores the process may use.
     """
     if provider == "cuda":
         options = ({"cudnn_conv_algo_search": "EXHAUSTIVE"}, {"prefer_nhwc": "1"}, {"enable_cuda_graph": "1"})
@@ -167,9 +167,9 @@ def candidates(provider: str, cores: int) -> list[Setting]:
 
 
 def run_together(runs: Sequence[Run], seconds: float) -> Times:
-    """Call each run again and again, all at the same time, for some seconds and at least once."""
+    """Call each of the runs repeatedly, all concurrently, for `seconds` and at least once."""
     for run in runs:
-        run()  # Plans memory for this batch.
+        run()  # Lets it plan memory for this batch.
     started = time.perf_counter()
 
     def loop(run: Run) -> tuple[list[float], float]:
@@ -188,7 +188,7 @@ def run_together(runs: Sequence[Run], seconds: float) -> Times:
 
 
 def best_for_one_caller(trials: Sequence[Trial]) -> Trial:
-    """Return the trial with the shortest run of the smallest batch, of those with one instance."""
+    """Return the trial with the shortest run of the smallest batch, among those with one instance."""
     smallest = min(trial.batch for trial in trials)
     alone = [trial for trial in trials if trial.batch == smallest and trial.setting.instances == 1]
     least = min(trial.p50_ms for trial in alone)
@@ -202,7 +202,7 @@ def best_for_many_callers(trials: Sequence[Trial]) -> Trial:
 
 
 def setting_in_words(setting: Setting) -> str:
-    """Describe a setting: `2 instances of 1 thread`, and the options."""
+    """Describe a setting in words: `2 instances of 1 thread`, and the options."""
     words = f"{setting.instances} instance{'s' if setting.instances > 1 else ''}"
     if setting.threads is not None:
         words += f" of {setting.threads} thread{'s' if setting.threads > 1 else ''}"
@@ -214,7 +214,7 @@ def _inputs(info: ModelInfo, batch: int) -> dict[str, Any]:
 
 
 def _batches(editor: Editor) -> tuple[list[int], float]:
-    """Return those of `BATCHES` that take a bearable time, and the seconds that one image takes."""
+    """Return those of `BATCHES` that take an acceptable time, and the seconds that one image takes."""
     batch = editor.info.batch or 1
     single = run_together([partial(editor.run, **_inputs(editor.info, batch))], 0.0).elapsed / batch
     if editor.info.batch is not None:
@@ -223,7 +223,7 @@ def _batches(editor: Editor) -> tuple[list[int], float]:
 
 
 def _trial_s(setting: Setting, batches: Sequence[int], single_s: float, load_s: float, seconds: float) -> float:
-    """Estimate the seconds of a setting in all rounds: loading, and for each batch a run before those that count."""
+    """Estimate the seconds for a setting in all rounds: loading, and per batch an uncounted run before the others."""
     runs = [setting.instances * batch * single_s for batch in batches]
     return ROUNDS * (setting.instances * load_s + sum(run + max(seconds / ROUNDS, run) for run in runs))
 

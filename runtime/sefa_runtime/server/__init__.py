@@ -1,14 +1,14 @@
 """The inference server behind `sefa serve`: needs the extra `serve` (starlette, pydantic, uvicorn, ...), never torch.
 
-A request's way, over HTTP and gRPC alike:
+The path of a request, over HTTP and gRPC alike:
 
-    http/application, grpc/server   what came, as an exchange: its client, id, token
-    pipeline                        checks the token, answers, maps errors to statuses (`errors`), counts, logs
+    http/application, grpc/server      turn the request into an exchange: client, id, token
+    pipeline                           checks the token, answers, maps errors to statuses (`errors`), counts, logs
     http/..._endpoints, grpc/service   decode the request, encode the answer
-    inference                       limits and inputs of a v2 request; the images of prepared inputs
-    models, batching                whether a model can answer, its queue, its deadline, its runs
+    inference                          checks the limits and inputs of a v2 request, generates images
+    models, batching                   each model's state, queue, deadline and runs
 
-`app` joins endpoints and pipeline, `run` is the process; `network` is where it listens and which proxies it trusts,
-`page` the page at `/`. A new endpoint: a function and a `Route` in `http/..._endpoints`, described in `http/openapi`.
-What the page's sliders send: `page/api.js`.
+`app` joins endpoints and pipeline, `run` is the process; `network` has the listening addresses and trusted proxies,
+`page` the page at `/`. To add an endpoint, write a function and a `Route` in `http/..._endpoints`, and describe it in
+`http/openapi`. What the page's sliders send is in `page/api.js`.
 """

@@ -1,4 +1,4 @@
-"""The log of requests: a line of JSON each, on the logger `sefa.access`."""
+"""The request log: one line of JSON per request, on the logger `sefa.access`."""
 
 import json
 import logging
@@ -11,16 +11,16 @@ access = logging.getLogger("sefa.access")
 def write_line(
     client: str, method: str, path: str, status: int, seconds: float, sent: int, facts: dict[str, Any]
 ) -> None:
-    """Note a request that is over.
+    """Log a finished request.
 
     Args:
-        client: Address of who asked; empty if it is not known.
-        method: Of HTTP, or "gRPC".
-        path: What was asked for.
-        status: HTTP's, also for gRPC's.
+        client: The client's address; empty if unknown.
+        method: The HTTP method, or "gRPC".
+        path: The path requested.
+        status: The HTTP status, or for gRPC its equivalent.
         seconds: From the request's headers to the end of its answer.
-        sent: Bytes of the answer.
-        facts: What else is known: request id, model, images, times.
+        sent: Size of the answer in bytes.
+        facts: Further fields: request id, model, images, times.
     """
     if not access.isEnabledFor(logging.INFO):
         return

@@ -1,4 +1,4 @@
-"""The application: joins the endpoints with what every request passes."""
+"""The application: joins the endpoints with the pipeline that every request goes through."""
 
 from sefa_runtime.server.http import image_endpoints, openapi, page_endpoints, v2_endpoints
 from sefa_runtime.server.http.application import Application
@@ -8,15 +8,15 @@ from sefa_runtime.server.settings import Settings
 
 
 def create_app(models: Models, settings: Settings) -> Application:
-    """Return the ASGI application that serves some models. Whoever runs it loads and drains the models: `run.serve`.
+    """Return the ASGI application that serves some models. The caller loads and drains them, as `run.serve` does.
 
     Args:
-        models: Of the server; also those that are not loaded yet.
-        settings: The limits, the token, who may call from a web page.
+        models: The server's models, loaded or not.
+        settings: The limits, the token, and which web pages may call.
     """
     metrics = Metrics(models)
     page = page_endpoints.page_routes()
-    routes = [  # They are tried in order.
+    routes = [  # Tried in order.
         *v2_endpoints.routes(),
         *image_endpoints.routes(),
         *page_endpoints.docs_routes(),

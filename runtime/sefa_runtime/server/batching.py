@@ -1,9 +1,9 @@
-"""Requests that come at the same time share one run of the graph.
+"""Batching: requests that arrive at the same time share one run of the graph.
 
-Each instance of a model, a thread of its own, makes one run after another. While all of them run, requests gather; the
-next run takes as many of them as fit, or the instance's share of them if others are idle, too. An idle instance starts
-at once, unless its last run was shared: then it waits, for at most `max_delay_ms`, until as many images wait as that
-run held, since the same clients are about to come back. A single client never waits.
+Each instance of a model has its own thread, which makes one run after another. While all instances are running,
+requests gather; the next run takes as many as fit, or the instance's share of them if other instances are idle too. An
+idle instance starts at once, unless its last run was shared: then it waits, for at most `max_delay_ms`, until as many
+images are waiting as that run held, since the same clients are about to come back. A single client never waits.
 """
 
 import asyncio
@@ -27,12 +27,12 @@ Run = Callable[[Feeds], NDArray[Any]]
 
 @dataclass(frozen=True)
 class Answer:
-    """One request's images, and how they were made."""
+    """One request's images, and how they were generated."""
 
     image: NDArray[Any]  # [batch, ...]; a part of the whole run's array
     queue_ns: int  # from `submit` to the start of the run
-    run_ns: int  # of the run, with joining its inputs
-    run_images: int  # how many images the run held
+    run_ns: int  # of the run, including joining its inputs
+    run_images: int  # images in the run
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ class Clock:
     """The machine's monotonic clock, and waits measured by it."""
 
     def now_ns(self) -> int:
-        """Return nanoseconds since some moment in the past."""
+        """Return nanoseconds since some fixed moment in the past."""
         return time.perf_counter_ns()
 
     def wait(self, changed: threading.Condition, delay_ns: int | None) -> None:
-        """Wait until `changed` is notified or the delay, if any, is over."""
+        """Wait until `changed` is notified, or until the delay is over if there is one."""
         changed.wait(None if delay_ns is None else delay_ns / 1e9)
 
 
@@ -70,7 +70,7 @@ class _Request:
 
 
 class Batcher:
-    """A bounded queue in front of the threads that run a graph, one for each instance."""
+    """A bounded queue in front of the threads that run a graph, one per instance."""
 
     def __init__(
         self,
@@ -87,14 +87,14 @@ class Batcher:
         """Start the threads.
 
         Args:
-            instances: Checked inputs in, images out: `Editor.infer`; each is called by one thread.
-            max_batch: Images in one run; a request must not have more.
+            instances: Functions from checked inputs to images (`Editor.infer`), each called by one thread.
+            max_batch: The most images in one run, and in one request.
             max_delay_ms: How long a run may wait for more requests.
-            max_queue: Images that may wait.
-            timeout_s: How long a run may take; nobody waits longer.
+            max_queue: How many images may wait.
+            timeout_s: How long a run may take; nobody waits longer than that.
             observe: Called after each run, in the event loop of its requests.
-            name: Of the threads.
-            clock: The time; tests give a simulated one.
+            name: Used in the names of the threads.
+            clock: Tells the time; tests pass a simulated one.
         """
         self.max_batch = max_batch
         self.max_queue = max_queue
@@ -105,13 +105,13 @@ class Batcher:
         self._changed = threading.Condition()
         self._waiting: deque[_Request] = deque()
         self._waiting_images = 0
-        self._gathering = threading.Lock()  # of the one thread that gathers its next batch
-        self._wake_at = 1  # waiting images at which that thread wants to be woken
-        self._idle = len(instances)  # threads that do not run
+        self._gathering = threading.Lock()  # held by the one thread that is gathering its next batch
+        self._wake_at = 1  # wake that thread when this many images are waiting
+        self._idle = len(instances)  # threads not in a run
         self._closed = False
         self._process = os.getpid()
-        self._running = threading.Lock()  # of what follows
-        self._runs: dict[int, int] = {}  # since when each thread is in a run, by its identifier; perf_counter_ns
+        self._running = threading.Lock()  # guards `_runs`
+        self._runs: dict[int, int] = {}  # thread identifier -> when its current run began, perf_counter_ns
         self._threads = [
             threading.Thread(target=self._work, args=(run,), name=f"sefa-{name}-{number}", daemon=True)
             for number, run in enumerate(instances)
@@ -121,32 +121,32 @@ class Batcher:
 
     @property
     def waiting_images(self) -> int:
-        """How many images wait for a run."""
+        """How many images are waiting for a run."""
         return self._waiting_images
 
     @property
     def left_behind(self) -> bool:
-        """Whether this process was forked from the one that has the threads."""
+        """Whether this is a fork of the process that has the threads."""
         return os.getpid() != self._process
 
     @property
     def at_work(self) -> bool:
-        """Whether its threads have not ended."""
+        """Whether any of its threads is still alive."""
         return any(thread.is_alive() for thread in self._threads)
 
     @property
     def hanging(self) -> bool:
-        """Whether all instances are in runs that take longer than they may."""
+        """Whether every instance is in a run that has exceeded `timeout_s`."""
         with self._running:
             return len(self._runs) == len(self._threads) and max(self._left_s().values()) <= 0
 
     def stop_runs(self) -> float | None:
-        """Ask onnxruntime to end the runs that take longer than they may.
+        """Ask onnxruntime to stop the runs that have exceeded `timeout_s`.
 
         Returns:
-            Seconds until the next of the others will; None if there is none.
+            Seconds until the next of the other runs exceeds it; None if there is no other.
         """
-        with self._running:  # So that it is not the thread's next run that is stopped.
+        with self._running:  # Held so that the thread cannot have begun its next run.
             left_s = self._left_s()
             for thread, seconds in left_s.items():
                 if seconds <= 0:
@@ -154,18 +154,18 @@ class Batcher:
         return min((seconds for seconds in left_s.values() if seconds > 0), default=None)
 
     def submit(self, feeds: Feeds) -> "asyncio.Future[Answer]":
-        """Queue inputs for the next run; called in an event loop.
+        """Queue inputs for the next run. Call it in an event loop.
 
-        Cancelling the future takes them out of the queue; a run that has begun goes on.
+        Cancelling the future takes them out of the queue; a run that has already begun continues.
 
         Args:
-            feeds: What `Editor.read` gave, 1 to `max_batch` images; edits of different requests may differ in number.
+            feeds: From `Editor.prepare`, 1 to `max_batch` images; requests may differ in their number of edits.
 
         Returns:
-            The answer; or what `run` raised.
+            A future with the answer, or with the exception that the run raised.
 
         Raises:
-            QueueFullError: If there is no room for that many images.
+            QueueFullError: If the queue has no room for that many images.
             UnavailableError: If the batcher is draining.
         """
         images = len(feeds["direction"])
@@ -175,7 +175,7 @@ class Batcher:
         with self._changed:
             if self._closed:
                 raise UnavailableError("the server is about to stop", retry_after_s=1)
-            # The only request in the queue always fits, or it never would.
+            # An empty queue takes a request of any size; otherwise a large one would never fit.
             if self._waiting and self._waiting_images + images > self.max_queue:
                 raise QueueFullError(f"{self._waiting_images} images are waiting: try again later", retry_after_s=1)
             self._waiting.append(request)
@@ -186,7 +186,7 @@ class Batcher:
         return request.future
 
     async def drain(self, timeout_s: float) -> None:
-        """Take no more requests, answer those that wait, end the threads; those not answered in time fail."""
+        """Take no more requests, answer those that are waiting, end the threads; requests not answered in time fail."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -200,7 +200,7 @@ class Batcher:
                 request.future.set_exception(UnavailableError("the server is stopping", retry_after_s=1))
 
     def _left_s(self) -> dict[int, float]:
-        """Return how much longer the run of each thread may take."""
+        """Return how many more seconds each thread's run may take."""
         now = self._clock.now_ns()
         return {thread: self.timeout_s - (now - started) / 1e9 for thread, started in self._runs.items()}
 
@@ -218,7 +218,7 @@ class Batcher:
             thread.join(max(0.0, end - time.monotonic()))
 
     def _work(self, run: Run) -> None:
-        expected = 1  # images: of the last run, if it was shared
+        expected = 1  # images in the last run if it was shared
         while True:
             with self._gathering:
                 batch = self._next_batch(expected)
@@ -230,19 +230,19 @@ class Batcher:
                 self._idle += 1
 
     def _next_batch(self, expected: int) -> list[_Request]:
-        """Wait for requests and take as many as fit into one run; none when it is time to end."""
+        """Wait for requests and take as many as fit into one run; an empty list means that it is time to end."""
         with self._changed:
             while True:
                 self._wait_for(1, None)
                 self._wait_for(expected, self._max_delay_ns)
                 batch = self._take(min(self.max_batch, math.ceil(self._waiting_images / self._idle)))
                 if batch or self._closed:
-                    self._wake_at = self.max_queue + self.max_batch + 1  # Nobody gathers.
+                    self._wake_at = self.max_queue + self.max_batch + 1  # No thread is gathering.
                     self._idle -= 1
                     return batch
 
     def _take(self, wanted: int) -> list[_Request]:
-        """Take the oldest requests: about so many images in all, and never more than fit into one run."""
+        """Take the oldest requests, about `wanted` images in all and never more than fit into one run."""
         batch: list[_Request] = []
         images = 0
         while self._waiting and images < wanted and images + self._waiting[0].images <= self.max_batch:
@@ -253,14 +253,14 @@ class Batcher:
         return batch
 
     def _wait_for(self, images: int, delay_ns: int | None) -> None:
-        """Wait until that many images wait, the oldest has waited for `delay_ns`, or it is time to end."""
+        """Wait until that many images are waiting, the oldest has waited for `delay_ns`, or it is time to end."""
         self._wake_at = images
         while self._waiting_images < images and not self._closed:
             if delay_ns is None:
                 self._clock.wait(self._changed, None)
                 continue
             if not self._waiting:
-                return  # The only ones were cancelled.
+                return  # The waiting requests were all cancelled.
             left_ns = self._waiting[0].came_ns + delay_ns - self._clock.now_ns()
             if left_ns <= 0:
                 return
@@ -279,7 +279,7 @@ class Batcher:
                     del self._runs[thread]
         except Exception as error:
             waited_for = [request for request in batch if not request.future.done()]
-            if len(batch) > 1 and waited_for:  # One of them, or their number, is at fault: each by itself.
+            if len(batch) > 1 and waited_for:  # One of them, or the batch size, is at fault: run each by itself.
                 for request in waited_for:
                     self._answer(run, [request])
                 return
@@ -306,5 +306,5 @@ class Batcher:
 
         try:
             batch[0].loop.call_soon_threadsafe(deliver)
-        except RuntimeError:  # The loop has ended, and nobody waits any more.
+        except RuntimeError:  # The loop has ended, and nobody is waiting any more.
             return

@@ -1,10 +1,10 @@
-"""Why a request gets no image, and the one table of what each transport answers then."""
+"""The reasons why a request gets no image, and the one table of how each transport reports them."""
 
 from sefa_runtime.errors import InputError, NotFiniteError, RunError, SefaRuntimeError
 
 
 class RefusedError(SefaRuntimeError):
-    """Base of the server's own errors, besides `InputError` and `RunError`."""
+    """Base class of the server's own errors; `InputError` and `RunError` are not among them."""
 
 
 class NoSuchAddressError(RefusedError):
@@ -40,7 +40,7 @@ class UnavailableError(RefusedError):
 
 
 class QueueFullError(UnavailableError):
-    """As many images wait as may wait."""
+    """As many images are waiting as the queue may hold."""
 
 
 class DeadlineError(RefusedError):
@@ -67,7 +67,7 @@ class ClientGoneError(RefusedError):
     """The client closed the connection: nobody reads the answer."""
 
 
-# The HTTP status, and the name of the gRPC code, of an error and of the classes derived from it.
+# HTTP status and name of the gRPC code for each error class and those derived from it.
 STATUS: dict[type[BaseException], tuple[int, str]] = {
     InputError: (400, "INVALID_ARGUMENT"),
     TokenError: (401, "UNAUTHENTICATED"),
@@ -77,7 +77,7 @@ STATUS: dict[type[BaseException], tuple[int, str]] = {
     BodyTimeoutError: (408, "DEADLINE_EXCEEDED"),
     BodyTooLargeError: (413, "RESOURCE_EXHAUSTED"),
     MediaTypeError: (415, "INVALID_ARGUMENT"),
-    ClientGoneError: (499, "CANCELLED"),  # Only the log sees it.
+    ClientGoneError: (499, "CANCELLED"),  # Appears only in the log.
     NotFiniteError: (500, "INTERNAL"),
     RunError: (503, "UNAVAILABLE"),  # Out of memory, or the device is lost.
     QueueFullError: (503, "RESOURCE_EXHAUSTED"),
@@ -88,5 +88,5 @@ STATUS: dict[type[BaseException], tuple[int, str]] = {
 
 
 def status_of(error: Exception) -> tuple[int, str]:
-    """Return the HTTP status and the gRPC code of an error: those of the nearest class in the table."""
+    """Return the HTTP status and gRPC code of an error, from the nearest of its classes in the table."""
     return next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)

@@ -1,4 +1,4 @@
-"""From a request's inputs to its images, over either transport: limits, checks, the run."""
+"""From a request's inputs to its images, over HTTP and gRPC: limits, checks, the run."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -30,7 +30,7 @@ class GivenTensor:
     datatype: object
     shape: Sequence[Any]
     parameters: Mapping[str, Any]
-    data: Any  # raw little-endian bytes, lists of what JSON has, or the numbers of a message; None if there are none
+    data: Any  # raw little-endian bytes, lists from JSON, or the numbers of a gRPC message; None if missing
 
 
 @dataclass(frozen=True)
@@ -40,17 +40,17 @@ class InferRequest:
     id: str  # empty if the client gave none
     inputs: Sequence[GivenTensor]
     outputs: Sequence[str]  # empty: all
-    binary: bool  # whether the image is to come as raw bytes
+    binary: bool  # whether to send the image as raw bytes
 
 
 def prepare(model: HostedModel, request: InferRequest) -> Feeds:
-    """Check a v2 request, and bring its inputs to what the graph takes.
+    """Check a v2 request, and return its inputs as the graph takes them.
 
-    `direction` and `alpha` may be left out, both or neither, and be [batch] instead of [batch, edits]; the inputs that
-    are one number for each image may be [batch, 1], as Triton's configuration describes them.
+    `direction` and `alpha` may both be left out, and may be [batch] instead of [batch, edits]. Inputs of one number per
+    image may be [batch, 1], as in Triton's configuration.
 
     Raises:
-        InputError: If an input is missing, unknown or cannot be taken, or an output is wanted that there is not.
+        InputError: If an input is missing, unknown or not acceptable, or an unknown output is requested.
         UnavailableError: If the model is not loaded.
     """
     signature, settings = model.info.signature, model.settings
@@ -87,7 +87,7 @@ def prepare(model: HostedModel, request: InferRequest) -> Feeds:
 
 
 async def generate(exchange: Exchange, model: HostedModel, feeds: Feeds) -> NDArray[Any]:
-    """Return the images of prepared inputs, run together with what others ask at the same time.
+    """Return the images of prepared inputs, sharing runs with concurrent requests.
 
     Raises:
         UnavailableError, DeadlineError, InputError, RunError: As `HostedModel.infer`.
@@ -104,10 +104,10 @@ async def generate(exchange: Exchange, model: HostedModel, feeds: Feeds) -> NDAr
 
 
 def check_numbers(data: Any, name: str) -> None:
-    """Refuse what is not lists of numbers, before numpy makes of it what it can: of words, arrays of the longest.
+    """Check that data are lists of numbers, before numpy converts them: it would pad strings to the longest.
 
     Raises:
-        InputError: If it is something else.
+        InputError: If they are something else.
     """
     lists = [data]
     while lists:
@@ -120,15 +120,15 @@ def check_numbers(data: Any, name: str) -> None:
 
 
 def _array(tensor: GivenTensor, spec: TensorSpec, most: int) -> NDArray[Any]:
-    """Return an input's numbers in its shape, which the client gave.
+    """Return an input's numbers in the shape that the client gave.
 
     Args:
         tensor: The input.
         spec: What it should be.
-        most: How many numbers a message may have; raw bytes cost nothing to read.
+        most: The most numbers that a gRPC message may list; raw bytes cost nothing to read.
 
     Raises:
-        InputError: If its type or shape cannot be taken, or its data are something else.
+        InputError: If its type or shape is not acceptable, or its data do not match them.
     """
     what, data, shape = f"input {tensor.name!r}", tensor.data, list(tensor.shape[: 2 * MAX_DIMENSIONS])
     if tensor.datatype != spec.datatype:

@@ -30,7 +30,7 @@ class Metrics:
             buckets=SECONDS,
             registry=self._registry,
         )
-        # Both of a model, route and status: looking them up takes longer than counting.
+        # Counter and histogram by model, route and status: looking them up each time takes longer than counting.
         self._found: dict[tuple[str, str, int], tuple[Counter, Histogram]] = {}
         self._registry.register(_ModelStates(models))
         queue_seconds = Histogram(
@@ -57,7 +57,7 @@ class Metrics:
             model.observers.append(_observer(*children))
 
     def count_request(self, model: str, route: str, status: int, seconds: float) -> None:
-        """Note a request that is over; `model` is empty if it was for none."""
+        """Count a finished request; `model` is empty if it was for no model."""
         key = model, route, status
         if key not in self._found:
             self._found[key] = self._requests.labels(*key), self._request_seconds.labels(model, route)
@@ -71,7 +71,7 @@ class Metrics:
 
 
 class _ModelStates(Collector):
-    """The states of the models when Prometheus asks."""
+    """The models' states at the time Prometheus asks."""
 
     def __init__(self, models: Models) -> None:
         self._models = models

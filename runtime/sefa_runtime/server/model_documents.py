@@ -1,4 +1,4 @@
-"""Metadata, configuration and statistics of models, in the words of the Open Inference Protocol v2 and of Triton."""
+"""Metadata, configuration and statistics of models, as the Open Inference Protocol v2 and Triton define them."""
 
 from dataclasses import replace
 from typing import Any
@@ -19,7 +19,7 @@ def model_metadata(model: HostedModel) -> dict[str, Any]:
 
 
 def model_config(model: HostedModel) -> dict[str, Any]:
-    """Return Triton's model configuration, as its clients and perf_analyzer ask for it. Raises as `model_metadata`."""
+    """Return the model configuration that Triton's clients and perf_analyzer read. Raises as `model_metadata`."""
     settings = model.settings
     on_gpu = model.editor.provider in map(short_name, NVIDIA)
     return {
@@ -31,7 +31,7 @@ def model_config(model: HostedModel) -> dict[str, Any]:
 
 
 def model_statistics(model: HostedModel) -> dict[str, Any]:
-    """Return Triton's statistics of one model: counts, and nanoseconds summed since the start."""
+    """Return one model's statistics in Triton's format: counts, and total nanoseconds since the start."""
     statistics = model.statistics
     nothing = {"count": 0, "ns": 0}
     return {
@@ -61,5 +61,5 @@ def model_statistics(model: HostedModel) -> dict[str, Any]:
 
 
 def _served(model: HostedModel) -> Signature:
-    """Return what clients may send: of a static shape, too, any number of images and edits, which is then filled up."""
+    """Return the signature that clients see: any number of images and edits, since static shapes are padded."""
     return replace(model.info.signature, batch=None, num_edits=None)

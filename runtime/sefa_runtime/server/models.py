@@ -1,4 +1,4 @@
-"""The models of a server: which there are, whether they can answer, and what they have done."""
+"""The models of a server: loading them, their states, inference, statistics."""
 
 import asyncio
 import concurrent.futures
@@ -29,12 +29,12 @@ Result = TypeVar("Result")
 
 faults = logging.getLogger("sefa.error")
 
-# The only version there is of a model.
+# Every model has just this version.
 VERSION = "1"
 NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+-]{0,127}")
-# Paths of the protocol, where a model's name would stand.
+# The protocol's own paths in the place of a model's name.
 RESERVED_NAMES = ("stats",)
-# How long a model's first run may take, if requests may not take longer: it brings in memory and code, too.
+# How long a model's first run may take, unless requests may take longer: it also brings in memory and code.
 FIRST_RUN_S = 60.0
 
 
@@ -50,11 +50,11 @@ class State(StrEnum):
 
 @dataclass
 class Statistics:
-    """What a model has done since the start. All times in nanoseconds."""
+    """What a model has done since the start. Times are in nanoseconds unless their names say otherwise."""
 
     requests: int = 0  # answered with images
     failures: int = 0  # refused or failed
-    request_ns: int = 0  # of the answered
+    request_ns: int = 0  # of the answered requests
     failure_ns: int = 0
     images: int = 0
     runs: int = 0
@@ -69,10 +69,10 @@ class HostedModel:
     """One model of a server.
 
     Attributes:
-        name: What requests call it.
+        name: Its name in requests.
         statistics: What it has done.
         active: How many calls of `infer` are under way.
-        fingerprint: What decides, besides the inputs, which image the graph gives; once it is loaded.
+        fingerprint: Everything besides the inputs that determines the image; set once the model is loaded.
         observers: Called after each run of the graph, in the event loop.
     """
 
@@ -92,7 +92,7 @@ class HostedModel:
 
     @property
     def state(self) -> State:
-        """Whether it can answer."""
+        """The current state; `READY` means that it can answer."""
         if self._state is State.READY and self._batcher:
             if self._batcher.left_behind:
                 return State.FAILED
@@ -102,7 +102,7 @@ class HostedModel:
 
     @property
     def reason(self) -> str:
-        """Why it failed or hangs; else empty."""
+        """Why it failed or hangs; otherwise empty."""
         if self.state is State.HANGING:
             return f"a run has not ended within {self.settings.timeout_s:g} s"
         if self._batcher and self._batcher.left_behind:
@@ -111,12 +111,12 @@ class HostedModel:
 
     @property
     def ready(self) -> bool:
-        """Whether it answers."""
+        """Whether it can answer."""
         return self.state is State.READY
 
     @property
     def loaded(self) -> bool:
-        """Whether `editor` and `info` are there."""
+        """Whether `editor` and `info` are available."""
         return self._editor is not None
 
     @property
@@ -159,10 +159,10 @@ class HostedModel:
         return self._batcher.waiting_images if self._batcher else 0
 
     async def load(self, turn: asyncio.Lock | None = None) -> None:
-        """Load it and generate one image; afterwards it is ready or failed.
+        """Load the model and generate one image; afterwards it is ready or failed.
 
         Args:
-            turn: Held while it is loaded, but not while it makes its first run.
+            turn: Held during loading, but not during the first run.
         """
         try:
             async with turn or asyncio.Lock():
@@ -172,7 +172,7 @@ class HostedModel:
                 editors = await loaded
             await self._warm_up(editors)
         except (SefaRuntimeError, OSError) as error:
-            # Where the file lies is for the log, not for clients.
+            # Clients need not know where the file is.
             self._state, self._failure = State.FAILED, " ".join(str(error).split()).removeprefix(f"{self.path}: ")
             return
         except Exception:  # A fault of ours must not leave the other models without an answer.
@@ -190,23 +190,22 @@ class HostedModel:
             observe=self._observe,
             name=self.name,
         )
-        if self._state is State.LOADING:  # Not if the server was asked to stop meanwhile.
+        if self._state is State.LOADING:  # Unless the server was asked to stop meanwhile.
             self._state = State.READY
 
     async def infer(self, feeds: Feeds) -> Answer:
-        """Run checked inputs, together with those of others who ask at the same time.
+        """Run checked inputs, sharing runs with concurrent requests.
 
         Args:
-            feeds: What `Editor.prepare` gives. More images than fit into one run are run in parts, one
-                after another.
+            feeds: From `Editor.prepare`. More images than fit into one run are run in parts, one after another.
 
         Returns:
-            The images of all; the longest of the parts' other figures.
+            The images of all parts, and the largest of each of their other figures.
 
         Raises:
-            UnavailableError: If the model is not ready, or `QueueFullError` if too many images wait.
+            UnavailableError: If the model is not ready; `QueueFullError` if too many images are waiting.
             DeadlineError: If it takes longer than the server's `timeout_s`.
-            InputError: If there are more edits than it takes.
+            InputError: If there are more edits than the model takes.
             RunError: If onnxruntime fails.
         """
         if not self.ready or self._batcher is None:
@@ -232,21 +231,21 @@ class HostedModel:
         )
 
     async def drain(self) -> None:
-        """Answer what waits, take no more."""
+        """Take no more requests, and answer those that are waiting."""
         if self._state is not State.FAILED:
             self._state = State.DRAINING
         end = time.monotonic() + self.settings.timeout_s
-        while self.active:  # Each ends within `timeout_s`. A request in parts has more to come.
+        while self.active:  # Each ends within `timeout_s`. A request in parts still has some to submit.
             await asyncio.sleep(0.005)
         if self._batcher:
             await self._batcher.drain(max(0.0, end - time.monotonic()))
 
     def count(self, answered: bool, elapsed_ns: int) -> None:
-        """Count a request for images that is over.
+        """Count a finished request for images.
 
         Args:
-            answered: Whether it got them.
-            elapsed_ns: From its head to the end of its answer.
+            answered: Whether it got images.
+            elapsed_ns: From its headers to the end of its answer.
         """
         statistics = self.statistics
         if not answered:
@@ -276,12 +275,12 @@ class HostedModel:
         if not done:
             assert self._loading.ident is not None
             stop_run(self._loading.ident)
-            warm.add_done_callback(lambda warm: warm.cancelled() or warm.exception())  # Nobody asks for it.
+            warm.add_done_callback(lambda warm: warm.cancelled() or warm.exception())  # Or asyncio complains.
             raise RunError(f"its first run did not end within {limit_s:g} s; a longer timeout-s waits longer")
         await warm
 
     def _stop_runs(self) -> None:
-        """End runs that nobody waits for any more, since they have gone on for longer than requests may wait."""
+        """Stop runs that have lasted longer than requests may wait: nobody is waiting for them any more."""
         assert self._batcher is not None
         next_s = self._batcher.stop_runs()
         if next_s is not None:
@@ -314,10 +313,10 @@ class Models:
     """All models of a server, by name."""
 
     def __init__(self, models: Sequence[HostedModel]) -> None:
-        """Take them in the order given.
+        """Keep the models in the order given.
 
         Raises:
-            InputError: If there is none, or two have the same name.
+            InputError: If there are none, or two have the same name.
         """
         if not models:
             raise InputError("at least one model is needed")
@@ -333,7 +332,7 @@ class Models:
         return iter(self._models.values())
 
     def get(self, name: str, version: str = VERSION) -> HostedModel:
-        """Return the model of that name.
+        """Return the model with this name.
 
         Raises:
             UnknownModelError: If there is none, or it has no such version.
@@ -353,14 +352,14 @@ class Models:
 
     @property
     def ready(self) -> bool:
-        """Whether the server should get requests: nothing is loading, a model is ready, and it is not about to stop."""
+        """Whether the server should be sent requests: no model is loading, one is ready, and it is not stopping."""
         return not self.draining and not self.loading and any(model.ready for model in self)
 
     async def load(self, report: Callable[[HostedModel], None] = lambda model: None) -> None:
-        """Load one after another: onnxruntime's banners are caught by redirecting the process's own output.
+        """Load the models one at a time, since catching onnxruntime's banners redirects the process's own output.
 
         Args:
-            report: Called with each model that is ready or failed.
+            report: Called with each model once it is ready or has failed.
         """
         turn = asyncio.Lock()
 
@@ -371,13 +370,13 @@ class Models:
         await asyncio.gather(*map(load, self))
 
     async def drain(self) -> None:
-        """Answer what waits, take no more."""
+        """Take no more requests, and answer those that are waiting."""
         self.draining = True
         await asyncio.gather(*(model.drain() for model in self))
 
 
 def _in_thread(work: Callable[[], Result]) -> tuple[threading.Thread, "asyncio.Future[Result]"]:
-    """Start work in a daemon thread, for which the process does not wait at its end; return it and its result."""
+    """Start work in a daemon thread, so that the process need not wait for it to exit; return thread and result."""
     result: concurrent.futures.Future[Result] = concurrent.futures.Future()
 
     def run() -> None:
@@ -392,10 +391,10 @@ def _in_thread(work: Callable[[], Result]) -> tuple[threading.Thread, "asyncio.F
 
 
 def parse_model(text: str) -> tuple[str, Path]:
-    """Read `faces.onnx` or `NAME=faces.onnx` as name and path.
+    """Parse `faces.onnx` or `NAME=faces.onnx` into name and path.
 
     Raises:
-        InputError: If the name cannot stand in an address.
+        InputError: If the name cannot be used in an address.
     """
     name, equals, rest = text.partition("=")
     if equals and not Path(text).is_file():

@@ -1,8 +1,8 @@
-"""What every request passes, over HTTP and over gRPC: its id, the token, errors as statuses, the counters, the log.
+"""What every HTTP or gRPC request goes through: request id, token, errors mapped to statuses, counters, log.
 
-A transport makes an `Exchange` of what it got, and hands it to `Pipeline.answer` with two functions: one that answers,
-and one that sends an error. Nothing else in the server checks a token, maps an error, counts a request or writes a
-line.
+A transport turns a request into an `Exchange`, and hands it to `Pipeline.answer` with two functions: one that answers,
+and one that sends an error. Nothing else in the server checks a token, maps an error, counts a request or writes to
+the request log.
 """
 
 import asyncio
@@ -28,21 +28,21 @@ faults = logging.getLogger("sefa.error")
 
 @dataclass(eq=False)
 class Exchange:
-    """One request over HTTP or gRPC, and what becomes of it."""
+    """One request over HTTP or gRPC, and its outcome."""
 
     models: Models
-    method: str  # of HTTP, or "gRPC"
+    method: str  # the HTTP method, or "gRPC"
     path: str
-    client: str  # address of who asks; empty if it is not known
-    request_id: str  # the client's; a new one if it gave none, or one that cannot stand in a log
+    client: str  # the client's address; empty if unknown
+    request_id: str  # the client's; a new one if it gave none, or one unfit for a log
     authorization: Sequence[str]  # the values of that header
     is_open: bool = False  # whether it needs no token
     route: str = "none"  # the endpoint's name
-    body: bytes = b""  # of HTTP
-    status: int = 0  # HTTP's, also of gRPC; 0: nothing was sent yet
+    body: bytes = b""  # HTTP only
+    status: int = 0  # the HTTP status, for gRPC too; 0: nothing sent yet
     sent: int = 0  # bytes of the answer
-    model: HostedModel | None = None  # the model that is asked for images
-    facts: dict[str, Any] = field(default_factory=dict)  # what else the log gets
+    model: HostedModel | None = None  # the model asked for images
+    facts: dict[str, Any] = field(default_factory=dict)  # further fields for the log
 
     def __post_init__(self) -> None:
         if not REQUEST_ID.fullmatch(self.request_id):
@@ -54,11 +54,11 @@ class Exchange:
 
         Args:
             model: Its name.
-            version: Likewise.
-            for_images: Whether it is asked for images: then the request counts in its statistics.
+            version: Its version.
+            for_images: Whether the request is for images, and so counts in the model's statistics.
 
         Raises:
-            UnknownModelError: If there is none.
+            UnknownModelError: If there is no such model.
         """
         found = self.models.get(model, version)
         self.facts["model"] = found.name
@@ -74,17 +74,17 @@ class Refusal:
     error: Exception
     message: str
     http: int  # status
-    grpc: str  # name of the code
+    grpc: str  # name of the status code
 
 
 class Pipeline:
-    """The one way through the server."""
+    """The single path of every request through the server."""
 
     def __init__(self, token: str | None, metrics: Metrics) -> None:
-        """Make it.
+        """Create the pipeline.
 
         Args:
-            token: What clients must send; None: nothing.
+            token: What clients must send; None: no token.
             metrics: Counts the requests.
         """
         self.token = None if token is None else token.encode()
@@ -93,11 +93,11 @@ class Pipeline:
     async def answer(
         self, exchange: Exchange, work: Callable[[], Awaitable[None]], refuse: Callable[[Refusal], Awaitable[None]]
     ) -> None:
-        """Answer a request, or refuse it; then count it and write its line in the log.
+        """Answer a request, or refuse it; then count and log it.
 
         Args:
             exchange: The request.
-            work: Answers; sets the exchange's status.
+            work: Sends the answer and sets the exchange's status.
             refuse: Sends an error.
         """
         started = time.perf_counter_ns()
@@ -114,7 +114,7 @@ class Pipeline:
                 faults.exception("request %s: %s %s", exchange.request_id, exchange.method, exchange.path[:256])
                 message = f"a fault of the server; its log has it as {exchange.request_id}"
             refusal = Refusal(error, message, *status_of(error))
-            too_late = exchange.status != 0  # An answer has begun.
+            too_late = exchange.status != 0  # The answer has already begun.
             exchange.status = refusal.http
             if not too_late:
                 await refuse(refusal)

@@ -1,4 +1,4 @@
-"""The process: it answers while the models are still loading, and drains them when it is asked to stop."""
+"""The server process: it answers while models are still loading, and drains them when asked to stop."""
 
 import asyncio
 import atexit
@@ -27,24 +27,24 @@ if TYPE_CHECKING:
 
 Report = Callable[[str], None]
 
-# How long Python lets one thread go on before another gets its turn. Its own 5 ms is longer than a small model's run,
-# which would wait for it at both ends: on two busy cores the median of a request fell from 4.6 to 3.2 ms.
+# How long Python runs one thread before another gets its turn. The default, 5 ms, exceeds a small model's run, which
+# would wait that long at both ends: on two busy cores the median latency of a request fell from 4.6 to 3.2 ms.
 SWITCH_INTERVAL_S = 0.0005
-# For answers that are on their way when the server closes.
+# Time for answers under way to finish when the server closes.
 GRACE_S = 10
 
 
 def serve(models: Sequence[str], settings: Settings, report: Report = print) -> None:
-    """Serve models until SIGTERM or SIGINT; then answer what was asked and return.
+    """Serve models until SIGTERM or SIGINT; then answer the requests received so far and return.
 
     Args:
-        models: `PATH` or `NAME=PATH` each.
-        settings: How.
-        report: Gets a line for people when something begins or ends.
+        models: Each `PATH` or `NAME=PATH`.
+        settings: The server's settings.
+        report: Called with a line for people when something begins or ends.
 
     Raises:
-        InputError: If a name or setting is impossible, or the address cannot be had.
-        ModelFileError: If not one of the models could be loaded.
+        InputError: If a name or setting is invalid, or the address is not available.
+        ModelFileError: If none of the models could be loaded.
     """
     hosted = Models([HostedModel(*parse_model(text), settings) for text in models])
     write_logs()
@@ -65,7 +65,7 @@ def serve(models: Sequence[str], settings: Settings, report: Report = print) -> 
 
 
 class Server(uvicorn.Server):
-    """Uvicorn's server, which also loads the models once it listens, and drains them before it closes."""
+    """Uvicorn's server, extended to load the models once it listens and to drain them before it closes."""
 
     def __init__(self, models: Models, settings: Settings, report: Report = print) -> None:
         app = create_app(models, settings)
@@ -95,17 +95,17 @@ class Server(uvicorn.Server):
 
     @property
     def address(self) -> str:
-        """Where it listens, once it does."""
+        """Where it listens, once it has started."""
         host, port = self.servers[0].sockets[0].getsockname()[:2]
         return f"http://{at_port(self.settings.host if host == EVERY_NETWORK else host, port)}"
 
     async def serve(self, sockets: list[socket.socket] | None = None) -> None:
-        """Run until the end."""
+        """Serve until asked to stop."""
         self.loop = asyncio.get_running_loop()
         await super().serve(sockets)
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Answer, then load."""
+        """Start answering, then load the models."""
         if self.grpc is not None:
             await self.grpc.start()
         await super().startup(sockets)
@@ -117,15 +117,15 @@ class Server(uvicorn.Server):
         self._begin(self._load())
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Close, once what was asked is answered."""
+        """Close, once the requests under way are answered."""
         if self.grpc is not None:
             await self.grpc.stop(None if self.force_exit else GRACE_S)
         await super().shutdown(sockets)
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """Drain at the first signal, leave at once at the second. Not passed on: this is a good end, exit code 0."""
+        """Drain on the first signal, exit at once on the second. Uvicorn does not raise it again, so exit code 0."""
         if self.stopped:
-            os._exit(0)  # Nothing to clean up, and a run that does not end would keep Python from its own end.
+            os._exit(0)  # Nothing to clean up, and an endless run would keep Python from exiting.
         self.stopped = True
         self.loop.call_soon_threadsafe(lambda: self._begin(self._drain()))
 
@@ -156,9 +156,9 @@ class Server(uvicorn.Server):
 
 
 def _end(code: int) -> None:
-    """End the process before Python stops its threads: it would crash on one that is in an endless run."""
+    """Exit before Python stops its threads: it would crash on one that is in an endless run."""
     for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError):  # Nobody reads it.
+        with contextlib.suppress(OSError):  # The reader is gone.
             stream.flush()
     os._exit(code)
 
@@ -166,13 +166,13 @@ def _end(code: int) -> None:
 def _grpc_server(models: Models, settings: Settings, pipeline: Pipeline) -> "GrpcServer | None":
     if settings.grpc_port is None:
         return None
-    from sefa_runtime.server.grpc.server import GrpcServer  # Needs an extra of its own.
+    from sefa_runtime.server.grpc.server import GrpcServer  # Needs its own extra.
 
     return GrpcServer(models, settings, pipeline)
 
 
 class _PrintableFormatter(logging.Formatter):
-    """Log lines without control characters, whatever a client sent."""
+    """Formats log lines without control characters, whatever a client sent."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802
         return printable(super().formatMessage(record))
@@ -182,11 +182,11 @@ class _PrintableFormatter(logging.Formatter):
 
 
 def write_logs() -> None:
-    """Write lines of JSON about requests to stdout, faults to stderr.
+    """Log requests to stdout as lines of JSON, and faults to stderr.
 
-    Where in the code a line comes from, and what ran there, is in none of them: not asking halves a line's cost.
+    No line says where in the code it comes from or which thread or process wrote it: that halves the cost of a line.
     """
-    logging._srcfile = None  # Python's own advice, under "Optimization" in its HOWTO.
+    logging._srcfile = None  # As Python's logging HOWTO advises under "Optimization".
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     for name, stream in (("sefa.access", sys.stdout), ("sefa.error", sys.stderr), ("uvicorn.error", sys.stderr)):
         logger = logging.getLogger(name)

@@ -7,20 +7,20 @@ from dataclasses import dataclass, field
 
 from sefa_runtime.errors import InputError
 
-# A path before all of ours, as it stands in addresses.
+# A prefix of all our paths, as written in addresses.
 PREFIX = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)+")
-# As browsers send it: small letters, no path, no slash.
+# As browsers send it: lower case, no path, no trailing slash.
 ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^\sA-Z/?#@]+")
-# How our own paths begin: a prefix that is one of them could not be told from it.
+# The first segments of our own paths, from which a prefix must differ.
 OWN_PATHS = ("v2", "models", "docs", "metrics", "openapi.json")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Settings that hold for all models of a server.
+    """Settings shared by all models of a server.
 
     Raises:
-        InputError: If a limit is impossible.
+        InputError: If a value is invalid.
     """
 
     host: str = "127.0.0.1"
@@ -29,18 +29,18 @@ class Settings:
     provider: str = "auto"
     provider_options: Mapping[str, str] = field(default_factory=dict)
     instances: int = 1  # runs of a model at the same time
-    threads: int | None = None  # of one operator on the CPU; None: the cores that the process may use, shared out
+    threads: int | None = None  # per operator on the CPU; None: the usable cores, divided among the instances
     allow_cpu_fallback: bool = False
-    max_batch: int = 16  # images in one run, and in one request
-    max_delay_ms: float = 2.0  # how long a run may wait for more requests, once they come together
-    max_queue: int = 256  # images that may wait, of each model
-    timeout_s: float = 30.0  # from a request's body to its answer; also for the body to arrive
+    max_batch: int = 16  # images in one run, and in one v2 request
+    max_delay_ms: float = 2.0  # how long a run may wait for more requests, once runs are shared
+    max_queue: int = 256  # images that may wait, per model
+    timeout_s: float = 30.0  # from a request's body to its answer; also the limit for the body to arrive
     max_edits: int = 64  # edits of one image
-    max_body_mb: float = 8.0  # of a request, in 10^6 bytes
-    token: str | None = field(default=None, repr=False)  # what clients must send; None: nothing
-    cors: tuple[str, ...] = ()  # origins whose pages may call the server
+    max_body_mb: float = 8.0  # size of a request's body, in 10^6 bytes
+    token: str | None = field(default=None, repr=False)  # what clients must send; None: no token
+    cors: tuple[str, ...] = ()  # origins whose web pages may call the server
     root_path: str = ""  # the prefix of all paths, as a reverse proxy's clients see them; empty: none
-    forwarded_allow_ips: str = ""  # proxies whose X-Forwarded-... hold: addresses, networks, or *, with commas
+    forwarded_allow_ips: str = ""  # proxies whose X-Forwarded-... to trust: addresses, networks or *, comma-separated
 
     def __post_init__(self) -> None:
         for name, value, least, most in (

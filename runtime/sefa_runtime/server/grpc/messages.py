@@ -1,8 +1,8 @@
 """The services that the gRPC port offers, with their messages, from the `.proto` files beside this module.
 
-`messages.binpb` is what protoc makes of them (`make proto`). The classes are made here, in a pool of their own: this
-runs with any protobuf from 4.25 on, and beside a client in the same process that has registered the same names
-(tritonclient, kserve).
+`messages.binpb` is what protoc compiles them to (`make proto`). The classes are created here, in a pool of their own,
+so that they work with any protobuf from 4.25 on, and beside a client in the same process that has registered the same
+names (tritonclient, kserve).
 """
 
 from pathlib import Path

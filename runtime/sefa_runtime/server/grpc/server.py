@@ -1,4 +1,4 @@
-"""The gRPC port, in the same event loop as HTTP: makes an exchange of each call, and hands it to the pipeline."""
+"""The gRPC port, in the same event loop as HTTP: turns each call into an exchange for the pipeline."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeAlias
@@ -17,7 +17,7 @@ from sefa_runtime.server.network.proxy import Proxies
 from sefa_runtime.server.pipeline import Exchange, Pipeline, Refusal
 from sefa_runtime.server.settings import Settings
 
-# What a client with a retry policy looks for: when to try again, below 0 if it should not.
+# Tells a client with a retry policy when to try again; negative if it should not.
 PUSHBACK = "grpc-retry-pushback-ms"
 
 Context: TypeAlias = grpc.aio.ServicerContext
@@ -31,28 +31,28 @@ class GrpcServer:
         """Offer the models at the settings' `host` and `grpc_port`."""
         self.settings = settings
         self.pipeline = pipeline
-        self.port = settings.grpc_port or 0  # Once started, the one that was taken.
+        self.port = settings.grpc_port or 0  # Once started, the actual port.
         self._proxies = Proxies(settings)
         self._service = Service(models)
         self._server: grpc.aio.Server | None = None
 
     @property
     def address(self) -> str:
-        """Where it listens, as clients want it."""
+        """Where it listens, as clients write it."""
         return at_port(self.settings.host, self.port)
 
     async def start(self) -> None:
-        """Answer from now on, in the running loop.
+        """Start answering, in the running event loop.
 
         Raises:
-            InputError: If the address cannot be had.
+            InputError: If the address is not available.
         """
         options = (
             ("grpc.max_receive_message_length", self.settings.max_body_bytes),
             ("grpc.max_send_message_length", -1),
             ("grpc.so_reuseport", 0),  # Two servers at one port would each get some of the requests.
-            ("grpc.compression_enabled_algorithms_bitset", 1),  # None: what is unpacked has no limit.
-            # Clients that ping, to learn whether we are still there, may: by itself gRPC cuts them off at the third.
+            ("grpc.compression_enabled_algorithms_bitset", 1),  # No compression: unpacked data would have no limit.
+            # Clients may ping to see whether we are still here; by default gRPC cuts them off at the third ping.
             ("grpc.keepalive_permit_without_calls", 1),
             ("grpc.http2.max_ping_strikes", 0),
         )
@@ -72,7 +72,7 @@ class GrpcServer:
         self._server = server
 
     async def stop(self, grace_s: float | None) -> None:
-        """Take no more calls; those under way have so long to end, or none at all."""
+        """Take no more calls; those under way have `grace_s` seconds to end, or none at all if it is None."""
         if self._server is not None:
             await self._server.stop(grace_s)
 
@@ -126,6 +126,6 @@ def _values(metadata: Any, wanted: str) -> list[str]:
 
 
 def _peer(context: Context) -> str:
-    """Return the address in `ipv4:127.0.0.1:4242` or `ipv6:%5B::1%5D:4242`."""
+    """Return the address from a peer such as `ipv4:127.0.0.1:4242` or `ipv6:%5B::1%5D:4242`."""
     host = context.peer().partition(":")[2].rpartition(":")[0]
     return unquote(host).strip("[]")

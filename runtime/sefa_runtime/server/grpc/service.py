@@ -16,7 +16,7 @@ SERVICE = "inference.GRPCInferenceService"
 HEALTH_SERVICE = "grpc.health.v1.Health"
 # Methods that need no token.
 OPEN = ("ServerLive", "ServerReady", "Check")
-# Where the numbers of a tensor stand that are not raw bytes.
+# The field that holds a tensor's numbers if they are not raw bytes.
 CONTENTS = {"FP32": "fp32_contents", "INT64": "int64_contents"}
 MAX_TENSORS = 16
 
@@ -29,9 +29,9 @@ class Method:
 
     service: str
     name: str
-    request: Any  # the class of its message
+    request: Any  # class of the request message
     response: Any
-    answer: Answer  # gives the response's fields
+    answer: Answer  # returns the response's fields
 
     @property
     def is_open(self) -> bool:
@@ -40,13 +40,13 @@ class Method:
 
 
 class Service:
-    """Answers for the models of a server."""
+    """The methods, for the models of a server."""
 
     def __init__(self, models: Models) -> None:
         self.models = models
 
     def methods(self) -> list[Method]:
-        """Return all methods that are offered."""
+        """Return all methods on offer."""
         answers: dict[str, Answer] = {
             "ModelInfer": self.infer,
             "ServerLive": self.server_live,
@@ -89,32 +89,32 @@ class Service:
         return {"live": True}
 
     async def server_ready(self, request: Any, exchange: Exchange) -> dict[str, Any]:
-        """Return whether the server should get requests."""
+        """Return whether the server should be sent requests."""
         return {"ready": self.models.ready}
 
     async def server_metadata(self, request: Any, exchange: Exchange) -> dict[str, Any]:
-        """Return what this server is."""
+        """Return the server's name, version and extensions."""
         return model_documents.SERVER_METADATA
 
     async def model_ready(self, request: Any, exchange: Exchange) -> dict[str, Any]:
-        """Return whether a model answers."""
+        """Return whether a model is ready."""
         return {"ready": _model(request, exchange).ready}
 
     async def model_metadata(self, request: Any, exchange: Exchange) -> dict[str, Any]:
-        """Return inputs and outputs of a model."""
+        """Return the inputs and outputs of a model."""
         return model_documents.model_metadata(_model(request, exchange))
 
     async def model_config(self, request: Any, exchange: Exchange) -> dict[str, Any]:
-        """Return Triton's configuration of a model."""
+        """Return a model's configuration as Triton words it."""
         return {"config": model_documents.model_config(_model(request, exchange))}
 
     async def model_statistics(self, request: Any, exchange: Exchange) -> dict[str, Any]:
-        """Return Triton's statistics of a model, or of all if none is named."""
+        """Return a model's statistics as Triton words them, or those of all models if none is named."""
         models = [_model(request, exchange)] if request.name else list(self.models)
         return {"model_stats": [model_documents.model_statistics(model) for model in models]}
 
     async def check(self, request: Any, exchange: Exchange) -> dict[str, Any]:
-        """Return whether the server is ready, as Kubernetes and load balancers ask for it."""
+        """Return whether the server is ready: the health check of Kubernetes and load balancers."""
         if request.service not in ("", SERVICE):
             raise UnknownModelError(f"no service {request.service[:128]!r} here: {SERVICE}")
         return {"status": "SERVING" if self.models.ready else "NOT_SERVING"}
@@ -125,10 +125,10 @@ def _model(request: Any, exchange: Exchange) -> HostedModel:
 
 
 def decode_request(request: Any) -> InferRequest:
-    """Read a `ModelInferRequest`: its tensors are all raw bytes, or all numbers.
+    """Decode a `ModelInferRequest`, whose tensors are either all raw bytes or all numbers.
 
     Raises:
-        InputError: If it is not as the protocol has it, or wants what is not offered.
+        InputError: If it breaks the protocol, or asks for something that is not offered.
     """
     raw = request.raw_input_contents
     for name, tensors in (("inputs", request.inputs), ("outputs", request.outputs)):

@@ -1,4 +1,4 @@
-"""The ASGI application: makes an exchange of each HTTP request, and hands it to the pipeline with the router in it."""
+"""The ASGI application: turns each HTTP request into an exchange, and routes it inside the pipeline."""
 
 import asyncio
 from collections.abc import Collection, Sequence
@@ -22,7 +22,7 @@ from sefa_runtime.server.network.proxy import Proxies
 from sefa_runtime.server.pipeline import Exchange, Pipeline, Refusal
 from sefa_runtime.server.settings import Settings
 
-# What needs no token, besides the page: it reveals nothing about the models.
+# Besides the page, these need no token: they reveal nothing about the models.
 OPEN_PREFIXES = ("/v2/health/", "/docs/")
 OPEN_PATHS = ("/openapi.json", "/docs")
 
@@ -32,8 +32,8 @@ class Application:
 
     Attributes:
         models: The models that it serves.
-        metrics: What it counts; its gRPC port counts there, too.
-        pipeline: What every request passes; those of its gRPC port, too.
+        metrics: Its counters, shared with the gRPC port.
+        pipeline: What every request goes through, shared with the gRPC port.
         routes: The endpoints.
         encoders: How many images may be encoded at once.
     """
@@ -48,12 +48,12 @@ class Application:
         open_paths: Collection[str],
         headers: Collection[str],
     ) -> None:
-        """Make it.
+        """Create the application.
 
         Args:
-            models: Of the server.
-            settings: The limits, the token, which proxies are trusted, who may call from a web page.
-            metrics: Counts its requests.
+            models: The server's models.
+            settings: The limits, the token, which proxies are trusted, and which web pages may call.
+            metrics: Counts the requests.
             routes: The endpoints, tried in order.
             open_paths: Paths that need no token.
             headers: Headers that pages of other origins may send and read, besides the usual ones.
@@ -79,7 +79,7 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
-        scope["app"] = self  # The endpoints need it; and with it, Starlette raises 404 and 405 instead of answering.
+        scope["app"] = self  # For the endpoints; and so that Starlette raises 404 and 405 instead of answering.
         if scope["type"] != "http":
             await self._router(scope, receive, send)
             return
@@ -97,7 +97,7 @@ class Application:
             is_open=path in self._open_paths or path.startswith(OPEN_PREFIXES),
         )
         scope["exchange"] = exchange
-        scope["starlette.exception_handlers"] = {}, {}  # Not those of an application that we are mounted in.
+        scope["starlette.exception_handlers"] = {}, {}  # Not those of an application we are mounted in.
         added = [(b"x-request-id", exchange.request_id.encode())]
 
         async def send_counted(message: Message) -> None:
@@ -115,10 +115,10 @@ class Application:
             if "origin" in asked:
                 respond = partial(self._cors.send, send=send_counted, request_headers=asked)
             else:
-                added.append((b"vary", b"Origin"))  # Not all versions of Starlette say so.
+                added.append((b"vary", b"Origin"))  # Some versions of Starlette leave it out.
             if exchange.method == "OPTIONS" and "origin" in asked and "access-control-request-method" in asked:
                 preflight = self._cors.preflight_response(asked)
-                exchange.is_open = True  # Browsers send no token with it.
+                exchange.is_open = True  # Browsers send no token with a preflight.
 
         async def work() -> None:
             if preflight is not None:
@@ -126,7 +126,7 @@ class Application:
                     raise InputError(bytes(preflight.body).decode())
                 await preflight(scope, receive, send_counted)
                 return
-            if not path:  # Our own prefix: the page lies below it, and its links are relative.
+            if not path:  # Our own prefix without a slash: the page is below it, and its links are relative.
                 await RedirectResponse(f"./{scope['path'].rpartition('/')[2]}/")(scope, receive, respond)
                 return
             exchange.body = await read_body(exchange.method, path, headers, receive, self._settings)

@@ -12,12 +12,12 @@ from sefa_runtime.errors import InputError
 from sefa_runtime.images import Images, enlarge, forth_and_back, grid, mosaic, on_white, to_pillow
 from sefa_runtime.version import VERSION
 
-# Pixels of one answer, all frames together: bounds memory and time, whatever is asked for.
+# Pixels of one answer, all frames together: bounds memory and time for any request.
 MAX_PIXELS = 32_000_000
 
 
 class Format(StrEnum):
-    """What an image can be sent as."""
+    """The formats in which an image can be sent."""
 
     WEBP = "webp"
     PNG = "png"
@@ -26,11 +26,11 @@ class Format(StrEnum):
 
     @property
     def media_type(self) -> str:
-        """As in the header Content-Type."""
+        """The value of the Content-Type header."""
         return f"image/{self}"
 
 
-# Quick rather than small: the answer is waited for.
+# Fast rather than small: a client is waiting.
 SAVE_OPTIONS: dict[Format, dict[str, Any]] = {
     Format.WEBP: {"lossless": True, "quality": 0, "method": 0},
     Format.PNG: {"compress_level": 3},
@@ -41,15 +41,15 @@ SAVE_OPTIONS: dict[Format, dict[str, Any]] = {
 
 @cache
 def encoder_version() -> tuple[str | None, ...]:
-    """Return the versions of all that decides which bytes stand for an image."""
+    """Return the versions of everything that affects an image's encoded bytes."""
     return VERSION, PIL.__version__, *map(features.version, ("webp", "zlib", "jpg"))
 
 
 def check_pixels(count: int, height: int, width: int, scale: int) -> None:
-    """Refuse what would be too large an answer, before anything is generated.
+    """Check, before anything is generated, that an answer is not too large.
 
     Raises:
-        InputError: If so.
+        InputError: If it is.
     """
     pixels = count * height * width * scale * scale
     if pixels > MAX_PIXELS:
@@ -57,15 +57,15 @@ def check_pixels(count: int, height: int, width: int, scale: int) -> None:
 
 
 def encode_sheet(images: Images, scale: int, kind: Format) -> bytes:
-    """Encode many images as one, side by side without gaps.
+    """Encode several images as one, side by side without gaps.
 
     Args:
         images: Shape [rows, columns, H, W, C].
         scale: How many times to enlarge them.
-        kind: webp and png are lossless.
+        kind: The format; webp and png are lossless.
 
     Raises:
-        InputError: If the format cannot hold it.
+        InputError: If the format cannot hold an image of that size.
     """
     image = to_pillow(enlarge(grid(images), scale))
     if kind is Format.JPEG:
@@ -73,22 +73,22 @@ def encode_sheet(images: Images, scale: int, kind: Format) -> bytes:
     file = io.BytesIO()
     try:
         image.save(file, kind, **SAVE_OPTIONS[kind])
-    except (OSError, ValueError) as error:  # Pillow's words for sizes that a format cannot hold.
+    except (OSError, ValueError) as error:  # What Pillow raises for sizes that a format cannot hold.
         raise InputError(f"{kind} cannot hold {image.width}x{image.height} pixels: {error}") from None
     return file.getvalue()
 
 
 def encode_animation(images: Images, scale: int, kind: Format, frames_per_second: float) -> bytes:
-    """Encode an endless animation that runs forth and back.
+    """Encode an endless animation that runs back and forth.
 
     Args:
-        images: Shape [N, frames, H, W, C]; the N are shown at once, in a grid.
+        images: Shape [N, frames, H, W, C]; all N are shown at once, in a grid.
         scale: How many times to enlarge them.
         kind: gif or webp.
-        frames_per_second: Pace, 0.1 to 50.
+        frames_per_second: 0.1 to 50.
 
     Raises:
-        InputError: If the format cannot hold it.
+        InputError: If the format cannot hold an animation of that size.
     """
     loop = [to_pillow(frame) for frame in forth_and_back(mosaic(enlarge(images, scale)))]
     if kind is Format.GIF:

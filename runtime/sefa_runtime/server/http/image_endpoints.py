@@ -1,4 +1,4 @@
-"""Endpoints for people and web pages: what models there are, and images as PNG, WebP, JPEG or GIF."""
+"""Endpoints for people and web pages: the list of models, and images as PNG, WebP, JPEG or GIF."""
 
 import asyncio
 import hashlib
@@ -42,7 +42,7 @@ from sefa_runtime.server.pipeline import Exchange
 
 
 async def list_models(request: Request) -> Response:
-    """List the models, and whether they answer."""
+    """List the models, and whether each is ready."""
     return JsonResponse(ModelList(models=[_summary(model) for model in request.app.models]).model_dump())
 
 
@@ -74,7 +74,7 @@ async def describe_model(request: Request) -> Response:
 
 
 async def image(request: Request) -> Response:
-    """Generate one image of a seed, moved along directions: an address to put into `<img src>`.
+    """Generate one image from a seed, moved along directions: an address to put into `<img src>`.
 
     `/models/faces/image?seed=7&edit=turn:2.5&edit=4:1&format=png`
     """
@@ -86,7 +86,7 @@ async def image(request: Request) -> Response:
     inputs = {"label": wanted.label, "truncation": wanted.truncation}
     feeds = model.editor.prepare(Call(inputs, wanted.seed, edits))
     tag = _entity_tag(model, feeds, wanted.scale, kind)
-    # Another model may get the name: whoever keeps an image asks each time whether it still holds.
+    # Another model may take this name, so caches must revalidate an image each time.
     kept = {"etag": tag, "cache-control": "no-cache" if model.settings.token is None else "private, no-cache"}
     if is_known(request, tag):
         return Response(status_code=304, headers=kept)
@@ -96,10 +96,10 @@ async def image(request: Request) -> Response:
 
 
 async def edit_images(request: Request) -> Response:
-    """Generate images of several seeds or of latents, with several edits, or sweep along a direction.
+    """Generate images from several seeds or from latents, with several edits, or sweep along a direction.
 
-    Images are laid out side by side; of a sweep, each seed is a row and each step a column, or the steps are the
-    frames of an animation that runs forth and back.
+    Images are laid out side by side. In a sweep, each seed is a row and each step a column, or the steps are the
+    frames of an animation that runs back and forth.
     """
     exchange = _exchange(request)
     model = exchange.find_model(**request.path_params, for_images=True)
@@ -127,7 +127,7 @@ def routes() -> list[Route]:
 
 
 def _prepare(model: HostedModel, wanted: EditRequest) -> tuple[Feeds, int]:
-    """Return the checked inputs of a request, and in how many rows its images are laid out."""
+    """Return the checked inputs of a request, and the number of rows in which its images are laid out."""
     if wanted.format is Format.GIF and not wanted.sweep:
         raise InputError("gif is an animation: give a sweep, or another format")
     if wanted.animate and (not wanted.sweep or wanted.format not in (Format.WEBP, Format.GIF)):
@@ -139,7 +139,7 @@ def _prepare(model: HostedModel, wanted: EditRequest) -> tuple[Feeds, int]:
         check_numbers(value, name)
     seed = 0 if wanted.seeds is None and not ways else wanted.seeds
     given = next((value for value in (seed, *ways.values()) if isinstance(value, list)), [0])
-    # Those of one latent are counted by its numbers, which are checked soon enough.
+    # One flat latent is one image; `prepare` checks its numbers later.
     count = len(given) if seed is not None or (given and isinstance(given[0], list)) else 1
     editor = model.editor
     edits = _by_direction(list(wanted.edits.items()), model)
@@ -175,18 +175,18 @@ def _exchange(request: Request) -> Exchange:
 
 
 async def _encode(request: Request, encode: Callable[..., bytes], *arguments: Any) -> bytes:
-    """Encode in another thread; no more at once than there are cores, since each may take hundreds of megabytes."""
+    """Encode in another thread, at most as many at once as there are cores: each may take hundreds of megabytes."""
     async with request.app.encoders:
         return await asyncio.to_thread(encode, *arguments)
 
 
 def _entity_tag(model: HostedModel, feeds: Feeds, scale: int, kind: Format) -> str:
-    """Return the ETag of an image: of the graph, its inputs, and all that has a hand in its bytes on the way out."""
+    """Return the ETag of an image: a hash of the graph, its inputs, and everything that affects how it is encoded."""
     digest = hashlib.sha256(repr((model.fingerprint, encoder_version(), scale, kind)).encode())
     for name, array in sorted(feeds.items()):
         digest.update(repr((name, array.dtype.str, array.shape)).encode())
         digest.update(np.ascontiguousarray(array).data)
-    # Other providers than the CPU's may round differently in runs of other sizes: the same image, not the same bytes.
+    # Providers other than the CPU's may round differently at other run sizes: the same image, but not the same bytes.
     weak = "" if model.editor.provider == "cpu" else "W/"
     return f'{weak}"{digest.hexdigest()}"'
 
@@ -196,7 +196,7 @@ def _summary(model: HostedModel) -> ModelSummary:
 
 
 def _parse_edit(text: str) -> tuple[str, float]:
-    """Read `pose:2.5`."""
+    """Read an edit such as `pose:2.5`."""
     direction, colon, alpha = text.rpartition(":")
     try:
         number = float(alpha)
@@ -223,7 +223,7 @@ def _by_direction(
 
 
 def _direction(text: str | int, model: HostedModel) -> str | int:
-    """Return a name if there is one such, else the index that it looks like."""
+    """Return the text if it is a direction's name, else the index that it looks like."""
     if isinstance(text, int) or text in model.info.names:
         return text
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else text[:128]

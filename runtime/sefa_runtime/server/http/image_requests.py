@@ -1,4 +1,4 @@
-"""What image endpoints take and give, checked and described by pydantic."""
+"""The requests and answers of the image endpoints, checked and described by pydantic."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
@@ -10,10 +10,10 @@ from sefa_runtime.errors import InputError
 from sefa_runtime.inputs.latents import MAX_SEED
 from sefa_runtime.server.http.image_encoding import Format
 
-# Images of one request, generated in as many runs as they need.
+# Images in one request, generated in as many runs as needed.
 MAX_IMAGES = 256
 MAX_SCALE = 32
-# Beyond any `max_edits` of use: bounds the work of checking them.
+# More than any useful `max_edits`: bounds the work of checking them.
 MAX_NAMED_EDITS = 1024
 
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
@@ -23,14 +23,14 @@ Fields = TypeVar("Fields", bound=BaseModel)
 
 
 def _not_too_many(edits: Any) -> Any:
-    """Look at the length first: pydantic would go through all of them."""
+    """Check the number of edits first: pydantic would go through all of them."""
     if isinstance(edits, dict) and len(edits) > MAX_NAMED_EDITS:
         raise ValueError(f"at most {MAX_NAMED_EDITS} edits, got {len(edits)}")
     return edits
 
 
 class Strict(BaseModel):
-    """JSON taken strictly: no numbers in strings, no fields that do not exist."""
+    """Strict JSON: no numbers in strings, no unknown fields."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -88,7 +88,7 @@ class Sweep(Strict):
 
 
 class EditRequest(Strict):
-    """Images to generate. Exactly one of `seeds`, `z`, `w` and `codes` says which; seed 0 if all are left out."""
+    """Images to generate, given by exactly one of `seeds`, `z`, `w` and `codes`; seed 0 if all are left out."""
 
     seeds: Seed | Annotated[list[Seed], Field(min_length=1, max_length=MAX_IMAGES)] | None = Field(
         None, description="One or several; each is the same image on every machine.", examples=[[7, 8]]
@@ -123,7 +123,7 @@ class EditRequest(Strict):
 
 
 class ImageQuery(BaseModel):
-    """The parameters of one image's address."""
+    """The query parameters of one image."""
 
     seed: Seed = Field(0, description="Which image.")
     edit: list[str] | None = Field(
@@ -141,7 +141,7 @@ def read_query(request: Request) -> ImageQuery:
     """Read the parameters of a request for one image.
 
     Raises:
-        InputError: If there is no such parameter, or its value cannot be taken.
+        InputError: If a parameter is unknown, or its value is not accepted.
     """
     given = request.query_params
     known = ImageQuery.model_fields
@@ -152,10 +152,10 @@ def read_query(request: Request) -> ImageQuery:
 
 
 def check(fields: type[Fields], document: Mapping[str, Any]) -> Fields:
-    """Return a document as its fields.
+    """Validate a document against a model of its fields.
 
     Raises:
-        InputError: With the first four problems, each with the field's name.
+        InputError: Naming the first four problems, each with its field.
     """
     try:
         return fields.model_validate(document)

@@ -1,4 +1,4 @@
-"""/openapi.json: the endpoints with what they take and give, and examples that work."""
+"""/openapi.json: describes the endpoints, their requests and answers, with working examples."""
 
 import re
 from collections.abc import Mapping
@@ -33,7 +33,7 @@ Errors are `{"error": "what was wanted and what came"}`. Each answer has an `X-R
 one."""
 V2 = "Open Inference Protocol v2"
 SERVER = "Server"
-# In examples, where there is no model to take them from.
+# For examples, if there is no loaded model to take them from.
 SOME_MODEL = "faces"
 SOME_SIGNATURE = make_signature(
     "z",
@@ -109,7 +109,7 @@ REFUSALS = {
 
 
 def route(models: Models, settings: Settings) -> Route:
-    """Return /openapi.json."""
+    """Return the route of /openapi.json."""
 
     async def openapi(request: Request) -> Response:
         return JsonResponse(_document(models, settings, request.scope["root_path"]))
@@ -118,7 +118,7 @@ def route(models: Models, settings: Settings) -> Route:
 
 
 def _document(models: Models, settings: Settings, prefix: str) -> Schema:
-    # Where a token is needed, the models' names are not public.
+    # If a token is needed, the models' names are not public.
     loaded = [model for model in models if model.loaded and settings.token is None]
     described: list[tuple[type[BaseModel], JsonSchemaMode]] = [
         (ModelList, "serialization"),
@@ -146,7 +146,7 @@ def _document(models: Models, settings: Settings, prefix: str) -> Schema:
             "description": DESCRIPTION,
             "version": VERSION,
         },
-        # The prefix if we know it; and relative to this document, which is right under any prefix.
+        # The prefix, if known; and an address relative to this document, which is right under any prefix.
         "servers": [*([{"url": prefix}] if prefix else []), {"url": "."}],
         "paths": paths,
         "components": {"schemas": definitions["$defs"] | schemas},
@@ -192,7 +192,7 @@ def _image_paths() -> dict[str, Schema]:
                 **more,
             }
         }
-    return deepcopy(paths)  # What they share is completed in each of them.
+    return deepcopy(paths)  # Shared parts are completed separately for each.
 
 
 def _found(schema: str) -> Schema:
@@ -289,7 +289,7 @@ def _add_refusals(path: str, method: str, operation: Schema, settings: Settings)
 
 
 def _add_examples(paths: Mapping[str, Schema], model: HostedModel | None) -> None:
-    """Add bodies that can be sent as they are to the first model."""
+    """Add example bodies that can be sent to the first model as they are."""
     names = model.info.names if model else ("direction-0", "direction-1")
     signature = model.info.signature if model else SOME_SIGNATURE
     feeds = {

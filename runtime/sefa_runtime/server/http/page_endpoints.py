@@ -1,6 +1,6 @@
-"""The page at /, /docs with nothing loaded from elsewhere, and /metrics.
+"""The page at /, /docs with nothing loaded from other hosts, and /metrics.
 
-All links are relative: a proxy may serve us under any prefix without our knowing it.
+All links are relative: a proxy may serve us under any prefix without our knowledge.
 """
 
 import hashlib
@@ -48,7 +48,7 @@ SwaggerUIBundle({
 })
 </script>
 """
-# Nothing from elsewhere; images are shown as the blobs they were fetched as.
+# Nothing from other hosts; images are shown from the blobs that were fetched.
 PAGE_POLICY = (
     "default-src 'self'; img-src 'self' blob:; object-src 'none'; base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'"
@@ -56,7 +56,7 @@ PAGE_POLICY = (
 
 
 def page_routes() -> list[Route]:
-    """Return the files of `page/`, read once, at `/`; none of a request's path is looked up on the disk."""
+    """Return routes for the files of `page/` at `/`, read once; no request's path is looked up on disk."""
     if not (PAGE_FOLDER / "index.html").is_file():
         return [Route("/", _to_docs, include_in_schema=False)]
     routes = []
@@ -70,7 +70,7 @@ def page_routes() -> list[Route]:
 
 
 def docs_routes() -> list[Route]:
-    """Return /docs: Swagger's page if its files are installed, else one that says where the description is."""
+    """Return the routes of /docs: Swagger's page if its files are installed, else a page that links the description."""
     specification = importlib.util.find_spec("fastapi_offline")
     if specification is None or specification.origin is None:
         return [Route("/docs", _no_swagger)]
@@ -85,7 +85,7 @@ def docs_routes() -> list[Route]:
 
 
 def metrics_route(metrics: Metrics) -> Route:
-    """Return /metrics."""
+    """Return the route of /metrics."""
 
     async def prometheus(request: Request) -> Response:
         return Response(metrics.text(), media_type=metrics.media_type)
@@ -112,7 +112,7 @@ def _constant(
     content: bytes, media_type: str, headers: Mapping[str, str] | None = None
 ) -> Callable[[Request], Awaitable[Response]]:
     tag = f'"{hashlib.sha256(content).hexdigest()}"'
-    # They change with the version: a browser keeps them, and asks each time whether they still hold.
+    # The files change with the version: browsers cache them, and revalidate each time.
     kept = {"x-content-type-options": "nosniff", "etag": tag, "cache-control": "no-cache", **(headers or {})}
 
     async def answer(request: Request) -> Response:

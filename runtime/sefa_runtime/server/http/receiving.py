@@ -1,4 +1,4 @@
-"""What comes from a client: the body of its request, read whole and within the limits, and its disconnecting."""
+"""Receiving from a client: its request's body, read whole and within the limits, and whether it disconnects."""
 
 import asyncio
 import json
@@ -23,10 +23,10 @@ async def read_body(
     """Read a request's body.
 
     Args:
-        method: Of the request.
-        path: Likewise, without a prefix.
-        headers: Likewise.
-        receive: Gives its messages.
+        method: The request's method.
+        path: Its path, without a prefix.
+        headers: Its headers.
+        receive: Returns its ASGI messages.
         settings: The limits.
 
     Raises:
@@ -34,7 +34,7 @@ async def read_body(
     """
     if b"content-length" not in headers and b"transfer-encoding" not in headers:
         return b""
-    if method == "POST" and path.endswith(("/infer", "/edit")):  # Nothing else looks at a body.
+    if method == "POST" and path.endswith(("/infer", "/edit")):  # No other endpoint uses a body.
         _check_type(path, headers)
     return await _read(headers, receive, settings)
 
@@ -43,13 +43,13 @@ def decode_json(body: bytes) -> dict[str, Any]:
     """Read one JSON object.
 
     Raises:
-        InputError: If it is none, or nested too deep, or has NaN or infinity in it, which JSON does not have.
+        InputError: If it is not one, is nested too deep, or has NaN or infinity in it, which JSON does not allow.
     """
     try:
         document = json.loads(body, parse_constant=_refuse_constant)
     except RecursionError:
         raise InputError("the JSON is nested too deep") from None
-    except ValueError as error:  # Also what is no UTF-8, and integers of thousands of digits.
+    except ValueError as error:  # Also invalid UTF-8, and integers of thousands of digits.
         raise InputError(f"not JSON: {str(error)[:200]}") from None
     if not isinstance(document, dict):
         raise InputError("the JSON must be an object")
@@ -57,10 +57,10 @@ def decode_json(body: bytes) -> dict[str, Any]:
 
 
 async def while_connected(receive: Receive, answer: Awaitable[Result]) -> Result:
-    """Wait for an answer, and cancel it if the client goes away first; the body has been read.
+    """Wait for an answer, and cancel it if the client disconnects first. Call it after reading the body.
 
     Raises:
-        ClientGoneError: If it did.
+        ClientGoneError: If the client disconnected.
     """
     waiting = asyncio.current_task()
     assert waiting is not None
@@ -116,7 +116,7 @@ def _check_type(path: str, headers: Mapping[bytes, bytes]) -> None:
     if encoding != b"identity":
         raise MediaTypeError(f"Content-Encoding {encoding.decode('latin-1')[:64]!r} is not read here")
     given = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
-    # Triton's client sends tensors without a type.
+    # Triton's client sends tensors without a Content-Type.
     taken = (JSON_TYPE, BINARY_TYPE, b"") if path.endswith("/infer") else (JSON_TYPE,)
     if given not in taken:
         wanted = " or ".join(kind.decode() for kind in taken if kind)

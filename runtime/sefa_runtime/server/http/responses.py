@@ -1,4 +1,4 @@
-"""Answers that all endpoints share: JSON, errors, and what a client's cache has already."""
+"""Answers that all endpoints share: JSON, errors, and whether a client's cache is up to date."""
 
 import json
 import re
@@ -10,22 +10,22 @@ from starlette.responses import Response
 from sefa_runtime.server.errors import BodyTimeoutError, BodyTooLargeError, MediaTypeError, MethodError, TokenError
 from sefa_runtime.server.pipeline import Refusal
 
-# In If-None-Match, where it does not matter whether it is a weak one.
+# In If-None-Match, which compares weak and strong tags alike.
 ENTITY_TAG = re.compile(r'"[^"]*"')
 
 
 class JsonResponse(Response):
-    """JSON with the media type that kserve's client compares letter by letter."""
+    """JSON with exactly the media type that kserve's client compares against."""
 
     media_type = "application/json"
 
     def render(self, content: Any) -> bytes:
-        """Write the document."""
+        """Return the document as bytes."""
         return json.dumps(content, separators=(",", ":")).encode()
 
 
 def refusal_response(refusal: Refusal) -> JsonResponse:
-    """Return `{"error": ...}`, as the protocol has it."""
+    """Return `{"error": ...}`, as the protocol requires."""
     error = refusal.error
     response = JsonResponse({"error": refusal.message}, refusal.http)
     retry_after_s = getattr(error, "retry_after_s", None)
@@ -36,11 +36,11 @@ def refusal_response(refusal: Refusal) -> JsonResponse:
     if isinstance(error, MethodError):
         response.headers["allow"] = error.allowed
     if isinstance(error, BodyTimeoutError | BodyTooLargeError | MediaTypeError):
-        response.headers["connection"] = "close"  # The rest of the body is not read.
+        response.headers["connection"] = "close"  # The rest of the body stays unread.
     return response
 
 
 def is_known(request: Request, tag: str) -> bool:
-    """Return whether the client says that it already has what the ETag stands for."""
+    """Return whether the client already has the content with this ETag, by its If-None-Match."""
     given = ",".join(request.headers.getlist("if-none-match"))
     return given.strip() == "*" or tag.removeprefix("W/") in ENTITY_TAG.findall(given)

@@ -1,7 +1,7 @@
 """The bodies of v2 inference requests and answers over HTTP: JSON, and the binary tensor extension.
 
 A body is one JSON document; with the extension, the header `Inference-Header-Content-Length` says where it ends, and
-the raw little-endian bytes of the tensors follow in the order in which they are listed.
+the tensors' raw little-endian bytes follow, in the order in which the JSON lists them.
 Sources: the KServe project's open inference protocol; the Triton project's extension_binary_data.
 """
 
@@ -17,7 +17,7 @@ from sefa_runtime.model.signature import TensorSpec
 from sefa_runtime.server.http.receiving import decode_json
 from sefa_runtime.server.inference import GivenTensor, InferRequest
 
-# Every byte as JSON, in four characters with the comma: an image is one table look-up.
+# Each byte as JSON, four characters with the comma, so that encoding an image is one table look-up.
 BYTES_AS_JSON = np.frombuffer(b"".join(b"%3d," % value for value in range(256)), np.uint8).reshape(256, 4)
 
 
@@ -25,11 +25,11 @@ def decode_request(body: bytes, json_length: int | None) -> InferRequest:
     """Read the body of an inference request.
 
     Args:
-        body: JSON, and raw tensors after it.
-        json_length: Bytes of the JSON; None if it is all of the body.
+        body: JSON, possibly followed by raw tensors.
+        json_length: Length of the JSON in bytes; None if it is the whole body.
 
     Raises:
-        InputError: If it is not such a request.
+        InputError: If it is not a valid request.
     """
     if json_length is not None and not 0 <= json_length <= len(body):
         raise InputError(f"Inference-Header-Content-Length must be in 0..{len(body)}, the body's size")
@@ -57,20 +57,20 @@ def decode_request(body: bytes, json_length: int | None) -> InferRequest:
 def encode_response(
     head: Mapping[str, Any], spec: TensorSpec, array: NDArray[Any], binary: bool
 ) -> tuple[bytes, memoryview | None]:
-    """Write the body of an answer with one output.
+    """Encode the body of an answer with one output.
 
     Args:
         head: `model_name`, `model_version`, `id`.
-        spec: The output's.
+        spec: Describes the output.
         array: The tensor.
-        binary: As raw bytes after the JSON.
+        binary: Whether to send the tensor as raw bytes after the JSON.
 
     Returns:
-        The JSON, and the raw bytes, or None if they are in the JSON.
+        The JSON, and the raw bytes; None if the numbers are in the JSON.
     """
     output: dict[str, Any] = {"name": spec.name, "datatype": spec.datatype, "shape": array.shape}
     if binary:
-        # No copy: a part of a run's images is contiguous.
+        # Copies nothing: a slice of a run's images is contiguous.
         raw = np.ascontiguousarray(array).data.cast("B")
         output["parameters"] = {"binary_data_size": raw.nbytes}
         return _compact({**head, "outputs": [output]}), raw
@@ -80,7 +80,7 @@ def encode_response(
 
 
 def numbers_as_json(array: NDArray[Any]) -> bytes:
-    """Return a flat JSON array of a tensor's numbers in row-major order."""
+    """Return a tensor's numbers as a flat JSON array in row-major order."""
     if array.dtype == np.uint8 and array.size:
         text: bytes = BYTES_AS_JSON[array.reshape(-1)].tobytes()
         return b"[" + text[:-1] + b"]"
@@ -88,7 +88,7 @@ def numbers_as_json(array: NDArray[Any]) -> bytes:
 
 
 def _decode_tensor(entry: dict[str, Any], body: bytes, at: int) -> GivenTensor:
-    """Read what is said of an input, and take its raw bytes, if it has any, from there on in the body."""
+    """Decode an input's entry; if it has raw bytes, take them from the body, beginning at `at`."""
     name = _string(entry.get("name"), "an input's name")
     shape, parameters = entry.get("shape"), _parameters(entry)
     if not isinstance(shape, list):

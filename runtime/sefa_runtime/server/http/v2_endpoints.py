@@ -18,7 +18,7 @@ from sefa_runtime.server.models import VERSION, HostedModel, Models, State
 from sefa_runtime.server.pipeline import Exchange
 
 HEADER_LENGTH = "inference-header-content-length"
-# An image of more numbers is written as JSON by another thread, and as raw bytes without copying it after the JSON.
+# Images of more numbers are encoded as JSON in another thread. More raw bytes than this are sent separately, uncopied.
 LARGE = 1 << 18
 
 
@@ -38,7 +38,7 @@ async def infer(request: Request) -> Response:
 
 
 class TensorResponse(Response):
-    """JSON and the raw bytes of a tensor after it, which are not copied if they are large."""
+    """JSON followed by the raw bytes of a tensor, which are not copied if they are large."""
 
     def __init__(self, text: bytes, raw: memoryview) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class TensorResponse(Response):
         ]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send it."""
+        """Send the response."""
         text, raw = self._parts
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         if raw.nbytes <= LARGE:
@@ -109,7 +109,7 @@ async def all_statistics(request: Request) -> Response:
 
 
 def routes() -> list[Route]:
-    """Return the endpoints; the one for inference stands first, since they are tried in order."""
+    """Return the endpoints, inference first, since they are tried in order."""
     model = "/v2/models/{model}"
     found = [Route(f"{prefix}/infer", infer, methods=["POST"]) for prefix in (model, model + "/versions/{version}")]
     found += [

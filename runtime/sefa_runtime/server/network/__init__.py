@@ -1,1 +1,1 @@
-"""Addresses to listen on, reverse proxies, and limits on the head of an HTTP request."""
+"""Listening addresses, reverse proxies, and limits on the head of an HTTP request."""

@@ -1,4 +1,4 @@
-"""Where a server listens: the same addresses for HTTP and gRPC, which resolve some hosts differently by themselves."""
+"""Where a server listens: one set of addresses for HTTP and gRPC, which would resolve some hosts differently."""
 
 import ipaddress
 import os
@@ -11,13 +11,13 @@ EVERY_NETWORK = "::"
 
 
 def resolve(host: str) -> tuple[str, ...]:
-    """Return the addresses that a host's name stands for, in numbers.
+    """Return the numeric addresses of a host.
 
-    gRPC takes `0.0.0.0` for every network of IPv6, too, as others take `::`. So do we: either is `::` here, or
+    To gRPC, `0.0.0.0` means every network, IPv6 included; to others, `::` does. Here either one becomes `::`, or
     `0.0.0.0` on a machine without IPv6.
 
     Args:
-        host: A name or an address; one of IPv6 may have brackets around it, and a zone: `[fe80::1%eth0]`.
+        host: A name or an address; an IPv6 address may have brackets and a zone: `[fe80::1%eth0]`.
 
     Raises:
         InputError: If there is no such host.
@@ -30,7 +30,7 @@ def resolve(host: str) -> tuple[str, ...]:
         raise InputError(
             f"cannot listen at {host or repr(host)}: {reason}; 127.0.0.1 is this machine, 0.0.0.0 every network"
         ) from error
-    addresses: dict[str, None] = {}  # In order, each once.
+    addresses: dict[str, None] = {}  # In order, without duplicates.
     for _, _, _, _, sockaddr in found:
         address = ipaddress.ip_address(str(sockaddr[0]))
         address = getattr(address, "ipv4_mapped", None) or address
@@ -42,12 +42,12 @@ def resolve(host: str) -> tuple[str, ...]:
 
 
 def is_loopback(address: str) -> bool:
-    """Return whether only this machine reaches a numeric address."""
+    """Return whether a numeric address can be reached from this machine only."""
     return ipaddress.ip_address(address).is_loopback
 
 
 def at_port(host: str, port: int) -> str:
-    """Return host and port as they stand in an address of the web."""
+    """Return host and port as written in a URL."""
     return f"[{host.strip('[]')}]:{port}" if ":" in host else f"{host}:{port}"
 
 
@@ -55,11 +55,11 @@ def listen(host: str, port: int) -> list[socket.socket]:
     """Listen at all addresses of a host.
 
     Args:
-        host: As `resolve`.
+        host: As for `resolve`.
         port: 0 takes a free one, the same at all addresses.
 
     Raises:
-        InputError: If there is no such host, or an address cannot be had.
+        InputError: If there is no such host, or an address is not available.
     """
     sockets: list[socket.socket] = []
     try:
@@ -68,14 +68,14 @@ def listen(host: str, port: int) -> list[socket.socket]:
             port = port or sockets[0].getsockname()[1]
     except OSError as error:
         close(sockets)
-        # `create_server` puts the address into the system's words.
+        # `create_server` adds the address to the system's message.
         reason = str(error) if error.errno is None else os.strerror(error.errno)
         raise InputError(f"cannot listen at {host} port {port}: {reason}") from error
     return sockets
 
 
 def close(sockets: Sequence[socket.socket]) -> None:
-    """Close all of them."""
+    """Close all the sockets."""
     for listener in sockets:
         listener.close()
 

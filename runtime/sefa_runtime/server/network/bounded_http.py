@@ -1,4 +1,4 @@
-"""HTTP with limits on the head of a request: uvicorn's fast parser has none."""
+"""HTTP with limits on the head of a request, which uvicorn's fast parser lacks."""
 
 import asyncio
 import json
@@ -7,16 +7,16 @@ from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
 MAX_HEAD_BYTES = 65_536
 HEAD_TOO_LONG = f"the address and headers must be at most {MAX_HEAD_BYTES} bytes"
-# From a connection, or the first byte of a further request on it, to the end of its head.
+# From the start of a connection, or the first byte of a later request on it, to the end of the head.
 MAX_HEAD_S = 30.0
 
 
 class BoundedHttp(HttpToolsProtocol):
     """Closes connections whose request line and headers are too long or too slow."""
 
-    _head_bytes: int | None = 0  # of the head that is coming in; None: in a body
+    _head_bytes: int | None = 0  # received so far of a head; None: in a body
     _timer: asyncio.TimerHandle | None = None
-    url = b""  # of a request, once it begins
+    url = b""  # of the current request
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start waiting for a head."""
@@ -24,12 +24,12 @@ class BoundedHttp(HttpToolsProtocol):
         self._timer = self.loop.call_later(MAX_HEAD_S, self._give_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Wait no more."""
+        """Stop waiting."""
         self._stop_timer()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """Count what comes in before a head is complete."""
+        """Count the bytes that arrive before a head is complete."""
         if self._head_bytes is not None:
             self._head_bytes += len(data)
             if self._timer is None:
@@ -53,18 +53,18 @@ class BoundedHttp(HttpToolsProtocol):
         self._timer = None
         if self._head_bytes:
             self._refuse(408, f"the headers did not arrive within {MAX_HEAD_S:g} s")
-        elif not self.transport.is_closing():  # Nothing was asked.
+        elif not self.transport.is_closing():  # No request was begun.
             self.transport.close()
 
     def send_400_response(self, msg: str) -> None:
-        """Answer what is no request, in uvicorn's stead."""
-        if len(self.url) >= MAX_HEAD_BYTES:  # More than the parser takes apart; it says so before the head is counted.
+        """Answer an invalid request, in place of uvicorn's own answer."""
+        if len(self.url) >= MAX_HEAD_BYTES:  # Too long for the parser, which reports it before the head is counted.
             self._refuse(431, HEAD_TOO_LONG)
         else:
             self._refuse(400, "this is not a request of HTTP/1.1 as it should be")
 
     def _unsupported_upgrade_warning(self) -> None:
-        """Say nothing: a request to upgrade to WebSockets is answered like any other, and no package is missing."""
+        """Do not warn: a request to upgrade to WebSockets is answered like any other, and no package is missing."""
 
     def _refuse(self, status: int, message: str) -> None:
         if self.transport.is_closing():

@@ -1,4 +1,4 @@
-"""Reverse proxies: which client they forward for, and under which prefix they serve us."""
+"""Reverse proxies: the client they forward for, and the prefix they serve us under."""
 
 import re
 from collections.abc import Sequence
@@ -14,10 +14,10 @@ async def _nothing(*arguments: object) -> None:
 
 
 class Proxies:
-    """The proxies that are trusted, and the prefix that they serve us under.
+    """The trusted proxies, and the prefix they serve us under.
 
-    A proxy may leave the prefix in the path or take it out. Either way the path has it afterwards, as ASGI wants it,
-    and `root_path` is the prefix.
+    A proxy may leave the prefix in the path or strip it. Afterwards the path includes it in either case, as ASGI
+    requires, and `root_path` is the prefix.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -28,14 +28,14 @@ class Proxies:
             self._headers = ProxyHeadersMiddleware(_nothing, settings.forwarded_allow_ips)
 
     async def apply(self, scope: Scope) -> str:
-        """Put the prefix, and what a trusted proxy says about its client, into a request's scope.
+        """Add the prefix, and what a trusted proxy says about its client, to a request's scope.
 
         Returns:
-            The path without the prefix; empty if it is the prefix.
+            The path without the prefix; empty if the path is the prefix itself.
         """
         scope["root_path"] = scope.get("root_path", "").rstrip("/")
         prefix = self.root_path or self._told(scope)
-        if prefix and not scope["root_path"]:  # Else we are mounted, and whoever did that has set it.
+        if prefix and not scope["root_path"]:  # Otherwise we are mounted, and the outer application has set it.
             scope["root_path"] = prefix
             if scope["path"] != prefix and not scope["path"].startswith(prefix + "/"):
                 scope["path"] = prefix + scope["path"]
@@ -46,10 +46,10 @@ class Proxies:
         return below if below.startswith("/") or not below else path
 
     async def client(self, peer: str, forwarded_for: Sequence[str]) -> str:
-        """Return who asks over gRPC, by the rule of HTTP: what a trusted proxy says, else whose connection it is.
+        """Return a gRPC client's address, as for HTTP: what a trusted proxy says, else the peer.
 
         Args:
-            peer: Whose connection it is.
+            peer: The address at the other end of the connection.
             forwarded_for: The values of X-Forwarded-For.
         """
         if self._headers is None or not forwarded_for:
@@ -60,11 +60,11 @@ class Proxies:
         return str(scope["client"][0])
 
     def _told(self, scope: Scope) -> str:
-        """Return the prefix that a trusted proxy took out of the path; empty if it names none that can be one."""
+        """Return the prefix that a trusted proxy says it stripped; empty if it names no valid one."""
         client = scope.get("client")
         if self._headers is None or client is None or client[0] not in self._headers.trusted_hosts:
             return ""
         given = [value.decode("latin-1") for name, value in scope["headers"] if name == b"x-forwarded-prefix"]
-        # Of several proxies, each adds its own after those before it.
+        # Each of several proxies appends its own to those before it.
         prefix = "".join(part.strip().rstrip("/") for part in ",".join(given).split(","))
         return prefix if re.fullmatch(PREFIX, prefix) and prefix.split("/")[1] not in OWN_PATHS else ""
