@@ -51,7 +51,7 @@ def sheet(exploration: Exploration) -> Images:
     shown = slice(None, None, step)
     columns = ["low", *[""] * (half // step - 1), "0", *[""] * (half // step - 1), "high"]
     return contact_sheet(
-        exploration.frames[:, :, shown].swapaxes(0, 1),  # [people, directions, alphas, h, w, C]
+        exploration.frames[:, :, shown].swapaxes(0, 1),  # [images shown, directions, alphas, h, w, C]
         titles=exploration.titles,
         row_labels=[_row_label(exploration, index) for index in range(len(exploration.effects))],
         column_labels=columns,

@@ -155,7 +155,7 @@ class HostedModel:
 
     @property
     def waiting_images(self) -> int:
-        """How many images wait for a run."""
+        """How many images are waiting for a run."""
         return self._batcher.waiting_images if self._batcher else 0
 
     async def load(self, turn: asyncio.Lock | None = None) -> None:
@@ -376,7 +376,7 @@ class Models:
 
 
 def _in_thread(work: Callable[[], Result]) -> tuple[threading.Thread, "asyncio.Future[Result]"]:
-    """Start work in a daemon thread, so that the process need not wait for it to exit; return thread and result."""
+    """Start work in a daemon thread, which does not keep the process from exiting; return thread and result."""
     result: concurrent.futures.Future[Result] = concurrent.futures.Future()
 
     def run() -> None:

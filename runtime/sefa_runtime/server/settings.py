@@ -28,7 +28,7 @@ class Settings:
     grpc_port: int | None = None  # None: no gRPC
     provider: str = "auto"
     provider_options: Mapping[str, str] = field(default_factory=dict)
-    instances: int = 1  # runs of a model at the same time
+    instances: int = 1  # concurrent runs of a model
     threads: int | None = None  # per operator on the CPU; None: the usable cores, divided among the instances
     allow_cpu_fallback: bool = False
     max_batch: int = 16  # images in one run, and in one v2 request

@@ -210,7 +210,7 @@ def _parse_edit(text: str) -> tuple[str, float]:
 def _by_direction(
     edits: Sequence[tuple[str, float | list[float]]], model: HostedModel
 ) -> dict[str | int, float | list[float]]:
-    """Return alphas by name or index."""
+    """Return the alphas by direction, its name or index."""
     found: dict[str | int, float | list[float]] = {}
     for text, alpha in edits[: model.max_edits + 1]:
         key = _direction(text, model)
@@ -223,7 +223,7 @@ def _by_direction(
 
 
 def _direction(text: str | int, model: HostedModel) -> str | int:
-    """Return the text if it is a direction's name, else the index that it looks like."""
+    """Return a direction's name as it is, and the digits of an index as a number; else the text, cut short."""
     if isinstance(text, int) or text in model.info.names:
         return text
     return int(text) if text.isascii() and text.isdigit() and len(text) <= 9 else text[:128]
