@@ -1,4 +1,4 @@
-"""Bake a generator and its direction bank into one graph, and export it, verified.
+"""Bake a generator and its direction bank into one graph, export it and verify the result.
 
 >>> import sefa, sefa_export
 >>> generator = sefa.load("netG.pth")

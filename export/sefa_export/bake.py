@@ -1,4 +1,4 @@
-"""Generator and direction bank as one module: the edit graph."""
+"""The edit graph: a generator and its direction bank as one module."""
 
 import inspect
 import math
@@ -17,19 +17,19 @@ from sefa_runtime.model.choices import Latent, OutputType
 
 
 class EditGraph(nn.Module, ABC):
-    """decode(codes + Σ_e alpha_e · mask[direction_e] ⊗ vector[direction_e]), for codes that a subclass makes.
+    """decode(codes + Σ_e alpha_e · mask[direction_e] ⊗ vector[direction_e]), with codes made by the subclass.
 
     Attributes:
         latent: The space of the first input: "z", "w" or "w+".
-        generator: What renders the image.
+        generator: Renders the images.
         output_type: "uint8" or "float32".
-        truncation: Truncation psi that is fixed in the graph; None if it is an input.
+        truncation: Truncation psi fixed in the graph; None if it is an input.
     """
 
     latent: str
     truncation: float | None = 1.0
     vectors: Tensor  # [K, D]
-    mask: Tensor | None  # [K, L], 1 where the edit touches the layer; None if all touch all
+    mask: Tensor | None  # [K, L], 1 where the edit touches the layer; None if every edit touches every layer
 
     def __init__(self, generator: Generator, bank: DirectionBank, output_type: str) -> None:
         super().__init__()
@@ -57,15 +57,15 @@ class EditGraph(nn.Module, ABC):
         truncation: Tensor | None = None,
         **further: Tensor | None,
     ) -> Tensor:
-        """Return the edited image before it is brought to 255 levels, float32 [batch, C, H, W] in [-1, 1].
+        """Return the edited images before quantization, float32 [batch, C, H, W] in [-1, 1].
 
         Args:
-            latents: Of the space `latent`, [batch, ...].
-            direction: As of `LatentEditGraph.forward`, like all others.
-            alpha: Likewise.
-            label: Likewise.
-            truncation: Likewise.
-            further: The generator's `optional_inputs`, by name, float32 [batch]; None for those that it does not have.
+            latents: Latents in the space `latent`, [batch, ...].
+            direction: See `LatentEditGraph.forward`.
+            alpha: See `LatentEditGraph.forward`.
+            label: See `LatentEditGraph.forward`.
+            truncation: See `LatentEditGraph.forward`.
+            further: The generator's `optional_inputs`, by name, float32 [batch]; None for any that it does not have.
         """
         codes = self._codes(latents, label, truncation)  # [batch, L, D]
         codes = codes + self.shift(codes, direction, alpha)
@@ -75,16 +75,16 @@ class EditGraph(nn.Module, ABC):
 
     @abstractmethod
     def _codes(self, latents: Tensor, label: Tensor | None, truncation: Tensor | None) -> Tensor:
-        """Return the codes that are edited, [batch, L, D]."""
+        """Return the codes to edit, [batch, L, D]."""
 
     def _finish(self, image: Tensor) -> Tensor:
         return image if self.output_type == "float32" else quantize(image)
 
     def shift(self, codes: Tensor, direction: Tensor, alpha: Tensor) -> Tensor:
-        """Return what the edits add to the codes [batch, L, D]: as many, or [batch, 1, D] if all layers move alike."""
-        # One more edit, of alpha 0: without any, a sum over an empty axis is left uninitialised as a MatMul
-        # (onnxruntime up to 1.31), and refused as a ReduceSum (up to 1.16, and by WebGPU in onnxruntime-web's build
-        # `all`). Not new_zeros, whose Shape would be the only node off the GPU.
+        """Return what the edits add to the codes: [batch, L, D], or [batch, 1, D] if all layers move alike."""
+        # Append an edit with alpha 0: with no edits at all, a sum over the empty axis is left uninitialised as a MatMul
+        # (onnxruntime up to 1.31) and refused as a ReduceSum (up to 1.16, and by WebGPU in onnxruntime-web's build
+        # `all`). Avoid new_zeros: its Shape would be the only node off the GPU.
         none = 0 * codes[:, :1, 0]  # [batch, 1]
         direction, alpha = torch.cat([direction, none.long()], 1), torch.cat([alpha, none], 1)
         # embedding becomes ONNX's Gather; indexing with [] would become GatherND, undefined out of range on CUDA.
@@ -96,7 +96,7 @@ class EditGraph(nn.Module, ABC):
 
 
 class LatentEditGraph(EditGraph):
-    """The edit graph of latents z: codes = encode(z, label, psi)."""
+    """The edit graph for latents z: codes = encode(z, label, psi)."""
 
     latent = "z"
 
@@ -116,8 +116,8 @@ class LatentEditGraph(EditGraph):
 
         Args:
             z: Latents, float32 [batch, z_dim].
-            direction: Indices into the bank, int64 [batch, edits]; clamped to it, since some execution providers
-                read zeros beyond the end.
+            direction: Indices into the bank, int64 [batch, edits]; clamped to its range, since some execution
+                providers read zeros beyond the end.
             alpha: Distances, float32 [batch, edits].
             label: Class indices, int64 [batch], clamped likewise; None for an unconditional generator.
             truncation: Truncation psi, float32 [batch]; None if it is fixed.
@@ -135,12 +135,12 @@ class LatentEditGraph(EditGraph):
 
 
 class StyleEditGraph(EditGraph):
-    """The edit graph of style codes w, which all layers read."""
+    """The edit graph for style codes w, shared by all layers."""
 
     latent = "w"
 
     def forward(self, w: Tensor, direction: Tensor, alpha: Tensor) -> Tensor:
-        """Edit and render; `w` float32 [batch, D], the rest as for latents."""
+        """Edit and render; `w` is float32 [batch, D], the rest as in `LatentEditGraph.forward`."""
         return self._finish(self.render(w, direction, alpha))
 
     def _codes(self, w: Tensor, label: Tensor | None, truncation: Tensor | None) -> Tensor:
@@ -148,12 +148,12 @@ class StyleEditGraph(EditGraph):
 
 
 class CodesEditGraph(EditGraph):
-    """The edit graph of W+: one code per layer, as inverted photographs have them."""
+    """The edit graph for W+: one code per layer, as for inverted photographs."""
 
     latent = "w+"
 
     def forward(self, codes: Tensor, direction: Tensor, alpha: Tensor) -> Tensor:
-        """Edit and render; `codes` float32 [batch, L, D], the rest as for latents."""
+        """Edit and render; `codes` is float32 [batch, L, D], the rest as in `LatentEditGraph.forward`."""
         return self._finish(self.render(codes, direction, alpha))
 
     def _codes(self, codes: Tensor, label: Tensor | None, truncation: Tensor | None) -> Tensor:
@@ -161,14 +161,14 @@ class CodesEditGraph(EditGraph):
 
 
 def quantize(image: Tensor) -> Tensor:
-    """Bring [batch, C, H, W] in [-1, 1] to uint8 [batch, H, W, C].
+    """Convert images [batch, C, H, W] in [-1, 1] to uint8 [batch, H, W, C].
 
-    An image with NaN or infinity in it becomes alternating columns of 0 and 255: uint8 has no NaN, and black pixels
-    would pass for an image. The runtime knows these columns (`sefa_runtime.editor.check_finite`).
+    An image that contains NaN or infinity becomes alternating columns of 0 and 255: uint8 has no NaN, and black pixels
+    would pass for an image. The runtime recognises these columns (`sefa_runtime.editor.check_finite`).
     """
     levels = (image * 127.5 + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)
     columns = (torch.arange(image.shape[3], device=image.device) % 2 * 255).to(torch.uint8)
-    # One node, on every provider; NaN is not less than anything.
+    # A single node on every provider; NaN is not less than anything.
     is_finite = image.abs().sum((1, 2, 3), keepdim=True) < math.inf  # [batch, 1, 1, 1]
     return torch.where(is_finite, levels, columns[:, None])
 
@@ -186,17 +186,18 @@ def bake(
 
     Args:
         generator: The generator; shared with the result, not copied.
-        bank: Directions that were made for it.
+        bank: Directions found for it.
         output_type: `uint8`: [batch, H, W, C], ready to show. `float32`: [batch, C, H, W] in [-1, 1].
-        latent: What the graph takes. `z`: latents, and labels if the generator is class-conditional. Of StyleGANs also
-            `w`: a style code, and `w+`: a code for every layer, such as an inverted photograph; both are used as given.
-        truncation: Truncation psi, fixed in the graph; 1 is off, 0.7 is customary for StyleGANs. None: it is an input
-            `truncation`, [batch].
-        allow_other_checkpoint: Take directions of another checkpoint of the same architecture, as of the one that this
-            generator was tuned from.
+        latent: What the graph takes. `z`: latents, and labels if the generator is class-conditional. StyleGANs also
+            take `w`, a style code, and `w+`, a code for every layer, such as an inverted photograph; both are used as
+            given.
+        truncation: Truncation psi, fixed in the graph; 1 turns it off, 0.7 is customary for StyleGANs. None makes it
+            an input `truncation`, [batch].
+        allow_other_checkpoint: Accept directions from another checkpoint of the same architecture, such as the one that
+            this generator was fine-tuned from.
 
     Raises:
-        BankError: If the bank was made for another generator, or another checkpoint and that is not allowed.
+        BankError: If the bank was made for another generator, or for another checkpoint and that is not allowed.
         ArgumentError: If an option is unknown or not for this generator, or the generator is not in float32.
     """
     choice_of(OutputType, output_type, "output")

@@ -1,6 +1,6 @@
-"""Finding random numbers in a graph: one seed must always be one image.
+"""Find random operators in a graph: a seed must always give the same image.
 
-The graph is searched for such operators, since two runs may differ by too little to be noticed.
+The graph is searched for these operators rather than run twice, since two runs may differ too little to notice.
 """
 
 import re
@@ -24,7 +24,7 @@ ONNX_RANDOM = {
     "RandomUniform",
     "RandomUniformLike",
 }
-# Operators that torch does not tag as random, though they are where a switch among their arguments is on.
+# Operators that torch does not tag as random, although they are when one of their arguments switches that on.
 SWITCHED = {
     "_native_batch_norm_legit",
     "_native_batch_norm_legit_functional",
@@ -36,15 +36,15 @@ SWITCHED = {
     "scaled_dot_product_attention",
 }
 SWITCHES = {"train", "training", "dropout_p"}
-# A frame of Python as torch.export writes it, and as torch.jit does.
+# A Python stack frame as torch.export writes it, and as torch.jit does.
 FRAMES = re.compile(r'File "(?P<exported>[^"]+)", line (?P<line>\d+)|^\s*(?P<traced>\S.*)\((?P<number>\d+)\): ', re.M)
 
 
 def check_program(program: ExportedProgram) -> None:
-    """Refuse a program of torch.export that draws random numbers.
+    """Reject a torch.export program that draws random numbers.
 
     Raises:
-        ExportError: If it does; the message names the operator and where it stands.
+        ExportError: If it does; the message names the operator and its place in the source.
     """
     for module in program.graph_module.modules():
         for node in module.graph.nodes if isinstance(module, GraphModule) else ():
@@ -59,7 +59,7 @@ def check_program(program: ExportedProgram) -> None:
 
 
 def check_trace(traced: torch.jit.ScriptModule) -> None:
-    """Refuse a trace that draws random numbers; errors as `check_program`."""
+    """Reject a trace that draws random numbers; raises what `check_program` raises."""
     for node in _trace_nodes(traced.inlined_graph):
         namespace, _, name = node.kind().partition("::")
         packet = getattr(getattr(torch.ops, namespace, None), name, None)
@@ -72,7 +72,7 @@ def check_trace(traced: torch.jit.ScriptModule) -> None:
 
 
 def check_model(model: ModelProto) -> None:
-    """Refuse an ONNX model that draws random numbers; errors as `check_program`."""
+    """Reject an ONNX model that draws random numbers; raises what `check_program` raises."""
     for graph in graphs(model):
         constants = {tensor.name: tensor for tensor in graph.initializer} if isinstance(graph, GraphProto) else {}
         for node in graph.node:
@@ -82,7 +82,7 @@ def check_model(model: ModelProto) -> None:
 
 
 def graphs(model: ModelProto) -> Iterator[Any]:
-    """Yield the graph, the functions, and all graphs inside: whatever has nodes."""
+    """Yield everything that has nodes: the graph, the functions, and all nested graphs."""
     waiting: list[Any] = [model.graph, *model.functions]
     while waiting:
         graph = waiting.pop()
@@ -97,7 +97,7 @@ def _is_random(packet: torch._ops.OpOverloadPacket, values: dict[str, Any]) -> b
     tags = {tag for name in names for tag in getattr(packet, name).tags}
     if torch.Tag.nondeterministic_seeded not in tags and packet.__name__ not in SWITCHED:
         return False
-    # One that is not known, or left at None, counts as on.
+    # A switch that is unknown, or left at None, counts as on.
     return all(value is None or bool(value) for name, value in values.items() if name in SWITCHES)
 
 
@@ -118,7 +118,7 @@ def _trace_nodes(block: Any) -> Iterator[Any]:
 
 
 def _frames(text: str) -> list[str]:
-    """Return FILE:LINE of each frame outside torch, in the order of the text."""
+    """Return FILE:LINE for each frame outside torch, in the order of the text."""
     inside = str(Path(torch.__file__).parent)
     found = (match.groupdict() for match in FRAMES.finditer(text))
     places = (f"{frame['exported'] or frame['traced']}:{frame['line'] or frame['number']}" for frame in found)

@@ -1,4 +1,4 @@
-"""What every export begins with, and the description that it ends with."""
+"""The first and last step of every export: the baked graph, and its description."""
 
 import copy
 from dataclasses import dataclass, replace
@@ -24,13 +24,13 @@ from sefa_runtime.version import VERSION
 
 TOOLS = ("torch", "onnx", "onnxscript", "onnxruntime", "onnxruntime-gpu")
 NOT_MEASURED = Parity(max_abs_error=float("inf"), changed_fraction=1.0, images=0, batches=(), edits=())
-# Sizes of dynamic axes in example inputs: not 1, which would be taken for a constant.
+# Sizes of dynamic axes in example inputs; 1 would be taken for a constant.
 EXAMPLE_BATCH, EXAMPLE_EDITS = 3, 2
 
 
 @dataclass(frozen=True)
 class Draft:
-    """A graph to export, on the CPU, and its description but for what is measured on the exported file."""
+    """A graph to export, on the CPU, and its description, without what is measured on the exported file."""
 
     graph: EditGraph
     info: ModelInfo
@@ -50,19 +50,19 @@ class Draft:
         return {name: torch.from_numpy(value) for name, value in feeds.items()}
 
     def dynamic_axes(self) -> dict[str, dict[int, str]]:
-        """Return the names of the axes of each input and the output that have no fixed size."""
+        """Return the names of the axes without a fixed size, for each input and the output."""
         return {
             spec.name: {index: axis for index, axis in enumerate(self.signature.axes(spec)) if isinstance(axis, str)}
             for spec in (*self.signature.inputs, self.signature.output)
         }
 
     def dynamic_shapes(self) -> dict[str, dict[int, Dim]]:
-        """Return the same of the inputs alone, as torch.export takes it."""
+        """Return the dynamic axes of the inputs, in torch.export's form."""
         axes = self.dynamic_axes()
         return {name: {index: Dim(axis) for index, axis in axes[name].items()} for name in self.signature.names}
 
     def describe(self, parity: Parity, payload: Payload | None = None) -> ModelInfo:
-        """Return the whole description."""
+        """Return the complete description."""
         return replace(self.info, parity=parity, payload=payload, reference=_render_reference(self))
 
 
@@ -78,7 +78,7 @@ def prepare(
     batch: int | None = None,
     num_edits: int | None = None,
 ) -> Draft:
-    """Bake a copy of a generator on the CPU, and describe it; arguments as of `export_onnx`.
+    """Bake a copy of a generator on the CPU and describe it; the arguments are those of `export_onnx`.
 
     Raises:
         BankError: If the bank was made for another generator.
@@ -97,7 +97,7 @@ def prepare(
     )
     graph = copy.deepcopy(graph).cpu()
     draft = Draft(graph, _describe(graph, bank, precision, batch, num_edits))
-    assert draft.signature.names == graph.input_names  # `forward` takes what the generator declares.
+    assert draft.signature.names == graph.input_names  # `forward` takes the inputs that the generator declares.
     return draft
 
 
@@ -151,7 +151,7 @@ def _describe(
 @torch.no_grad()
 def _render_reference(draft: Draft) -> tuple[tuple[float, ...], ...]:
     levels = []
-    for single in split(reference_inputs(draft.info), 1):  # A large generator may fit into memory only one by one.
+    for single in split(reference_inputs(draft.info), 1):  # A large generator may fit only one image in memory.
         image = draft.graph(**{name: torch.from_numpy(value) for name, value in single.items()})
         levels.append(mean_levels(as_images(image.numpy()))[0])
     return tuple(tuple(parts.round(2).tolist()) for parts in levels)

@@ -1,4 +1,4 @@
-"""What a caller of `sefa_export` can fix."""
+"""Errors that a caller of `sefa_export` can fix."""
 
 from sefa.errors import SefaError
 
@@ -8,8 +8,8 @@ class ExportError(SefaError):
 
 
 class ExporterError(ExportError):
-    """An exporter of torch's, or onnx's checker, failed; the cause is its own error."""
+    """One of torch's exporters, or onnx's checker, failed; its own error is the cause."""
 
 
 class VerificationError(ExportError):
-    """The exported graph does not do what PyTorch does; the message lists every mismatch. No file was written."""
+    """The exported graph does not match PyTorch; the message lists every mismatch. No file was written."""

@@ -1,4 +1,4 @@
-"""Comparing an exported graph with PyTorch, over several batches, directions and alphas."""
+"""Compare an exported graph with PyTorch over several batches, directions and alphas."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,15 +18,15 @@ from sefa_runtime.verification import MIN_PSNR_DB, psnr_db
 
 BATCHES: tuple[int, ...] = (1, 2, 7)
 EDITS: tuple[int, ...] = (0, 1, 3)
-# Half precision is another arithmetic: images are held to MIN_PSNR_DB, not to float32's rounding.
+# Half precision is different arithmetic: images are held to MIN_PSNR_DB, not to float32's rounding.
 HALF_EDITS = 64
 HALF_BATCH = 4
-MAX_PSNR_DB = 999.0  # what equal images are recorded with: JSON has no infinity
+MAX_PSNR_DB = 999.0  # recorded for identical images: JSON has no infinity
 
 
 @dataclass(frozen=True)
 class Case:
-    """Inputs of one run, by name."""
+    """The inputs of one run, by name."""
 
     feeds: dict[str, NDArray[Any]]
 
@@ -38,7 +38,7 @@ class Case:
 
     @property
     def name(self) -> str:
-        """How messages call it."""
+        """How messages refer to it."""
         return "batch {}, edits {}".format(*self.shape)
 
     @property
@@ -48,9 +48,9 @@ class Case:
 
 
 def make_cases(draft: Draft) -> list[Case]:
-    """Draw the inputs of all runs, the same at every call.
+    """Draw the inputs of all runs; every call draws the same.
 
-    In float32 every combination of `BATCHES` and `EDITS`, or of the static sizes; in half precision at least
+    In float32: every combination of `BATCHES` and `EDITS`, or of the static sizes. In half precision: at least
     `HALF_EDITS` images with one edit each.
     """
     signature = draft.signature
@@ -69,7 +69,7 @@ def make_cases(draft: Draft) -> list[Case]:
 @torch.no_grad()
 def _draw(draft: Draft, batch: int, edits: int, random: np.random.Generator) -> Case:
     generator, latents = draft.graph.generator, None
-    if draft.graph.latent != "z":  # Codes of random numbers would be none of the mapping's.
+    if draft.graph.latent != "z":  # Random numbers would not be codes that the mapping makes.
         z = torch.from_numpy(random.standard_normal((batch, generator.z_dim), np.float32))
         classes = generator.num_classes
         label = torch.from_numpy(random.integers(classes, size=batch)) if classes else None
@@ -89,13 +89,13 @@ def verify(
         draft: What was exported.
         exported: Runs the exported graph.
         cases: Inputs.
-        mismatches: What is already known to be wrong with it (names, axes), reported together with what is found here.
+        mismatches: Mismatches that are already known (names, axes), reported together with those found here.
 
     Returns:
         The largest difference seen.
 
     Raises:
-        VerificationError: If there is any mismatch; all of them are in the message.
+        VerificationError: If there is any mismatch; the message lists them all.
     """
     graph, half = draft.graph, draft.info.precision == Precision.FP16
     mismatches = list(mismatches)
@@ -111,7 +111,7 @@ def verify(
         expected = (image if graph.output_type == "float32" else quantize(image)).numpy()
         try:
             actual = exported(case)
-        except Exception as error:  # onnxruntime's errors have no common base; whatever it is, it is a mismatch.
+        except Exception as error:  # onnxruntime's errors have no common base; any error is a mismatch.
             mismatches.append(f"{case.name}: does not run ({' '.join(str(error).split())[:300]})")
             continue
         if actual.dtype != expected.dtype or actual.shape != expected.shape:
@@ -127,11 +127,11 @@ def verify(
             peak = 255.0 if graph.output_type == "uint8" else 2.0
             ratios.append(min(float(psnr_db(actual, expected, peak).min()), MAX_PSNR_DB))
             continue
-        # Sums in another order differ by a share of the largest value.
+        # Summing in another order changes the result in proportion to the largest value.
         limit = graph.generator.tolerance * max(1.0, float(image.abs().max()))
         if graph.output_type == "float32":
             fits = difference <= limit  # False if it is NaN.
-        else:  # A value that near to a rounding border may fall on its other side.
+        else:  # A value this close to a rounding boundary may fall on the other side.
             fits = (quantize(image - limit).numpy() <= actual) & (actual <= quantize(image + limit).numpy())
         if not fits.all():
             mismatches.append(

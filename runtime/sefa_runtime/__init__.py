@@ -1,4 +1,4 @@
-"""Serve the edits of an exported model: numpy, onnxruntime and pillow, no PyTorch.
+"""Serve the edits of an exported model with numpy, onnxruntime and pillow, without PyTorch.
 
 >>> import sefa_runtime
 >>> editor = sefa_runtime.load("faces.onnx")

@@ -1,4 +1,4 @@
-"""Opening zip archives that may be made to fill the memory: of torch, of numpy, of exported models."""
+"""Open zip archives (from torch, from numpy, exported models) that may be crafted to fill the memory."""
 
 import errno
 import io
@@ -8,9 +8,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-# Of the directory at an archive's end: an entry takes 46 bytes and its name. Checkpoints have some thousand members.
+# Bytes of the directory at an archive's end: an entry takes 46 bytes plus its name. Checkpoints have some thousand
+# members.
 MAX_DIRECTORY = 4 * 2**20
-# What zipfile raises for archives that are damaged, encrypted, or of a method that it does not know.
+# What zipfile raises for archives that are damaged, encrypted, or compressed by a method that it does not know.
 DAMAGED_ARCHIVE = (
     zipfile.BadZipFile,
     zlib.error,
@@ -24,10 +25,10 @@ DAMAGED_ARCHIVE = (
 
 @contextmanager
 def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
-    """Open an archive, unless its directory is larger than an honest one's.
+    """Open an archive, unless its directory is longer than any honest archive's.
 
     Raises:
-        zipfile.BadZipFile: If it is larger, or the file is not a zip archive.
+        zipfile.BadZipFile: If it is, or the file is not a zip archive.
         DAMAGED_ARCHIVE: Any of these, if it is damaged.
         OSError: If the file cannot be read.
     """
@@ -42,11 +43,11 @@ def open_archive(path: Path) -> Iterator[zipfile.ZipFile]:
 
 
 def read_member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
-    """Read a member of at most `most` bytes, whatever the archive says of its size.
+    """Read a member of at most `most` bytes, whatever size the archive claims for it.
 
     Raises:
         zipfile.BadZipFile: If it is larger.
-        KeyError: If there is none of this name.
+        KeyError: If there is no member of this name.
         DAMAGED_ARCHIVE: Any of these, if it is damaged or encrypted.
     """
     check_member(archive.getinfo(name))
@@ -68,7 +69,7 @@ def check_member(member: zipfile.ZipInfo) -> None:
 
 
 class _Reader(io.BufferedReader):
-    """Refuses to read a long directory: `zipfile` reads it at once, whatever count of entries the archive gives."""
+    """Reader that refuses a long directory: `zipfile` reads it at once, however many entries the archive claims."""
 
     is_opening = True
 

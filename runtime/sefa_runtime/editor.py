@@ -1,4 +1,4 @@
-"""Editing images with an exported model: latents, directions and alphas in, uint8 images out."""
+"""Edit images with an exported model: latents, directions and alphas in, uint8 images out."""
 
 import os
 import threading
@@ -20,7 +20,7 @@ from sefa_runtime.model.info import ModelInfo, Payload
 from sefa_runtime.model.reading import read_model
 from sefa_runtime.session.session import Session, build_session
 
-# Images that `edit` and `sweep` compute at once: bounds the memory, however many are asked for.
+# Images that `edit` and `sweep` compute at once, which bounds the memory however many are requested.
 MAX_BATCH = 16
 
 
@@ -38,24 +38,24 @@ def load(
 
     Args:
         path: A file made by `sefa export` or `sefa_export.export_onnx`.
-        provider: `auto` takes CUDA where it really works, else the CPU; `Editor.session` says which and why. A provider
-            asked for by name (`cuda`, `tensorrt`, `openvino`, `cpu`, or any that onnxruntime knows) runs every
+        provider: `auto` uses CUDA if it really works, else the CPU; `Editor.session` says which and why. A provider
+            requested by name (`cuda`, `tensorrt`, `openvino`, `cpu`, or any that onnxruntime knows) runs every
             convolution, or the call fails.
-        provider_options: onnxruntime's options of that provider, on top of our defaults
-            (`sefa_runtime.session.providers`); a key with a dot is an entry of the session:
+        provider_options: onnxruntime's options for that provider, on top of our defaults
+            (`sefa_runtime.session.providers`); a key with a dot is a session entry:
             `{"session.intra_op.allow_spinning": 0}`.
-        threads: Threads of one operator on the CPU; None takes the physical cores this process may use.
-        allow_cpu_fallback: Take the CPU if the provider asked for cannot run; `Editor.session.reason` says why.
+        threads: Threads per operator on the CPU; None uses the physical cores available to this process.
+        allow_cpu_fallback: Use the CPU if the requested provider cannot run; `Editor.session.reason` says why.
         binding: Run into buffers that stay on the device; None does so on CUDA and TensorRT. The images are the same.
         cuda_graph: Capture a CUDA graph for each batch size and number of edits at its first run and replay it
-            afterwards: less work for the CPU at small batches. For `cuda`; the runs of several threads then wait for
+            afterwards, which saves CPU work at small batches. For `cuda` only; runs from several threads then wait for
             each other.
 
     Raises:
         ModelFileError: If the file is missing, damaged, or not one of ours.
         ProviderError: If the provider cannot run here; the message says what is missing.
-        InputError: If the provider's name, an option or `threads` is impossible.
-        RunError: If there is no memory for the model.
+        InputError: If the provider's name, an option or `threads` is invalid.
+        RunError: If there is not enough memory for the model.
     """
     path = Path(path)
     info, contents = read_model(path)
@@ -75,26 +75,26 @@ def load(
 
 
 class Editor:
-    """A loaded model. It keeps no state between calls, and may be used from several threads at once.
+    """A loaded model. It keeps no state between calls and may be used from several threads at once.
 
-    A copy, or one that was unpickled, is loaded again from the same file with the same arguments. The same happens at
-    the first use in a process that was forked from the one that loaded it, where a session has lost its threads.
+    Copying or unpickling an editor loads the same file again with the same arguments. So does its first use in a
+    process forked from the one that loaded it, where the session has lost its threads.
 
     Attributes:
         path: The file it was loaded from.
-        info: What the file says about itself: resolution, directions, where it came from.
+        info: The file's description of itself: resolution, directions, origin.
     """
 
     def __init__(
         self, path: Path, info: ModelInfo, session: Session, arguments: Mapping[str, Any] | None = None
     ) -> None:
-        """Hold what `load` made.
+        """Wrap what `load` made.
 
         Args:
             path: The file.
-            info: What it says about itself.
+            info: Its description.
             session: Its session.
-            arguments: What `load` got after the path, for loading it again.
+            arguments: The arguments that `load` got after the path, for loading it again.
         """
         self.path = path
         self.info = info
@@ -113,8 +113,8 @@ class Editor:
         """The onnxruntime session, the provider it really runs on, and load times.
 
         Raises:
-            ModelFileError: If this process was forked since the model was loaded, and its file is another one now.
-            ProviderError: If it was, and the provider does not run in a forked process, as CUDA does not.
+            ModelFileError: If this process was forked after the model was loaded, and the file has changed since.
+            ProviderError: If this process was forked, and the provider (such as CUDA) does not run in a forked process.
         """
         if self._process != os.getpid():
             with self._loading:
@@ -148,28 +148,28 @@ class Editor:
         codes: ArrayLike | None = None,
         **inputs: ArrayLike | None,
     ) -> NDArray[Any]:
-        """Run the graph: the images of latents, moved by Σ_e alpha_e · n_{direction_e}.
+        """Run the graph: render latents, moved by Σ_e alpha_e · n_{direction_e}.
 
         Args:
             z: Latents, shape [batch, z_dim]; one latent may be given as [z_dim].
-            direction: Indices into the bank, integers, shape [batch, edits]. An integer goes to every image; [batch]
-                is one edit per image; with a batch of 1, [edits] is several edits of that image. None, with `alpha`
-                None, is no edit.
-            alpha: Distances along the directions, shaped as `direction`.
-            label: Class indices, for a class-conditional model: one for every image, or [batch].
-            truncation: Truncation psi, for a model that has it as an input: one for every image, or [batch]; None is 1.
-            w: Style codes instead of `z`, [batch, D], for a model of `w`; also [batch, L, D] that are the same in every
-                layer. [L, D] also is L images; a warning says so, since it may have been meant as one image's code.
-            codes: Codes of every layer instead of `z`, [batch, L, D], for a model of `w+`.
+            direction: Indices into the bank, integers, shape [batch, edits]. A single integer applies to every image;
+                [batch] is one edit per image; with a batch of 1, [edits] is several edits of that image. None, with
+                `alpha` None, means no edit.
+            alpha: Distances along the directions, in the same shape as `direction`.
+            label: Class indices, for a class-conditional model: one for all images, or [batch].
+            truncation: Truncation psi, for a model that has it as an input: one for all images, or [batch]; None is 1.
+            w: Style codes instead of `z`, [batch, D], for a model of `w`; also [batch, L, D] if all layers are equal.
+                [L, D] is read as L images, with a warning, since it may have been meant as one image's code.
+            codes: Codes for every layer instead of `z`, [batch, L, D], for a model of `w+`.
             inputs: Further inputs of the model, by their names in `info.signature`.
 
         Returns:
             image: uint8 [batch, H, W, C], or for a model exported with float32 output [batch, C, H, W] in [-1, 1].
 
         Raises:
-            InputError: If shapes do not fit, an index is out of range, or a value is not finite.
+            InputError: If shapes do not match, an index is out of range, or a value is not finite.
             RunError: If onnxruntime fails: out of memory, a lost device.
-            NotFiniteError: If there is NaN or infinity in an image.
+            NotFiniteError: If an image contains NaN or infinity.
         """
         arrays = {"direction": direction, "alpha": alpha, "label": label, "truncation": truncation}
         feeds = self._prepare(Call({"z": z, "w": w, "codes": codes, **arrays, **inputs}))
@@ -194,21 +194,21 @@ class Editor:
         Args:
             seed: One seed or several; each gives its own latent (see `latents_from_seeds`).
             z: Latents instead of seeds, shape [N, z_dim] or [z_dim].
-            edits: Alpha for each direction, by name or index; a number for all images or one number per image.
+            edits: Alpha for each direction, by name or index; one number for all images or one per image.
                 None or empty gives the unedited images.
             label: Class indices, for a class-conditional model: one for all images, or one per image.
-            truncation: As `run`.
-            w: As `run`.
-            codes: As `run`.
-            inputs: As `run`.
+            truncation: See `run`.
+            w: See `run`.
+            codes: See `run`.
+            inputs: See `run`.
 
         Returns:
             Images, uint8 [N, H, W, C].
 
         Raises:
-            InputError: If not exactly one of `seed`, `z`, `w` and `codes` is given, the model takes another, a
-                direction is unknown or named twice, or a value cannot be taken.
-            RunError: As `run`.
+            InputError: Unless exactly one of `seed`, `z`, `w` and `codes` is given; if the model takes another of them,
+                a direction is unknown or named twice, or a value is invalid.
+            RunError: See `run`.
         """
         arrays = {"z": z, "w": w, "codes": codes, "label": label, "truncation": truncation, **inputs}
         return self._images(self._prepare(Call(arrays, seed, {} if edits is None else edits)))
@@ -234,19 +234,19 @@ class Editor:
             z: Latents instead of seeds, shape [N, z_dim] or [z_dim].
             direction: Name or index.
             alphas: The distances, A of them; None takes 7 steps over the direction's suggested range.
-            label: As `edit`.
-            truncation: As `run`.
-            progress: Called with the share that is done, 0 to 1.
-            w: As `run`.
-            codes: As `run`.
-            inputs: As `run`.
+            label: See `edit`.
+            truncation: See `run`.
+            progress: Called with the fraction done, 0 to 1.
+            w: See `run`.
+            codes: See `run`.
+            inputs: See `run`.
 
         Returns:
             Images, uint8 [N, A, H, W, C].
 
         Raises:
-            InputError: As `edit`.
-            RunError: As `run`.
+            InputError: See `edit`.
+            RunError: See `run`.
         """
         index = self.direction_index(direction)
         if alphas is None:
@@ -256,26 +256,26 @@ class Editor:
         return self._images(feeds, progress).reshape(-1, len(alphas), *self.info.image_shape)
 
     def prepare(self, call: Call) -> Feeds:
-        """Check a call without running it: the arrays that `infer` takes, [batch, ...] each.
+        """Check a call without running it, and return the arrays that `infer` takes, [batch, ...] each.
 
         Raises:
-            InputError: As `run`.
+            InputError: See `run`.
         """
         return prepare(self.info, call)
 
     def infer(self, feeds: Feeds) -> NDArray[Any]:
-        """Run what `prepare` gave, or several of them joined along the first axis.
+        """Run what `prepare` returned, or several such results joined along the first axis.
 
         Args:
             feeds: An array for each of the graph's inputs. If the batch was fixed at export, at most that many
                 images.
 
         Returns:
-            image: As `run`.
+            image: See `run`.
 
         Raises:
             InputError: If there are more edits than the model was exported for.
-            RunError: As `run`.
+            RunError: See `run`.
         """
         batch = len(feeds["direction"])
         if self.info.batch is None and self.info.num_edits is None:
@@ -283,7 +283,7 @@ class Editor:
         else:
             image = self.session.run(pad(self.info.signature, feeds))[:batch]
         if image.shape != (batch, *self._output_shape):
-            # onnxruntime only warns of an output unlike its declaration.
+            # onnxruntime only warns about an output unlike its declaration.
             shape = [batch, *self._output_shape]
             raise RunError(f"{self.path.name}: its graph gave an array of shape {list(image.shape)}, expected {shape}")
         return image
@@ -297,7 +297,7 @@ class Editor:
         return direction_index(self.info, direction)
 
     def _prepare(self, call: Call) -> Feeds:
-        """Prepare a call of the methods above, and warn their caller if it may mean something else."""
+        """Prepare a call for the methods above, and warn their caller if it is ambiguous."""
         feeds, w = prepare(self.info, call), call.inputs.get("w")
         if w is not None and is_ambiguous(self.info, w):
             count, width = self.info.num_layers, self.info.code_dim
@@ -309,7 +309,7 @@ class Editor:
         return feeds
 
     def _images(self, feeds: Feeds, progress: Callable[[float], None] = lambda share: None) -> NDArray[np.uint8]:
-        """Run in batches of `MAX_BATCH`, or of the model's own."""
+        """Run in batches of `MAX_BATCH`, or of the model's own batch size."""
         count, size = len(feeds["direction"]), self.info.batch or MAX_BATCH
         images = np.empty((count, *self.info.image_shape), np.uint8)
         for index, part in enumerate(split(feeds, size)):
@@ -323,7 +323,7 @@ def _load_again(path: Path, payload: Payload | None, arguments: Mapping[str, Any
     """Load the same model again.
 
     Raises:
-        ModelFileError: Also if another model has been put in its place.
+        ModelFileError: See `load`; also if another model has taken its place.
     """
     editor = load(path, **arguments)
     if editor.info.payload != payload:
@@ -332,10 +332,10 @@ def _load_again(path: Path, payload: Payload | None, arguments: Mapping[str, Any
 
 
 def as_images(image: NDArray[Any]) -> NDArray[np.uint8]:
-    """Return what a graph gives as uint8 [batch, H, W, C]; float32 [batch, C, H, W] is rounded as uint8 graphs do it.
+    """Return a graph's output as uint8 [batch, H, W, C]; float32 [batch, C, H, W] is rounded as uint8 graphs do.
 
     Raises:
-        NotFiniteError: If there is NaN or infinity in it.
+        NotFiniteError: If it contains NaN or infinity.
     """
     check_finite(image)
     if image.dtype == np.uint8:
@@ -344,21 +344,21 @@ def as_images(image: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def check_finite(image: NDArray[Any]) -> NDArray[Any]:
-    """Return what a graph gave, unless there is NaN or infinity in it.
+    """Return a graph's images, unless they contain NaN or infinity.
 
-    Call it with the images of one caller: other callers' images in the same batch must not fail with them.
+    Call it with the images of one caller: batch-mates from other callers must not fail with them.
 
     Args:
         image: float32 [batch, C, H, W], or uint8 [batch, H, W, C], where a graph puts alternating columns of 0 and 255
             in place of such an image (`sefa_export.bake.quantize`). Models exported before it did so render it black,
-            which cannot be told from an image.
+            which cannot be told from a real image.
 
     Raises:
-        NotFiniteError: If so.
+        NotFiniteError: If they do.
     """
     if image.dtype == np.uint8:
         mark = _not_finite_mark(image.shape[2])
-        suspects = (image[:, 0] == mark).all((1, 2)).nonzero()[0]  # By their first row: all cost next to nothing.
+        suspects = (image[:, 0] == mark).all((1, 2)).nonzero()[0]  # The first rows alone cost next to nothing.
         wrong = [int(index) for index in suspects if (image[index] == mark).all()]
     elif np.isfinite(image).all():
         return image
@@ -374,5 +374,5 @@ def check_finite(image: NDArray[Any]) -> NDArray[Any]:
 
 @cache
 def _not_finite_mark(width: int) -> NDArray[np.uint8]:
-    """Return a row of the image that stands for one that is not finite: alternating columns of 0 and 255, [W, 1]."""
+    """Return a row of the image that marks a non-finite one: alternating columns of 0 and 255, [W, 1]."""
     return (np.arange(width, dtype=np.uint8) % 2 * 255)[:, None]

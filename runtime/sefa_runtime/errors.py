@@ -1,4 +1,4 @@
-"""What a caller of the runtime can fix."""
+"""Errors that a caller of the runtime can fix."""
 
 
 class SefaRuntimeError(Exception):
@@ -10,15 +10,15 @@ class ModelFileError(SefaRuntimeError):
 
 
 class ContentError(SefaRuntimeError):
-    """What a file holds is damaged, wants to run code, or would take too much; the message does not name the file."""
+    """A file's content is damaged, wants to run code, or would take too much; the message does not name the file."""
 
 
 class ProviderError(SefaRuntimeError):
-    """The execution provider that was asked for cannot run here.
+    """The requested execution provider cannot run here.
 
     Attributes:
         reason: What is missing.
-        remedy: How to fix it, if that is known.
+        remedy: How to fix it, if known.
     """
 
     def __init__(self, reason: str, remedy: str = "") -> None:
@@ -28,12 +28,12 @@ class ProviderError(SefaRuntimeError):
 
 
 class InputError(SefaRuntimeError, ValueError):
-    """A latent, direction, alpha, path or option that the call cannot take."""
+    """A latent, direction, alpha, path or option is invalid for the call."""
 
 
 class RunError(SefaRuntimeError):
-    """The graph was loaded, but onnxruntime failed to run it: out of memory, or a device that was lost."""
+    """The graph was loaded, but onnxruntime failed to run it: out of memory, or a lost device."""
 
 
 class NotFiniteError(RunError):
-    """The graph ran, and gave NaN or infinity instead of an image."""
+    """The graph ran, but gave NaN or infinity instead of an image."""

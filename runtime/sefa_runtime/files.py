@@ -1,4 +1,4 @@
-"""Input files that are what they should be, output files that appear whole or not at all."""
+"""Check input files, and write output files that appear whole or not at all."""
 
 import errno
 import hashlib
@@ -18,23 +18,24 @@ from types import ModuleType
 fcntl: ModuleType | None
 try:
     fcntl = import_module("fcntl")
-except ImportError:  # Windows, where a file that is open cannot be removed: as good as a lock.
+except ImportError:  # Windows, where an open file cannot be removed, which is as good as a lock.
     fcntl = None
 
-# A part file has the target's name in its own, unless that is longer or may be too much for what writes it.
+# A part file's name contains the target's name, unless that is longer than this or not ASCII, which some writers cannot
+# handle.
 MAX_NAME_LENGTH = 100
-# Writers choose a format by a suffix, none by one that is longer.
+# Writers choose a format by the suffix; none uses a longer one.
 MAX_SUFFIX_LENGTH = 16
-# Age at which a part file of another machine, whose locks may not be seen here, counts as abandoned.
+# Age at which a part file from another machine, whose locks may be invisible here, counts as abandoned.
 ABANDONED_AFTER_S = 24 * 3600
 ACCESS_LIST = "system.posix_acl_access"
 
 
 def input_problem(path: Path) -> str | None:
-    """Return what keeps `path` from being read as a file, in a few words, or None."""
+    """Return what prevents `path` from being read as a file, in a few words, or None."""
     try:
         mode = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError, ValueError):  # The last: a name with a zero byte in it.
+    except (FileNotFoundError, NotADirectoryError, ValueError):  # ValueError: a name with a zero byte.
         return "no such file"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
@@ -44,10 +45,10 @@ def input_problem(path: Path) -> str | None:
 
 
 def utf8_problem(path: Path) -> str | None:
-    """Return what keeps libraries that take only UTF-8 names from `path`, in a few words, or None."""
+    """Return what prevents libraries that take only UTF-8 names from using `path`, in a few words, or None."""
     try:
         str(path).encode()
-    except UnicodeEncodeError:  # A name on a disk may be any bytes.
+    except UnicodeEncodeError:  # A file name may be any bytes.
         return "its name, or its folder's, is not UTF-8, which is needed here: rename it"
     return None
 
@@ -59,10 +60,10 @@ def sha256_of(path: Path) -> str:
 
 
 def check_utf8_output(path: Path, *inputs: Path | None) -> None:
-    """Check as `check_output` does, for a file that a library which takes only UTF-8 names writes or reads.
+    """Check like `check_output`, for a file written or read by a library that takes only UTF-8 names.
 
     Raises:
-        OSError: Also if the name is not UTF-8.
+        OSError: See `check_output`; also if the name is not UTF-8.
     """
     check_output(path, *inputs)
     problem = utf8_problem(path)
@@ -75,7 +76,7 @@ def check_output(path: Path, *inputs: Path | None) -> None:
 
     Args:
         path: Where the result goes.
-        inputs: Files that the work reads, and that must not be replaced by its result.
+        inputs: Files that the work reads, which its result must not replace.
 
     Raises:
         OSError: If the folder is missing or not writable, or `path` is a folder, a device, one of the inputs, or a file
@@ -104,19 +105,19 @@ def check_output(path: Path, *inputs: Path | None) -> None:
 
 @contextmanager
 def replacing(path: Path, suffix: str | None = None) -> Iterator[Path]:
-    """Give a temporary path beside `path` to write to; it takes the final name when the block succeeds.
+    """Yield a temporary path beside `path` to write to; it takes the final name when the block succeeds.
 
-    If the block fails (disk full, interrupt, refused check), nothing is left behind and a file that already had the
-    name is untouched. What a killed process leaves is removed by the next one that writes to the same name. A
-    file that is replaced passes on its permissions and, where this process may say so, its owner; its other hard links
-    keep the old contents.
+    If the block fails (disk full, interrupt, failed check), nothing is left behind and an existing file of that name is
+    untouched. What a killed process leaves behind is removed by the next one that writes to the same name. The new file
+    takes over the permissions of the file it replaces and, if this process is allowed to set it, the owner; other hard
+    links to the old file keep the old contents.
 
     Args:
         path: Where the result goes.
-        suffix: Of the temporary path; None: that of `path`.
+        suffix: Suffix of the temporary path; None uses that of `path`.
 
     Raises:
-        OSError: As `check_output`, or if writing fails.
+        OSError: See `check_output`; also if writing fails.
     """
     path = Path(os.path.realpath(path))  # Replace what a symbolic link points to, not the link.
     check_output(path)
@@ -124,7 +125,7 @@ def replacing(path: Path, suffix: str | None = None) -> Iterator[Path]:
     partial, handle = _begin(path, path.suffix if suffix is None else suffix, _new_file)
     try:
         old = _stat(path)
-        if old is not None:  # Nobody reads the new file who may not read the old one.
+        if old is not None:  # Nobody may read the new file who may not read the old one.
             _pass_on(path, old, handle, stat.S_IRUSR | stat.S_IWUSR)
         yield partial
         if not os.fstat(handle).st_size:
@@ -147,14 +148,14 @@ def replacing(path: Path, suffix: str | None = None) -> Iterator[Path]:
 
 @contextmanager
 def staging(folder: Path, rescue: Callable[[Path], None]) -> Iterator[Path]:
-    """Give an empty folder beside `folder`, to be moved from, and removed in the end with all that is left in it.
+    """Yield an empty folder beside `folder` to move files from; it is removed at the end with whatever is left in it.
 
     Args:
-        folder: What the contents are for.
-        rescue: Called with a folder that a killed process left, before that is removed.
+        folder: The destination of the contents.
+        rescue: Called with each folder left by a killed process, before it is removed.
 
     Raises:
-        OSError: If it cannot be made.
+        OSError: If the folder cannot be made.
     """
 
     def remove(part: Path) -> None:
@@ -174,23 +175,23 @@ def staging(folder: Path, rescue: Callable[[Path], None]) -> Iterator[Path]:
 
 
 def remove_abandoned(path: Path, remove: Callable[[Path], None] = Path.unlink) -> None:
-    """Remove what processes that were killed have left of their writing to `path`.
+    """Remove the part files that killed processes left while writing to `path`.
 
-    Whoever writes holds a lock, which ends with the process. Locks of other machines may not reach here: what is theirs
-    must have lain untouched for a day, too.
+    A writer holds a lock, which ends with its process. Locks from other machines may not be visible here, so their part
+    files must also have been untouched for a day.
     """
     with suppress(OSError):
         beginning = _beginning(path)
         pattern = re.compile(r"(?P<machine>[0-9a-f]{8})-[0-9a-f]{12}\.part(\..*)?", re.DOTALL)
-        for name in os.listdir(path.parent):  # noqa: PTH208  # Quick where there are very many.
+        for name in os.listdir(path.parent):  # noqa: PTH208  # Fast even in huge folders.
             match = name.startswith(beginning) and pattern.fullmatch(name, len(beginning))
             if match:
-                with suppress(OSError):  # Another user's, or already gone.
+                with suppress(OSError):  # It is another user's, or already gone.
                     _remove_if_abandoned(path.with_name(name), match["machine"] == _machine(), remove)
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write `content`, which is not empty, to `path`, whole or not at all.
+    """Write `content`, which must not be empty, to `path`, whole or not at all.
 
     Raises:
         OSError: If the folder is missing or not writable, or the disk is full.
@@ -216,11 +217,11 @@ def _remove_if_abandoned(part: Path, is_ours: bool, remove: Callable[[Path], Non
 
 
 def _begin(path: Path, suffix: str, make: Callable[[Path], int]) -> tuple[Path, int]:
-    """Make a new part of `path`; return it and a handle that holds its lock."""
+    """Make a new part file or folder for `path`; return it and a handle that holds its lock."""
     while True:
         part = path.with_name(_part_name(path, suffix))
         handle = make(part)
-        # Between these two another process may have taken it for abandoned.
+        # Before it is locked, another process may take it for abandoned.
         if _lock(handle) is not False and part.exists():
             return part, handle
         _close(handle)
@@ -236,50 +237,53 @@ def _new_folder(part: Path) -> int:
 
 
 def _lock(handle: int) -> bool | None:
-    """Lock a file; return whether this process now holds it, or None if there are no locks here."""
+    """Lock a file; return whether this process now holds the lock, or None if locks do not exist here."""
     if fcntl is None:
         return None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
-    except OSError:  # The file system has none.
+    except OSError:  # The file system has no locks.
         return None
     return True
 
 
 def _close(handle: int) -> int:
-    """Close a handle unless it is closed; -1, a handle that is."""
+    """Close a handle unless it is closed already; return -1, which stands for a closed handle."""
     if handle >= 0:
         os.close(handle)
     return -1
 
 
 def _pass_on(path: Path, old: os.stat_result, handle: int, more: int = 0) -> None:
-    """Give an open file the owner and the permissions of `path`, and `more` permissions."""
+    """Give an open file the owner and permissions of `path`, plus the permissions `more`."""
     if not hasattr(os, "fchown"):  # Windows
         return
     mode = stat.S_IMODE(old.st_mode) & 0o777
     for user, group in ((old.st_uid, -1), (-1, old.st_gid)):
         with suppress(OSError):
             os.fchown(handle, user, group)
-    with suppress(OSError, AttributeError):  # Of Linux, and not of every file system.
+    with suppress(OSError, AttributeError):  # Linux only, and not on every file system.
         os.setxattr(handle, ACCESS_LIST, os.getxattr(path, ACCESS_LIST))
-    if os.fstat(handle).st_gid != old.st_gid:  # What the old group may do, this one may only if everybody may.
+    if os.fstat(handle).st_gid != old.st_gid:  # This group gets only the old group's rights that everybody has.
         mode = mode & ~0o070 | (mode & 0o007) << 3
     os.fchmod(handle, mode | more)
 
 
 def _raise_named(error: OSError, part: Path, path: Path) -> None:
-    """Raise an error about a part file, or what is in a part folder, with the name that the user knows, not others."""
-    # A copy that fails names its source first.
+    """Raise an error about a part file, or a file in a part folder, under the name that the user knows.
+
+    Errors about other files are left alone.
+    """
+    # A failed copy names its source first.
     names = [str(name) for name in (error.filename, error.filename2) if name is not None]
     if error.strerror is not None and (not names or any(name.startswith(str(part)) for name in names)):
         raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def _may_replace(found: os.stat_result, folder: Path) -> bool:
-    """Return whether this user may replace a file, as far as the folder's sticky bit decides."""
+    """Return whether the folder's sticky bit lets this user replace a file."""
     if not hasattr(os, "geteuid"):  # Windows
         return True
     parent = folder.stat()
@@ -288,12 +292,12 @@ def _may_replace(found: os.stat_result, folder: Path) -> bool:
 
 def _part_name(path: Path, suffix: str) -> str:
     kept = suffix if suffix.isascii() and len(suffix) <= MAX_SUFFIX_LENGTH else ""
-    # The suffix stays last: some writers choose the format by it.
+    # The suffix comes last: some writers choose the format by it.
     return f"{_beginning(path)}{_machine()}-{uuid.uuid4().hex[:12]}.part{kept}"
 
 
 def _beginning(path: Path) -> str:
-    """Return how the names of all part files of `path` begin."""
+    """Return the beginning of the names of all part files of `path`."""
     is_plain = path.name.isascii() and len(path.name) <= MAX_NAME_LENGTH
     return f".{path.name if is_plain else hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]}."
 

@@ -1,1 +1,1 @@
-"""Export to ONNX: the graph, its precision, and its weights in a file beside it."""
+"""Export to ONNX: the graph, its precision, and weights stored in a file beside it."""

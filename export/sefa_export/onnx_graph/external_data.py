@@ -1,7 +1,7 @@
 """Weights in a file beside the graph, which several graphs of one generator may share.
 
-The file is a `.safetensors` of the generator's tensors; a graph refers to bytes in it, as ONNX's external data. Weights
-are looked up in an existing file by their contents, since their names differ between graphs.
+The file is a `.safetensors` of the generator's tensors; graphs refer to byte ranges in it as ONNX external data.
+Weights are looked up in an existing file by content, since their names differ between graphs.
 """
 
 import hashlib
@@ -23,22 +23,22 @@ from sefa_export.bake import EditGraph
 from sefa_runtime.files import check_output, replacing, sha256_of
 from sefa_runtime.model.info import WeightsFile
 
-# Smaller tensors stay in the graph: a reference takes as much.
+# Smaller tensors stay in the graph: a reference would take as much space.
 MIN_BYTES = 1024
 BANK = ("vectors", "mask")
 
 
 @contextmanager
 def weights_beside(model: ModelProto, graph: EditGraph, file: Path) -> Iterator[WeightsFile]:
-    """Take the weights out of `model`, to be found in `file`.
+    """Move the weights out of `model` and refer to them in `file`.
 
-    The direction bank stays in the model, so that graphs with other directions share the file. An existing file is
-    used as it is; else it is written with all that the generator has, and removed if the block fails.
+    The direction bank stays in the model, so that graphs with other directions can share the file. An existing file is
+    used as it is; otherwise it is written with all of the generator's tensors, and removed if the block fails.
 
     Args:
-        model: The exported graph; changed.
+        model: The exported graph; modified in place.
         graph: What it was exported from.
-        file: Lies beside the model's own file.
+        file: The weights file, beside the model's own file.
 
     Raises:
         ArgumentError: If the file exists and does not hold the weights.
@@ -66,16 +66,16 @@ def weights_beside(model: ModelProto, graph: EditGraph, file: Path) -> Iterator[
         yield WeightsFile(name=file.name, bytes=file.stat().st_size, sha256=sha256_of(file))
     except BaseException:
         with suppress(FileNotFoundError):
-            if written is not None and os.path.samestat(written, file.stat()):  # Not another export's, written since.
+            if written is not None and os.path.samestat(written, file.stat()):  # Not another export's newer one.
                 file.unlink()
         raise
 
 
 def check_file_name(name: str, model: Path) -> Path:
-    """Return where the weights of `model` go: beside it, as onnxruntime wants it.
+    """Return the path of the weights file of `model`: beside it, as onnxruntime requires.
 
     Raises:
-        ArgumentError: If `name` has a folder in it or is the model's own.
+        ArgumentError: If `name` contains a folder or is the model's own name.
         OSError: If no file can be written there.
     """
     if not name or Path(name).name != name or name == model.name:
@@ -90,42 +90,42 @@ def check_file_name(name: str, model: Path) -> Path:
 
 
 def _large_tensors(model: ModelProto, graph: EditGraph) -> dict[str, list[TensorProto]]:
-    """Return the initializers that go into the file, by the sha256 of their bytes."""
+    """Return the initializers that belong in the file, by the sha256 of their bytes."""
     bank = {_digest(value.numpy()) for name, value in graph.named_buffers() if name in BANK}
     tensors: dict[str, list[TensorProto]] = {}
     for tensor in model.graph.initializer:
         values = numpy_helper.to_array(tensor)
         digest = _digest(values)
         if values.nbytes >= MIN_BYTES and digest not in bank:
-            tensor.raw_data = values.tobytes()  # Some have typed fields instead.
+            tensor.raw_data = values.tobytes()  # Some tensors use typed fields instead.
             tensors.setdefault(digest, []).append(tensor)
     return tensors
 
 
 def _write(file: Path, tensors: dict[str, list[TensorProto]], graph: EditGraph) -> None:
-    """Write the generator's tensors, then those that the export made of them."""
+    """Write the generator's tensors, then those that the export derived from them."""
     contents: dict[str, NDArray[np.generic]] = {}
     digests: set[str] = set()
     state = {name: value.numpy() for name, value in graph.generator.state_dict().items()}
-    if any(_digest(value) in tensors for value in state.values()):  # None is if the graph computes in float16.
+    if any(_digest(value) in tensors for value in state.values()):  # None matches in a float16 graph.
         contents = {name: value for name, value in state.items() if value.nbytes >= MIN_BYTES}
         digests = {_digest(value) for value in contents.values()}
     for digest, (first, *_) in tensors.items():
         if digest not in digests:
             contents[f"graph.{first.name}"] = numpy_helper.to_array(first)
     with replacing(file) as partial:
-        # Not save_file, whose files no other user may read.
+        # Not save_file: no other user may read the files it writes.
         partial.write_bytes(save({name: np.ascontiguousarray(value) for name, value in contents.items()}))
 
 
 def _places(file: Path) -> dict[str, tuple[int, int]]:
-    """Return offset and length of each tensor in a `.safetensors` file, by the sha256 of its bytes.
+    """Return the offset and length of each tensor in a `.safetensors` file, by the sha256 of its bytes.
 
-    Source: safetensors' format: the header's length in 8 bytes, the header as JSON, the tensors.
+    Source: the safetensors format: the header's length in 8 bytes, the header as JSON, then the tensors.
     """
     try:
         with safe_open(file, "np"):
-            pass  # Checks the header.
+            pass  # Opening it checks the header.
     except SafetensorError as error:
         raise ArgumentError(f"{file}: is there, and is not a file of weights: {error}") from error
     places = {}

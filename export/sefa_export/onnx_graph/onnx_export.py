@@ -32,9 +32,9 @@ from sefa_runtime.model.choices import Precision
 from sefa_runtime.model.info import CHECKSUM_KEY, METADATA_KEY, Parity, Payload
 from sefa_runtime.session.importing import import_onnxruntime
 
-# The newest that onnxruntime's CUDA provider covers with kernels for every operator used here.
+# The newest opset for which onnxruntime's CUDA provider has kernels for every operator used here.
 OPSET = 18
-# protobuf refuses messages of 2 GiB; the graph around the weights takes a little of it.
+# protobuf rejects messages of 2 GiB; the graph around the weights takes a little of that.
 MAX_WEIGHT_BYTES = 2**31 - 2**24
 
 
@@ -52,28 +52,27 @@ def export_onnx(
     num_edits: int | None = None,
     external_data: str | None = None,
 ) -> Path:
-    """Bake generator and directions into an ONNX file that takes (z, direction, alpha).
+    """Bake a generator and its directions into an ONNX file that takes (z, direction, alpha).
 
-    Inputs `z` float32 [batch, z_dim] (or `w` [batch, D], or `codes` [batch, L, D]), `direction` int64 [batch, edits],
+    Inputs: `z` float32 [batch, z_dim] (or `w` [batch, D], or `codes` [batch, L, D]), `direction` int64 [batch, edits],
     `alpha` float32 [batch, edits], for a class-conditional generator `label` int64 [batch], and `truncation` float32
-    [batch] if it is an input; output `image`, see `bake`. The file takes its name only after onnxruntime has given
-    PyTorch's images on the CPU; the difference that was measured is in its metadata, with all that `sefa_runtime`
-    needs.
+    [batch] if it is an input. Output: `image`, see `bake`. The file gets its name only after onnxruntime has reproduced
+    PyTorch's images on the CPU; its metadata records the measured difference and everything that `sefa_runtime` needs.
 
     Args:
-        generator: The generator, on any device; not changed.
-        bank: Directions that were made for it.
+        generator: The generator, on any device; left unchanged.
+        bank: Directions found for it.
         path: Where to write; an existing file is replaced.
         output_type: `uint8` or `float32`, see `bake`.
         latent: `z`, `w` or `w+`, see `bake`.
         truncation: Truncation psi, see `bake`.
-        allow_other_checkpoint: See `bake`; the file says so.
+        allow_other_checkpoint: See `bake`; recorded in the file.
         precision: `fp32`, or `fp16`: images are computed in float16 and everything that decides their scale in float32;
-            inputs and outputs keep their types. Such a file must keep `MIN_PSNR_DB` to PyTorch's float32 images.
-        batch: Fixes the batch, for engines that want static shapes; None leaves it dynamic.
-        num_edits: Fixes the number of edits likewise.
+            inputs and outputs keep their types. An fp16 file must reach `MIN_PSNR_DB` against PyTorch's float32 images.
+        batch: Fixes the batch size, for engines that need static shapes; None leaves it dynamic.
+        num_edits: Fixes the number of edits; None leaves it dynamic.
         external_data: Name of a `.safetensors` file beside `path` for the weights. Models of one generator that name
-            the same file share it; the first one writes it. None keeps them in the model.
+            the same file share it; the first one writes it. None keeps the weights in the model.
 
     Returns:
         `path`.
@@ -132,7 +131,7 @@ def _to_onnx(draft: Draft) -> ModelProto:
     try:
         return _export(draft)
     except ExporterError as error:
-        # Python that depends on values, for one: a trace may still hold for every input.
+        # For example, Python code that depends on values: a trace may still be valid for every input.
         try:
             return trace_to_onnx(draft, OPSET)
         except ExporterError as second:
@@ -141,7 +140,7 @@ def _to_onnx(draft: Draft) -> ModelProto:
 
 def _export(draft: Draft) -> ModelProto:
     with exporting(draft.graph, "torch.onnx.export"), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="# The axis name")  # Inputs share theirs, by intention.
+        warnings.filterwarnings("ignore", message="# The axis name")  # Inputs share axis names on purpose.
         program = torch.onnx.export(
             draft.graph,
             kwargs=draft.example_inputs(),
@@ -159,7 +158,7 @@ def _export(draft: Draft) -> ModelProto:
 
 
 def _inlined(model: ModelProto) -> ModelProto:
-    """Put the nodes of a model's functions in their place, so that no reader has to bound what they expand to."""
+    """Inline a model's functions, so that no reader has to bound what they expand to."""
     if not model.functions:
         return model
     model = onnx.inliner.inline_local_functions(model)
@@ -181,7 +180,7 @@ def _strip(model: ModelProto) -> None:
 
 
 def _lowest_ir_version(model: ModelProto) -> int:
-    """Return the oldest format that holds the content, which most engines read; exporters stamp their newest."""
+    """Return the oldest IR version that holds the content, which most engines read; exporters stamp their newest."""
     return onnx.helper.find_min_ir_version_for(list(model.opset_import))
 
 

@@ -12,9 +12,9 @@ from onnx import ModelProto, NodeProto, TensorProto
 from sefa_runtime.session.importing import import_onnxruntime
 
 Message = TypeVar("Message", ModelProto, NodeProto, TensorProto, onnx.ValueInfoProto)
-# What becomes float16, where it works on images [batch, C, H, W] before the last convolution. Statistics (means, square
-# roots, softmax), and with them every normalisation, stay float32, as do the mapping network, the style affines, the
-# demodulation and the edits, which work on vectors.
+# Operators that become float16 where they work on images [batch, C, H, W] before the last convolution. Statistics
+# (means, square roots, softmax), and so every normalisation, stay float32, as do the mapping network, the style
+# affines, the demodulation and the edits, which work on vectors.
 HALF_OPERATORS = {
     "Add",
     "Clip",
@@ -32,7 +32,7 @@ HALF_OPERATORS = {
 }
 CONVOLUTIONS = {"Conv", "ConvTranspose"}
 STATISTICS = {"ReduceMean", "ReduceSum", "ReduceMax", "InstanceNormalization", "Softmax"}
-# Region and scales, by position among the inputs: onnxruntime takes them in float32 alone.
+# Input positions of the region and the scales, which onnxruntime takes only in float32.
 RESIZE_FLOATS = (1, 2)
 FLOAT16_MAX = 65504.0
 
@@ -40,7 +40,7 @@ FLOAT16_MAX = 65504.0
 def to_float16(model: ModelProto) -> ModelProto:
     """Return a copy of a float32 graph that computes images in float16.
 
-    Inputs and outputs keep their types: Cast nodes stand where the two precisions meet.
+    Inputs and outputs keep their types; Cast nodes are inserted where the two precisions meet.
     """
     half = _half_nodes(model)
     model = _copy(model)
@@ -48,7 +48,7 @@ def to_float16(model: ModelProto) -> ModelProto:
     weights = {tensor.name: tensor for tensor in graph.initializer}
     floats = _float_values(model)
     computed_half = {name for node in graph.node if node.name in half for name in node.output}
-    casts: dict[str, str] = {}  # value -> the same in the other precision
+    casts: dict[str, str] = {}  # name of a value -> name of its copy in the other precision
     nodes: list[NodeProto] = []
     for node in graph.node:
         for position, name in enumerate(node.input):
@@ -91,7 +91,7 @@ def _rename(nodes: list[NodeProto], old: str, new: str) -> list[NodeProto]:
 
 
 def _float_values(model: ModelProto) -> set[str]:
-    """Return the names of all float32 values of the graph."""
+    """Return the names of all float32 values in the graph."""
     graph = onnx.shape_inference.infer_shapes(model).graph
     values = {
         value.name
@@ -109,14 +109,14 @@ def _copy(message: Message) -> Message:
 
 @dataclass(frozen=True)
 class Overflow:
-    """Where values leave float16's range."""
+    """The layer whose values leave float16's range."""
 
     layer: str
     largest: float
 
 
 def find_overflow(model: ModelProto, feeds: Mapping[str, NDArray[Any]]) -> Overflow | None:
-    """Return the first node of the float32 graph, among those that become float16, whose values do not fit."""
+    """Return the first node to become float16 whose values, in the float32 graph, do not fit; None if all fit."""
     half = _half_nodes(model)
     probe = _copy(model)
     nodes = [node for node in probe.graph.node if node.name in half]
@@ -162,7 +162,7 @@ def _largest(tensor: TensorProto) -> float:
 
 
 def _layer(node: Any) -> str:
-    """Return the generator's own name of what the node computes, as far as the exporter noted it."""
+    """Return the generator's own name for the layer that a node belongs to, if the exporter recorded it."""
     for prop in node.metadata_props:
         if prop.key == "pkg.torch.onnx.name_scopes":
             scopes = [scope for scope in prop.value.strip("[]").replace("'", "").split(", ") if "generator." in scope]

@@ -1,4 +1,4 @@
-"""ONNX by way of TorchScript, where torch.export does not take a user's module."""
+"""ONNX export through TorchScript, for user modules that torch.export cannot handle."""
 
 import io
 import warnings
@@ -16,16 +16,16 @@ from sefa_runtime.model.signature import Signature
 
 
 def trace_to_onnx(draft: Draft, opset: int) -> ModelProto:
-    """Return what tracing makes of a graph, as ONNX.
+    """Trace a graph and return it as ONNX.
 
     Raises:
-        ExportError: If it cannot be traced, or has an operator that ONNX lacks.
+        ExportError: If it cannot be traced, or uses an operator that ONNX lacks.
     """
     traced = trace(draft)
     buffer = io.BytesIO()
     with exporting(draft.graph, "ONNX"), warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Notes on what the exporter folds, and that it is no longer developed.
-        # Freezing computes what depends on weights alone, such as a spectral norm.
+        warnings.simplefilter("ignore")  # About what the exporter folds, and that it is no longer developed.
+        # Freezing precomputes whatever depends only on weights, such as a spectral norm.
         torch.onnx.export(
             torch.jit.freeze(traced.eval()),
             tuple(draft.example_inputs().values()),
@@ -61,7 +61,7 @@ def _lift_constants(model: ModelProto) -> None:
 
 
 def _name_bank(model: ModelProto, graph: EditGraph) -> None:
-    """Call the initializer that has the directions as torch.export does, by the name of the module's buffer."""
+    """Name the initializer of the directions as torch.export does: after the module's buffer."""
     vectors = graph.vectors.numpy()
     for tensor in model.graph.initializer:
         if list(tensor.dims) == list(vectors.shape) and np.array_equal(numpy_helper.to_array(tensor), vectors):
@@ -72,7 +72,7 @@ def _name_bank(model: ModelProto, graph: EditGraph) -> None:
 
 
 def _declare_image(model: ModelProto, signature: Signature) -> None:
-    """Declare the image's axes, which shape inference does not find after every operator; runs prove them."""
+    """Declare the image's axes: shape inference loses them after some operators. Runs verify them later."""
     image = signature.output
     kind = onnx.helper.np_dtype_to_tensor_dtype(np.dtype(image.dtype))
     model.graph.output[0].CopyFrom(onnx.helper.make_tensor_value_info(image.name, kind, signature.axes(image)))

@@ -31,21 +31,21 @@ def export_pt2(
     num_edits: int | None = None,
     compiled: bool = False,
 ) -> Path:
-    """Bake generator and directions into a .pt2 archive, to be called by name: `(z=, direction=, alpha=)`.
+    """Bake a generator and its directions into a .pt2 archive, called by keyword: `(z=, direction=, alpha=)`.
 
-    The same contract as `export_onnx`, checked the same way, in a separate process that imports only torch. The
+    The contract is that of `export_onnx`, checked the same way, in a separate process that imports only torch. The
     description is the archive's member `extra/sefa.json`.
 
     Args:
-        generator: The generator, on any device; not changed.
-        bank: Directions that were made for it.
+        generator: The generator, on any device; left unchanged.
+        bank: Directions found for it.
         path: Where to write; an existing file is replaced.
         output_type: `uint8` or `float32`, see `bake`.
         latent: `z`, `w` or `w+`, see `bake`.
         truncation: Truncation psi, see `bake`.
-        allow_other_checkpoint: See `bake`; the file says so.
-        batch: Fixes the batch; None leaves it dynamic.
-        num_edits: Fixes the number of edits likewise.
+        allow_other_checkpoint: See `bake`; recorded in the file.
+        batch: Fixes the batch size; None leaves it dynamic.
+        num_edits: Fixes the number of edits; None leaves it dynamic.
         compiled: False: a program for `torch.export.load(path).module()`, on any machine. True: machine code from
             AOTInductor for `torch._inductor.aoti_load_package(path)`, on CPUs like this one; needs a C++ compiler.
 
@@ -71,7 +71,7 @@ def export_pt2(
         batch=batch,
         num_edits=num_edits,
     )
-    with replacing(path, suffix=".pt2") as archive:  # AOTInductor loads no other.
+    with replacing(path, suffix=".pt2") as archive:  # AOTInductor loads no other suffix.
         archive.write_bytes(_archive(draft, _trace(draft), compiled))
         parity = verify_in_process(draft, archive, "compiled" if compiled else "pt2")
         _add_description(archive, draft.describe(parity).to_json())
@@ -89,7 +89,7 @@ def _trace(draft: Draft) -> ExportedProgram:
 
 
 def _archive(draft: Draft, program: ExportedProgram, compiled: bool) -> bytes:
-    # In memory, as torch's own writer ends the process where the disk is full.
+    # In memory, because torch's own writer ends the process when the disk is full.
     buffer = io.BytesIO()
     if compiled:
         with exporting(draft.graph, "AOTInductor", "a .pt2 that is not compiled runs on any machine"):

@@ -1,4 +1,4 @@
-"""Checking an archive in a separate process, which imports only torch: does it give PyTorch's images?"""
+"""Check in a separate process, which imports only torch, that an archive gives PyTorch's images."""
 
 import io
 import subprocess
@@ -16,11 +16,11 @@ from sefa_runtime.model.info import Parity
 
 
 def verify_in_process(draft: Draft, path: Path, kind: str) -> Parity:
-    """Run the archive and compare; result and errors as of `verify`, `kind` as in `torch_runner`."""
+    """Run the archive and compare; returns and raises what `verify` does. `kind` is that of `torch_runner`."""
     cases = make_cases(draft)
     with tempfile.TemporaryDirectory() as folder:
         inputs, outputs = Path(folder, "inputs.pt"), Path(folder, "outputs.pt")
-        buffer = io.BytesIO()  # torch's own writer gives no reason where the disk is full.
+        buffer = io.BytesIO()  # torch's own writer gives no reason when the disk is full.
         torch.save([case.tensors for case in cases], buffer)
         inputs.write_bytes(buffer.getvalue())
         command = [sys.executable, torch_runner.__file__, kind, str(path), str(inputs), str(outputs)]

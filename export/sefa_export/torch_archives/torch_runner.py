@@ -2,7 +2,7 @@
 
     python torch_runner.py torchscript|pt2|compiled ARCHIVE INPUTS OUTPUTS
 
-INPUTS holds a list of dicts of tensors by argument name, OUTPUTS will hold the list of results.
+INPUTS holds a list of dicts of tensors by argument name; OUTPUTS will hold the list of results.
 """
 
 import io
@@ -16,7 +16,7 @@ import torch
 
 
 def load(kind: str, archive: str) -> Callable[..., Any]:
-    """Return what the archive holds, as a function of tensors by name."""
+    """Load the archive as a function that takes tensors by name."""
     if kind == "torchscript":
         return torch.jit.load(archive, map_location="cpu")  # type: ignore[no-any-return,no-untyped-call]
     if kind == "pt2":
@@ -25,13 +25,13 @@ def load(kind: str, archive: str) -> Callable[..., Any]:
 
 
 def main(kind: str, archive: str, inputs: str, outputs: str) -> None:
-    """Load, run each input, save what came."""
+    """Load the archive, run it on each input and save the results."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # Deprecations within torch.
+        warnings.simplefilter("ignore")  # Deprecations inside torch.
         model = load(kind, archive)
         with torch.no_grad():
             images = [model(**arguments) for arguments in torch.load(inputs, weights_only=True)]
-    buffer = io.BytesIO()  # torch's own writer gives no reason where the disk is full.
+    buffer = io.BytesIO()  # torch's own writer gives no reason when the disk is full.
     torch.save(images, buffer)
     Path(outputs).write_bytes(buffer.getvalue())
 

@@ -23,19 +23,19 @@ def export_torchscript(
     truncation: float | None = 1.0,
     allow_other_checkpoint: bool = False,
 ) -> Path:
-    """Bake generator and directions into a TorchScript archive with `forward(z, direction, alpha)`.
+    """Bake a generator and its directions into a TorchScript archive with `forward(z, direction, alpha)`.
 
-    The same contract as `export_onnx`, checked the same way, in a separate process that imports only torch. The
+    The contract is that of `export_onnx`, checked the same way, in a separate process that imports only torch. The
     description is the archive's extra file `sefa.json`.
 
     Args:
-        generator: The generator, on any device; not changed.
-        bank: Directions that were made for it.
+        generator: The generator, on any device; left unchanged.
+        bank: Directions found for it.
         path: Where to write; an existing file is replaced.
         output_type: `uint8` or `float32`, see `bake`.
         latent: `z`, `w` or `w+`, see `bake`.
         truncation: Truncation psi, see `bake`.
-        allow_other_checkpoint: See `bake`; the file says so.
+        allow_other_checkpoint: See `bake`; recorded in the file.
 
     Returns:
         `path`.
@@ -66,6 +66,6 @@ def export_torchscript(
 
 
 def _archive(draft: Draft, traced: torch.jit.ScriptModule, extra_files: dict[str, str]) -> bytes:
-    # In memory: where the disk is full, torch's own writer gives no reason, or ends the process.
+    # In memory: when the disk is full, torch's own writer gives no reason, or ends the process.
     with exporting(draft.graph, "torch.jit.save"):
         return bytes(traced.save_to_buffer(_extra_files=extra_files))

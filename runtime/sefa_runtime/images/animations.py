@@ -1,4 +1,4 @@
-"""Animations that run forth and back, as GIF or WebP."""
+"""Animations that run back and forth, as GIF or WebP."""
 
 from pathlib import Path
 
@@ -13,15 +13,16 @@ ANIMATION_SUFFIXES = (".gif", ".webp")
 
 
 def save_animation(frames: Images, path: Path, frames_per_second: float = 12.0) -> None:
-    """Write an endless animation that runs forth and back, so that it does not jump.
+    """Write an endless animation that runs back and forth, so that it does not jump.
 
     Args:
-        frames: Shape [A, H, W, C]; at `eased` alphas it also turns without a jerk.
+        frames: Shape [A, H, W, C]; with `eased` alphas it also turns around without a jerk.
         path: Ends in one of `ANIMATION_SUFFIXES`. A GIF shows RGBA images on white.
-        frames_per_second: Pace, 0.1 to 50.
+        frames_per_second: Frame rate, 0.1 to 50.
 
     Raises:
-        InputError: If the suffix is another, the pace is out of range, or the format cannot hold the frames.
+        InputError: If the suffix is not one of these, the frame rate is out of range, or the format cannot hold the
+            frames.
         OSError: If the file cannot be written.
     """
     check_suffix(path, ANIMATION_SUFFIXES)
@@ -41,7 +42,7 @@ def save_animation(frames: Images, path: Path, frames_per_second: float = 12.0) 
 
 
 def forth_and_back(frames: Images) -> list[Images]:
-    """Return the frames of one round of an endless animation; the first and the last, where it turns, are shown once.
+    """Return the frames of one round of an endless animation; the first and last, where it turns around, appear once.
 
     Args:
         frames: Shape [A, ...].
@@ -55,18 +56,18 @@ def forth_and_back(frames: Images) -> list[Images]:
 def eased(start: float, end: float, count: int) -> list[float]:
     """Return `count` numbers from `start` to `end` that lie closer together at both ends.
 
-    They sample half a period of a cosine, so that what runs forth and back over them is one smooth oscillation: it
-    slows down before it turns, and turns without a jerk.
+    They sample half a period of a cosine, so that running back and forth over them is one smooth oscillation, which
+    slows down before it turns around and does so without a jerk.
     """
     phases = np.linspace(0, np.pi, count)
     return [float(alpha) for alpha in start + (end - start) * (1 - np.cos(phases)) / 2]
 
 
 def check_pace(frames_per_second: float) -> None:
-    """Refuse a pace that GIF's clock of hundredths of a second, or viewers, would not keep.
+    """Reject a frame rate that GIF's clock, in hundredths of a second, or viewers would not keep.
 
     Raises:
-        InputError: If it is not in 0.1 to 50.
+        InputError: If it is outside 0.1 to 50.
     """
     if not 0.1 <= frames_per_second <= 50:
         raise InputError(f"frames per second must be in 0.1 to 50, got {frames_per_second}")

@@ -1,4 +1,4 @@
-"""Images between numpy and Pillow."""
+"""Convert images from numpy to Pillow."""
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,10 @@ PAPER = (255, 255, 255)
 
 
 def to_pillow(image: Images) -> Image.Image:
-    """Return one image, [H, W, C], as one of Pillow's.
+    """Return one image, [H, W, C], as a Pillow image.
 
     Raises:
-        InputError: If it has no colours that can be shown, or is not a uint8 array of that shape.
+        InputError: If its channels cannot be shown as colours, or it is not a uint8 array of that shape.
     """
     if image.ndim != 3 or image.dtype != np.uint8:
         raise InputError(f"an image is uint8 [H, W, C], got {image.dtype} {list(image.shape)}")
@@ -24,17 +24,17 @@ def to_pillow(image: Images) -> Image.Image:
 
 
 def on_white(image: Image.Image) -> Image.Image:
-    """Return an RGBA image as it looks on white paper, as RGB, and others as they are."""
+    """Return an RGBA image as RGB, composited on white, and any other image as it is."""
     if image.mode != "RGBA":
         return image
     return Image.alpha_composite(Image.new("RGBA", image.size, PAPER), image).convert("RGB")
 
 
 def check_channels(channels: int) -> None:
-    """Refuse images without colours that can be shown.
+    """Reject a number of channels that cannot be shown as colours.
 
     Raises:
-        InputError: If so.
+        InputError: If it cannot.
     """
     if channels not in (1, 3, 4):
         raise InputError(

@@ -1,4 +1,4 @@
-"""Several images in one: enlarged, side by side, as a labelled sheet."""
+"""Lay out several images in one: enlarged, side by side, or as a labelled sheet."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ INK = (40, 40, 40)
 
 
 def enlarge(images: Images, factor: int) -> Images:
-    """Scale images up for looking at: [..., H, W, C] -> [..., H·factor, W·factor, C].
+    """Scale images up for viewing: [..., H, W, C] -> [..., H·factor, W·factor, C].
 
     Raises:
         InputError: If `factor` is not 1 to 32.
@@ -39,7 +39,7 @@ def grid(images: Images) -> Images:
 def mosaic(frames: Images) -> Images:
     """Join several animations into one, in a tidy grid, in reading order.
 
-    Up to 3 are in one row, 6 in two rows of 3; empty places at the end of the last row are white.
+    Up to 3 go in one row, 6 in two rows of 3; empty places at the end of the last row are white.
 
     Args:
         frames: Shape [N, A, H, W, C]: N animations of A frames.
@@ -57,7 +57,7 @@ def mosaic(frames: Images) -> Images:
 def contact_sheet(
     images: Images, titles: Sequence[str], row_labels: Sequence[str], column_labels: Sequence[str]
 ) -> Images:
-    """Lay out sweeps to compare: directions down, alphas across, one block per person.
+    """Lay out sweeps for comparison: directions down, alphas across, one block per person.
 
     Args:
         images: Shape [blocks, rows, columns, H, W, C].
@@ -90,7 +90,7 @@ def contact_sheet(
 
 
 def _tidy_shape(count: int) -> tuple[int, int]:
-    """Return rows and columns of a grid, wide but not too wide, with the fewest empty places: the squarest of those."""
+    """Return rows and columns of the squarest grid with the fewest empty places, among those wide but not too wide."""
     shapes = [(-(-count // columns), columns) for columns in range(1, count + 1)]
     fit = [(rows, columns) for rows, columns in shapes if rows <= columns <= max(3, 2.5 * rows)]
     return min(fit, key=lambda shape: (shape[0] * shape[1] - count, shape[1]))

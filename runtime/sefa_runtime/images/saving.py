@@ -1,4 +1,4 @@
-"""Image files: which formats there are, and writing them whole."""
+"""Image files: the supported formats, and writing them whole."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -9,7 +9,7 @@ from sefa_runtime.files import replacing
 from sefa_runtime.images.conversion import Images, on_white, to_pillow
 
 IMAGE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
-# Of files that hold an alpha channel; all others show the image on white.
+# Suffixes of formats with an alpha channel; all others show the image on white.
 TRANSPARENT_SUFFIXES = (".png", ".webp")
 
 
@@ -21,7 +21,7 @@ def save_image(image: Images, path: Path) -> None:
         path: Ends in one of `IMAGE_SUFFIXES`. A JPEG shows an RGBA image on white.
 
     Raises:
-        InputError: If the suffix is another or the format cannot hold the image.
+        InputError: If the suffix is not one of these or the format cannot hold the image.
         OSError: If the file cannot be written.
     """
     check_suffix(path, IMAGE_SUFFIXES)
@@ -44,16 +44,16 @@ def check_suffix(path: Path, suffixes: Sequence[str]) -> None:
 
 @contextmanager
 def format_limits(path: Path) -> Iterator[None]:
-    """Turn what Pillow says of an image that a format cannot hold into our error.
+    """Turn Pillow's error for an image that a format cannot hold into ours.
 
     Raises:
-        InputError: If Pillow refuses the image.
-        OSError: If the system refuses the file.
+        InputError: If Pillow rejects the image.
+        OSError: If the system cannot write the file.
     """
     try:
         yield
     except OSError as error:
-        if error.strerror is not None:  # The system's: the disk is full, ...
+        if error.strerror is not None:  # From the system: the disk is full, ...
             raise
         raise InputError(f"{path}: {error}") from error
     except (ValueError, OverflowError) as error:

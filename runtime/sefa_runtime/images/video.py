@@ -1,4 +1,4 @@
-"""Videos that play everywhere, written by the program ffmpeg."""
+"""Videos that play everywhere, written with the ffmpeg program."""
 
 import re
 import shutil
@@ -15,8 +15,8 @@ from sefa_runtime.images.saving import check_suffix
 
 VIDEO_SUFFIXES = (".mp4",)
 ENCODER = "libx264"
-QUALITY = "17"  # CRF: the eye sees no loss.
-# RGB to 4:2:0 by the matrix of BT.709, and tagged so: players guess at an untagged video, and not all the same.
+QUALITY = "17"  # CRF; visually lossless.
+# RGB to 4:2:0 by the BT.709 matrix, and tagged as such: players guess at an untagged video, and not all alike.
 COLOURS = (
     "scale=out_color_matrix=bt709:out_range=tv,format=yuv420p,"
     "setparams=colorspace=bt709:color_primaries=bt709:color_trc=bt709:range=tv"
@@ -24,18 +24,19 @@ COLOURS = (
 
 
 def save_video(frames: Images, path: Path, frames_per_second: float = 12.0) -> None:
-    """Write one round of an animation that runs forth and back, as H.264: repeated by the player, it does not jump.
+    """Write one round of an animation that runs back and forth, as H.264: looped by the player, it does not jump.
 
-    Written as every player wants it: 4:2:0 colours, tagged as BT.709; even sides, for which the last row or column of
-    an odd one is repeated; and the index at the front, so that a browser can start before it has everything.
+    The file suits every player: 4:2:0 colours, tagged as BT.709; even sides, by repeating the last row or column of an
+    odd one; and the index at the front, so that a browser can start before it has everything.
 
     Args:
         frames: Shape [A, H, W, C], 1 (grey), 3 (RGB) or 4 (RGBA, shown on white) channels.
         path: Ends in one of `VIDEO_SUFFIXES`.
-        frames_per_second: Pace, 0.1 to 50.
+        frames_per_second: Frame rate, 0.1 to 50.
 
     Raises:
-        InputError: If the suffix is another, the pace is out of range, there is no ffmpeg, or it cannot encode this.
+        InputError: If the suffix is not one of these, the frame rate is out of range, there is no ffmpeg, or it cannot
+            encode the frames.
         OSError: If the file cannot be written.
     """
     check_suffix(path, VIDEO_SUFFIXES)
@@ -53,7 +54,7 @@ def save_video(frames: Images, path: Path, frames_per_second: float = 12.0) -> N
 
 
 def find_ffmpeg() -> str:
-    """Find an ffmpeg that encodes H.264: the one on the PATH, or the one of the package imageio-ffmpeg.
+    """Find an ffmpeg that encodes H.264: on the PATH, or in the package imageio-ffmpeg.
 
     Raises:
         InputError: If there is none.
@@ -71,7 +72,7 @@ def _packaged_ffmpeg() -> str | None:
         import imageio_ffmpeg
 
         return str(imageio_ffmpeg.get_ffmpeg_exe())
-    except (ImportError, RuntimeError):  # The package is missing, or comes without a program for this machine.
+    except (ImportError, RuntimeError):  # The package is missing, or has no program for this machine.
         return None
 
 
@@ -84,7 +85,7 @@ def _encodes(program: str) -> bool:
 
 
 def _feed(command: list[str], frames: list[Images]) -> str:
-    """Run ffmpeg on frames, [H, W, C] each, padded to even sides; return what went wrong in its words, or nothing."""
+    """Run ffmpeg on frames, [H, W, C] each, padded to even sides; return its error message, or an empty string."""
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as process:
         try:
             assert process.stdin is not None
@@ -92,7 +93,7 @@ def _feed(command: list[str], frames: list[Images]) -> str:
                 colours = np.asarray(on_white(to_pillow(frame)).convert("RGB"))  # [H, W, 3]
                 odd = [(0, side % 2) for side in colours.shape[:2]]
                 process.stdin.write(np.pad(colours, (*odd, (0, 0)), mode="edge").tobytes())
-        except BrokenPipeError:  # It gave up, and says why below.
+        except BrokenPipeError:  # ffmpeg gave up; its message is read below.
             pass
         except BaseException:
             process.kill()
