@@ -1,18 +1,19 @@
-"""Reading JSON from files that may be made to fill the memory."""
+"""Read JSON from files that may be crafted to fill the memory."""
 
 import json
 from pathlib import Path
 from typing import Any
 
-# Far beyond any description: a bank of thousands of directions takes less. Nested lists take twenty times their text.
+# Far more than any description needs: a bank of thousands of directions takes less. Nested lists take twenty times the
+# memory of their text.
 MAX_JSON = 8 * 2**20
 
 
 def parse_json(text: str | bytes) -> Any:
-    """Return what a JSON text says.
+    """Parse a JSON text.
 
     Raises:
-        ValueError: If it is not JSON, is nested deeper than Python goes, or is longer than `MAX_JSON`.
+        ValueError: If it is not JSON, is nested too deeply for Python, or is longer than `MAX_JSON`.
     """
     if len(text) > MAX_JSON:
         raise ValueError(f"a text of more than {MAX_JSON >> 20} MB")
@@ -23,10 +24,10 @@ def parse_json(text: str | bytes) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """Return what a JSON file says.
+    """Read and parse a JSON file.
 
     Raises:
-        ValueError: As `parse_json`.
+        ValueError: See `parse_json`.
         OSError: If the file cannot be read.
     """
     with path.open("rb") as file:

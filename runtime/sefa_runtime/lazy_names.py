@@ -1,24 +1,24 @@
-"""Names that a package offers and imports on first use, so that it starts without what they need."""
+"""Let a package import its public names on first use, so that it starts without their dependencies."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
 
 
 def lazy_names(package: str, homes: Mapping[str, tuple[str, ...]]) -> tuple[list[str], Callable[[str], Any]]:
-    """Return `__all__` and `__getattr__` of a package that offers its version and these names.
+    """Return `__all__` and `__getattr__` for a package that exports its version and these names.
 
-    Type checkers see neither: the package imports the same names for them where `TYPE_CHECKING` holds.
+    Type checkers see neither: for them, the package imports the same names under `TYPE_CHECKING`.
 
     Args:
         package: The package's name.
-        homes: The names in each module.
+        homes: The names that each module defines.
     """
     home_of = {name: module for module, names in homes.items() for name in names}
 
     def __getattr__(name: str) -> Any:  # noqa: N807
         if name not in home_of:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
-        from importlib import import_module  # Not at every start.
+        from importlib import import_module  # Only when needed, not at every start.
 
         return getattr(import_module(home_of[name]), name)
 

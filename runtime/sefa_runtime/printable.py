@@ -1,7 +1,7 @@
-"""Text of any origin, made fit for a terminal, a log or a command line.
+"""Make text of any origin safe for a terminal, a log or a command line.
 
-File names, titles and messages may hold what a terminal acts upon: escape sequences, carriage returns that write over
-what is there, marks that reverse the reading direction.
+File names, titles and messages may contain what a terminal acts on: escape sequences, carriage returns that overwrite
+the line, marks that reverse the reading direction.
 """
 
 import shlex
@@ -9,9 +9,9 @@ import unicodedata
 
 
 def printable(text: str) -> str:
-    """Return the text as one line, with everything that is not seen as itself as an escape: ESC is `\\x1b`.
+    """Return the text as one line, with every character that is not displayed as itself escaped: ESC is `\\x1b`.
 
-    Bytes of a file name that is not UTF-8 come out as those bytes: `\\xff`.
+    Bytes of a file name that is not UTF-8 appear as those bytes: `\\xff`.
     """
     if text.isprintable():
         return text
@@ -19,33 +19,33 @@ def printable(text: str) -> str:
 
 
 def printable_json(document: str) -> str:
-    """Return a JSON document, as `json.dumps` wrote it, with such characters as JSON's own escapes."""
+    """Return a JSON document, as written by `json.dumps`, with such characters as JSON escapes."""
     if document.isascii() and "\x7f" not in document:
         return document
-    # Outside of its strings it has no character of the kind but line breaks.
+    # Outside its strings, line breaks are the only such characters.
     return "".join(
         character if character == "\n" or _is_seen(character) else _escaped_in_json(character) for character in document
     )
 
 
 def quoted(word: str) -> str:
-    """Return a word as a POSIX shell reads it back; with characters that are not printable, as Bash and Zsh do."""
+    """Quote a word for a POSIX shell; if it has unprintable characters, in the syntax of Bash and Zsh."""
     if printable(word) == word:
         return shlex.quote(word)
-    # Backslashes and quotes first: what follows has backslashes of its own.
+    # Escape backslashes and quotes first: the escapes that follow contain backslashes themselves.
     return f"$'{printable(word.replace(chr(92), chr(92) * 2).replace(chr(39), chr(92) + chr(39)))}'"
 
 
 def _is_seen(character: str) -> bool:
-    # Spaces of other widths, as names in Japanese have, are no danger.
+    # Spaces of other widths, as in Japanese names, are harmless.
     return character.isprintable() or unicodedata.category(character) == "Zs"
 
 
 def _escaped(character: str) -> str:
     code = ord(character)
-    if 0xDC80 <= code <= 0xDCFF:  # How Python keeps a byte that is not UTF-8.
+    if 0xDC80 <= code <= 0xDCFF:  # Python's surrogate for a byte that is not UTF-8.
         return f"\\x{code - 0xDC00:02x}"
-    if 0x80 <= code <= 0xFF:  # Not \\x9b, which is a byte.
+    if 0x80 <= code <= 0xFF:  # Not as \\x9b, which means a byte.
         return f"\\u{code:04x}"
     return character.encode("unicode_escape").decode()
 

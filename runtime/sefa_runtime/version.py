@@ -1,4 +1,4 @@
-"""The version of the distribution; read by the build as well."""
+"""The version of the distribution; the build reads it, too."""
 
 VERSION = "0.1.0"
 __version__ = VERSION

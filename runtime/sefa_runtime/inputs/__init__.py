@@ -1,1 +1,1 @@
-"""Latents, codes and edits, brought to what a graph takes."""
+"""Prepare latents, codes and edits as a graph takes them."""

@@ -1,4 +1,4 @@
-"""Batches of the arrays that a graph takes: split, joined, and padded to the sizes that a graph has fixed."""
+"""Split and join batches of a graph's input arrays, and pad them to a graph's static shape."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from sefa_runtime.errors import InputError
 from sefa_runtime.model.signature import Signature
 
-# An array for each of the graph's inputs, by name; the first axis of all is the batch.
+# An array for each of the graph's inputs, by name; the first axis is always the batch.
 Feeds = dict[str, NDArray[Any]]
 
 
@@ -23,7 +23,7 @@ def join(parts: Sequence[Feeds]) -> Feeds:
     """Join the inputs of several calls into those of one.
 
     Args:
-        parts: Of one model: arrays of the same names, equal in shape except for the batch and the number of edits.
+        parts: Inputs of one model: arrays of the same names and shapes, except for the batch and the number of edits.
     """
     if len(parts) == 1:
         return parts[0]
@@ -33,7 +33,7 @@ def join(parts: Sequence[Feeds]) -> Feeds:
 
 
 def with_edits(feeds: Feeds, edits: int) -> Feeds:
-    """Return the same inputs with at least as many edits: what is added is direction 0 at alpha 0, no edit."""
+    """Return the inputs with at least `edits` edits; those added are direction 0 at alpha 0, which changes nothing."""
     missing = edits - feeds["direction"].shape[1]
     if missing <= 0:
         return feeds
@@ -41,7 +41,7 @@ def with_edits(feeds: Feeds, edits: int) -> Feeds:
 
 
 def pad(signature: Signature, feeds: Feeds) -> Feeds:
-    """Return inputs of the batch and edits that were fixed at export: edits of alpha 0, and the last image again.
+    """Pad inputs to the batch and edits fixed at export, with edits of alpha 0 and copies of the last image.
 
     Raises:
         InputError: If there are more edits than the model takes.

@@ -1,4 +1,4 @@
-"""One call of an Editor: what a caller asks for, as one value, and as the arrays that the graph takes."""
+"""One call of an Editor: the request as a single value, and as the arrays that the graph takes."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -25,7 +25,7 @@ EDITS = ("direction", "alpha")
 
 @dataclass(frozen=True)
 class Sweep:
-    """Steps along one direction, over which every image of a call is repeated."""
+    """Steps along one direction; every image of a call is repeated for each step."""
 
     direction: str | SupportsIndex
     alphas: Sequence[float]
@@ -33,13 +33,13 @@ class Sweep:
 
 @dataclass(frozen=True)
 class Call:
-    """What is asked for, unchecked.
+    """A request, not yet checked.
 
     Attributes:
-        inputs: By the graph's names, all but the latents optional: `z`, `w` or `codes`, `label`, `truncation`, and
-            `direction` and `alpha` if neither `edits` nor `sweep` is given. None is as if left out.
+        inputs: Inputs by the graph's names: `z`, `w` or `codes`, `label`, `truncation`, and `direction` and `alpha` if
+            neither `edits` nor `sweep` is given. All but the latents are optional; None means left out.
         seed: One seed or several, instead of `z`.
-        edits: Alphas by a direction's name or index.
+        edits: Alphas by direction name or index.
         sweep: Steps along one more direction: N images become N·A, all steps of one image before the next.
     """
 
@@ -50,10 +50,10 @@ class Call:
 
 
 def prepare(info: ModelInfo, call: Call) -> Feeds:
-    """Check a call, and return the arrays that the graph takes, [batch, ...] each.
+    """Check a call and return the arrays that the graph takes, [batch, ...] each.
 
     Raises:
-        InputError: If an input is missing, is not the model's, or has a shape or value that does not fit.
+        InputError: If an input is missing, is not one of the model's, or has an invalid shape or value.
     """
     inputs, sweep = call.inputs, call.sweep
     by_index = call.edits is None and sweep is None

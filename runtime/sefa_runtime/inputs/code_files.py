@@ -1,7 +1,7 @@
-"""Style codes of inverted photographs, from the files that projectors and encoders write.
+"""Read style codes of inverted photographs from the files that projectors and encoders write.
 
 NVlabs' projector saves `projected_w.npz` with `w` [1, L, D]; e4e and pSp save `latents.pt` or `.npy`, [N, L, D];
-rosinality's projector a `.pt` with a `latent` for each image.
+rosinality's projector saves a `.pt` with a `latent` for each image.
 """
 
 import math
@@ -24,33 +24,33 @@ from sefa_runtime.pickles.tables import PLAIN_TABLE
 from sefa_runtime.pickles.torch_files import ARCHIVED_PICKLE, PickleReader
 from sefa_runtime.pickles.torch_tensors import StoredTensor, tensor_table
 
-# The names of codes among other entries, in files of various writers.
+# Names under which various tools store codes among other entries.
 NAMES = ("codes", "w", "ws", "w_plus", "latent", "latents", "latent_codes", "projected_w")
 MAX_NAMED = 6
-MAX_NUMBERS = 2**26  # of all codes in a file: 256 MB
-# How many times smaller or larger an inverted photograph's code may be than any w of the mapping network.
+MAX_NUMBERS = 2**26  # in all codes of a file: 256 MB
+# By what factor an inverted photograph's code may be smaller or larger than any w of the mapping network.
 RMS_MARGIN = 1.2
-# What is called instead of the names in files of torch.save; files with other names are refused.
+# The functions called in place of the names in torch.save files; files with other names are refused.
 TORCH_TABLE = {**PLAIN_TABLE, **tensor_table(StoredTensor)}
 
 
 def load_codes(
     path: Path, shape: tuple[int, ...], layers: int = 1, report: Callable[[str], None] = lambda text: None
 ) -> NDArray[np.float32]:
-    """Read codes from a `.npz`, `.npy` or `.pt` file; its contents say which it is.
+    """Read codes from a `.npz`, `.npy` or `.pt` file, told apart by content.
 
     Args:
         path: The file.
         shape: Shape of one image's code: [L, D], or [D] for a graph of single style codes.
-        layers: L, for a graph of single style codes. An array [L, D] is either L of them or one image's code of each
-            layer; it is refused unless all its rows are the same.
-        report: Called with a sentence about anything that was left out, or read as something other than it seems.
+        layers: L, for a graph of single style codes. An array [L, D] could be L of them or one image's code for each
+            layer, so it is refused unless all its rows are equal.
+        report: Called with a sentence about anything left out, or read as something other than it seems.
 
     Returns:
         float32 [N, *shape]. A single style code becomes the code of every layer.
 
     Raises:
-        InputError: If there are no codes in it, they have another shape, or it is not clear which arrays are codes.
+        InputError: If the file has no codes, they have another shape, or it is unclear which arrays are codes.
     """
     content = _read(path)
     try:
@@ -66,7 +66,7 @@ def _read_codes(
     if not found:
         raise InputError(f"no codes in it: an array, or one named {', '.join(NAMES)}, was expected")
     size = math.prod(shape)
-    # A style code becomes as many as there are layers.
+    # A single style code is repeated for every layer.
     if sum(math.ceil(array.size / shape[-1]) * size for array in found) > MAX_NUMBERS:
         raise InputError(f"more codes than can be read at once: at most {MAX_NUMBERS // size} of {list(shape)}")
     fitting: list[NDArray[np.float32]] = []
@@ -77,7 +77,7 @@ def _read_codes(
             shapes = ", ".join(str(list(array.shape)) for array in found[:MAX_NAMED])
             raise InputError(f"codes of shape {shapes}, [N, {', '.join(map(str, shape))}] was expected{remark}")
         if remark:
-            remarks[f"{list(array.shape)} is {remark}"] = None  # Of many images alike, once.
+            remarks[f"{list(array.shape)} is {remark}"] = None  # One remark for many images.
         fitting.append(codes)
     for remark in remarks:
         report(remark)
@@ -85,17 +85,17 @@ def _read_codes(
 
 
 def looks_like_latents(codes: NDArray[np.float32], info: ModelInfo) -> bool:
-    """Return whether codes are probably z, meant for another input: standard normal numbers, of a size that no w has.
+    """Return whether codes are probably z, meant for another input: standard normal, of a magnitude that no w has.
 
     Args:
         codes: As `load_codes` returns them; at least one.
-        info: The model, of w or w+. If its own w are as large as standard normal numbers, the answer is no.
+        info: A model of w or w+. If its own w are as large as standard normal numbers, the answer is no.
     """
     if info.code_rms is None:
         return False
     numbers = codes.reshape(len(codes), -1).astype(np.float64)
     rms = np.sqrt(np.square(numbers).mean(axis=1))
-    # How far the mean and the deviation of code_dim standard normal numbers are from 0 and 1, once in ten thousand.
+    # Mean and deviation of code_dim standard normal numbers are this far from 0 and 1 only once in ten thousand.
     error = 4 / np.sqrt(info.code_dim)
     normal = (abs(numbers.mean(axis=1)) < error) & (abs(rms - 1) < error / np.sqrt(2))
     smallest, largest = info.code_rms
@@ -106,7 +106,7 @@ def load_latents(path: Path) -> NDArray[Any]:
     """Read an array of latents from a `.npy` file.
 
     Raises:
-        InputError: If it is missing or no array of numbers.
+        InputError: If the file is missing or not an array of numbers.
     """
     problem = input_problem(path)
     if problem:
@@ -146,8 +146,8 @@ def _is_torch(path: Path) -> bool:
 
 
 def _codes_in(content: Any, report: Callable[[str], None]) -> Iterator[NDArray[Any]]:
-    """Yield the arrays that are codes: the only one there is, or those under a usual name."""
-    seen: set[int] = set()  # A container may hold itself.
+    """Yield the arrays that are codes: the only one in the file, or those under a usual name."""
+    seen: set[int] = set()  # A container may contain itself.
     pending = [content]
     noise = False
     while pending:
@@ -168,7 +168,7 @@ def _codes_in(content: Any, report: Callable[[str], None]) -> Iterator[NDArray[A
 
 
 def _inner(container: list[Any] | tuple[Any, ...] | Mapping[Any, Any]) -> Iterable[Any]:
-    """Return the items of a container among which to look for codes."""
+    """Return the items of a container that may be or contain codes."""
     if not isinstance(container, Mapping):
         return container
     named = [name for name in NAMES if name in container]
@@ -179,9 +179,9 @@ def _inner(container: list[Any] | tuple[Any, ...] | Mapping[Any, Any]) -> Iterab
 
 
 def _fit(array: NDArray[Any], shape: tuple[int, ...], layers: int) -> tuple[NDArray[np.float32] | None, str]:
-    """Return one code or several as [N, *shape], or None; and how they were read, or why not, if that needs saying.
+    """Return one code or several as [N, *shape], or None; and a remark on how they were read, or why not, if needed.
 
-    One code for all layers may be given once for each layer, or only once.
+    A code shared by all layers may be given once per layer, or only once.
     """
     *_, width = shape
     if array.dtype.kind not in "fiu" or not array.size or not 1 <= array.ndim <= 3 or array.shape[-1] != width:
@@ -189,7 +189,7 @@ def _fit(array: NDArray[Any], shape: tuple[int, ...], layers: int) -> tuple[NDAr
     array = array.astype(np.float32)
     if array.ndim == 1:
         array = array[None]
-    if array.ndim == 2 and array.shape[0] == layers > 1:  # A code for each layer.
+    if array.ndim == 2 and array.shape[0] == layers > 1:  # One code per layer.
         if len(shape) == 1 and not _same_in_all(array[None]):
             return None, (
                 f": is it one image's code of each layer, which needs a model of w+ (sefa export --latent w+), or "

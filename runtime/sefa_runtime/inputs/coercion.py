@@ -1,4 +1,4 @@
-"""Whatever holds numbers, as an array of numpy: lists, arrays, tensors of torch and others."""
+"""Convert whatever holds numbers to numpy arrays: lists, arrays, tensors from torch and others."""
 
 from typing import Any
 
@@ -9,12 +9,12 @@ from sefa_runtime.errors import InputError
 
 
 def as_numbers(values: ArrayLike | None, name: str, dtype: type[np.generic]) -> NDArray[Any]:
-    """Return an array of finite numbers of the kind that `dtype` is.
+    """Return values as an array of finite numbers of type `dtype`.
 
     Args:
-        values: Numbers, lists of them, arrays, or tensors of torch and others: on any device, with or without a
-            gradient, also of types that numpy does not have, such as bfloat16.
-        name: What the caller calls them.
+        values: Numbers, lists of them, arrays, or tensors from torch and others: on any device, with or without a
+            gradient, including types that numpy lacks, such as bfloat16.
+        name: The caller's name for them.
         dtype: float32 or int64.
 
     Raises:
@@ -22,9 +22,9 @@ def as_numbers(values: ArrayLike | None, name: str, dtype: type[np.generic]) -> 
     """
     array = values if type(values) is np.ndarray else as_array(values, name)
     if array.dtype.kind == "V" and "float" in array.dtype.name:
-        array = array.astype(np.float32)  # What ml_dtypes adds to numpy, as jax's bfloat16, has no kind of its own.
+        array = array.astype(np.float32)  # The types of ml_dtypes, such as jax's bfloat16, have no kind of their own.
     integers = dtype is np.int64
-    # An empty list is an array of floats to numpy.
+    # numpy makes an empty list an array of floats.
     if array.dtype.kind not in ("iu" if integers and array.size else "iuf"):
         raise InputError(f"{name} must be {'integers' if integers else 'numbers'}, got {array.dtype}")
     if array.dtype != dtype:
@@ -38,14 +38,14 @@ def as_numbers(values: ArrayLike | None, name: str, dtype: type[np.generic]) -> 
 
 
 def as_array(values: Any, name: str) -> NDArray[Any]:
-    """Return whatever holds numbers as numpy sees it.
+    """Return whatever holds numbers as a numpy array.
 
     Raises:
         InputError: If numpy cannot.
     """
     try:
         array = np.asarray(_without_tensors(values) if _holds_tensors(values) else values)
-    except Exception as error:  # Whatever a foreign array raises when it cannot become one of numpy's.
+    except Exception as error:  # A foreign array that cannot become a numpy array may raise anything.
         ragged = isinstance(values, list | tuple) and isinstance(error, ValueError)
         why = "rows of unequal length" if ragged else f"{type(values).__name__}: {' '.join(str(error).split())[:200]}"
         raise InputError(f"{name} must be an array of numbers, got {why}") from error
@@ -55,14 +55,14 @@ def as_array(values: Any, name: str) -> NDArray[Any]:
 
 
 def _holds_tensors(values: Any) -> bool:
-    """Return whether these are tensors, by the first of them: lists of numbers may be long."""
+    """Return whether these are tensors, judging by the first one: lists of numbers may be long."""
     while isinstance(values, list | tuple) and values:
         values = values[0]
     return hasattr(values, "detach")
 
 
 def _without_tensors(values: Any) -> Any:
-    """Return values without tensors that numpy refuses: with a gradient, on a device, of bfloat16."""
+    """Convert tensors that numpy refuses: with a gradient, on a device, or of type bfloat16."""
     if isinstance(values, list | tuple):
         return [_without_tensors(value) for value in values]
     if not hasattr(values, "detach"):

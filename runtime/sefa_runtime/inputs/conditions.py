@@ -1,4 +1,4 @@
-"""What a call says beside latents and edits: one number for each image, such as its class or truncation."""
+"""The inputs of a call besides latents and edits: one number per image, such as its class or truncation."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -16,21 +16,21 @@ DTYPES: dict[str, type[np.generic]] = {"float32": np.float32, "int64": np.int64}
 
 
 def prepare_conditions(info: ModelInfo, given: Mapping[str, ArrayLike | None], batch: int) -> Feeds:
-    """Return the inputs that are one number for each image, [batch] each.
+    """Return the inputs that are one number per image, [batch] each.
 
     Args:
-        info: The model.
-        given: What the caller gave, by name; what is missing or None gets its default.
-        batch: How many images.
+        info: The model's description.
+        given: The caller's values by name; a missing one or None gets its default.
+        batch: The number of images.
 
     Raises:
-        InputError: If one is needed, or its shape or value does not fit.
+        InputError: If a required one is missing, or a shape or value is invalid.
     """
     return {spec.name: _prepare(spec, given.get(spec.name), batch) for spec in info.signature.conditions}
 
 
 def why_not_taken(info: ModelInfo, name: str) -> str:
-    """Return why a model does not take an input."""
+    """Return the reason why a model does not take an input."""
     if name == "label":
         return "it takes no label beside a code" if info.num_classes else "not class-conditional: it takes no label"
     if name == "truncation" and info.truncation is not None:

@@ -14,15 +14,15 @@ from sefa_runtime.model.info import ModelInfo
 
 # Direction and alpha, [batch, edits] each.
 Edits = tuple[NDArray[np.int64], NDArray[np.float32]]
-# Alpha by a direction's name or index: one for all images, or one for each.
+# Alpha by direction name or index: one for all images, or one per image.
 NamedEdits = Mapping[str | int, float | Sequence[float]]
 
 
 def prepare_edits(info: ModelInfo, direction: ArrayLike | None, alpha: ArrayLike | None, batch: int) -> Edits:
-    """Return edits from indices and alphas; None and None are no edits.
+    """Return edits from indices and alphas; None and None mean no edits.
 
     Raises:
-        InputError: If shapes do not fit, or an index is out of range.
+        InputError: If shapes do not match, or an index is out of range.
     """
     if direction is None and alpha is None:
         return np.empty((batch, 0), np.int64), np.empty((batch, 0), np.float32)
@@ -36,7 +36,7 @@ def prepare_edits(info: ModelInfo, direction: ArrayLike | None, alpha: ArrayLike
         wrong = direction[(direction < 0) | (direction > last)][0]
         raise InputError(f"direction must be in 0..{last}, got {wrong}")
     if direction.ndim == 2 and direction.shape == alpha.shape and len(direction) == batch:
-        # As the graph takes them: broadcasting costs more than all of the above.
+        # Already as the graph takes them; broadcasting would cost more than everything above.
         return np.ascontiguousarray(direction), np.ascontiguousarray(alpha)
     try:
         columns = _columns(direction, batch), _columns(alpha, batch)
@@ -51,10 +51,10 @@ def prepare_edits(info: ModelInfo, direction: ArrayLike | None, alpha: ArrayLike
 
 
 def prepare_named_edits(info: ModelInfo, edits: NamedEdits, batch: int) -> Edits:
-    """Return edits from alphas by a direction's name or index.
+    """Return edits from alphas by direction name or index.
 
     Raises:
-        InputError: If a direction is unknown or given twice, or an alpha is not one number, or one for each image.
+        InputError: If a direction is unknown or given twice, or an alpha is neither one number nor one per image.
     """
     if not isinstance(edits, Mapping):
         raise InputError(f"edits must map directions to alphas, as {{'pose': 2.0}}, got {type(edits).__name__}")
@@ -96,7 +96,7 @@ def direction_index(info: ModelInfo, direction: str | SupportsIndex) -> int:
         if direction in names:
             return names.index(direction)
     elif not isinstance(direction, bool):
-        with contextlib.suppress(TypeError):  # It is not an integer.
+        with contextlib.suppress(TypeError):  # Not an integer.
             index = operator.index(direction)
             if 0 <= index < len(names):
                 return index
@@ -105,10 +105,10 @@ def direction_index(info: ModelInfo, direction: str | SupportsIndex) -> int:
 
 
 def _columns(values: NDArray[Any], batch: int) -> NDArray[Any]:
-    """Return direction or alpha as two dimensions that broadcast to [batch, edits].
+    """Return direction or alpha as a 2-D array that broadcasts to [batch, edits].
 
     Raises:
-        ValueError: If there are more.
+        ValueError: If it has more dimensions.
     """
     if values.ndim == 1 and batch > 1:
         return values[:, None]  # One edit per image: [batch] -> [batch, 1]

@@ -1,4 +1,4 @@
-"""Inputs that nobody chose: to warm up, to trace, to measure and to compare."""
+"""Generate example inputs: for warming up, tracing, measuring and comparing."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ from sefa_runtime.model.signature import EDITS, REFERENCE_IMAGES, Signature, Ten
 
 
 def neutral_inputs(signature: Signature, batch: int = 1, edits: int = 0) -> Feeds:
-    """Return latents of zeros, with edits that do nothing and everything else at its default."""
+    """Return zero latents, edits that do nothing, and everything else at its default."""
     return {spec.name: np.full(spec.sizes(batch, edits), spec.fill, spec.dtype) for spec in signature.inputs}
 
 
@@ -23,7 +23,7 @@ def random_inputs(
     edits: int,
     latents: NDArray[np.float32] | None = None,
 ) -> Feeds:
-    """Draw inputs: standard normal latents unless some are given, and all else within its bounds."""
+    """Draw inputs: standard normal latents unless given, and everything else within its bounds."""
     feeds = {} if latents is None else {signature.latent.name: latents}
     for spec in signature.inputs[len(feeds) :]:
         feeds[spec.name] = _draw(spec, random, spec.sizes(batch, edits))
@@ -31,13 +31,13 @@ def random_inputs(
 
 
 def reference_inputs(info: ModelInfo) -> Feeds:
-    """Return `REFERENCE_IMAGES` images' inputs, the same for every model of one kind.
+    """Return the inputs of `REFERENCE_IMAGES` images, the same for every model of one kind.
 
-    They have one edit each, and none of a model that was exported for none.
+    They have one edit each, or none if the model was exported for none.
     """
     signature = info.signature
     edits = 0 if signature.num_edits == 0 else 1
-    # Codes as large as those that the mapping makes.
+    # Give codes the magnitude of those that the mapping makes.
     scale = 1.0 if info.code_rms is None else sum(info.code_rms) / 2
     feeds: Feeds = {signature.latent.name: seeded_latents(signature, REFERENCE_IMAGES) * np.float32(scale)}
     for spec in signature.inputs[1:]:
@@ -47,7 +47,7 @@ def reference_inputs(info: ModelInfo) -> Feeds:
 
 
 def seeded_latents(signature: Signature, count: int) -> NDArray[np.float32]:
-    """Return the latents of seeds 0, 1, ...; for a graph that takes codes, numbers drawn in the same way."""
+    """Return the latents of seeds 0, 1, ...; for a graph that takes codes, numbers drawn the same way."""
     shape = signature.latent.sizes(count, 0)
     return latents_from_seeds(range(count), int(np.prod(shape[1:]))).reshape(shape)
 

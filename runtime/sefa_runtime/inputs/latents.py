@@ -1,4 +1,4 @@
-"""The latents of a call: from seeds, or as the caller gives them."""
+"""The latents of a call: from seeds, or given by the caller."""
 
 import operator
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,7 +26,7 @@ def latents_from_seeds(seeds: Iterable[int], z_dim: int) -> NDArray[np.float32]:
         z: Shape [len(seeds), z_dim].
 
     Raises:
-        InputError: If there is no seed or one is outside 0..2**32 - 1.
+        InputError: If there are no seeds or one is outside 0..2**32 - 1.
     """
     rows = [np.random.RandomState(_check_seed(seed)).randn(z_dim) for seed in seeds]
     if not rows:
@@ -37,16 +37,16 @@ def latents_from_seeds(seeds: Iterable[int], z_dim: int) -> NDArray[np.float32]:
 def prepare_latents(
     info: ModelInfo, inputs: Mapping[str, ArrayLike | None], seed: int | Sequence[int] | None, *, takes_seed: bool
 ) -> NDArray[np.float32]:
-    """Return the latents of a call, float32 [batch, ...], from the one way of giving them that was used.
+    """Return the latents of a call, float32 [batch, ...], from a seed or whichever latent input was given.
 
     Args:
-        info: The model.
-        inputs: `z`, `w` and `codes`, and others.
+        info: The model's description.
+        inputs: The call's inputs, with `z`, `w` or `codes` among them.
         seed: One seed or several, instead of `z`.
         takes_seed: Whether the caller could have given a seed.
 
     Raises:
-        InputError: If not exactly one is given, the model takes another, or its shape does not fit.
+        InputError: Unless exactly one is given; if the model takes another of them, or the shape does not match.
     """
     spec = info.signature.latent
     name, shape = spec.name, spec.shape[1:]
@@ -63,7 +63,7 @@ def prepare_latents(
     if latents.ndim == len(shape):
         latents = latents[None]
     elif name == "w" and latents.ndim == 3 and latents.shape[1] and (latents == latents[:, :1]).all():
-        latents = latents[:, 0]  # The same in every layer.
+        latents = latents[:, 0]  # Equal in all layers.
     if latents.shape[1:] != shape or not len(latents):
         wanted = ", ".join(map(str, shape))
         hint = _hint_of_other_space(info, given_shape)
@@ -72,7 +72,7 @@ def prepare_latents(
 
 
 def is_ambiguous(info: ModelInfo, w: Any) -> bool:
-    """Return whether `w` has the shape of as many images' w as of one image's code for each layer."""
+    """Return whether `w` is [L, D]: L images' w, or one image's code for each layer."""
     dimensions, rows = 0, w
     while isinstance(w, list | tuple) and w:
         dimensions, w = dimensions + 1, w[0]
@@ -80,7 +80,7 @@ def is_ambiguous(info: ModelInfo, w: Any) -> bool:
 
 
 def _hint_of_other_space(info: ModelInfo, shape: tuple[int, ...]) -> str:
-    """Return what a latent of another shape probably is."""
+    """Return a hint at what a latent of the wrong shape probably is, or an empty string."""
     if shape[-1:] != (info.code_dim,) or 0 in shape:
         return ""
     if info.latent == "w" and len(shape) == 3:
@@ -91,7 +91,7 @@ def _hint_of_other_space(info: ModelInfo, shape: tuple[int, ...]) -> str:
 
 
 def _as_list(seeds: Any) -> list[Any]:
-    """Return one seed or several as a list, whatever they are."""
+    """Return one seed or several as a list, of whatever type they are."""
     if isinstance(seeds, list | tuple | range):
         return list(seeds)
     array = as_array(seeds, "seed")

@@ -1,4 +1,4 @@
-"""Arrays of numbers from NumPy's `.npy` and `.npz` files, whatever these claim to hold."""
+"""Read arrays of numbers from NumPy's `.npy` and `.npz` files, without trusting what these claim to hold."""
 
 import io
 import math
@@ -14,17 +14,17 @@ from sefa_runtime.errors import ContentError
 
 NPY_HEAD = b"\x93NUMPY"
 ZIP_HEAD = b"PK"
-SINGLE = ""  # The name of a `.npy` file's only array.
-# Unpacked, all arrays together: far beyond any codes or directions.
+SINGLE = ""  # The name given to a `.npy` file's only array.
+# Bytes of all arrays together, unpacked: far more than any codes or directions take.
 MAX_BYTES = 2**29
 MAX_HEADER = 10_000
 CHUNK = 2**20  # bytes
-# Kinds of dtypes: numbers, and text for the names of directions.
+# Accepted kinds of dtype: numbers, and text for the names of directions.
 KINDS = "fiubU"
 
 
 def is_numpy_file(path: Path) -> bool:
-    """Return whether a file begins like a `.npy` file or is an archive of such."""
+    """Return whether a file begins like a `.npy` file or is an archive of them."""
     with path.open("rb") as file:
         head = file.read(len(NPY_HEAD))
     if not head.startswith(ZIP_HEAD):
@@ -37,7 +37,7 @@ def is_numpy_file(path: Path) -> bool:
 
 
 def read_numpy_file(path: Path) -> dict[str, NDArray[Any]]:
-    """Read a `.npz` file's arrays by name, or a `.npy` file's as the only one, called `SINGLE`.
+    """Read a `.npz` file's arrays by name, or a `.npy` file's only array under the name `SINGLE`.
 
     Nothing in it is unpickled.
 
@@ -71,18 +71,18 @@ def _read_archive(archive: zipfile.ZipFile) -> dict[str, NDArray[Any]]:
 
 
 def _read_array(file: IO[bytes], size: int) -> NDArray[Any]:
-    """Read an array of at most `size` bytes, its header included."""
+    """Read an array of at most `size` bytes, including its header."""
     shape, fortran_order, dtype = _read_header(file)
     if dtype.hasobject:
         raise ContentError("it holds pickled objects, which are not opened; numbers were expected")
-    if dtype.kind not in KINDS or not dtype.itemsize:  # Any number of empty texts takes no room in the file.
+    if dtype.kind not in KINDS or not dtype.itemsize:  # However many, empty texts take no room in a file.
         raise ContentError(f"it holds {str(dtype)[:80]}, numbers were expected")
     count = math.prod(shape) * dtype.itemsize
     if count > min(size, MAX_BYTES):
         raise ContentError(f"truncated or damaged: an array of shape {list(shape)[:8]} in {size} bytes")
     if not count:
         return np.empty(shape, dtype)
-    data = bytearray(count)  # Not bytes: the array can be written to.
+    data = bytearray(count)  # Unlike bytes, it makes a writable array.
     position = 0
     while position < count and (chunk := file.read(min(count - position, CHUNK))):
         data[position : position + len(chunk)] = chunk
@@ -96,11 +96,11 @@ def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]
     try:
         version = np.lib.format.read_magic(file)
         if version == (3, 0):
-            raise ContentError("it holds records, numbers were expected")  # This version is for those.
+            raise ContentError("it holds records, numbers were expected")  # Version 3.0 is only for these.
         is_first = version == (1, 0)
         length = file.read(2 if is_first else 4)
         size = int.from_bytes(length, "little")
-        if size > MAX_HEADER:  # numpy would read it before it looks.
+        if size > MAX_HEADER:  # numpy would read it before checking.
             raise ContentError("not a file of numbers, or damaged")
         read = np.lib.format.read_array_header_1_0 if is_first else np.lib.format.read_array_header_2_0
         shape, fortran_order, dtype = read(io.BytesIO(length + file.read(size)), max_header_size=MAX_HEADER)
@@ -108,7 +108,7 @@ def _read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype[Any]]
         raise
     except (OSError, zipfile.BadZipFile):
         raise
-    except Exception as error:  # It is parsed as Python, which fails in many ways.
+    except Exception as error:  # The header is parsed as Python, which fails in many ways.
         raise ContentError("not a file of numbers, or damaged") from error
     if not all(type(length) is int and 0 <= length < 2**62 for length in shape):
         raise ContentError("not a file of numbers, or damaged")

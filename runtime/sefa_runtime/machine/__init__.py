@@ -1,1 +1,1 @@
-"""What this machine is, and what of it this process may use."""
+"""Describe this machine, and how much of it this process may use."""

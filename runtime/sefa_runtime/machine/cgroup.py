@@ -1,4 +1,4 @@
-"""What a container may use of the machine: Linux control groups, version 1 and 2."""
+"""How much of the machine a container may use: Linux control groups, versions 1 and 2."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,18 +7,18 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Limits:
-    """None: no limit."""
+    """A container's limits; None means no limit."""
 
-    cores: float | None  # processor time per time, as 1.5
+    cores: float | None  # processor time per unit of time, such as 1.5
     memory_bytes: int | None
 
 
 def read_limits(mount: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/proc/self/cgroup")) -> Limits:
-    """Read the tightest limits among this process's groups and those that contain them.
+    """Read the tightest limits of this process's groups and the groups that contain them.
 
     Args:
         mount: Where the control groups are mounted.
-        membership: The file that says which groups the process is in, `number:controllers:/path` on each line.
+        membership: The file that lists the process's groups, `number:controllers:/path` on each line.
     """
     cores: list[float] = []
     memory: list[int] = []
@@ -40,7 +40,7 @@ def read_limits(mount: Path = Path("/sys/fs/cgroup"), membership: Path = Path("/
 
 
 def _upwards(mount: Path, path: str) -> Iterator[Path]:
-    """Yield the group and all that contain it; in a container the names may be the host's, which are not there."""
+    """Yield the group and all that contain it; in a container the paths may be the host's, which do not exist there."""
     group = mount / path.lstrip("/")
     while group != mount:
         yield group
@@ -49,7 +49,7 @@ def _upwards(mount: Path, path: str) -> Iterator[Path]:
 
 
 def _numbers(path: Path) -> list[int]:
-    """Return the number in a file; none for `max`, -1, or a file that is not there."""
+    """Return the number in a file, in a list; an empty one for `max`, -1, or a missing file."""
     text = _text(path).strip()
     return [int(text)] if text.isdigit() else []
 

@@ -10,16 +10,16 @@ SYSTEM = Path("/sys/devices/system/cpu")
 
 
 def usable_cores(system: Path = SYSTEM) -> int:
-    """Count the physical cores this process may use: under an affinity or in a container, fewer than there are.
+    """Count the physical cores this process may use: with a CPU affinity or in a container, fewer than there are.
 
-    onnxruntime by itself takes one thread for each core of the machine, whatever share of it a container has.
+    By default, onnxruntime uses one thread per core of the machine, whatever share of it a container has.
 
     Args:
         system: Where Linux describes the processors.
     """
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
-    # The logical processors of one core name the same siblings.
+    # The logical processors of one core list the same siblings.
     cores = {_siblings(system, processor) for processor in os.sched_getaffinity(0)}
     limit = read_limits().cores
     return max(1, min(len(cores), math.ceil(limit) if limit else len(cores)))

@@ -1,4 +1,4 @@
-"""What machine a measurement was made on."""
+"""Describe the machine that a measurement was made on."""
 
 import os
 import platform
@@ -12,18 +12,18 @@ from sefa_runtime.machine.cgroup import read_limits
 from sefa_runtime.machine.memory import total_gib
 
 CPUINFO = Path("/proc/cpuinfo")  # Linux
-# How the names of vector and matrix instruction sets of x86 and ARM begin.
+# Prefixes of the names of vector and matrix instruction sets, on x86 and ARM.
 VECTOR_INSTRUCTIONS = ("avx", "fma", "f16c", "amx", "asimd", "sve", "i8mm", "bf16")
-# The instruction sets that matter most, best first, and what people call them.
+# The instruction sets that matter most, best first, and their common names.
 WIDEST_INSTRUCTIONS = {"avx512f": "AVX-512", "avx2": "AVX2", "sve": "SVE", "asimd": "NEON"}
 
 
 def describe_machine() -> dict[str, Any]:
-    """Describe the CPU, cores this process may use, memory, a container's limits of both, system, and NVIDIA GPUs.
+    """Describe the CPU, cores this process may use, memory, a container's limits on both, system, and NVIDIA GPUs.
 
-    `cpu_extensions` are the vector and matrix instructions that the process may use: virtual machines of one `cpu`
-    differ in them, and therefore in speed. `load_average` is of the last 1, 5 and 15 minutes. None is what the system
-    does not say, or does not limit.
+    `cpu_extensions` are the vector and matrix instructions that the process may use: virtual machines with the same
+    `cpu` differ in them, and therefore in speed. `load_average` covers the last 1, 5 and 15 minutes. None stands for
+    what the system does not report, or does not limit.
     """
     model, extensions = read_cpu()
     limits = read_limits()
@@ -35,7 +35,7 @@ def describe_machine() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "cores_limit": limits.cores,
         "memory_gib": memory_gib,
-        # Version 1 of control groups writes a number beyond all memory for no limit.
+        # Control groups version 1 reports no limit as a number larger than any memory.
         "memory_limit_gib": limit_gib if limit_gib and memory_gib and limit_gib < memory_gib else None,
         "load_average": load_average(),
         "system": f"{platform.system()} {platform.machine()}",
@@ -44,18 +44,18 @@ def describe_machine() -> dict[str, Any]:
 
 
 def load_average() -> list[float] | None:
-    """Return how many processes want to run, on average of the last 1, 5 and 15 minutes; None where nothing says."""
+    """Return the average number of runnable processes over the last 1, 5 and 15 minutes; None if not reported."""
     return [round(load, 2) for load in os.getloadavg()] if hasattr(os, "getloadavg") else None
 
 
 def load_in_words(before: Sequence[float] | None, after: Sequence[float] | None = None) -> str:
-    """Return what else ran while something was measured: `load average 0.1 at the start, 1.9 at the end`."""
+    """Return the load during a measurement in words: `load average 0.1 at the start, 1.9 at the end`."""
     parts = [f"{load[0]:g} {when}" for load, when in ((before, "at the start"), (after, "at the end")) if load]
     return f"load average {', '.join(parts)}" if parts else "load average unknown"
 
 
 def machine_in_words(machine: Mapping[str, Any]) -> str:
-    """Return what `describe_machine` gives, in one line: `AMD EPYC with AVX-512, 2 cores, 23.5 GiB`."""
+    """Summarise what `describe_machine` returns in one line: `AMD EPYC with AVX-512, 2 cores, 23.5 GiB`."""
     extensions = machine["cpu_extensions"] or ()
     widest = next((words for name, words in WIDEST_INSTRUCTIONS.items() if name in extensions), None)
     cpu = machine["cpu"] + (f" with {widest}" if widest else "")
@@ -66,7 +66,7 @@ def machine_in_words(machine: Mapping[str, Any]) -> str:
 
 
 def nvidia_gpus() -> list[str]:
-    """Return name, driver and memory of each NVIDIA GPU, as `nvidia-smi` says."""
+    """Return name, driver and memory of each NVIDIA GPU, as reported by `nvidia-smi`."""
     command = shutil.which("nvidia-smi")
     if command is None:
         return []
@@ -79,12 +79,12 @@ def nvidia_gpus() -> list[str]:
 
 
 def read_cpu(cpuinfo: Path = CPUINFO) -> tuple[str | None, list[str] | None]:
-    """Read the processor's model and its vector instructions, sorted; None for what the system does not say."""
+    """Read the processor's model and its sorted vector instructions; None for what the system does not report."""
     try:
         lines = [line.partition(":") for line in cpuinfo.read_text(encoding="utf-8").splitlines()]
-    except OSError:  # Not a Linux.
+    except OSError:  # Not Linux.
         return None, None
-    fields = {name.strip(): value.strip() for name, _, value in reversed(lines)}  # Of the first core.
+    fields = {name.strip(): value.strip() for name, _, value in reversed(lines)}  # The first core's.
     names = (fields.get("flags") or fields.get("Features") or "").split()
     extensions = sorted(name for name in names if name.startswith(VECTOR_INSTRUCTIONS))
     return fields.get("model name") or fields.get("Model"), extensions or None

@@ -1,11 +1,11 @@
-"""Which versions of what the toolkit is built on are installed."""
+"""The installed versions of the toolkit's dependencies."""
 
 import platform
 from importlib.metadata import PackageNotFoundError, version
 
 from sefa_runtime.version import VERSION
 
-# Distributions that bring the module onnxruntime; all of them own the same files.
+# Distributions that provide the module onnxruntime; they all install the same files.
 ONNXRUNTIME_WHEELS = (
     "onnxruntime",
     "onnxruntime-gpu",
@@ -14,12 +14,12 @@ ONNXRUNTIME_WHEELS = (
     "onnxruntime-rocm",
     "onnxruntime-migraphx",
 )
-# The extra `export`: what the commands that make a model need.
+# The extra `export`: dependencies of the commands that make a model.
 EXPORT_PACKAGES = ("torch", "onnx", "onnxscript", "safetensors")
 
 
 def describe_versions() -> dict[str, str]:
-    """Return the installed versions of sefa, Python and what the runtime is built on."""
+    """Return the installed versions of sefa, Python, numpy and onnxruntime's distributions."""
     found = {"sefa": VERSION, "python": platform.python_version()}
     for package in ("numpy", *ONNXRUNTIME_WHEELS):
         installed = installed_version(package)
@@ -37,5 +37,5 @@ def installed_version(package: str) -> str | None:
 
 
 def onnxruntime_wheels() -> dict[str, str]:
-    """Return name and version of each installed distribution of the module onnxruntime; more than one is a fault."""
+    """Return name and version of each installed distribution of onnxruntime; more than one is a fault."""
     return {name: found for name in ONNXRUNTIME_WHEELS if (found := installed_version(name))}

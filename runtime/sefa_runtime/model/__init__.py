@@ -1,1 +1,1 @@
-"""What an exported file says of itself, and how it is read."""
+"""The description inside an exported file, and how it is read."""

@@ -1,4 +1,4 @@
-"""What is chosen by name when a model is exported, and stands in its file."""
+"""The named choices made when a model is exported, as recorded in its file."""
 
 from enum import StrEnum
 
@@ -12,14 +12,14 @@ class Latent(StrEnum):
 
 
 class OutputType(StrEnum):
-    """The type of the graph's image."""
+    """The type of the graph's output image."""
 
     UINT8 = "uint8"  # [batch, H, W, C]
     FLOAT32 = "float32"  # [batch, C, H, W] in [-1, 1]
 
 
 class Precision(StrEnum):
-    """What the graph computes in."""
+    """The precision that the graph computes images in."""
 
     FP32 = "fp32"
     FP16 = "fp16"

@@ -1,4 +1,4 @@
-"""Checking the graph in an ONNX file before onnxruntime sees it, without onnx: a walk through the protobuf message.
+"""Check the graph in an ONNX file before onnxruntime sees it, without onnx, by walking through the protobuf message.
 
 Source: onnx.proto.
 """
@@ -10,9 +10,9 @@ from itertools import islice
 from sefa_runtime.json_text import MAX_JSON
 from sefa_runtime.model.protobuf import VARINT, Field, fields, read_varint
 
-# Of a model without its graph, and of all that is looked at in a graph, which has some 20 for each node.
+# Fields of a model outside its graph, and of everything that is examined in a graph: some 20 for each node.
 MAX_MODEL_FIELDS, MAX_GRAPH_FIELDS = 10_000, 500_000
-MAX_DEPTH = 20  # of graphs in the nodes of graphs
+MAX_DEPTH = 20  # of graphs nested in nodes
 # onnx.proto: ModelProto, StringStringEntryProto, GraphProto, FunctionProto, NodeProto, AttributeProto, TensorProto.
 GRAPH, METADATA_PROPS, FUNCTIONS = 7, 14, 25
 KEY, VALUE = 1, 2
@@ -20,7 +20,7 @@ GRAPH_NODE, INITIALIZER, SPARSE_INITIALIZER = 1, 5, 15
 ATTRIBUTE = 5
 ATTRIBUTE_TENSORS, ATTRIBUTE_GRAPHS, SPARSE_TENSORS = (5, 10), (6, 11), (22, 23)
 TENSOR_DIMS, TENSOR_NAME, TENSOR_EXTERNAL = 1, 8, 13
-# The initializer that has the directions, [K, D].
+# The initializer that holds the directions, [K, D].
 BANK = "vectors"
 
 
@@ -31,7 +31,7 @@ def _decoded(document: bytes) -> str:
 
 
 def metadata_entry(entry: bytes) -> tuple[str, str]:
-    """Return key and value of one entry of `metadata_props`."""
+    """Return the key and value of one entry of `metadata_props`."""
     found = {KEY: "", VALUE: ""}
     for field in bounded(fields(io.BytesIO(entry), len(entry)), MAX_MODEL_FIELDS):
         found[field.number] = _decoded(entry[field.start : field.start + field.length])
@@ -39,12 +39,12 @@ def metadata_entry(entry: bytes) -> tuple[str, str]:
 
 
 def graph_problem(model: bytes, directions: int, beside: set[str]) -> str | None:
-    """Return what is wrong with a graph before onnxruntime sees it, in a few words; None if nothing is.
+    """Check a graph before onnxruntime sees it; return what is wrong with it in a few words, or None.
 
     Args:
-        model: A `ModelProto`.
-        directions: How many its description names.
-        beside: Names of the files that may have weights of it.
+        model: A serialized `ModelProto`.
+        directions: The number of directions that its description names.
+        beside: Names of the files that may hold its weights.
     """
     walk = _Walk(model)
     try:
@@ -58,18 +58,18 @@ def graph_problem(model: bytes, directions: int, beside: set[str]) -> str | None
     other = walk.files - beside
     if other:
         return f"its graph has weights in {sorted(other)[0]!r}, which its description does not mention"
-    if rows not in (0, directions):  # What was once exported by tracing has no name for its bank.
+    if rows not in (0, directions):  # 0: models once exported by tracing have no name for the bank.
         return f"its description names {directions} directions, its graph has {rows}; copy or export it again"
     return None
 
 
 class _Walk:
-    """A walk through a model: how many directions it has, and what onnxruntime would read or expand as it loads.
+    """A walk through a model that finds its number of directions and what onnxruntime would read or expand on loading.
 
     Attributes:
         has_sparse: Whether there is a sparse tensor.
         has_functions: Whether there are functions: a few that call each other twice become millions of nodes.
-        files: Where weights are that are not in the model.
+        files: The files with weights outside the model.
     """
 
     def __init__(self, model: bytes) -> None:
@@ -81,7 +81,7 @@ class _Walk:
         self.files: set[str] = set()
 
     def look(self) -> int:
-        """Walk, and return the number of directions, 0 if there is no bank."""
+        """Walk the model and return the number of directions, 0 if it has no bank."""
         rows = 0
         for part in self._fields(0, self._size):
             if part.number == GRAPH:
@@ -114,7 +114,7 @@ class _Walk:
                     self.has_sparse |= value.number in SPARSE_TENSORS
 
     def _tensor(self, tensor: Field) -> tuple[str, int]:
-        """Return name and first size of a tensor; 0 if it has none."""
+        """Return a tensor's name and the size of its first axis, 0 if it has none."""
         name = ""
         sizes: list[int] = []
         for part in self._inside(tensor):
@@ -146,7 +146,7 @@ class _Walk:
 
 
 def bounded(found: Iterator[Field], most: int) -> Iterator[Field]:
-    """Yield fields, at most so many.
+    """Yield at most `most` fields.
 
     Raises:
         ValueError: If there are more.

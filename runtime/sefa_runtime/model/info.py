@@ -1,4 +1,4 @@
-"""What an exported model says about itself: written by the exporter, read by the runtime.
+"""The description inside an exported model: written by the exporter, read by the runtime.
 
 The same JSON document lives in an ONNX file's `metadata_props` under `METADATA_KEY`, and in a TorchScript or .pt2
 archive as the extra file `EXTRA_FILE`.
@@ -20,19 +20,19 @@ from sefa_runtime.model.direction_names import name_problems
 from sefa_runtime.model.signature import REFERENCE_IMAGES, RESERVED_NAMES, OptionalInput, Signature, make_signature
 
 METADATA_KEY = "sefa"
-# sha256 of that document, in hex: the payload has its own, inside it.
+# sha256 of that document, in hex; the payload's is inside the document.
 CHECKSUM_KEY = "sefa_sha256"
 EXTRA_FILE = "sefa.json"
-# Raised when a reader of the earlier format would misunderstand a file.
+# Increased when a reader of the earlier format would misunderstand a file.
 FORMAT_VERSION = 4
-# Beyond all that a generator has.
+# Larger than any generator's.
 MAX_CODE, MAX_LAYERS, MAX_SIDE, MAX_CHANNELS, MAX_DIRECTIONS = 1 << 20, 4096, 1 << 14, 1024, 1 << 16
 MAX_BYTES = 2**50
-# Names of fields in the document where they differ from those in Python.
+# Field names in the document that differ from those in Python.
 STORED_NAMES = {"num_edits": "edits", "output_type": "output"}
-# Of a batch, and of edits, that are fixed at export.
+# Limit for a batch or number of edits fixed at export.
 MAX_FIXED = 4096
-# Of `reference`: the parts of each image, down and across.
+# For `reference`: the parts that each image is divided into, down and across.
 REFERENCE_GRID = 4
 
 
@@ -59,12 +59,12 @@ class Parity:
     images: int
     batches: tuple[int, ...]
     edits: tuple[int, ...]
-    psnr_db: float | None = None  # fp16 only: of the worst image, against float32
+    psnr_db: float | None = None  # fp16 only: the worst image's, against float32
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A file beside a model with its weights, which other models may share."""
+    """A file of weights beside a model, which other models may share."""
 
     name: str
     bytes: int
@@ -73,7 +73,7 @@ class WeightsFile:
 
 @dataclass(frozen=True)
 class Payload:
-    """What an ONNX file holds before its metadata: the graph, and the weights unless they are in a file beside it."""
+    """The part of an ONNX file before its metadata: the graph, and the weights unless they are in a file beside it."""
 
     bytes: int
     sha256: str
@@ -81,7 +81,7 @@ class Payload:
 
     @property
     def content_sha256(self) -> str:
-        """Return one checksum of graph and weights: the same whatever the directions are called."""
+        """Return one checksum of graph and weights, which does not depend on the directions' names."""
         if self.weights is None:
             return self.sha256
         return hashlib.sha256(f"{self.sha256} {self.weights.sha256}".encode()).hexdigest()
@@ -89,7 +89,7 @@ class Payload:
 
 @dataclass(frozen=True)
 class ModelInfo:
-    """Everything a caller needs to know to use the graph, without loading it."""
+    """Everything a caller needs to know about a graph to use it, available without loading it."""
 
     format_version: int
     family: str
@@ -104,14 +104,14 @@ class ModelInfo:
     output_type: str  # "uint8": [batch, H, W, C]; "float32": [batch, C, H, W] in [-1, 1]
     precision: str
     num_classes: int  # 0: not class-conditional
-    truncation: float | None  # psi, fixed in the graph; 1 is off; None: it is an input
-    code_rms: tuple[float, float] | None  # of graphs of w and w+: the mapping's smallest and largest w, as its RMS
-    truncation_center: str  # where the centre of truncation comes from; empty: the family cannot be truncated
-    noise: str  # of a StyleGAN's noise inputs: "const" or "none"; empty: it has none
+    truncation: float | None  # psi, fixed in the graph; 1: off; None: it is an input
+    code_rms: tuple[float, float] | None  # for graphs of w and w+: smallest and largest RMS of the mapping's w
+    truncation_center: str  # where the centre of truncation comes from; empty: no truncation in this family
+    noise: str  # a StyleGAN's noise inputs: "const" or "none"; empty: it has none
     directions: tuple[DirectionInfo, ...]
     method: str
     normalize: str
-    source_format: str  # whose format the checkpoint had; empty if the generator did not come from a file
+    source_format: str  # whose format the checkpoint is in; empty if the generator did not come from a file
     source_sha256: str  # of the checkpoint file; empty if the generator did not come from a file
     payload: Payload | None  # ONNX only
     parity: Parity
@@ -119,12 +119,12 @@ class ModelInfo:
         tuple[float, ...], ...
     ]  # [image][part · C]: `mean_levels` of PyTorch's images for `reference_inputs`
     versions: dict[str, str]
-    # What follows has defaults, which stand for it in files from before there was such a field.
-    source_entry: str = ""  # which of the checkpoint's entries was read; empty: it had no choice of them
-    assumptions: tuple[str, ...] = ()  # what the checkpoint does not tell and was taken for granted
-    # of the checkpoints that directions were found in; empty: the generator's own, or it is not known
+    # The fields below have defaults, used for files written before the field existed.
+    source_entry: str = ""  # which of the checkpoint's entries was read; empty: there was only one
+    assumptions: tuple[str, ...] = ()  # what the checkpoint does not say and was assumed
+    # sha256 of the checkpoints that directions were found in; empty: the generator's own, or unknown
     bank_sha256: tuple[str, ...] = ()
-    optional_inputs: tuple[OptionalInput, ...] = ()  # that the graph takes besides label and truncation
+    optional_inputs: tuple[OptionalInput, ...] = ()  # taken by the graph besides label and truncation
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -148,7 +148,7 @@ class ModelInfo:
 
     @property
     def takes_label(self) -> bool:
-        """Whether the graph has the input `label`: a class is part of making a code of z."""
+        """Whether the graph has the input `label`, which is only used to make a code from z."""
         return self.num_classes > 0 and self.latent == "z"
 
     @cached_property
@@ -186,7 +186,7 @@ class ModelInfo:
             where: Name of the file it was found in, for error messages.
 
         Raises:
-            ModelFileError: If the document is damaged, of a newer format, or says what cannot be.
+            ModelFileError: If the document is damaged, in a newer format, or says something impossible.
         """
         try:
             document = parse_json(text)
@@ -208,7 +208,7 @@ class ModelInfo:
 
 
 def _problems(info: ModelInfo) -> list[str]:
-    """Return what no export can have written; empty if there is nothing of that kind."""
+    """Return what in the description no export can have written; an empty list if nothing."""
     height, width = info.resolution
     problems = [
         f"{name} is {value}, expected {least} to {most}"
@@ -269,7 +269,7 @@ def _problems(info: ModelInfo) -> list[str]:
 
 
 def _read(value: Any, kind: Any) -> Any:
-    """Turn plain values from JSON into `kind`, which is built of dataclasses, tuples, dicts and scalars."""
+    """Convert plain values from JSON to `kind`, a type made of dataclasses, tuples, dicts and scalars."""
     if is_dataclass(kind):
         types = get_type_hints(kind)
         required = {field.name for field in fields(kind) if field.default is MISSING}
@@ -285,12 +285,12 @@ def _read(value: Any, kind: Any) -> Any:
         return tuple(_read(item, item_kind) for item, item_kind in zip(value, kinds, strict=True))
     if get_origin(kind) is dict and isinstance(value, dict):
         return {_read(key, str): _read(item, arguments[1]) for key, item in value.items()}
-    if get_origin(kind) is UnionType:  # With None.
+    if get_origin(kind) is UnionType:  # A type or None.
         return None if value is None else _read(value, arguments[0])
     if kind is float and type(value) is int:
         return float(value)
     if type(value) is not kind:
         raise ValueError(f"{short(value)} where {kind} was expected")
     if kind is str:
-        value.encode()  # JSON can spell what is no text.
+        value.encode()  # JSON can spell lone surrogates, which are not text.
     return value

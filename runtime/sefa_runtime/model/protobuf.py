@@ -1,4 +1,4 @@
-"""Protobuf messages without their descriptions: a sequence of (field number, wire type, value) to walk or append to.
+"""Protobuf messages without their schema: a sequence of (field number, wire type, value) to walk or append to.
 
 Source: protobuf's encoding, protobuf.dev/programming-guides/encoding.
 """
@@ -15,19 +15,19 @@ class Field(NamedTuple):
 
     number: int
     wire_type: int
-    value: int  # of a varint, else 0
-    start: int  # where the contents of the others begin, and how long they are
+    value: int  # for a varint, else 0
+    start: int  # offset and length of the contents, for the other wire types
     length: int
 
 
 def fields(file: BinaryIO, end: int) -> Iterator[Field]:
     """Yield the fields of the message between the cursor and `end`, skipping the contents of the longer ones.
 
-    The cursor may be moved between two steps.
+    The caller may move the cursor between two steps.
 
     Raises:
         EOFError: If the message ends within a field.
-        ValueError: If it is no protobuf message.
+        ValueError: If it is not a protobuf message.
     """
     position = file.tell()
     while position < end:
@@ -51,7 +51,7 @@ def fields(file: BinaryIO, end: int) -> Iterator[Field]:
 
 
 def read_varint(file: BinaryIO) -> int:
-    """Read an integer of seven bits a byte, lowest first.
+    """Read an integer stored as seven bits per byte, lowest first.
 
     Raises:
         EOFError: If the file ends within it.

@@ -1,8 +1,8 @@
-"""Reading what an exported file says about itself and checking that it is whole, without onnx or torch.
+"""Read the description inside an exported file and check that the file is whole, without onnx or torch.
 
-An ONNX file is one protobuf message, `ModelProto`. Only its top level is walked here: the graph is skipped over, the
-metadata read. The exporter writes the metadata last, after the bytes that `ModelInfo.payload` covers, so that a
-damaged weight is found at load and a renamed direction needs only the tail rewritten. Source: onnx.proto.
+An ONNX file is one protobuf message, `ModelProto`. Only its top level is walked here: the graph is skipped and the
+metadata is read. The exporter writes the metadata last, after the bytes that `ModelInfo.payload` covers, so that
+damaged weights are found on loading and renaming a direction rewrites only the tail. Source: onnx.proto.
 """
 
 import hashlib
@@ -30,9 +30,9 @@ EXPECTED = "a model made by `sefa export` was expected"
 
 
 def is_onnx(path: Path) -> bool:
-    """Return whether the file begins like an ONNX model: with the field `ir_version`, as all writers put it."""
+    """Return whether the file begins like an ONNX model: with the field `ir_version`, which all writers put first."""
     head = _head(path)
-    # A safetensors file begins with the length of its JSON in eight bytes, and the lowest may be anything.
+    # A safetensors file begins with the length of its JSON in eight bytes, of which the lowest may be anything.
     return head[:1] == b"\x08" and head[5:9] != b"\0\0\0{"
 
 
@@ -42,7 +42,7 @@ def is_torchscript(path: Path) -> bool:
 
 
 def is_pt2(path: Path) -> bool:
-    """Return whether the file is an archive of torch.export."""
+    """Return whether the file is a torch.export archive."""
     return any(name.endswith("/archive_format") for name in _archive_names(path))
 
 
@@ -65,21 +65,21 @@ def read_info(path: Path) -> ModelInfo:
 
 @dataclass(frozen=True)
 class Contents:
-    """What onnxruntime needs of a model, in memory, so that later changes of its files do not reach a session."""
+    """What onnxruntime needs of a model, in memory, so that later changes to its files do not reach a session."""
 
     graph: bytes
-    weights: dict[str, bytes]  # of the file beside the model, by its name
+    weights: dict[str, bytes]  # contents of the file beside the model, by its name
 
 
 def read_model(path: Path) -> tuple[ModelInfo, Contents]:
-    """Read an exported ONNX model whole, and check it.
+    """Read a whole exported ONNX model and check it.
 
-    What is returned is what was checked, byte for byte, whoever replaces, empties or overwrites the files meanwhile.
+    The returned bytes are exactly those checked, even if the files are replaced, emptied or overwritten meanwhile.
 
     Raises:
         ModelFileError: If the file is missing, damaged, or not an ONNX model exported by `sefa export`, if graph and
             weights are not the ones that were exported, or the bank in the graph is not the one described.
-        RunError: If there is no memory for it.
+        RunError: If there is not enough memory for it.
     """
     info = read_info(path)
     if not is_onnx(path):
@@ -110,7 +110,7 @@ def weights_path(path: Path, info: ModelInfo) -> Path | None:
 
 
 def files_of(path: Path) -> tuple[Path, ...]:
-    """Return a model's own files, with the one that holds its weights; `path` alone if it is anything else."""
+    """Return a model's files, including the one that holds its weights; only `path` if it is anything else."""
     try:
         beside = weights_path(path, read_info(path)) if is_onnx(path) else None
     except ModelFileError:
@@ -119,19 +119,19 @@ def files_of(path: Path) -> tuple[Path, ...]:
 
 
 def check_payload(path: Path, info: ModelInfo, sha256: Callable[[Path, int], str | None] | None = None) -> None:
-    """Check that graph and weights are the very bytes that were exported.
+    """Check that graph and weights are exactly the bytes that were exported.
 
     Args:
         path: The model.
         info: Its description.
-        sha256: Returns the sha256 of a file's first bytes, or None if there are fewer; None: by reading them.
+        sha256: Returns the sha256 of a file's first bytes, or None if it has fewer; None reads them.
 
     Raises:
         ModelFileError: If they are not.
     """
     sha256 = sha256 or sha256_of_first
     payload = info.payload
-    # A file would make room for as much as it is said to have.
+    # Check the size first: `sha256` may allocate as many bytes as the description claims.
     is_whole = payload is not None and payload.bytes <= path.stat().st_size
     if payload is None or not is_whole or sha256(path, payload.bytes) != payload.sha256:
         raise ModelFileError(
@@ -154,7 +154,7 @@ def check_payload(path: Path, info: ModelInfo, sha256: Callable[[Path, int], str
 
 
 def sha256_of_first(path: Path, size: int) -> str | None:
-    """Return the sha256 of a file's first `size` bytes, in hex; None if there are fewer."""
+    """Return the sha256 of a file's first `size` bytes, in hex; None if it has fewer."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while size and (chunk := file.read(min(size, 1 << 20))):
@@ -177,7 +177,7 @@ def _head(path: Path) -> bytes:
             return b""
         with path.open("rb") as file:
             return file.read(16)
-    except OSError:  # Whoever reads more of it says so.
+    except OSError:  # Reading more of the file will report the error.
         return b""
 
 
@@ -226,6 +226,6 @@ def _onnx_document(path: Path) -> str | None:
     document = metadata.get(METADATA_KEY)
     if document is not None and metadata.get(CHECKSUM_KEY) != hashlib.sha256(document.encode()).hexdigest():
         raise ModelFileError(f"{path}: its sefa metadata is damaged (checksum); copy or export it again")
-    if document is not None and graphs > 1:  # Protobuf would take them for one.
+    if document is not None and graphs > 1:  # Protobuf would merge them into one.
         raise ModelFileError(f"{path}: changed after the export: it has {graphs} graphs; copy or export it again")
     return document

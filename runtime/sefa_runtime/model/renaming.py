@@ -1,6 +1,7 @@
-"""Other names and alpha ranges for the directions inside an exported ONNX model.
+"""Change the names and alpha ranges of the directions inside an exported ONNX model.
 
-Only the description, which follows graph and weights, is rewritten; these stay byte for byte, with their checksum.
+Only the description, which follows graph and weights, is rewritten; these stay the same byte for byte, as does their
+checksum.
 """
 
 import hashlib
@@ -33,23 +34,23 @@ def rename_directions(
     alpha_ranges: Mapping[int, tuple[float, float]] | None = None,
     output: str | Path | None = None,
 ) -> ModelInfo:
-    """Give directions of an exported ONNX model other names or suggested ranges.
+    """Change names or suggested ranges of the directions in an exported ONNX model.
 
     Needs neither onnx nor torch. The file appears whole or stays as it was.
 
     Args:
         path: The model.
-        names: New names by index; all are given at once, so that two may be swapped.
-        alpha_ranges: New suggested least and greatest alpha by index.
+        names: New names by index; all are applied at once, so that two can be swapped.
+        alpha_ranges: New suggested minimum and maximum alpha by index.
         output: Where to write; None: in place.
 
     Returns:
         The new description.
 
     Raises:
-        ModelFileError: If the model is missing, damaged, or no ONNX file of `sefa export`.
-        InputError: If an index is out of range, or a name or range cannot be one; or if the model's weights are in a
-            file beside it and `output` is elsewhere.
+        ModelFileError: If the model is missing, damaged, or not an ONNX file made by `sefa export`.
+        InputError: If an index is out of range, a name or range is invalid, or the model's weights are in a file
+            beside it and `output` is in another folder.
         OSError: If the file cannot be written.
     """
     path = Path(path)
@@ -104,7 +105,7 @@ def _relabelled(
 
 
 def _tail(path: Path, payload: Payload, document: str) -> bytes:
-    """Return what follows graph and weights: all that is there already, but with another description."""
+    """Return the bytes that follow graph and weights: those already there, with the description replaced."""
     kept = bytearray()
     with path.open("rb") as file:
         end = file.seek(0, 2)

@@ -1,7 +1,7 @@
 """The inputs and the output of an exported graph: the one place that knows their names, types and shapes.
 
-Whatever makes, checks, fills or describes inputs iterates over a `Signature`. Inputs that only some generators have are
-`OptionalInput`s: the generator's class declares them, the exporter records them in the file.
+All code that makes, checks, fills or describes inputs iterates over a `Signature`. Inputs that only some generators
+have are `OptionalInput`s: the generator's class declares them, and the exporter records them in the file.
 """
 
 from collections.abc import Sequence
@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import onnxruntime
 
-# Axes whose size is free, unless it was fixed at export.
+# Axes whose size is free unless fixed at export.
 BATCH, EDITS = "batch", "edits"
-# Types by the names of numpy, onnxruntime and the Open Inference Protocol.
+# Types by their names in numpy, onnxruntime and the Open Inference Protocol.
 ORT_TYPES = {"float32": "tensor(float)", "int64": "tensor(int64)", "uint8": "tensor(uint8)"}
 DATATYPES = {"float32": "FP32", "int64": "INT64", "uint8": "UINT8"}
-# Names that no optional input may have: of the other inputs, and of a call's other arguments.
+# Names that no optional input may have: those of the other inputs, and of a call's other arguments.
 RESERVED_NAMES = {"z", "w", "codes", "seed", "direction", "alpha", "alphas", "edits", "label", "truncation", "progress"}
-# Of the reference images (`sefa_runtime.inputs.examples`), one edit each.
+# Inputs of the reference images (`sefa_runtime.inputs.examples`), which have one edit each.
 REFERENCE_IMAGES = 4
 REFERENCE_ALPHAS = (0.0, 1.5, -1.5, 3.0)
 REFERENCE_TRUNCATIONS = (1.0, 0.7, 0.7, 0.5)
@@ -27,25 +27,25 @@ REFERENCE_TRUNCATIONS = (1.0, 0.7, 0.7, 0.5)
 
 @dataclass(frozen=True)
 class OptionalInput:
-    """A number for each image that a generator takes besides its latent, as the strength of its noise."""
+    """A number per image that a generator takes besides its latent, such as the strength of its noise."""
 
     name: str
-    default: float  # what the graph gets where the caller gives nothing
-    low: float  # examples are taken from this range; it is not enforced
+    default: float  # what the graph gets if the caller gives nothing
+    low: float  # examples are drawn from this range; it is not enforced
     high: float
 
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """One input or output, and of an input what may stand in it."""
+    """One input or output, with the values that an input may have."""
 
     name: str
     dtype: str  # "float32", "int64" or "uint8"
-    shape: tuple[int | str, ...]  # BATCH and EDITS where these axes are
+    shape: tuple[int | str, ...]  # BATCH and EDITS stand for these axes
     required: bool = True
-    fill: float = 0  # what an optional input is if it is left out; makes no edit
-    bounds: tuple[float, float] | None = None  # of examples; of integers, of all valid ones, the upper one excluded
-    reference: tuple[float, ...] = ()  # of the reference images
+    fill: float = 0  # value of an optional input if left out; makes no edit
+    bounds: tuple[float, float] | None = None  # for examples; for integers, of all valid values, upper one excluded
+    reference: tuple[float, ...] = ()  # the reference images' values
 
     @property
     def datatype(self) -> str:
@@ -53,16 +53,16 @@ class TensorSpec:
         return DATATYPES[self.dtype]
 
     def sizes(self, batch: int, edits: int) -> tuple[int, ...]:
-        """Return the shape for so many images and edits."""
+        """Return the shape for a number of images and edits."""
         free = {BATCH: batch, EDITS: edits}
         return tuple(free[axis] if isinstance(axis, str) else axis for axis in self.shape)
 
 
 @dataclass(frozen=True)
 class Signature:
-    """A graph's inputs, in its order, and its output."""
+    """A graph's inputs, in order, and its output."""
 
-    inputs: tuple[TensorSpec, ...]  # the latent, direction and alpha, then one number for each image
+    inputs: tuple[TensorSpec, ...]  # the latent, direction and alpha, then those that are one number per image
     output: TensorSpec
     batch: int | None = None  # fixed at export; None: any
     num_edits: int | None = None
@@ -79,25 +79,25 @@ class Signature:
 
     @cached_property
     def conditions(self) -> tuple[TensorSpec, ...]:
-        """The inputs that are one number for each image: label, truncation and whatever else the generator takes."""
+        """The inputs that are one number per image: label, truncation and whatever else the generator takes."""
         return tuple(spec for spec in self.inputs if spec.shape == (BATCH,))
 
     @cached_property
     def static_sizes(self) -> dict[str, int]:
-        """The axes that were fixed at export, with their sizes."""
+        """The axes fixed at export, with their sizes."""
         sizes = {BATCH: self.batch, EDITS: self.num_edits}
         return {axis: size for axis, size in sizes.items() if size is not None}
 
     def axes(self, spec: TensorSpec) -> tuple[int | str, ...]:
-        """Return the axes of an input or the output as the graph has them: a size, or a name where any size may be."""
+        """Return the axes of an input or the output as in the graph: a size, or a name if any size is allowed."""
         return tuple(self.static_sizes.get(axis, axis) if isinstance(axis, str) else axis for axis in spec.shape)
 
     def mismatches(self, session: "onnxruntime.InferenceSession", *, axis_names: bool = False) -> list[str]:
-        """Return how a session's inputs and output differ from these, one line each.
+        """Return how a session's inputs and output differ from this signature, one line each.
 
         Args:
             session: The loaded graph.
-            axis_names: Whether free axes must have their names, too.
+            axis_names: Whether the names of free axes must match, too.
         """
         lines = []
         for side, found, wanted in (
@@ -136,14 +136,14 @@ def make_signature(
     Args:
         latent: Name of the first input.
         latent_shape: Shape of one image's latent.
-        directions: How many the bank has.
-        num_classes: Of a graph that takes a label, how many there are; None: it takes none.
+        directions: Number of directions in the bank.
+        num_classes: Number of classes of a graph that takes a label; None: it takes none.
         truncation: Whether truncation psi is an input.
-        optional: What else it takes.
+        optional: The graph's further inputs.
         output_type: "uint8" or "float32".
         image_shape: H, W, C.
-        batch: Fixed at export; None: any.
-        num_edits: Likewise.
+        batch: Batch size fixed at export; None: any.
+        num_edits: Number of edits fixed at export; None: any.
     """
     inputs = [
         TensorSpec(latent, "float32", (BATCH, *latent_shape)),

@@ -1,4 +1,4 @@
-"""A signature in the words of the Open Inference Protocol v2, and of Triton's model configuration."""
+"""A signature in the terms of the Open Inference Protocol v2, and of Triton's model configuration."""
 
 from typing import Any
 
@@ -8,7 +8,7 @@ Tensors = list[dict[str, Any]]
 
 
 def describe_tensors(signature: Signature) -> dict[str, Tensors]:
-    """Return `inputs` and `outputs` of the protocol's model metadata: -1 where any size may stand."""
+    """Return `inputs` and `outputs` of the protocol's model metadata; -1 means any size."""
     return {
         "inputs": [_metadata(signature, spec) for spec in signature.inputs],
         "outputs": [_metadata(signature, signature.output)],
@@ -16,13 +16,13 @@ def describe_tensors(signature: Signature) -> dict[str, Tensors]:
 
 
 def start_config(name: str, signature: Signature, max_batch: int) -> dict[str, Any]:
-    """Return what every Triton configuration of a model begins with.
+    """Return the beginning of every Triton configuration of a model.
 
     Args:
-        name: That it is served under.
-        signature: Of the graph.
-        max_batch: How many images the server may run together, and leaves out of the shapes; 0: it takes the graph's
-            own batch, which stands in the shapes.
+        name: The name that it is served under.
+        signature: The graph's signature.
+        max_batch: How many images the server may run together, the batch axis being left out of the shapes; 0: it uses
+            the graph's own batch, which is part of the shapes.
     """
     return {
         "name": name,
@@ -39,7 +39,7 @@ def _metadata(signature: Signature, spec: TensorSpec) -> dict[str, Any]:
 
 def _config(signature: Signature, spec: TensorSpec, max_batch: int) -> dict[str, Any]:
     shape = _shape(signature, spec)
-    # Triton has no empty dims: one number for each image is [1].
+    # Triton has no empty dims: one number per image is [1].
     dims = (shape[1:] or [1]) if max_batch else shape
     return {"name": spec.name, "data_type": f"TYPE_{spec.datatype}", "dims": dims}
 

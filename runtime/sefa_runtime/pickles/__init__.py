@@ -1,1 +1,1 @@
-"""A safe reader of pickles, which runs nothing in them and needs only NumPy: for files of codes and for checkpoints."""
+"""A safe pickle reader, for code files and checkpoints: it runs nothing in them and needs only NumPy."""

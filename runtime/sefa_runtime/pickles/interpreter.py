@@ -1,8 +1,8 @@
-"""The interpreter of pickles, which runs nothing that is in them.
+"""An interpreter for pickles that runs nothing in them.
 
 The standard library's `pickletools` takes a pickle apart, and what each opcode does is decided here. A name in a pickle
-stays a name. Where the pickle calls it, a table says which function of ours is called instead; a name that is not in
-the table makes a placeholder. Nothing is imported, and only our own stand-ins take a state.
+stays a name. When the pickle calls it, a table says which of our functions is called instead; a name that is not in
+the table makes a placeholder. Nothing is imported, and only our own stand-ins accept a state.
 """
 
 import pickletools
@@ -16,22 +16,22 @@ from sefa_runtime.pickles.limits import Limits
 from sefa_runtime.pickles.names import Name, look_up, refuse_to_run
 from sefa_runtime.pickles.placeholders import Placeholder, StandIn
 
-# Integers below have hashes of their own: a file cannot fill a dict with keys that all collide.
+# Integers below this have distinct hashes: a file cannot fill a dict with colliding keys.
 MAX_INTEGER_KEY = 2**60
-# Longer text takes time to compare with equal text. No format has such keys.
+# Longer text takes long to compare with equal text. No format has such keys.
 MAX_KEY_LENGTH = 8192
-# Binary opcodes cannot hold larger ones; the one that is written in digits can.
+# Binary opcodes cannot hold a larger index; the opcode written in digits can.
 MAX_MEMO_INDEX = 2**32
-# Longer strings of bytes are not kept in memory but read again when the pickle refers back to them.
+# Longer byte strings are not kept in memory but read again when the pickle refers back to them.
 MAX_REMEMBERED = 4096
-# Of a name, which is searched for what it may run.
+# Of a name, which is searched for anything that runs code.
 CHARACTERS_A_STEP = 20
-# How Python pickles most objects: a new one of a class, without arguments; a state may follow.
+# How Python pickles most objects: as a new instance of a class, without arguments; a state may follow.
 NEW_OBJECT = {("copyreg", "_reconstructor"), ("copyreg", "__newobj__")}
-# What damaged pickles make `pickletools`, the stacks below, and calls with wrong arguments raise.
+# What `pickletools`, the stacks below, and calls with wrong arguments raise on damaged pickles.
 DAMAGED = (ArithmeticError, LookupError, TypeError, ValueError)
 
-# By module and name, what is called instead: with the limits, and then the pickle's arguments.
+# By module and name, the function called instead: with the limits, then the pickle's arguments.
 Table = Mapping[tuple[str, str], Callable[..., Any]]
 
 
@@ -46,21 +46,21 @@ class Source(Protocol):
 
 @dataclass(frozen=True)
 class Literal:
-    """The place of a string of bytes in the source."""
+    """The position of a byte string in the source."""
 
     start: int
     length: int
 
 
 class Interpreter:
-    """Reads one pickle: a stack machine whose objects are plain data and stand-ins.
+    """A reader of one pickle: a stack machine whose objects are plain data and stand-ins.
 
     Args:
-        source: At the pickle's beginning.
-        table: What is called instead of the names in the pickle.
-        limits: What reading it may take.
-        load_storage: Returns the object for a persistent id; None where there are none, as outside torch's files.
-        refuse_unknown: Whether a call of a name that is not in the table is refused, rather than making a placeholder.
+        source: Positioned at the pickle's beginning.
+        table: The functions called in place of the names in the pickle.
+        limits: What reading it may cost.
+        load_storage: Returns the object for a persistent id; None if there are none, as outside torch's files.
+        refuse_unknown: Whether calling a name that is not in the table is refused, rather than making a placeholder.
     """
 
     def __init__(
@@ -83,13 +83,13 @@ class Interpreter:
         self._last_bytes: tuple[bytes, Literal] = (b"", Literal(0, 0))
 
     def load(self) -> Any:
-        """Return the pickle's object; the source is left after the pickle's end.
+        """Return the pickle's object, and leave the source just after the pickle's end.
 
         Raises:
             ContentError: If it is damaged, wants to run code, or takes too much.
         """
         with warnings.catch_warnings():
-            # Damaged strings may hold escape sequences that Python does not know: they are kept as they are.
+            # Damaged strings may contain escape sequences unknown to Python, which keeps them as they are.
             warnings.simplefilter("ignore", DeprecationWarning)
             try:
                 for opcode, argument, _ in pickletools.genops(self._source):  # type: ignore[arg-type]
@@ -144,7 +144,7 @@ class Interpreter:
     def remember(self, index: int) -> None:
         value = self._stack[-1]
         last, literal = self._last_bytes
-        # Pickles remember every literal, and the tuple of arguments that it is in, mostly for nothing. Weights are
+        # Pickles memoize every literal, and the tuple of arguments that contains it, mostly for nothing. Weights are
         # literals of megabytes.
         if literal.length > MAX_REMEMBERED and value is last:
             value = literal
@@ -233,7 +233,7 @@ def _is_tuple_of_one(value: object) -> TypeGuard[tuple[Any]]:
 
 
 def is_key(value: object) -> bool:
-    """Return whether this may be a dict's key: a number or short text, which are quick to hash and to compare."""
+    """Return whether a value may be a dict's key: a number or short text, which are quick to hash and compare."""
     if isinstance(value, int):
         return abs(value) < MAX_INTEGER_KEY
     if isinstance(value, str | bytes):
@@ -242,7 +242,7 @@ def is_key(value: object) -> bool:
 
 
 def dict_of(items: list[Any]) -> dict[Any, Any]:
-    """Return a dict of alternating keys and values, without entries whose keys are objects: no format needs those."""
+    """Make a dict from alternating keys and values, without entries whose keys are objects: no format needs those."""
     return {key: value for key, value in zip(items[::2], items[1::2], strict=True) if is_key(key)}
 
 
@@ -264,7 +264,7 @@ def _object(machine: Interpreter, _: None) -> None:
     machine.call(callee, tuple(arguments))
 
 
-# What each opcode does with its argument. Those for registries and buffers outside the file are left out.
+# What each opcode does with its argument. Opcodes for registries and buffers outside the file are left out.
 ACTIONS: Mapping[str, Action] = {
     **dict.fromkeys(("PROTO", "FRAME", "STOP"), lambda machine, _: None),
     **dict.fromkeys(("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"), Interpreter.push),
@@ -301,7 +301,7 @@ ACTIONS: Mapping[str, Action] = {
     "STACK_GLOBAL": lambda machine, _: machine.push_name(*machine.pop_tuple(2)),
     "REDUCE": lambda machine, _: machine.call(*machine.pop_tuple(2)),
     "NEWOBJ": lambda machine, _: machine.call(*machine.pop_tuple(2)),
-    # The last are keyword arguments, which none of our functions takes.
+    # The last item holds keyword arguments, which none of our functions takes.
     "NEWOBJ_EX": lambda machine, _: machine.call(*machine.pop_tuple(3)[:2]),
     "INST": _instance,
     "OBJ": _object,
@@ -309,7 +309,7 @@ ACTIONS: Mapping[str, Action] = {
     "BINPERSID": lambda machine, _: machine.persistent(machine.pop()),
 }
 
-# Opcodes that cost more than one step: what they make is larger, or a function makes it.
+# Opcodes that cost more than one step, because what they make is larger, or a function makes it.
 CONTAINER_COST, CALL_COST = 4, 10
 COSTS: Mapping[str, int] = {
     **dict.fromkeys(

@@ -1,8 +1,8 @@
-"""How much a file may ask for: otherwise a small one can be made to fill the memory, or to take forever."""
+"""Limits on what reading a file may cost; without them a small file can fill the memory, or take forever."""
 
 from sefa_runtime.errors import ContentError
 
-# Steps: one for each opcode, more for those that take longer. Checkpoints with optimizers and logs have a few hundred
+# Steps: one for each opcode, more for those that take longer. Checkpoints with optimizers and logs take a few hundred
 # thousand.
 MAX_WORK = 4_000_000
 # Tensors may share storages, and small ones may be expanded.
@@ -11,10 +11,10 @@ EXPANDED_ELEMENTS = 2**20
 
 
 class Limits:
-    """What reading one file may still take; pickles inside its pickles share it.
+    """What reading one file may still cost, shared with the pickles nested in its pickles.
 
     Args:
-        size: Of the file in bytes.
+        size: Size of the file in bytes.
     """
 
     def __init__(self, size: int) -> None:
@@ -23,17 +23,17 @@ class Limits:
         self._elements = SHARING * size + EXPANDED_ELEMENTS
 
     def spend_work(self, steps: int) -> None:
-        """Count opcodes, or items copied.
+        """Count steps, for opcodes or for items copied.
 
         Raises:
-            ContentError: If there were too many.
+            ContentError: If there are too many.
         """
         self._work -= steps
         if self._work < 0:
             raise ContentError("damaged, or made to take for ever to read")
 
     def spend_bytes(self, count: int) -> None:
-        """Count the bytes of storages: each of a file's bytes is in at most one of them.
+        """Count the bytes of storages: each byte of a file is in at most one of them.
 
         Raises:
             ContentError: If there are more than the file has.
@@ -43,7 +43,7 @@ class Limits:
         self._bytes -= count
 
     def spend_elements(self, count: int) -> None:
-        """Count the elements of tensors and arrays, which a stride of 0 or one string of bytes can make any number.
+        """Count the elements of tensors and arrays, of which a stride of 0 or one byte string can make any number.
 
         Raises:
             ContentError: If there are far more than the file has bytes.

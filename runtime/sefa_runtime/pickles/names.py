@@ -1,4 +1,4 @@
-"""The names in pickles: here they are data, and those that are there to run code are refused."""
+"""The names in pickles: they are treated as data, and those meant to run code are refused."""
 
 import re
 from dataclasses import dataclass
@@ -6,18 +6,18 @@ from typing import NoReturn
 
 from sefa_runtime.errors import ContentError
 
-MAX_LENGTH = 250  # characters of a module or of a name in it
-# Python 3 writes Python 2's names into old protocols.
+MAX_LENGTH = 250  # characters in the name of a module or of something in it
+# With old protocols, Python 3 writes Python 2's names.
 MODERN_MODULES = {"__builtin__": "builtins", "copy_reg": "copyreg"}
-# Packages that no checkpoint needs and that attacks use. Nothing is imported for any name, so that others are harmless:
-# `code`, `profile` and `trace` are names of people's own modules, too.
+# Packages that no checkpoint needs and that attacks use. Nothing is imported for any name, so others are harmless:
+# people give their own modules names such as `code`, `profile` and `trace`.
 RUNNING_PACKAGES = (
     r"os|posix|nt|subprocess|_posixsubprocess|popen2|sys|builtins|__builtins__|importlib|_frozen_importlib|imp|runpy"
     r"|zipimport|pkgutil|shutil|socket|_socket|ctypes|_ctypes|pty|pickle|_pickle|cPickle|marshal|dill|cloudpickle|shelve"
     r"|webbrowser|pdb|bdb|pydoc|cProfile|doctest|multiprocessing|asyncio|smtplib|ftplib|telnetlib|requests|httpx|aiohttp"
     r"|pip|ensurepip|idlelib|lib2to3|linecache"
 )
-# Parts of packages that checkpoints do need.
+# Dangerous parts of packages that checkpoints do need.
 RUNNING_PARTS = (
     r"_?io\.(open|FileIO)|codecs\.open|operator\.(attrgetter|methodcaller)|types\.(Code|Function|Lambda)Type"
     r"|urllib\.request|http\.client|logging\.config|numpy\.(f2py|distutils|testing|load|fromfile|memmap|lib)"
@@ -25,9 +25,9 @@ RUNNING_PARTS = (
     r"|torch\.utils\.(cpp_extension|model_zoo|collect_env)"
 )
 RUNNING = re.compile(rf"({RUNNING_PACKAGES}|{RUNNING_PARTS})(\..*)?", re.DOTALL)
-# A dotted name, such as "serialization.os.system" of torch, would walk through what a module imported.
+# A dotted name, such as torch's "serialization.os.system", would reach through a module's own imports.
 WALKED = frozenset(RUNNING_PACKAGES.split("|"))
-# The builtins that plain data is made of, and getattr, by which Python pickles bound methods.
+# The builtins that plain data is made of, and getattr, which Python uses to pickle bound methods.
 HARMLESS = re.compile(
     r"builtins\.(set|frozenset|list|dict|tuple|int|long|float|complex|bool|str|unicode|bytes|bytearray|object|slice"
     r"|range|xrange|getattr|Ellipsis|NotImplemented)"
@@ -36,7 +36,7 @@ HARMLESS = re.compile(
 
 @dataclass(frozen=True)
 class Name:
-    """A function or class that a pickle names, as the pickle has it; nothing is ever imported for it."""
+    """A function or class named in a pickle, spelled as there; nothing is ever imported for it."""
 
     module: str
     name: str
@@ -46,10 +46,10 @@ class Name:
 
 
 def look_up(module: str, name: str) -> Name:
-    """Return the name, if a checkpoint may have it.
+    """Return the name, if a checkpoint may contain it.
 
     Raises:
-        ContentError: If it is there to run code, or as long as no name is.
+        ContentError: If it is meant to run code, or is longer than any real name.
     """
     if len(module) > MAX_LENGTH or len(name) > MAX_LENGTH:
         raise ContentError("damaged: the name of a class is too long")

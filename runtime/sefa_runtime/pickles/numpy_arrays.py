@@ -1,4 +1,4 @@
-"""NumPy arrays in pickles: only those of numbers, since arrays of objects could hold anything."""
+"""NumPy arrays in pickles: arrays of numbers only, since arrays of objects could hold anything."""
 
 import math
 import re
@@ -15,10 +15,10 @@ MAX_AXES = 16
 
 
 class StoredDtype(StandIn):
-    """Stands in for a NumPy dtype of numbers.
+    """Stand-in for a numeric NumPy dtype.
 
     Args:
-        name: Kind and bytes: "f4".
+        name: Kind and size in bytes: "f4".
     """
 
     def __init__(self, name: str) -> None:
@@ -38,14 +38,14 @@ class StoredDtype(StandIn):
 
 
 class StoredArray(StandIn):
-    """Stands in for a NumPy array; `numpy.asarray` returns the array.
+    """Stand-in for a NumPy array; `numpy.asarray` returns the array.
 
     Args:
-        array: Its numbers, if they are there already.
-        limits: What they may take, if they follow as a state.
+        array: The numbers, if already known.
+        limits: What the numbers may cost, if they follow as a state.
 
     Attributes:
-        array: Its numbers; None before the pickle gives them, or if they are something other than numbers.
+        array: The numbers; None until the pickle gives them, or if it holds something other than numbers.
     """
 
     def __init__(self, array: NDArray[Any] | None = None, limits: Limits | None = None) -> None:
@@ -69,19 +69,19 @@ def is_number(dtype_name: object) -> TypeGuard[str]:
 
 
 def is_shape(shape: object) -> TypeGuard[tuple[int, ...]]:
-    """Return whether this is a tuple of a few sizes."""
+    """Return whether a value is a shape: a tuple of a few sizes."""
     return isinstance(shape, tuple) and len(shape) <= MAX_AXES and all(type(n) is int and 0 <= n < 2**62 for n in shape)
 
 
 def array_of(
     limits: Limits, data: object, dtype: StoredDtype, shape: object, fortran_order: bool = False
 ) -> NDArray[Any]:
-    """Return an array over the bytes that a pickle has for it, without a copy.
+    """Return an array that views its bytes in the pickle, without copying them.
 
     Raises:
-        ContentError: If there are more or fewer than its shape needs, or too many in all.
+        ContentError: If there are more or fewer bytes than the shape needs, or too many elements in total.
     """
-    if isinstance(data, str):  # Python 2's bytes are characters here.
+    if isinstance(data, str):  # Python 2's bytes, read as characters.
         limits.spend_elements(len(data))
         data = data.encode("latin1")
     if not isinstance(data, bytes | bytearray) or not is_shape(shape):

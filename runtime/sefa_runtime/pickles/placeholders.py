@@ -1,4 +1,4 @@
-"""Stand-ins for the objects in a pickle: they hold what it says of them, and run nothing."""
+"""Stand-ins for the objects in a pickle: they hold what the pickle says about them, and run nothing."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
@@ -6,23 +6,23 @@ from typing import Any
 
 
 class StandIn(ABC):
-    """An object whose state a pickle gives after it was made."""
+    """An object whose state the pickle gives after making it."""
 
     @abstractmethod
     def set_state(self, state: object) -> None:
         """Take the state, as far as it makes sense.
 
         Raises:
-            ContentError: If the object is of no use without it.
+            ContentError: If the state is unusable and the object useless without it.
         """
 
 
 class Placeholder(StandIn):
-    """Stands in for an object of a class that this toolkit does not know: it takes whatever the pickle gives it.
+    """Stand-in for an object of a class unknown to this toolkit: it accepts whatever state the pickle gives it.
 
     Attributes:
-        class_name: Module and name, as the pickle has them.
-        state: The attributes that the pickle sets, by name; empty if its state is no dict.
+        class_name: Module and name, as spelled in the pickle.
+        state: The attributes that the pickle sets, by name; empty if its state is not a dict.
     """
 
     def __init__(self, class_name: str) -> None:
@@ -33,13 +33,13 @@ class Placeholder(StandIn):
         return f"<{self.class_name}>"
 
     def set_state(self, state: object) -> None:
-        # For classes with slots it is a pair: attributes, and slots.
+        # For classes with slots, the state is a pair: attributes and slots.
         attributes = state[0] if isinstance(state, tuple) and len(state) == 2 else state
         self.state = attributes if isinstance(attributes, dict) else {}
 
     @property
     def is_tensor(self) -> bool:
-        """Whether it stands in for a tensor that is not read: sparse, quantised, or of another package's class."""
+        """Whether it stands in for an unsupported tensor: sparse, quantised, or of another package's class."""
         return self.class_name.startswith(("torch._utils._rebuild_", "torch._tensor._rebuild_"))
 
     @property

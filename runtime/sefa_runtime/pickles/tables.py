@@ -1,6 +1,6 @@
-"""What is called instead of the names in pickles of plain data and NumPy arrays, by exact module and name.
+"""The functions called in place of the names in pickles of plain data and NumPy arrays, by exact module and name.
 
-Each takes the limits, and then whatever arguments the pickle has.
+Each takes the limits, then whatever arguments the pickle gives.
 """
 
 from typing import Any
@@ -13,7 +13,7 @@ from sefa_runtime.pickles.placeholders import Placeholder
 
 
 def make_dict(limits: Limits, pairs: object = (), *rest: object) -> dict[Any, Any]:
-    """Return what `dict` and its kin make of a dict, or of pairs."""
+    """Make what `dict` and the like make from a dict, or from pairs."""
     if isinstance(pairs, dict):
         limits.spend_work(len(pairs))
         return dict(pairs)
@@ -21,7 +21,7 @@ def make_dict(limits: Limits, pairs: object = (), *rest: object) -> dict[Any, An
 
 
 def make_tuple(limits: Limits, items: object = ()) -> tuple[Any, ...]:
-    """Return what `tuple` makes."""
+    """Make what `tuple` makes."""
     return tuple(_items(limits, items))
 
 
@@ -49,7 +49,7 @@ def _items(limits: Limits, items: object, length: int | None = None) -> list[Any
 
 
 def _encode(limits: Limits, text: object, encoding: object = "latin1") -> bytes:
-    # How Python 3 writes bytes for Python 2.
+    # How Python 3 pickles bytes for Python 2.
     if not isinstance(text, str):
         raise ContentError("damaged: bytes that are no text")
     limits.spend_elements(len(text))

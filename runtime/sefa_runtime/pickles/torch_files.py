@@ -1,4 +1,4 @@
-"""The files that hold pickles: a plain pickle, and the two formats of torch.save, a zip archive and an older stream."""
+"""Read files of pickles: a plain pickle, or either format of torch.save, a zip archive and an older stream."""
 
 import io
 import mmap
@@ -20,15 +20,15 @@ STREAM_MAGIC = 0x1950A86A20F9469CFC6C
 STREAM_PROTOCOL = 1001
 # The first pickle of a stream is the magic number.
 STREAM_HEAD = b"\x80\x02\x8a\x0a" + STREAM_MAGIC.to_bytes(10, "little") + b"."
-NESTED_COST = 200  # Steps of work for a stream within a pickle, beside those of its own pickles.
+NESTED_COST = 200  # Steps of work for a stream nested in a pickle, besides those of its own pickles.
 
 
 class PickleReader:
-    """Reads one file of pickles, without running anything in it.
+    """A reader of one file of pickles, which runs nothing in it.
 
     Args:
-        limits: What reading it may take.
-        table: What is called instead of the names in its pickles.
+        limits: What reading it may cost.
+        table: The functions called in place of the names in its pickles.
         refuse_unknown: See `Interpreter`.
     """
 
@@ -39,7 +39,7 @@ class PickleReader:
         self._with_nested = {**table, ("torch.storage", "_load_from_bytes"): self._nested_storage}
 
     def read_file(self, path: Path) -> Any:
-        """Return what a file holds; its first bytes say which kind it is.
+        """Read a file; its first bytes say which kind it is.
 
         Raises:
             ContentError: If it is damaged, wants to run code, or takes too much.
@@ -49,7 +49,7 @@ class PickleReader:
             head = file.read(len(STREAM_HEAD))
             if head.startswith(b"PK"):
                 return self.read_archive(path)
-            # Reading from a file would first allocate as much as a pickle claims to have.
+            # Mapped, since reading from a file would allocate as much as a pickle claims to hold.
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 if head != STREAM_HEAD:
                     return self.read_pickle(data)
@@ -57,7 +57,7 @@ class PickleReader:
                     return self._read_stream(data, view, self._with_nested)
 
     def read_pickle(self, source: Source) -> Any:
-        """Return what a plain pickle holds, such as NVlabs' code writes: each storage in it is a stream of torch.
+        """Read a plain pickle, such as NVlabs' code writes: each storage in it is a torch stream.
 
         Raises:
             ContentError: If it is damaged, wants to run code, or takes too much.
@@ -65,7 +65,7 @@ class PickleReader:
         return self._interpret(source, self._with_nested)
 
     def read_archive(self, path: Path) -> Any:
-        """Return what an archive of torch.save holds: a pickle, and a member for each storage.
+        """Read a torch.save archive: a pickle, and a member for each storage.
 
         Raises:
             ContentError: If it is damaged, wants to run code, or takes too much.
@@ -96,12 +96,12 @@ class PickleReader:
         return content
 
     def _read_stream(self, source: Source, data: memoryview, table: Table) -> Any:
-        """Return what an older file of torch.save holds: five pickles, then the numbers of the storages.
+        """Read an older torch.save file: five pickles, then the numbers of the storages.
 
         Args:
-            source: At the stream's beginning.
+            source: Positioned at the stream's beginning.
             data: All bytes of the source.
-            table: What is called instead of the names in it.
+            table: The functions called in place of the names in it.
         """
         if self._interpret(source, table) != STREAM_MAGIC or self._interpret(source, table) != STREAM_PROTOCOL:
             raise ContentError("damaged, or of an unknown version of torch")
@@ -117,7 +117,7 @@ class PickleReader:
             raise ContentError("damaged: its list of storages does not fit its tensors")
         position = source.tell()
         for key in map(str, keys):
-            start = position + 8  # After the number of elements.
+            start = position + 8  # The number of elements comes first.
             position = start + len(storages.raw[key])
             if position > len(data):
                 raise ContentError("truncated: it ends within its weights")
@@ -128,7 +128,7 @@ class PickleReader:
         return content
 
     def _nested_storage(self, limits: Limits, data: object, *rest: object) -> Storage:
-        """Return the storage in a stream, in place of torch.storage._load_from_bytes, which would run anything."""
+        """Return the storage in a stream; replaces torch.storage._load_from_bytes, which would run anything."""
         limits.spend_work(NESTED_COST)
         if not isinstance(data, bytes):
             raise ContentError("damaged: a storage that is no bytes")
@@ -143,7 +143,7 @@ class PickleReader:
 
 
 def _members(archive: zipfile.ZipFile, size: int) -> dict[str, zipfile.ZipInfo]:
-    """Return an archive's members by name, all different and uncompressed, as torch.save writes them."""
+    """Return an archive's members by name; all must be uncompressed and have distinct names, as torch.save's do."""
     members = {member.filename: member for member in archive.infolist()}
     if len(members) != len(archive.infolist()):
         raise ContentError("damaged: an archive with two members of one name")

@@ -1,4 +1,4 @@
-"""Torch's tensors in pickles: views of storages, whose numbers are outside the pickle."""
+"""Torch tensors in pickles: views of storages, whose numbers are outside the pickle."""
 
 import math
 import re
@@ -17,7 +17,7 @@ from sefa_runtime.pickles.names import MAX_LENGTH, Name
 from sefa_runtime.pickles.numpy_arrays import StoredArray, is_shape
 from sefa_runtime.pickles.placeholders import Placeholder
 
-# Bytes of a number, by torch's name for its type.
+# Bytes per number, by torch's name for its type.
 ITEMSIZES = {
     **dict.fromkeys(("bool", "uint8", "int8"), 1),
     **dict.fromkeys(("float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz", "float8_e8m0fnu"), 1),
@@ -29,9 +29,9 @@ ITEMSIZES = {
     "quint8": 1,
     "qint32": 4,
 }
-# Those that NumPy has by itself; other packages may add some to it.
+# The types built into NumPy; other packages may add some to it.
 IN_NUMPY = re.compile(r"bool|u?int\d+|float(16|32|64)|complex(64|128)")
-# Names of torch's storages in pickles, and the type of what they hold.
+# Names of torch's storage classes in pickles, and the type of their numbers.
 STORAGES = {
     "DoubleStorage": "float64",
     "FloatStorage": "float32",
@@ -51,7 +51,7 @@ STORAGES = {
     "QInt32Storage": "qint32",
 }
 STORAGE_MODULES = ("torch", "torch.cuda", "torch.storage")
-TENSOR_COST = 20  # Steps of work: a tensor takes memory of its own.
+TENSOR_COST = 20  # Steps of work: a tensor object takes memory itself.
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class Storage:
 
 
 class Storages:
-    """The storages that a pickle refers to, to be filled when it has been read.
+    """The storages that a pickle refers to, to be filled once it has been read.
 
     Attributes:
         raw: Their bytes, by their names in the file.
@@ -84,10 +84,10 @@ class Storages:
         self.lengths: dict[str, int] = {}
 
     def load(self, reference: object) -> Storage:
-        """Return the storage of a persistent id.
+        """Return the storage for a persistent id.
 
         Raises:
-            ContentError: If it is no storage's, or the storage cannot be in the file.
+            ContentError: If it is not a storage's id, or the storage cannot be in the file.
         """
         kind, name, length, view = None, None, None, None
         if isinstance(reference, tuple) and len(reference) in (5, 6) and reference[0] == "storage":
@@ -112,13 +112,13 @@ class Storages:
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Stands in for a tensor, which is a view of a storage.
+    """Stand-in for a tensor, which is a view of a storage.
 
     Attributes:
         storage: The storage.
-        offset: Of the first element, in elements.
+        offset: Position of the first element, in elements.
         size: The shape.
-        stride: In elements.
+        stride: The strides, in elements.
     """
 
     storage: Storage
@@ -143,28 +143,28 @@ class StoredTensor:
         if not math.prod(self.size):
             return np.empty(self.size, dtype)
         view = np.lib.stride_tricks.as_strided(numbers, self.size, steps, writeable=False)
-        # The upper half of a float32.
+        # bfloat16 is the upper half of a float32.
         return (view.astype(np.uint32) << 16).view(np.float32) if is_bfloat16 else view
 
 
-# Makes what takes the place of a tensor: of a storage, an offset, a size and a stride, which are within the storage.
+# Makes what takes the place of a tensor from a storage, an offset, a size and a stride, which stay within the storage.
 MakeTensor = Callable[[Storage, int, tuple[int, ...], tuple[int, ...]], Any]
 
 
 def tensor_table(make_tensor: MakeTensor) -> Table:
-    """Return what is called instead of the names of torch's own functions.
+    """Return the functions called in place of torch's own.
 
     Args:
-        make_tensor: Makes what takes the place of tensors: `StoredTensor`, or something that makes real ones.
+        make_tensor: Makes what takes the place of tensors: `StoredTensor`, or a function that makes real ones.
     """
     return {key: partial(rebuild, make_tensor) for key, rebuild in REBUILDING.items()}
 
 
 def _storage_dtype(kind: object) -> str:
-    """Return the type of the numbers in a storage of a class, such as `torch.FloatStorage`.
+    """Return the type of the numbers in a storage class, such as `torch.FloatStorage`.
 
     Raises:
-        ContentError: If it is no class of storages.
+        ContentError: If it is not a storage class.
     """
     if not isinstance(kind, Name) or kind.module not in STORAGE_MODULES or kind.name not in STORAGES:
         raise ContentError("damaged: weights of no known type")
@@ -172,7 +172,7 @@ def _storage_dtype(kind: object) -> str:
 
 
 def _part_of(raw: memoryview, view: object, itemsize: int) -> memoryview:
-    """Return a part of a storage: old versions had its own name, where it begins, and its length."""
+    """Return part of a storage: in old versions a view has its own name, its start and its length."""
     if not isinstance(view, tuple) or [type(number) for number in view[1:]] != [int, int]:
         raise ContentError("damaged: a reference to a part of a storage")
     _, start, length = view
@@ -194,7 +194,7 @@ def _rebuild_tensor(
     *rest: object,
 ) -> object:
     is_plain = metadata is None or (isinstance(metadata, dict) and not metadata)
-    if not is_plain:  # Its numbers have another sign than those in the storage.
+    if not is_plain:  # Its numbers differ in sign from those in the storage.
         return Placeholder("torch._utils._rebuild_tensor_v2, lazily negated or conjugated")
     if not isinstance(storage, Storage) or type(offset) is not int or not is_shape(size) or not is_shape(stride):
         raise ContentError("damaged: a tensor without its storage")
@@ -224,7 +224,7 @@ def _rebuild_tensor_v3(
     metadata: object = None,
     *rest: object,
 ) -> object:
-    # For types that have no class of storages: float8, unsigned integers.
+    # For types without a storage class: float8, unsigned integers.
     if not isinstance(dtype, Name) or dtype.module != "torch" or not isinstance(storage, Storage):
         raise ContentError("damaged: a tensor of no known type")
     if dtype.name not in ITEMSIZES:
@@ -240,7 +240,7 @@ def _rebuild_parameter(make_tensor: MakeTensor, limits: Limits, tensor: object, 
 def _rebuild_from_type(
     make_tensor: MakeTensor, limits: Limits, function: object, kind: object, arguments: object, *rest: object
 ) -> object:
-    # For tensors that carry attributes, and for subclasses.
+    # For tensors with attributes, and for subclasses.
     if not isinstance(function, Name) or not isinstance(arguments, tuple):
         raise ContentError("damaged: a tensor without its storage")
     rebuild = REBUILDING.get((function.module, function.name))

@@ -1,1 +1,1 @@
-"""onnxruntime: its import, providers, sessions, and what they say when they fail."""
+"""onnxruntime: its import, providers and sessions, and their error messages."""

@@ -1,6 +1,6 @@
-"""Running a session from and into buffers that stay on its device.
+"""Run a session with input and output buffers that stay on its device.
 
-Only the inputs go to the device and only the image comes back. The buffers of a shape are made once and reused. On the
+Only the inputs go to the device and only the image comes back. The buffers for a shape are made once and reused. On the
 CPU they are ordinary memory, so the same code runs everywhere.
 """
 
@@ -16,9 +16,9 @@ from sefa_runtime.session.importing import import_onnxruntime
 if TYPE_CHECKING:
     import onnxruntime
 
-# Sets of buffers kept for the next run, over all shapes; as many runs at once as there are threads may use more.
+# Sets of buffers kept for later runs, over all shapes; concurrent runs may use more, one set for each thread.
 MAX_IDLE = 8
-# Shapes that get a CUDA graph of their own, which keeps its memory for good; further ones run without.
+# Number of shapes that get a CUDA graph, which keeps its memory for good; further shapes run without.
 MAX_GRAPHS = 16
 GRAPH_ID = "gpu_graph_id"
 NO_GRAPH = -1
@@ -31,33 +31,33 @@ class BoundRuns:
     """Runs of one session through IO binding; may be used from several threads at once.
 
     Each run has a set of buffers to itself. With CUDA graphs each shape has one set, whose addresses are in the graph,
-    and the runs go one after another.
+    and runs take turns.
     """
 
     def __init__(
         self, inference: "onnxruntime.InferenceSession", device: str = "cpu", device_id: int = 0, graphs: bool = False
     ) -> None:
-        """Bind nothing yet: the first run of a shape makes its buffers.
+        """Bind nothing yet: the first run with a shape makes its buffers.
 
         Args:
             inference: The session; its output must have a static shape after the batch (see `can_bind`).
             device: Where the buffers are: `cpu` or `cuda`.
-            device_id: Which one.
-            graphs: Capture a CUDA graph at a shape's first run and replay it from then on; the session was built with
-                `enable_cuda_graph`.
+            device_id: Index of the device.
+            graphs: Capture a CUDA graph at a shape's first run and replay it from then on; the session must have been
+                built with `enable_cuda_graph`.
         """
         self._inference = inference
         self._device = (device, device_id)
         self._lock = threading.Lock()
-        self._idle: list[_Buffers] = []  # the latest used last
+        self._idle: list[_Buffers] = []  # most recently used last
         self._graphs: dict[Shapes, _Buffers] | None = {} if graphs else None
 
     def run(self, feeds: Feeds, options: "onnxruntime.RunOptions | None" = None) -> NDArray[Any]:
-        """Run the graph; the image is the caller's own, not a buffer.
+        """Run the graph; the returned image is the caller's own, not a buffer.
 
         Args:
             feeds: An array for each input.
-            options: Let another thread stop the run; not with CUDA graphs.
+            options: Lets another thread stop the run; not with CUDA graphs.
         """
         shapes = tuple(array.shape for array in feeds.values())
         if self._graphs is not None:
@@ -121,11 +121,11 @@ class _Buffers:
 
 
 def can_bind(inference: "onnxruntime.InferenceSession") -> bool:
-    """Return whether the output's size is known before the run: one output, whose shape is static after the batch."""
+    """Return whether the output's size is known before a run: one output, with a static shape after the batch."""
     outputs = inference.get_outputs()
     return len(outputs) == 1 and all(isinstance(size, int) for size in outputs[0].shape[1:])
 
 
 def _dtype(onnx_type: str) -> type[np.generic]:
-    """Return numpy's type for `tensor(uint8)` or `tensor(float)`, the two that exported graphs give."""
+    """Return numpy's type for `tensor(uint8)` or `tensor(float)`, the two output types of exported graphs."""
     return np.uint8 if onnx_type == "tensor(uint8)" else np.float32

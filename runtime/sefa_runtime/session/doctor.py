@@ -1,4 +1,4 @@
-"""What works on this machine, what does not and why, and how to fix it."""
+"""Find out what works on this machine, what does not and why, and how to fix it."""
 
 import platform
 import sys
@@ -16,7 +16,7 @@ from sefa_runtime.session.providers import CPU, CUDA, offered
 from sefa_runtime.session.session import Session, build_session
 
 PROBE_FEEDS = {"x": np.ones((1, 1, 8, 8), np.float32)}
-# Those that people look for: say why one is not there.
+# Providers that people look for: say why one is absent.
 EXPECTED = ("cuda", "tensorrt", "openvino", "cpu")
 
 
@@ -32,9 +32,9 @@ class Check:
 
 
 def examine() -> list[Check]:
-    """Look at the installed packages, and run a convolution on every provider that onnxruntime offers.
+    """Inspect the installed packages, and run a convolution on every provider that onnxruntime offers.
 
-    A provider that it does not offer is named if it is one of `EXPECTED`, with what is missing.
+    A provider that it does not offer is listed if it is one of `EXPECTED`, with what is missing.
     """
     checks = [
         Check(
@@ -67,7 +67,7 @@ def _check_wheels() -> Check:
 
 
 def probe(provider: str) -> Session:
-    """Build a session of one 3x3 convolution, the operation that generators spend their time in, on a provider.
+    """Build a session on a provider for one 3x3 convolution, the operation that generators spend their time in.
 
     Raises:
         ProviderError: If the provider cannot run here.
@@ -82,7 +82,7 @@ def _check_provider(provider: str) -> Check:
     try:
         y = probe(provider).run(PROBE_FEEDS)
     except ProviderError as error:
-        # The wheels in each other's way have a finding of their own.
+        # Conflicting wheels are a separate finding.
         reason = error.reason.removeprefix(f"{provider}: ").removeprefix(f"{conflict()}; ")
         return Check(name, False, reason, error.remedy, needed=provider == "cpu")
     right = bool(np.allclose(y[0, 0, 1:-1, 1:-1], 9.0) and y[0, 0, 0, 0] == 4.0)

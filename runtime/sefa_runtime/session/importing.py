@@ -7,8 +7,8 @@ from types import ModuleType
 from sefa_runtime.errors import ProviderError
 from sefa_runtime.session.providers import CPU, CUDA
 
-# onnxruntime's wheels since 1.29 write an identifier and a database below HOME, and send what machine, model paths and
-# run times there are, unless this is 1 when they are imported.
+# Since 1.29, onnxruntime's wheels write an identifier and a database below HOME, and send the machine, model paths and
+# run times, unless this is 1 when they are imported.
 DISABLE_TELEMETRY = "ORT_DISABLE_TELEMETRY"
 
 
@@ -18,7 +18,7 @@ def import_onnxruntime() -> ModuleType:
     Raises:
         ProviderError: If it is not installed or cannot be imported.
     """
-    if "onnxruntime" not in sys.modules:  # Later it has no effect.
+    if "onnxruntime" not in sys.modules:  # After the import it has no effect.
         os.environ.setdefault(DISABLE_TELEMETRY, "1")
     try:
         import onnxruntime

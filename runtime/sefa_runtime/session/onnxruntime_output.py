@@ -1,4 +1,4 @@
-"""What onnxruntime and its libraries say: kept off the caller's streams, listened to, and put on one line."""
+"""The output of onnxruntime and its libraries: keep it off the caller's streams, capture it, put it on one line."""
 
 import contextlib
 import io
@@ -15,7 +15,7 @@ WARNING, ERROR, FATAL = 2, 3, 4
 COLOUR = re.compile(r"\x1b\[[0-9;]*m")
 # `2026-01-31 12:00:00.000000000 [E:onnxruntime:Default, file.cc:2043 Create] ` before each message.
 ENTRY = re.compile(r"^\S+ \S+ \[([VIWEF]):onnxruntime:[^\]]*\] ", re.MULTILINE)
-# What precedes the words that a person can use: where in its sources the library was, error codes, other wrapping.
+# What precedes the useful part of a message: the library's source location, error codes, other wrapping.
 PREAMBLES = (
     re.compile(r"^.*(?:with error: |\[ERROR\] (?:\[[\w-]+\] )?)", re.DOTALL),
     re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : "),
@@ -26,12 +26,12 @@ ONE_AT_A_TIME = threading.RLock()
 
 
 def is_from_onnxruntime(error: Exception) -> bool:
-    """Return whether onnxruntime raised an error: its own have no common base, and it lets others of C++ through."""
+    """Return whether onnxruntime raised an error: its own have no common base, and C++ errors come through, too."""
     return isinstance(error, RuntimeError | MemoryError) or type(error).__module__.startswith("onnxruntime")
 
 
 def one_line(said: Exception | str) -> str:
-    """Return the gist of a message or an exception's text, on one line."""
+    """Return the gist of a message or an exception on one line."""
     text = " ".join(str(said).split())
     for preamble in PREAMBLES:
         text = preamble.sub("", text)
@@ -40,18 +40,18 @@ def one_line(said: Exception | str) -> str:
 
 @contextlib.contextmanager
 def silence(ort: ModuleType) -> Iterator[None]:
-    """Keep banners of a provider's libraries off stdout, where a caller's own output goes.
+    """Keep the banners of a provider's libraries off stdout, where the caller's own output goes.
 
-    This silences the whole process for as long as it lasts: the libraries write past Python.
+    This silences the whole process while it lasts, since the libraries bypass Python.
     """
-    with ONE_AT_A_TIME:  # Else one thread might take for the original stream what another has put in its place.
+    with ONE_AT_A_TIME:  # Else a thread might mistake another's replacement for the original stream.
         yield from _silence(ort)
 
 
 def _silence(ort: ModuleType) -> Iterator[None]:
     if sys.stdout is not None:
         sys.stdout.flush()
-    ort.set_default_logger_severity(FATAL)  # What goes wrong is raised, not printed.
+    ort.set_default_logger_severity(FATAL)  # Errors are raised, not printed.
     try:
         with (
             Path(os.devnull).open("wb") as null,
@@ -64,9 +64,9 @@ def _silence(ort: ModuleType) -> Iterator[None]:
 
 
 def first_error(ort: ModuleType, attempt: Callable[[], object]) -> str:
-    """Return the first error that onnxruntime writes to stderr about an attempt, on one line; empty if there is none.
+    """Return the first error that onnxruntime writes to stderr during an attempt, on one line; empty if there is none.
 
-    Whatever else the process writes to stderr meanwhile is lost.
+    Anything else that the process writes to stderr meanwhile is lost.
     """
     from tempfile import TemporaryFile
 
@@ -89,7 +89,7 @@ def first_error(ort: ModuleType, attempt: Callable[[], object]) -> str:
 def _redirected(stream: int, target: int) -> Iterator[None]:
     try:
         original = os.dup(stream)
-    except OSError:  # There is none, as under some service managers.
+    except OSError:  # The stream does not exist, as under some service managers.
         yield
         return
     os.dup2(target, stream)

@@ -1,8 +1,8 @@
-"""Which execution provider each node of a graph was given to.
+"""Find the execution provider that each node of a graph was assigned to.
 
-A session on a GPU may silently leave nodes to the CPU, and a single convolution there costs more than all the rest.
-Source of the facts: `InferenceSession.get_provider_graph_assignment_info` (onnxruntime 1.24), which also looks into the
-subgraphs that a compiling provider such as TensorRT or OpenVINO has taken as a whole.
+A session on a GPU may silently leave nodes to the CPU, where a single convolution costs more than all the rest.
+Source: `InferenceSession.get_provider_graph_assignment_info` (onnxruntime 1.24), which also looks inside the subgraphs
+that a compiling provider such as TensorRT or OpenVINO has taken as a whole.
 """
 
 from collections import Counter
@@ -15,7 +15,7 @@ from sefa_runtime.session.providers import short_name
 if TYPE_CHECKING:
     import onnxruntime
 
-# Without this entry among the session's options onnxruntime keeps no notes.
+# Session entry without which onnxruntime does not record the assignment.
 RECORD_PLACEMENT = ("session.record_ep_graph_assignment_info", "1")
 
 
@@ -23,11 +23,11 @@ RECORD_PLACEMENT = ("session.record_ep_graph_assignment_info", "1")
 class Placement:
     """How many nodes each provider runs, by its short name: `{"cuda": 41, "cpu": 6}`.
 
-    Nodes are counted as they were given out; a provider may fuse its own afterwards.
+    Nodes are counted as assigned; a provider may fuse its own afterwards.
     """
 
     nodes: dict[str, int]
-    convolutions: dict[str, int]  # those among them that are convolutions, plain or transposed
+    convolutions: dict[str, int]  # only the convolutions, plain or transposed
 
 
 def read_placement(inference: "onnxruntime.InferenceSession") -> Placement:
@@ -44,14 +44,14 @@ def read_placement(inference: "onnxruntime.InferenceSession") -> Placement:
 
 
 def check_convolutions(where: Placement, provider: str) -> None:
-    """Refuse a session that does its heavy work elsewhere than on the provider that was asked for.
+    """Reject a session that does its heavy work on another provider than the requested one.
 
     Args:
         where: The session's placement.
-        provider: The short name.
+        provider: The requested provider's short name.
 
     Raises:
-        ProviderError: If a convolution sits on another provider.
+        ProviderError: If a convolution is on another provider.
     """
     elsewhere = {name: count for name, count in where.convolutions.items() if name != provider}
     if elsewhere:

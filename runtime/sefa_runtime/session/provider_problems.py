@@ -1,7 +1,7 @@
-"""Why a provider cannot run here: the missing piece, and how to fix it.
+"""Find out why a provider cannot run here: the missing piece, and how to fix it.
 
 onnxruntime leaves a provider out without an error when one of its libraries does not load. What is missing is found by
-checking the pieces in the order in which they build on each other: the wheel, the driver, the device, the libraries.
+checking the pieces in the order in which they depend on each other: the wheel, the driver, the device, the libraries.
 """
 
 import ctypes
@@ -26,11 +26,11 @@ TENSORRT_LIBRARIES = ("libnvinfer.so.10", "libnvinfer_plugin.so.10", "libnvonnxp
 
 
 def installation(provider: str, cuda_version: str = "") -> str:
-    """Return the command that installs what a provider needs, in place of whatever onnxruntime there is.
+    """Return the command that installs what a provider needs, replacing any installed onnxruntime.
 
     Args:
-        provider: As onnxruntime spells it.
-        cuda_version: What the installed onnxruntime was built with, if any.
+        provider: The provider's name in onnxruntime's spelling.
+        cuda_version: The CUDA version that the installed onnxruntime was built with, if any.
     """
     packages = {
         CUDA: CUDA_WHEEL,
@@ -38,13 +38,13 @@ def installation(provider: str, cuda_version: str = "") -> str:
         OPENVINO: "onnxruntime-openvino",
     }
     command = f"pip install {packages.get(provider, 'onnxruntime')}"
-    # The wheels own the same files: whichever is there goes first.
+    # The wheels install the same files: uninstall whichever is there first.
     installed = list(onnxruntime_wheels())
     return f"pip uninstall -y {' '.join(installed)} && {command}" if installed else command
 
 
 def conflict() -> str:
-    """Return a sentence if several onnxruntime wheels are installed, else nothing."""
+    """Return a sentence about several installed onnxruntime wheels, or an empty string."""
     wheels = onnxruntime_wheels()
     if len(wheels) < 2:
         return ""
@@ -64,8 +64,8 @@ def left_out(ort: ModuleType, provider: str, options: Mapping[str, str], said: s
 
     Args:
         ort: The module onnxruntime.
-        provider: As onnxruntime spells it.
-        options: What it was given.
+        provider: The provider's name in onnxruntime's spelling.
+        options: The options it was given.
         said: The text of the exception, if there was one.
     """
     if provider in NVIDIA:
@@ -85,13 +85,13 @@ def left_out(ort: ModuleType, provider: str, options: Mapping[str, str], said: s
 
 
 def _attempt(ort: ModuleType, provider: str, options: Mapping[str, str]) -> None:
-    """Start the provider once more, on a graph of one convolution, for what it says about it."""
+    """Start the provider once more, on a graph of one convolution, to see its error messages."""
     with as_file(files("sefa_runtime.session") / PROBE) as path:
         ort.InferenceSession(str(path), providers=[(provider, dict(options)), CPU], enable_fallback=0)
 
 
 def preload(ort: ModuleType, provider: str) -> None:
-    """Load NVIDIA's libraries from the wheels they came in, where the linker would not look for them."""
+    """Load NVIDIA's libraries from their wheels, where the linker would not look for them."""
     if provider not in NVIDIA:
         return
     ort.preload_dlls()
@@ -99,7 +99,7 @@ def preload(ort: ModuleType, provider: str) -> None:
         spec = find_spec("tensorrt_libs")
         for folder in (spec.submodule_search_locations or []) if spec else []:
             for name in TENSORRT_LIBRARIES:
-                with suppress(OSError):  # What is missing then is found when onnxruntime cannot start.
+                with suppress(OSError):  # A missing one is found when onnxruntime cannot start.
                     ctypes.CDLL(str(Path(folder) / name))
 
 
@@ -140,7 +140,7 @@ def _driver_problem(provider: str, cuda_version: str, device_id: str) -> Provide
 def _library_problem(ort: ModuleType, provider: str) -> ProviderError | None:
     library = Path(str(ort.__file__)).parent / "capi" / f"libonnxruntime_providers_{short_name(provider)}.so"
     if provider not in (*NVIDIA, OPENVINO) and not library.exists():
-        return None  # It is part of onnxruntime itself.
+        return None  # The provider is part of onnxruntime itself.
     try:
         ctypes.CDLL(str(library.with_name("libonnxruntime_providers_shared.so")), mode=ctypes.RTLD_GLOBAL)
         ctypes.CDLL(str(library))
@@ -154,7 +154,7 @@ def _library_problem(ort: ModuleType, provider: str) -> ProviderError | None:
 
 
 def _error(provider: str, reason: str, remedy: str = "") -> ProviderError:
-    """Put the provider's name before the reason, and wheels that conflict before everything else."""
+    """Make an error with the provider's name before the reason, and conflicting wheels before everything else."""
     both = conflict()
     if both:
         reason = f"{both}; {reason}"
@@ -168,5 +168,5 @@ def _cuda_version(ort: ModuleType) -> str:
 
 
 def _tensorrt_package(cuda_version: str) -> str:
-    """Return the package of TensorRT 10 for onnxruntime's CUDA: it links to libnvinfer.so.10."""
+    """Return the package of TensorRT 10 for onnxruntime's CUDA version: onnxruntime links to libnvinfer.so.10."""
     return f"'tensorrt-cu{cuda_version.partition('.')[0] or '13'}<11'"

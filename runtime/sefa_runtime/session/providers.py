@@ -1,4 +1,4 @@
-"""Execution providers: their names, and the options they get unless told otherwise."""
+"""Execution providers: their names and their default options."""
 
 import os
 from collections.abc import Mapping
@@ -12,22 +12,22 @@ CUDA = "CUDAExecutionProvider"
 TENSORRT = "TensorrtExecutionProvider"
 OPENVINO = "OpenVINOExecutionProvider"
 NVIDIA = (CUDA, TENSORRT)
-# onnxruntime lists them, but they call web services: on our models the CPU would answer in their name.
+# Listed by onnxruntime, but they call web services: for our models the CPU would answer in their name.
 REMOTE = ("AzureExecutionProvider",)
 SUFFIX = "executionprovider"
 
-# Entries of the session, whatever the provider. A thread that is out of work looks for more for 0.1 ms before it
-# sleeps, not for milliseconds: on two cores of an EPYC one session alone kept its speed within 4 %, sessions that
-# shared the cores were twice as fast, and a process that rendered 40 images a second used a quarter of the processor
-# time. onnxruntime knows the entry from version 1.26.
+# Session entries for every provider. A thread without work looks for more for 0.1 ms before it sleeps, not for
+# milliseconds: on two cores of an EPYC, a single session kept its speed within 4 %, sessions that shared the cores were
+# twice as fast, and a process that rendered 40 images a second used a quarter of the processor time. onnxruntime has
+# this entry since version 1.26.
 SESSION_ENTRIES = {"session.intra_op.spin_duration_us": "100"}
 
 
 def full_name(ort: ModuleType, provider: str) -> str:
-    """Return the provider's name as onnxruntime spells it: `cuda` -> `CUDAExecutionProvider`.
+    """Return the provider's name in onnxruntime's spelling: `cuda` -> `CUDAExecutionProvider`.
 
     Raises:
-        InputError: If onnxruntime knows no such provider.
+        InputError: If onnxruntime has no such provider.
     """
     known = {short_name(name): name for name in ort.get_all_providers()}
     try:
@@ -42,16 +42,16 @@ def short_name(provider: str) -> str:
 
 
 def offered(ort: ModuleType) -> list[str]:
-    """Return short names of the providers that the installed onnxruntime has and that run on this machine."""
+    """Return the short names of the providers that the installed onnxruntime offers and that run on this machine."""
     return [short_name(name) for name in ort.get_available_providers() if name not in REMOTE]
 
 
 def default_options(provider: str, threads: int) -> dict[str, str]:
-    """Return the options a provider gets unless told otherwise.
+    """Return a provider's default options.
 
     Args:
-        provider: As onnxruntime spells it.
-        threads: Threads of one operator, for a provider that has threads of its own.
+        provider: The provider's name in onnxruntime's spelling.
+        threads: Threads per operator, for a provider with its own threads.
     """
     match provider:
         case "CUDAExecutionProvider":
@@ -59,10 +59,10 @@ def default_options(provider: str, threads: int) -> dict[str, str]:
             # measured at export.
             return {"cudnn_conv_algo_search": "HEURISTIC", "use_tf32": "0"}
         case "TensorrtExecutionProvider":
-            # Half precision is for graphs that were verified in it. Nothing is written to disk unless asked for.
+            # Half precision is only for graphs verified in it. Nothing is written to disk unless asked for.
             return {"trt_fp16_enable": "0", "trt_engine_cache_enable": "0"}
         case "OpenVINOExecutionProvider":
-            # ACCURACY computes in the model's own precision; left to itself OpenVINO takes bfloat16 where it can.
+            # ACCURACY computes in the model's own precision; by default OpenVINO uses bfloat16 where it can.
             return {"device_type": "CPU", "precision": "ACCURACY", "num_of_threads": str(threads)}
         case _:
             return {}
@@ -71,20 +71,20 @@ def default_options(provider: str, threads: int) -> dict[str, str]:
 def complete_options(
     provider: str, threads: int, wanted: Mapping[str, object]
 ) -> tuple[dict[str, str], dict[str, str]]:
-    """Put what the caller wants over the defaults.
+    """Apply the caller's options on top of the defaults.
 
     Args:
-        provider: As onnxruntime spells it.
-        threads: Threads of one operator.
-        wanted: Options of the provider, by onnxruntime's names. A key with a dot in it is an entry of the session
-            instead, for any provider: `session.intra_op.allow_spinning`.
+        provider: The provider's name in onnxruntime's spelling.
+        threads: Threads per operator.
+        wanted: Options of the provider, by onnxruntime's names. A key with a dot is a session entry instead, for any
+            provider: `session.intra_op.allow_spinning`.
 
     Returns:
-        options: Of the provider.
-        entries: Of the session.
+        options: The provider's options.
+        entries: The session's entries.
 
     Raises:
-        InputError: If there are options for the CPU, which has none, or one that we cannot serve.
+        InputError: If there are options for the CPU, which has none, or one that we cannot support.
     """
     texts = {key: _text(value) for key, value in wanted.items()}
     entries = SESSION_ENTRIES | {key: value for key, value in texts.items() if "." in key}
@@ -105,9 +105,9 @@ def complete_options(
 
 
 def in_order(provider: str, options: Mapping[str, str]) -> list[tuple[str, dict[str, str]]]:
-    """Return the provider and what fills the gaps it leaves, in onnxruntime's order of preference.
+    """Return the provider and those that run what it cannot, in onnxruntime's order of preference.
 
-    Shape arithmetic stays on the CPU under every provider; what TensorRT cannot take stays on the same GPU.
+    Shape arithmetic stays on the CPU with every provider; what TensorRT cannot run stays on the same GPU.
     """
     providers = [(provider, dict(options))]
     if provider == TENSORRT:
@@ -117,12 +117,12 @@ def in_order(provider: str, options: Mapping[str, str]) -> list[tuple[str, dict[
 
 
 def is_on(options: Mapping[str, object], key: str) -> bool:
-    """Return whether an option is given and means yes, as onnxruntime reads it."""
+    """Return whether an option is given and is on, as onnxruntime reads it."""
     return _text(options.get(key, False)).lower() in ("1", "true")
 
 
 def engine_folder() -> Path:
-    """Return where TensorRT's engines are kept, if they are to be kept."""
+    """Return the folder for TensorRT's engines, if they are to be kept."""
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "sefa" / "tensorrt"
 
 

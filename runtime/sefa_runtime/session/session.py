@@ -1,7 +1,8 @@
-"""The one place where onnxruntime sessions are built, and where it is checked what they really run on.
+"""Build onnxruntime sessions, here and nowhere else, and check what they really run on.
 
-onnxruntime silently gives a CPU session when a provider that was asked for cannot load, and leaves single nodes to the
-CPU when a provider cannot take them; here both are errors that say what is missing.
+onnxruntime silently gives a CPU session when a requested provider cannot load, and leaves single nodes to the CPU when
+a provider cannot run them. Here, the first is an error that says what is missing, and so is the second if one of the
+nodes is a convolution.
 """
 
 import contextlib
@@ -44,40 +45,40 @@ if TYPE_CHECKING:
     import onnxruntime
 
 MAX_THREADS = 1024
-# A graph of a few bytes could fill all memory while it loads; in exported ones nothing is left to fold.
+# With it, a graph of a few bytes could fill all memory while loading; exported graphs have nothing left to fold.
 DISABLED, FOLDING = "optimization.disable_specified_optimizers", "ConstantFolding"
-# How onnxruntime, its arena and the CUDA libraries say that memory ran out.
+# What onnxruntime, its arena and the CUDA libraries say when memory runs out.
 OUT_OF_MEMORY = ("out of memory", "failed to allocate", "bad_alloc", "alloc_failed", "bad allocation")
-# onnxruntime's errors about a model, whatever provider it was for.
+# onnxruntime's errors about the model itself, whatever the provider.
 FAULTS_OF_THE_FILE = ("InvalidProtobuf", "InvalidGraph", "NoSuchFile", "NoModel")
-# The types of a graph's inputs, as onnxruntime spells them.
+# The types of a graph's inputs, in onnxruntime's spelling.
 INPUT_TYPES: dict[str, type[np.generic]] = {"tensor(float)": np.float32, "tensor(int64)": np.int64}
-# The run that each thread is in, by the thread's identifier.
+# The current run of each thread, by thread identifier.
 _runs: dict[int, "onnxruntime.RunOptions"] = {}
 
 
 @dataclass(frozen=True, eq=False)
 class Session:
-    """An onnxruntime session and what is known about how it runs."""
+    """An onnxruntime session and how it runs."""
 
     inference: "onnxruntime.InferenceSession"
     requested: str  # as the caller wrote it
     provider: str  # what really runs, in lower case: "cpu", "cuda", ...
-    reason: str  # why another provider runs than the one asked for, or why `auto` chose this one; else empty
-    options: dict[str, str]  # of the provider
-    entries: dict[str, str]  # of the session
-    threads: int  # of one operator, on the CPU
+    reason: str  # why another provider than the requested one runs, or why `auto` chose this one; else empty
+    options: dict[str, str]  # the provider's
+    entries: dict[str, str]  # the session's
+    threads: int  # per operator, on the CPU
     placement: Placement  # how many nodes each provider runs
-    load_ms: float  # building the onnxruntime session, without reading the description and checking the weights
+    load_ms: float  # to build the onnxruntime session, without reading the description and checking the weights
     warm_up_ms: float | None  # the first run, if `build_session` made it
-    bound: BoundRuns | None  # runs through IO binding, if it does
+    bound: BoundRuns | None  # its runs through IO binding, if used
 
     def run(self, feeds: Feeds) -> NDArray[Any]:
         """Run the graph.
 
         Args:
-            feeds: An array for each input, contiguous, of the graph's types and shapes; the batch is the first axis of
-                the first.
+            feeds: A contiguous array for each input, of the graph's types and shapes; the batch is the first axis of
+                the first input.
 
         Raises:
             RunError: If onnxruntime fails: out of memory, a lost device.
@@ -91,17 +92,17 @@ class Session:
             raise _run_error(error, self.provider, feeds) from error
 
 
-# Of this process.
+# Sessions of this process.
 _alive: weakref.WeakSet[Session] = weakref.WeakSet()
 
 
 def _keep_inherited() -> None:
-    """Never destroy the sessions that a forked process inherits: destruction waits for threads that it lacks."""
+    """Never destroy sessions inherited by a forked process: destruction would wait for threads that it lacks."""
     for session in _alive:
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(session))
 
 
-if hasattr(os, "register_at_fork"):  # Not on Windows, which does not fork.
+if hasattr(os, "register_at_fork"):  # Windows does not fork.
     os.register_at_fork(after_in_child=_keep_inherited)
 
 
@@ -116,30 +117,31 @@ def build_session(
     cuda_graph: bool = False,
     contents: Contents | None = None,
 ) -> Session:
-    """Load `model` on the provider asked for, and prove that it runs there.
+    """Load `model` on the requested provider, and prove that it runs there.
 
-    Providers other than the CPU's are warmed up with one run of zeros, since cuDNN, for one, can fail only then.
+    Providers other than the CPU's are warmed up with one run of zeros, since some failures, such as cuDNN's, occur only
+    then.
 
     Args:
         model: An ONNX file.
-        provider: `auto` (CUDA where it works, else CPU), or an onnxruntime execution provider's name with or
-            without the suffix, in any case: `cpu`, `cuda`, `TensorrtExecutionProvider`.
-        provider_options: Over the defaults in `providers.py`: the provider's own by onnxruntime's names, and entries of
-            the session, which have a dot in them: `{"session.intra_op.allow_spinning": 0}`.
-        threads: Threads of one operator on the CPU; None takes the physical cores that this process may use, and one
-            under CUDA and TensorRT, which leave the CPU nothing but shape arithmetic.
-        allow_cpu_fallback: Take the CPU if the provider asked for cannot run; `Session.reason` says why.
+        provider: `auto` (CUDA if it works, else CPU), or the name of an onnxruntime execution provider, with or without
+            the suffix, in any case: `cpu`, `cuda`, `TensorrtExecutionProvider`.
+        provider_options: Override the defaults in `providers.py`: the provider's options by onnxruntime's names, and
+            session entries, which have a dot in their name: `{"session.intra_op.allow_spinning": 0}`.
+        threads: Threads per operator on the CPU; None uses the physical cores available to this process, or one thread
+            with CUDA and TensorRT, which leave the CPU nothing but shape arithmetic.
+        allow_cpu_fallback: Use the CPU if the requested provider cannot run; `Session.reason` says why.
         binding: Keep inputs and image in buffers on the device (IO binding); None does so on NVIDIA's providers.
-        cuda_graph: Capture a CUDA graph for each shape at its first run; for `cuda`. The runs go one after another. The
-            provider's option `enable_cuda_graph` does the same.
-        contents: What is in the file and in the one beside it, if they were read already; None: onnxruntime reads them.
+        cuda_graph: Capture a CUDA graph for each shape at its first run; for `cuda` only. Runs then take turns. The
+            provider option `enable_cuda_graph` does the same.
+        contents: Contents of the file and the one beside it, if already read; None: onnxruntime reads them.
 
     Raises:
-        InputError: If onnxruntime knows no such provider, options come without a named one or do not fit it, or
-            `threads` is out of range.
-        ProviderError: If it cannot run here or not run all convolutions, with the missing piece.
+        InputError: If onnxruntime has no such provider, options are given without a named provider or do not suit it,
+            or `threads` is out of range.
+        ProviderError: If the provider cannot run here, or not all convolutions; the message names the missing piece.
         ModelFileError: If onnxruntime cannot load the file at all.
-        RunError: If there is no memory for it.
+        RunError: If there is not enough memory for it.
     """
     ort = import_onnxruntime()
     integer = isinstance(threads, int | np.integer) and not isinstance(threads, bool)
@@ -208,7 +210,7 @@ def _build(ort: ModuleType, wanted: _Wanted, provider: str, reason: str = "") ->
             inference = _load(ort, wanted, session_options, providers)
             load_ms = (time.perf_counter_ns() - started) / 1e6
     except Exception as error:
-        # It checks options in Python, and loads libraries.
+        # onnxruntime also checks options in Python (ValueError) and loads libraries (OSError).
         if not (is_from_onnxruntime(error) or isinstance(error, ValueError | OSError)):
             raise
         if provider == CPU or type(error).__name__ in FAULTS_OF_THE_FILE:
@@ -237,7 +239,7 @@ def _build(ort: ModuleType, wanted: _Wanted, provider: str, reason: str = "") ->
 
 
 def _load(ort: ModuleType, wanted: _Wanted, options: Any, providers: list[Any]) -> "onnxruntime.InferenceSession":
-    # With `enable_fallback` it would print a banner and take the CPU.
+    # With `enable_fallback`, onnxruntime would print a banner and use the CPU.
     if wanted.contents is None:
         return ort.InferenceSession(str(wanted.model), options, providers=providers, enable_fallback=0)
     graph, weights = wanted.contents.graph, wanted.contents.weights
@@ -245,7 +247,7 @@ def _load(ort: ModuleType, wanted: _Wanted, options: Any, providers: list[Any]) 
         list(weights), list(weights.values()), list(map(len, weights.values()))
     )
     inference = ort.InferenceSession(graph, options, providers=providers, enable_fallback=0)
-    inference._model_bytes = b""  # It would keep the weights a second time.
+    inference._model_bytes = b""  # Else it would keep a second copy of the weights.
     give_back_memory()
     return inference
 
@@ -264,7 +266,7 @@ def _bound_runs(
 
 
 def _warm_up(inference: "onnxruntime.InferenceSession", bound: BoundRuns | None, name: str) -> float:
-    """Run on zeros; milliseconds."""
+    """Run once on zeros; return the time in milliseconds."""
     feeds = {
         value.name: np.zeros(
             [size if isinstance(size, int) else 1 for size in value.shape], INPUT_TYPES.get(value.type, np.float32)
@@ -299,12 +301,12 @@ def _run_options() -> "type[onnxruntime.RunOptions]":
 
 
 def stop_run(thread: int) -> None:
-    """Ask onnxruntime to end the run that a thread is in, if any: before its next node, it fails with `RunError`.
+    """Ask onnxruntime to end a thread's current run, if any: it fails with `RunError` before its next node.
 
-    One with CUDA graphs goes on.
+    A run with CUDA graphs goes on.
 
     Args:
-        thread: Its `threading.get_ident()`.
+        thread: The thread's `threading.get_ident()`.
     """
     options = _runs.get(thread)
     if options is not None:
