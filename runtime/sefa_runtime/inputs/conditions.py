@@ -30,7 +30,7 @@ def prepare_conditions(info: ModelInfo, given: Mapping[str, ArrayLike | None], b
 
 
 def why_not_taken(info: ModelInfo, name: str) -> str:
-    """Return the reason why a model does not take an input."""
+    """Return why a model does not take an input."""
     if name == "label":
         return "it takes no label beside a code" if info.num_classes else "not class-conditional: it takes no label"
     if name == "truncation" and info.truncation is not None:

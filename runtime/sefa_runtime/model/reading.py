@@ -77,8 +77,8 @@ def read_model(path: Path) -> tuple[ModelInfo, Contents]:
     The returned bytes are exactly those checked, even if the files are replaced, emptied or overwritten meanwhile.
 
     Raises:
-        ModelFileError: If the file is missing, damaged, or not an ONNX model exported by `sefa export`, if graph and
-            weights are not the ones that were exported, or the bank in the graph is not the one described.
+        ModelFileError: If the file is missing, damaged, or not an ONNX model exported by `sefa export`, if graph or
+            weights are not the ones that were exported, or if the bank in the graph is not the one described.
         RunError: If there is not enough memory for it.
     """
     info = read_info(path)

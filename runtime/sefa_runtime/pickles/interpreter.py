@@ -24,7 +24,7 @@ MAX_KEY_LENGTH = 8192
 MAX_MEMO_INDEX = 2**32
 # Longer byte strings are not kept in memory but read again when the pickle refers back to them.
 MAX_REMEMBERED = 4096
-# Of a name, which is searched for anything that runs code.
+# Characters of a name that cost one step, since names are searched for anything that runs code.
 CHARACTERS_A_STEP = 20
 # How Python pickles most objects: as a new instance of a class, without arguments; a state may follow.
 NEW_OBJECT = {("copyreg", "_reconstructor"), ("copyreg", "__newobj__")}
