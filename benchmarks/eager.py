@@ -1,7 +1,7 @@
-"""The exported graph against the same generator in PyTorch, side by side: python benchmarks/eager.py [-o RECORD.json]
+"""Compare the exported graph with the same generator in PyTorch: python benchmarks/eager.py [-o RECORD.json]
 
-Both edit the same latents along the same directions, alternating in blocks of runs, with the same number of threads.
-The faces generator of the demo is used; its images are compared first.
+Both edit the same latents along the same directions, in alternating blocks of runs, with the same number of threads.
+The generator is the demo's faces generator; the images of both are compared first.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def measure(editor: sefa_runtime.Editor, graph: torch.nn.Module, batch: int) -> dict[str, float]:
-    """Time both on one batch size, alternating."""
+    """Time both with one batch size, alternating."""
     z = sefa_runtime.latents_from_seeds(range(batch), editor.info.z_dim)
     direction, alpha = np.ones((batch, 1), np.int64), np.full((batch, 1), 2.0, np.float32)
 
@@ -73,7 +73,7 @@ def measure(editor: sefa_runtime.Editor, graph: torch.nn.Module, batch: int) -> 
     times_ms: dict[str, list[float]] = {"onnxruntime": [], "pytorch": []}
     for _ in range(ROUNDS):
         for name, run in (("onnxruntime", run_onnx), ("pytorch", run_torch)):
-            time.sleep(0.05)  # The other one's threads spin for a while after their last run.
+            time.sleep(0.05)  # The other side's threads spin for a while after their last run.
             for index in range(WARM_UP + RUNS):
                 started = time.perf_counter_ns()
                 run()

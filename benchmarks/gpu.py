@@ -1,11 +1,11 @@
-"""What a GPU machine is for: python benchmarks/gpu.py [MODEL.onnx] [--provider cuda] [-o RECORD.json]
+"""Check and time a model on a GPU machine: python benchmarks/gpu.py [MODEL.onnx] [--provider cuda] [-o RECORD.json]
 
-Runs a model on the provider in each way there is (plain, through IO binding, through CUDA graphs), checks that all of
-them give the same images, that the CPU gives them too, and that many threads get the answers of one; then measures
-latency, the ways alternating. Without a model it makes the demo's generator of faces, which needs the extra `export`.
+Runs a model on the provider in every available way (plain, with IO binding, with CUDA graphs). Checks that all ways and
+the CPU give the same images, and that many threads get the same answers as one; then measures latency, alternating
+between the ways. Without a model it exports the demo's faces generator, which needs the extra `export`.
 
-Exit code 1 if images differ: between the ways at all, or from the CPU's by more than a grey level (40 dB for a model in
-half precision). With the default options it takes two to five minutes.
+Exit code 1 if images differ: between the ways at all, or from the CPU's by more than one grey level (40 dB for a model
+in half precision). With the default options it takes two to five minutes.
 """
 
 import argparse
@@ -29,10 +29,10 @@ from sefa_runtime.machine.packages import describe_versions
 
 BATCHES = (1, 4, 16)
 EDITS = 2
-SEEDS = 4  # different inputs of each shape; the first run of a shape is another one than the rest
+SEEDS = 4  # different inputs of each shape; the first run of a shape differs from later ones
 THREADS = 8
 WARM_UP = 5
-ROUNDS = 5  # of each way in turn
+ROUNDS = 5  # in each of which every way has its turn
 LEAST_DB = 40.0
 
 Feeds = dict[str, NDArray[Any]]
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def make_faces(folder: Path) -> Path:
-    """Export the demo's generator of faces."""
+    """Export the demo's faces generator."""
     import sefa
     import sefa_export
     from sefa.demo import find_faces
@@ -108,7 +108,7 @@ def examine(model: Path, provider: str, seconds: float) -> dict[str, Any]:
 
 
 def make_feeds(editor: sefa_runtime.Editor, batch: int, seed: int) -> Feeds:
-    """Inputs of the graph, whatever latents it takes."""
+    """Make random inputs for the graph, whatever kind of latent it takes."""
     random = np.random.default_rng(seed)
     edits = EDITS if editor.info.num_edits is None else editor.info.num_edits
     feeds: Feeds = {}
@@ -129,7 +129,7 @@ def make_feeds(editor: sefa_runtime.Editor, batch: int, seed: int) -> Feeds:
 def check(
     ways: dict[str, sefa_runtime.Editor], cpu: sefa_runtime.Editor, batch: int, faults: list[str]
 ) -> dict[str, Any]:
-    """Compare the images of all ways with the plain way's, and those with the CPU's."""
+    """Compare the images of all ways with those of the plain way, and these with the CPU's."""
     same = dict.fromkeys(ways, True)
     levels: list[NDArray[Any]] = []
     for seed in range(SEEDS):
@@ -158,7 +158,7 @@ def check(
 
 
 def check_threads(ways: dict[str, sefa_runtime.Editor], batches: tuple[int, ...], faults: list[str]) -> None:
-    """Compare the images that many threads get, in mixed shapes, with those of one."""
+    """Compare the images that many threads get, with mixed shapes, with those that one thread gets."""
     for name, editor in ways.items():
         jobs = [make_feeds(editor, batches[seed % len(batches)], seed) for seed in range(4 * THREADS)]
         expected = [editor.session.run(feeds) for feeds in jobs]
@@ -169,7 +169,7 @@ def check_threads(ways: dict[str, sefa_runtime.Editor], batches: tuple[int, ...]
 
 
 def measure(ways: dict[str, sefa_runtime.Editor], batch: int, seconds: float) -> dict[str, Any]:
-    """Time all ways on one batch size, alternating."""
+    """Time all ways with one batch size, alternating."""
     times_ms: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(ROUNDS):
         for name, editor in ways.items():

@@ -1,13 +1,14 @@
-"""`sefa bench` against MLCommons' LoadGen, on the same model: python benchmarks/loadgen.py [-o RECORD.json]
+"""Compare `sefa bench` with MLCommons' LoadGen on the same model: python benchmarks/loadgen.py [-o RECORD.json]
 
-Two checks for each scenario, on the faces generator of the demo:
+Two checks, on the demo's faces generator:
 
-- of the same runs: while LoadGen measures, each run is also timed by our clock, and the percentiles that our code makes
-  of these times are set against those that LoadGen reports. In the scenario `server`, LoadGen's moments of arrival and
-  the times of the runs go through our queue, and its latencies must come out.
-- side by side: LoadGen and `measure` take turns, each with its own runs; on a machine with other work the tails differ.
+- same runs: while LoadGen measures, each run is also timed by our clock, and the percentiles that our code computes
+  from these times are compared with those that LoadGen reports. In the scenario `server`, LoadGen's arrival times and
+  the durations of the runs are fed to our queue, which must give LoadGen's latencies.
+- side by side: LoadGen and `measure` take turns, each with its own runs; on a busy machine the tails differ.
 
-Exit code 1 if the same runs give percentiles that differ by more than `TOLERANCE_PERCENT`.
+The scenario `offline` is only measured side by side. Exit code 1 if the same runs give percentiles that differ by more
+than `TOLERANCE_PERCENT`.
 """
 
 import argparse
@@ -36,17 +37,17 @@ from sefa_runtime.machine.description import describe_machine
 from sefa_runtime.machine.packages import describe_versions, installed_version
 
 ROUNDS, SECONDS = 9, 5.0
-RATE_SHARE = 0.6  # of what one run after another would serve
-BATCH = 8  # of the scenario offline
+RATE_SHARE = 0.6  # of the rate that one run after another would serve
+BATCH = 8  # in the scenario offline
 TOLERANCE_PERCENT = 2.0
-# How LoadGen's trace tells that a sample begins; the trace as a whole is not always JSON.
+# The beginning of a sample in LoadGen's trace; the trace as a whole is not always valid JSON.
 SAMPLE = r'"name":"Sample","cat":"default","ph":"b","pid":\d+,"id":(\d+),"ts":([\d.]+)'
 
 Percentiles = dict[str, float]
 
 
 class Replay(Clock):
-    """A clock moved on by runs whose durations are known."""
+    """A clock that is advanced by runs of known durations."""
 
     def __init__(self, durations: Sequence[float]) -> None:
         self.time = 0.0
@@ -59,7 +60,7 @@ class Replay(Clock):
         self.time = max(self.time, moment)
 
     def run(self) -> None:
-        """Take the next duration."""
+        """Advance by the next duration."""
         self.time += next(self.durations)
 
 
@@ -93,7 +94,7 @@ def main() -> None:
 
 
 def compare_single_stream(editor: sefa_runtime.Editor) -> dict[str, Any]:
-    """One run after another."""
+    """Compare the scenario with one run after another."""
     theirs, same, ours = [], [], []
     for _ in range(ROUNDS):
         summary, _, runs = run_loadgen(editor, "SingleStream", 1)
@@ -104,13 +105,13 @@ def compare_single_stream(editor: sefa_runtime.Editor) -> dict[str, Any]:
 
 
 def compare_server(editor: sefa_runtime.Editor, rate: float) -> dict[str, Any]:
-    """Requests of a Poisson process."""
+    """Compare the scenario in which requests arrive as a Poisson process."""
     theirs, same, ours = [], [], []
     for _ in range(ROUNDS):
         summary, moments, runs = run_loadgen(editor, "Server", 1, rate)
-        _, ends = (runs - (runs[:, 0] - moments).min()).T  # By LoadGen's clock: no run begins before its moment.
-        possible = np.maximum(moments, np.append(-np.inf, ends[:-1]))  # The moment had come, the run before had ended.
-        clock = Replay((ends - possible).tolist())  # With what the operating system took to wake LoadGen.
+        _, ends = (runs - (runs[:, 0] - moments).min()).T  # On LoadGen's clock: no run begins before its moment.
+        possible = np.maximum(moments, np.append(-np.inf, ends[:-1]))  # Its moment has come and the last run has ended.
+        clock = Replay((ends - possible).tolist())  # Includes the time the operating system took to wake LoadGen.
         timing = on_schedule(clock.run, moments, np.inf, clock, lambda share: None)
         theirs.append(summary)
         same.append(percentiles(timing.latencies))
@@ -119,7 +120,7 @@ def compare_server(editor: sefa_runtime.Editor, rate: float) -> dict[str, Any]:
 
 
 def compare_offline(editor: sefa_runtime.Editor) -> dict[str, Any]:
-    """All samples at once, in batches."""
+    """Compare the scenario with all samples at once, in batches."""
     theirs, ours = [], []
     for _ in range(ROUNDS):
         summary, _, _ = run_loadgen(editor, "Offline", BATCH)
@@ -135,20 +136,20 @@ def compare_offline(editor: sefa_runtime.Editor) -> dict[str, Any]:
 
 
 def measured(editor: sefa_runtime.Editor, **scenario: Any) -> Percentiles:
-    """Percentiles by `measure`, as far as there were enough runs for them."""
+    """Return the percentiles that `measure` reports: those for which there were enough runs."""
     (result,) = measure(editor, (1,), seconds=SECONDS, **scenario).results
     found = {f"p{percent}_ms": getattr(result, f"p{percent}_ms") for percent in PERCENTILES}
     return {name: value for name, value in found.items() if value is not None}
 
 
 def percentiles(latencies: Sequence[float]) -> Percentiles:
-    """Of seconds, by our code, likewise."""
+    """Compute the percentiles of latencies in seconds with our code: those for which there are enough runs."""
     found = {f"p{percent}_ms": percentile(latencies, percent) for percent in PERCENTILES}
     return {name: 1000 * value for name, value in found.items() if value is not None}
 
 
 def agreement(theirs: list[Percentiles], same: list[Percentiles], ours: list[Percentiles]) -> dict[str, Any]:
-    """Ratios of each round, and of these the median."""
+    """Compare with LoadGen: the ratio in each round, and the median of the ratios."""
     names = [name for name in theirs[0] if all(name in found for found in (*theirs, *same, *ours))]
 
     def ratios(values: list[Percentiles]) -> Percentiles:
@@ -175,11 +176,11 @@ def agreement(theirs: list[Percentiles], same: list[Percentiles], ours: list[Per
 def run_loadgen(
     editor: sefa_runtime.Editor, scenario: str, batch: int, rate: float | None = None
 ) -> tuple[Percentiles, NDArray[np.float64], NDArray[np.float64]]:
-    """One test by LoadGen.
+    """Run one LoadGen test.
 
     Returns:
-        What it reports; the moments for which it scheduled its requests, [requests]; begin and end of each run by our
-        clock, [runs, 2]. Seconds.
+        What LoadGen reports; the moments for which it scheduled its requests, [requests], in seconds; begin and end of
+        each run on our clock, [runs, 2], in seconds.
     """
     inputs = example_inputs(editor.info, batch, 1)
     runs: list[tuple[float, float]] = []
@@ -213,7 +214,7 @@ def run_loadgen(
         mlperf_loadgen.DestroySUT(system)
         summary = Path(folder, "mlperf_log_summary.txt").read_text()
         trace = Path(folder, "mlperf_log_trace.json").read_text()
-    # A sample begins when it was scheduled; microseconds.
+    # A sample begins when it was scheduled; the trace is in microseconds.
     begun = {int(number): float(moment) for number, moment in re.findall(SAMPLE, trace)}
     moments = np.array([(begun[number] - begun[0]) / 1e6 for number in sorted(begun)])
     reported = {
@@ -227,7 +228,7 @@ def run_loadgen(
 
 
 def throughput(run: Callable[..., object], inputs: dict[str, Any], batch: int) -> float:
-    """Images per second, roughly: LoadGen wants to know how many samples fill its time."""
+    """Estimate images per second: LoadGen needs it to decide how many samples fill its time."""
     run(**inputs)
     began = time.perf_counter()
     for _ in range(20):

@@ -1,12 +1,12 @@
-"""SeFa against GANSpace, side by side: python benchmarks/methods.py [-o RECORD.json]
+"""Compare SeFa with GANSpace: python benchmarks/methods.py [-o RECORD.json]
 
-On the trained generator of faces of the demo, a DCGAN, and on a StyleGAN2 of configuration F's sizes for 256x256, whose
-weights are random: its times and memory are those of a trained one, its directions mean nothing. What
-`sefa compare-methods` measures, and besides GANSpace as its authors compute it: scikit-learn's IncrementalPCA, of 80
-components and in batches of 2000, of the first layer's outputs or of w, from the same latents, and for the DCGAN a
-least-squares fit back to z. Each generator has a process of its own.
+There are two generators: the demo's trained faces generator, a DCGAN, and a StyleGAN2 of configuration F for 256x256
+with random weights, whose times and memory are those of a trained one but whose directions mean nothing. Measured are
+what `sefa compare-methods` measures, and GANSpace as its authors compute it: scikit-learn's IncrementalPCA, with 80
+components in batches of 2000, of the first layer's outputs or of w, from the same latents, and for the DCGAN a
+least-squares fit back to z. Each generator is measured in its own process.
 
-Exit code 1 if SeFa is less than 50 times as fast as that.
+Exit code 1 if SeFa is less than 50 times as fast as the authors' way.
 """
 
 import argparse
@@ -37,13 +37,13 @@ from support.stylegan2_files import Spec, genforce_state, random_tensors
 
 CONFIG_F = Spec(channels=(512, 512, 512, 512, 512, 256, 128), w_dim=512, z_dim=512, widths=(512,) * 8, clamp=256.0)
 TOP, COMPONENTS, BATCH, CHUNK = 8, 80, 2000, 1000
-# Of the faces' 8192 outputs a batch takes many seconds.
+# Fewer samples for faces the authors' way: with 8192 outputs, a batch takes many seconds.
 SAMPLES = {"faces": 50_000, "stylegan2": 50_000}
 AUTHORS_SAMPLES = {"faces": 10_000, "stylegan2": 50_000}
 IMAGES = {"faces": 16, "stylegan2": 2}
-# Times are medians of so many runs.
+# Times are medians of this many runs.
 REPEATS = 3
-# How much faster than the authors' way SeFa is to be.
+# How many times as fast as the authors' way SeFa must be.
 MIN_RATIO = 50
 
 
@@ -65,7 +65,7 @@ def main() -> None:
     record = {
         "what": "finding the first 8 directions with SeFa, from the weights, and with GANSpace, from samples",
         "results": results,
-        "machine": machine,  # with the load average before
+        "machine": machine,  # with the load average at the beginning
         "load_average_after": load_average(),
         "versions": describe_versions() | {"torch": str(torch.__version__)},
     }
@@ -76,7 +76,7 @@ def main() -> None:
 
 
 def measure(name: str) -> dict[str, Any]:
-    """Everything of one generator."""
+    """Measure everything on one generator."""
     with tempfile.TemporaryDirectory() as folder:
         generator = load(name, Path(folder))
     comparison = compare_methods(
@@ -117,7 +117,7 @@ def measure(name: str) -> dict[str, Any]:
 
 
 def load(name: str, folder: Path) -> sefa.Generator:
-    """The generator."""
+    """Load a generator by name."""
     if name == "faces":
         return sefa.load(find_faces())
     torch.save({"generator_smooth": genforce_state(CONFIG_F, random_tensors(CONFIG_F))}, folder / "stylegan2.pth")
@@ -126,7 +126,7 @@ def load(name: str, folder: Path) -> sefa.Generator:
 
 @torch.no_grad()
 def authors_ganspace(generator: sefa.Generator, samples: int) -> np.ndarray[Any, np.dtype[Any]]:
-    """Components of the latent, unit rows [COMPONENTS, D]."""
+    """Find components of the latent as GANSpace's authors do; return unit rows [COMPONENTS, D]."""
     random = torch.Generator().manual_seed(0)
     z = torch.cat([torch.randn(CHUNK, generator.z_dim, generator=random) for _ in range(samples // CHUNK)])
     pca = IncrementalPCA(COMPONENTS)
@@ -142,13 +142,13 @@ def authors_ganspace(generator: sefa.Generator, samples: int) -> np.ndarray[Any,
 
 
 def activations(generator: sefa.Generator, z: torch.Tensor) -> np.ndarray[Any, np.dtype[Any]]:
-    """What is analysed, [N, features]."""
+    """Return the values that are analysed, [N, features]."""
     code = generator.encode(z)[:, 0]
     return (code if generator.has_style_codes else code @ generator.affines()[0].T).numpy()
 
 
 def rounded(method: dict[str, Any]) -> dict[str, Any]:
-    """One method's measurements with as many digits as they are worth."""
+    """Round one method's measurements to a meaningful number of digits."""
     peak, seconds = method["peak_bytes"], method["seconds"]
     return {
         "name": method["name"],

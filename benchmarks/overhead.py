@@ -1,13 +1,13 @@
-"""What the baked edit and the Editor cost: python benchmarks/overhead.py [-o RECORD.json]
+"""Measure what the baked edit and the Editor cost: python benchmarks/overhead.py [-o RECORD.json]
 
-On the faces generator of the demo, at batch 1, three comparisons, each of two calls that alternate run by run, in
-rounds with freshly built sessions:
+Three comparisons on the demo's faces generator at batch 1, each of two calls that alternate run by run, in rounds with
+freshly built sessions:
 
-- the edit in one session: a graph that edits, as the exported one does, or leaves it out, as an input says. It takes
-  the latent alone then. Weights and buffers are the same memory in both, so that only the edit and its inputs differ;
-- the edit between two sessions: the exported graph against the same generator exported without directions. Where the
-  weights of a session happen to lie in memory changes its time by percents, and in turn each finds the caches
-  filled with the other's, so that this says less of the edit than of them;
+- the edit in one session: a graph with an input that says whether to edit, as the exported graph does. If not, the
+  graph takes the latent alone. Weights and buffers share the same memory, so only the edit and its inputs differ;
+- the edit between two sessions: the exported graph against the same generator exported without directions. Where a
+  session's weights happen to lie in memory changes its time by several percent, and each session finds the caches
+  filled with the other's data, so this says less about the edit than about such effects;
 - `Editor.run` against the bare onnxruntime call that it makes.
 
 Exit code 1 if the first adds more than 1 % to the median, or the last more than 0.2 ms.
@@ -58,19 +58,19 @@ class Unedited(nn.Module):
         self.generator = generator
 
     def forward(self, z: Tensor) -> Tensor:
-        """Latents [batch, z_dim] to images, uint8 [batch, H, W, C]."""
+        """Turn latents [batch, z_dim] into images, uint8 [batch, H, W, C]."""
         return quantize(self.generator.decode(self.generator.encode(z)))
 
 
 class Switched(nn.Module):
-    """The edit graph, whose last input, one truth value, says whether to edit."""
+    """The edit graph with one more input, a boolean that says whether to edit."""
 
     def __init__(self, generator: Generator, bank: DirectionBank) -> None:
         super().__init__()
         self.edit_graph = bake(generator, bank)
 
     def forward(self, z: Tensor, direction: Tensor, alpha: Tensor, edit: Tensor) -> Tensor:
-        """Inputs of the edit graph and a switch [] to images, uint8 [batch, H, W, C]."""
+        """Turn the edit graph's inputs and a switch [] into images, uint8 [batch, H, W, C]."""
         generator = self.edit_graph.generator
         codes = torch.cond(edit, self._edited, _as_they_are, (generator.encode(z), direction, alpha))
         return quantize(generator.decode(codes))
@@ -121,7 +121,7 @@ def export_unedited(generator: Generator, path: Path) -> Path:
 
 
 def export_switched(generator: Generator, bank: DirectionBank, path: Path) -> Path:
-    """Export a generator with directions that takes latents alone, too, and then does not edit."""
+    """Export a generator with directions so that it also takes latents alone, and then does not edit."""
     batch, edits = torch.export.Dim("batch"), torch.export.Dim("edits")
     inputs = {
         "z": torch.zeros(3, generator.z_dim),
@@ -132,7 +132,7 @@ def export_switched(generator: Generator, bank: DirectionBank, path: Path) -> Pa
     shapes = {"z": {0: batch}, "direction": {0: batch, 1: edits}, "alpha": {0: batch, 1: edits}, "edit": None}
     export(Switched(generator, bank), inputs, shapes, path)
     model = onnx.load(path)
-    # An input with an initializer of its name may be left out.
+    # An input that has an initializer of the same name may be left out.
     defaults: Feeds = {
         "direction": np.zeros((1, 1), np.int64),
         "alpha": np.zeros((1, 1), np.float32),
@@ -162,7 +162,7 @@ def export(module: nn.Module, inputs: dict[str, Tensor], shapes: dict[str, Any],
 
 
 def measure_edit_in_one_session(switched: Path, baked: Path) -> dict[str, Any]:
-    """The graph with a switch: on, with all inputs, against off, with the latent alone."""
+    """Time the graph with the switch on, with all inputs, against off, with the latent alone."""
     feeds = example_feeds()
     on, off = feeds | {"edit": np.array(True)}, {"z": feeds["z"]}
     medians = []
@@ -184,7 +184,7 @@ def measure_edit_in_one_session(switched: Path, baked: Path) -> dict[str, Any]:
 
 
 def measure_edit_between_sessions(baked: Path, alone: Path) -> dict[str, Any]:
-    """The graph with directions against the one without."""
+    """Time the graph with directions against the one without."""
     feeds = example_feeds()
     latent = {"z": feeds["z"]}
     medians = []
@@ -203,7 +203,7 @@ def measure_edit_between_sessions(baked: Path, alone: Path) -> dict[str, Any]:
 
 
 def measure_editor(baked: Path) -> dict[str, Any]:
-    """`Editor.run` against the bare call."""
+    """Time `Editor.run` against the bare onnxruntime call."""
     feeds = example_feeds()
     medians = []
     for _ in range(ROUNDS):
@@ -221,30 +221,30 @@ def measure_editor(baked: Path) -> dict[str, Any]:
 
 
 def summary(name: str, values: NDArray[np.float64]) -> dict[str, Any]:
-    """Median and quartiles over the rounds."""
+    """Return the median and quartiles over the rounds."""
     low, middle, high = np.percentile(values, (25, 50, 75))
     return {name: round(float(middle), 3), f"{name}_quartiles": [round(float(low), 3), round(float(high), 3)]}
 
 
 def example_feeds() -> Feeds:
-    """One latent, one edit."""
+    """Return inputs for one latent and one edit."""
     z = sefa_runtime.latents_from_seeds([7], 100)
     return {"z": z, "direction": np.array([[1]]), "alpha": np.array([[2.0]], np.float32)}
 
 
 def unedited(feeds: Feeds) -> Feeds:
-    """The same with every distance 0."""
+    """Return the same inputs with every alpha 0."""
     return feeds | {"alpha": np.zeros_like(feeds["alpha"])}
 
 
 def check_same(images: NDArray[np.uint8], others: NDArray[np.uint8]) -> None:
-    """What is timed against each other draws the same, to a level."""
+    """Check that two calls timed against each other render the same images, to within one level."""
     difference = np.abs(images.astype(int) - others).max()
     assert difference <= 1, f"the images differ by {difference} levels"
 
 
 def alternate(a: Callable[[], object], b: Callable[[], object]) -> NDArray[np.float64]:
-    """Median milliseconds of either, [2]; which one goes first changes from pair to pair."""
+    """Return the median milliseconds of both calls, [2]; they take turns in going first."""
     times = np.empty((WARM_UP + PAIRS, 2))
     for pair in range(len(times)):
         for side, run in ((0, a), (1, b)) if pair % 2 else ((1, b), (0, a)):

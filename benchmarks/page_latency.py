@@ -1,12 +1,12 @@
-"""How soon the page's image follows a slider: python benchmarks/page_latency.py [-o RECORD.json]
+"""Measure how soon the page's image follows a slider: python benchmarks/page_latency.py [-o RECORD.json]
 
 Serves the demo's faces on loopback, opens the page in a headless Chromium (from the PATH, or named by the environment
-variable CHROMIUM) and moves a slider as a hand does: with arrow keys, one step at a time, and by dragging its thumb
-with the mouse, 60 moves a second. The time of each value runs from the slider's input event, by the event's own clock,
-to the end of the first frame after an image of that value, or of a newer one, was decoded: a value that was overtaken
-counts until its successor is seen. A frame ends with the first task after its animation callbacks.
+variable CHROMIUM) and moves a slider as a person would: with arrow keys, one step at a time, and by dragging its thumb
+with the mouse, 60 moves a second. The latency of each value runs from the slider's input event, by the event's own
+timestamp, to the end of the first frame after an image of that value, or of a newer one, was decoded: a value that was
+overtaken counts until its successor is seen. A frame ends with the first task after its animation callbacks.
 
-Exit code 1 if the 95th percentile of either is over 100 ms.
+Exit code 1 if the 95th percentile of either movement is over 100 ms.
 """
 
 import argparse
@@ -38,7 +38,7 @@ DRAG_MOVES, DRAG_PAUSE_MS = 400, 1000 / 60
 WARM_UP = 20
 LIMIT_P95_MS = 100.0
 SLIDER = "#alpha-1"
-# As root, in a container, on a machine without a way out.
+# For running as root, in a container, on a machine without network access.
 CHROMIUM_FLAGS = (
     "--no-sandbox",
     "--disable-gpu",
@@ -49,7 +49,7 @@ CHROMIUM_FLAGS = (
     "--disable-sync",
 )
 
-# Writes down when each value was wanted and when an image of it was seen, by performance.now().
+# Records when each value was wanted and when an image of it was seen, by performance.now().
 OBSERVE = """
 (selector) => {
   const record = (window.record = { wanted: [], seen: [], requests: 0 });
@@ -123,7 +123,7 @@ def main() -> None:
 
 
 def find_chromium() -> str:
-    """The browser's program."""
+    """Return the path of the browser's program."""
     names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
     found = next((path for name in names if name and (path := shutil.which(name))), None)
     if found is None:
@@ -132,7 +132,7 @@ def find_chromium() -> str:
 
 
 def wait_until_ready(server: "subprocess.Popen[str]") -> str:
-    """The address that a server reports, once its model answers."""
+    """Wait until a server's model answers; return the address that the server reported."""
     assert server.stderr is not None
     address = ""
     for line in server.stderr:
@@ -144,7 +144,7 @@ def wait_until_ready(server: "subprocess.Popen[str]") -> str:
 
 
 def press_keys(page: Page, count: int) -> None:
-    """Step along the slider and back, with pauses as between a hand's presses."""
+    """Step along the slider and back, with pauses like a person's between key presses."""
     pauses = random.Random(0)
     page.focus(SLIDER)
     for step in range(count):
@@ -153,7 +153,7 @@ def press_keys(page: Page, count: int) -> None:
 
 
 def drag(page: Page, count: int) -> None:
-    """Move the thumb to and fro with the mouse."""
+    """Move the slider's thumb back and forth with the mouse."""
     box = page.locator(SLIDER).bounding_box()
     assert box is not None
     middle, y = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
@@ -168,7 +168,7 @@ def drag(page: Page, count: int) -> None:
 
 
 def measure(page: Page, move: Any, count: int) -> dict[str, Any]:
-    """Latencies of the values that a movement makes."""
+    """Measure the latencies of the values that a movement of the slider gives."""
     page.wait_for_timeout(500)
     page.evaluate("() => { record.wanted.length = record.seen.length = record.requests = 0; }")
     move(page, count)

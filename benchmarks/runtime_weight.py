@@ -1,9 +1,9 @@
-"""What a machine that only serves pays for the runtime: python benchmarks/runtime_weight.py [-o RECORD.json]
+"""Measure what the runtime costs a machine that only serves: python benchmarks/runtime_weight.py [-o RECORD.json]
 
-Installs `.[cpu]` into a virtual environment of its own and measures there, in fresh processes, on the demo's faces:
-size on disk, time to import, to load and to the first image, and memory; and the same weights in the model's file and
-beside it, which onnxruntime maps into memory. Times are medians, of the clock and of the processor; on a machine with
-other work only the latter means something.
+Installs `.[cpu]` into a fresh virtual environment and measures there, in fresh processes, with the demo's faces: size
+on disk, time to import, to load and to the first image, and memory. Also compares weights inside the model's file with
+weights in a file beside it, which onnxruntime maps into memory. Times are medians, of wall-clock and of CPU time; on a
+busy machine only CPU time means something.
 """
 
 import argparse
@@ -25,9 +25,9 @@ from sefa_runtime.session.importing import DISABLE_TELEMETRY
 
 ROOT = Path(__file__).parents[1]
 ROUNDS = 9
-# Of the packages in a fresh environment, those that a server has no use for.
+# Packages in a fresh environment that a server does not need.
 TOOLS = ("pip", "setuptools", "pkg_resources", "_distutils_hack", "distutils-precedence.pth")
-# Linux's names: most ever resident, and resident now in private memory and in mapped files.
+# Linux's names for peak resident memory, and for memory now resident in private pages and in mapped files.
 MEMORY = {"VmHWM": "peak_mb", "RssAnon": "private_mb", "RssFile": "mapped_mb"}
 
 STAGES = """
@@ -106,7 +106,7 @@ def main() -> None:
 
 
 def make_faces(folder: Path) -> Path:
-    """Export the demo's generator of faces."""
+    """Export the demo's faces generator."""
     import sefa
     import sefa_export
     from sefa.demo import find_faces
@@ -116,7 +116,7 @@ def make_faces(folder: Path) -> Path:
 
 
 def put_weights_beside(model: Path, folder: Path) -> Path:
-    """The same graph with its weights in a file of their own (ONNX external data)."""
+    """Save the same graph with its weights in a separate file (ONNX external data)."""
     import onnx
 
     folder.mkdir()
@@ -126,7 +126,7 @@ def put_weights_beside(model: Path, folder: Path) -> Path:
 
 
 def install(folder: Path) -> Path:
-    """Make an environment with `.[cpu]` and nothing else; its interpreter."""
+    """Make an environment with `.[cpu]` and nothing else; return its interpreter."""
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"
     command = [str(python), "-m", "pip", "--disable-pip-version-check", "install", "--quiet"]
@@ -136,7 +136,7 @@ def install(folder: Path) -> Path:
 
 
 def installed_sizes(python: Path) -> dict[str, float]:
-    """Megabytes of each package that takes one or more, and of all."""
+    """Return the megabytes of each package that takes one or more, and of all packages."""
     (site,) = python.parents[1].glob("lib/python*/site-packages")
     sizes = {
         entry.name: sum(file.stat().st_size for file in [entry, *entry.rglob("*")] if file.is_file())
@@ -148,14 +148,14 @@ def installed_sizes(python: Path) -> dict[str, float]:
 
 
 def measure(python: Path, model: Path, rounds: int) -> dict[str, Any]:
-    """What each stage from the interpreter's start to the second image adds in time, and memory after it."""
+    """Measure the time that each stage, from interpreter start to second image, adds, and the memory after it."""
     walls_ms: list[float] = []
     runs: list[dict[str, dict[str, float]]] = []
     for _ in range(rounds + 1):
         started = time.perf_counter_ns()
         runs.append(run(python, STAGES, model))
         walls_ms.append((time.perf_counter_ns() - started) / 1e6)
-    del runs[0], walls_ms[0]  # The first one filled the disk cache.
+    del runs[0], walls_ms[0]  # The first run only filled the disk cache.
     stages = list(runs[0])
 
     def median(stage: str, what: str) -> float:
@@ -165,7 +165,7 @@ def measure(python: Path, model: Path, rounds: int) -> dict[str, Any]:
         steps = {later: median(later, what) - median(earlier, what) for earlier, later in pairwise(stages)}
         return {name: round(value, 1) for name, value in ({"interpreter": interpreter} | steps).items()}
 
-    # What the process spent outside of the program: starting and ending the interpreter.
+    # Time that the process spent outside the program: starting and ending the interpreter.
     outside = statistics.median(wall - run[stages[-1]]["ms"] for wall, run in zip(walls_ms, runs, strict=True))
     return {
         "time_to_first_image_ms": round(outside + median("first image", "ms"), 1),
@@ -177,12 +177,12 @@ def measure(python: Path, model: Path, rounds: int) -> dict[str, Any]:
 
 
 def compare_weights(python: Path, inside: Path, beside: Path, rounds: int) -> dict[str, dict[str, float]]:
-    """Load time, time of a run and memory by where the weights are, alternating."""
+    """Measure load time, run time and memory for each place of the weights, alternating."""
     unpacked = {"session.disable_prepacking": "1"}
     cases: dict[str, tuple[Path, dict[str, str]]] = {
         "in the model's file": (inside, {}),
         "beside it": (beside, {}),
-        # They stay in the file's pages, shared between processes, in the layout that the file has.
+        # The weights stay in the file's pages, shared between processes, in the file's layout.
         "beside it, not rearranged": (beside, unpacked),
     }
     runs: dict[str, list[dict[str, float]]] = {name: [] for name in cases}
@@ -196,14 +196,14 @@ def compare_weights(python: Path, inside: Path, beside: Path, rounds: int) -> di
 
 
 def run(python: Path, program: str, model: Path, *arguments: str) -> Any:
-    """Run a program in a process of its own and read the JSON that it prints."""
+    """Run a program in its own process and return the JSON that it prints."""
     command = [str(python), "-c", program, str(model), json.dumps(MEMORY), *arguments]
     environment = {DISABLE_TELEMETRY: "1"} | os.environ
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True, env=environment).stdout)
 
 
 def megabytes(size: int) -> float:
-    """Of a million bytes."""
+    """Return a size in megabytes (of a million bytes)."""
     return round(size / 1e6, 1)
 
 

@@ -1,17 +1,18 @@
-"""`sefa serve` under load: python benchmarks/serving.py MODEL.onnx [--minutes 10] [-o RECORD.json]
+"""Measure `sefa serve` under load: python benchmarks/serving.py MODEL.onnx [--minutes 10] [-o RECORD.json]
 
-Server and clients share the machine; the clients talk HTTP/1.1 over loopback, binary tensors in both directions.
+Server and clients share the machine; the clients speak HTTP/1.1 over loopback, with binary tensors in both directions.
 
-Two servers: one as it is, and one with as many `--instances` as there are cores.
+There are two servers: one with the default settings, and one with as many `--instances` as there are cores.
 
-- One client: what a request costs beyond `Editor.run` on the same inputs and as many threads, alternating.
-- Closed loop: 32 clients, each asking again as soon as it is answered, with several instances for `--minutes` for one
-  image and for a fifth of that for four; with one, for a fifth each. Images per second against the best that
-  `sefa bench --scenario offline` gives, the mean of just before and just after; and the server's memory.
-- Open loop, for a fifth: requests for one image at random moments, at 70 % of what the first loop took; latency counts
-  from the scheduled moment.
+- One client: what a request costs beyond `Editor.run` on the same inputs with as many threads, alternating.
+- Closed loop: 32 clients, each of which asks again as soon as it is answered. With several instances, for `--minutes`
+  with one image per request and a fifth of that with four; with one instance, a fifth each. Compares images per second
+  with the best of `sefa bench --scenario offline`, averaged over just before and just after; watches the server's
+  memory.
+- Open loop, for a fifth of `--minutes`: requests for one image at random moments, at 70 % of the first loop's rate;
+  latency counts from the scheduled moment.
 
-Every answer must be the Editor's, bit for bit. Exit code 1 if one is not, or a limit below does not hold.
+Every answer must equal the Editor's, bit for bit. Exit code 1 if one does not, or if a limit below does not hold.
 """
 
 import argparse
@@ -48,7 +49,7 @@ OPEN_SHARE = 0.2
 SEEDS = 64  # different requests
 ROUNDS, PAIRS, WARM_UP = 5, 500, 50
 OPEN_LOAD = 0.7
-WARM_UP_SHARE = 0.2  # of the closed loop, before memory is compared
+WARM_UP_SHARE = 0.2  # of the closed loop, before memory is watched
 LENGTH = re.compile(rb"\r\ncontent-length: (\d+)")
 TEXT_LENGTH = re.compile(rb"\r\ninference-header-content-length: (\d+)")
 MAX_OVERHEAD_MS, MIN_OF_OFFLINE, MAX_GROWTH_PERCENT = 2.0, 0.9, 2.0
@@ -56,7 +57,7 @@ MAX_OVERHEAD_MS, MIN_OF_OFFLINE, MAX_GROWTH_PERCENT = 2.0, 0.9, 2.0
 
 @dataclass(frozen=True)
 class Question:
-    """A request as it goes over the wire, and the image bytes that are to come back."""
+    """A request as sent over the wire, and the image bytes expected in the answer."""
 
     request: bytes
     image: bytes
@@ -64,7 +65,7 @@ class Question:
 
 @dataclass
 class Tally:
-    """What came of the requests of one loop."""
+    """The outcome of one loop's requests."""
 
     latencies_ms: list[float] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
@@ -123,7 +124,7 @@ def main() -> None:
 
 @dataclass(frozen=True)
 class Server:
-    """A server that is ready."""
+    """A running server that is ready."""
 
     port: int
     pid: int
@@ -131,7 +132,7 @@ class Server:
 
 @contextmanager
 def serving(model: Path, instances: int) -> Iterator[Server]:
-    """A server of the model, while it is needed."""
+    """Serve the model for the duration of the block."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]
@@ -147,7 +148,7 @@ def serving(model: Path, instances: int) -> Iterator[Server]:
 
 
 async def until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
-    """Wait for the server's word."""
+    """Wait until the server says that it is ready."""
     while process.poll() is None:
         await asyncio.sleep(0.1)
         try:
@@ -162,9 +163,9 @@ async def until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 class Client(asyncio.Protocol):
-    """One connection that asks one thing after another, at a tenth of a millisecond of the processor each.
+    """One connection that sends one request after another, at a cost of a tenth of a millisecond of CPU time each.
 
-    What the clients use, the server lacks.
+    It must be cheap: CPU time that the clients use is missing for the server.
     """
 
     _answer: "asyncio.Future[tuple[int, bytes]] | None" = None
@@ -176,11 +177,11 @@ class Client(asyncio.Protocol):
         return client
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Keep it."""
+        """Keep the transport."""
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        """Gather an answer until it is whole."""
+        """Collect the answer until it is complete."""
         self._received += data
         end = self._received.find(b"\r\n\r\n")
         if end < 0:
@@ -191,31 +192,31 @@ class Client(asyncio.Protocol):
             self._answer.set_result((int(head.split(b" ", 2)[1]), self._received[end + 4 + text :]))
 
     def connection_lost(self, error: Exception | None) -> None:
-        """Whoever waits, waits in vain."""
+        """Fail the request that waits for an answer."""
         if self._answer is not None and not self._answer.done():
             self._answer.set_exception(error or ConnectionError("the server closed the connection"))
 
     def ask(self, request: bytes) -> "asyncio.Future[tuple[int, bytes]]":
-        """Send a request; the answer's status, and the bytes behind its JSON header if it has one."""
+        """Send a request; the result is the answer's status, and its bytes after the JSON header, if there is one."""
         self._received = b""
         self._answer = asyncio.get_running_loop().create_future()
         self._transport.write(request)
         return self._answer
 
     async def ask_timed(self, question: Question, tally: Tally, since: float) -> None:
-        """Ask, check the answer, note the time since `since`, in seconds."""
+        """Send a question, check the answer, and record the time since `since`, a moment in seconds."""
         status, image = await self.ask(question.request)
         tally.latencies_ms.append((time.perf_counter() - since) * 1e3)
         if status != 200 or image != question.image:
             tally.errors.append(f"status {status}" if status != 200 else "another image than the Editor's")
 
     def close(self) -> None:
-        """End the connection."""
+        """Close the connection."""
         self._transport.close()
 
 
 def make_questions(editor: sefa_runtime.Editor, images: int) -> list[Question]:
-    """Requests of as many images, each with its own latents and edits."""
+    """Make requests for this many images each, all with different latents and edits."""
     random = np.random.default_rng(0)
     questions = []
     for seed in range(SEEDS):
@@ -228,7 +229,7 @@ def make_questions(editor: sefa_runtime.Editor, images: int) -> list[Question]:
 
 
 def encode(arrays: dict[str, NDArray[Any]]) -> bytes:
-    """A v2 request with binary tensors, and a binary answer wanted."""
+    """Encode a v2 request with binary tensors that asks for a binary answer."""
     inputs = [
         {
             "name": name,
@@ -248,7 +249,7 @@ def encode(arrays: dict[str, NDArray[Any]]) -> bytes:
 
 
 def measure_alone(model: Path, servers: dict[int, Server]) -> list[dict[str, Any]]:
-    """One client of either server, in turn, against Editors of as many threads; of each the median of the rounds."""
+    """Compare one client of each server, in turn, with an Editor of as many threads; return each one's median round."""
     editors = {instances: sefa_runtime.load(model, "cpu", threads=CORES // instances) for instances in servers}
     rounds = [
         {
@@ -264,12 +265,12 @@ def measure_alone(model: Path, servers: dict[int, Server]) -> list[dict[str, Any
 
 
 def added(figures: dict[str, float]) -> float:
-    """What a request costs beyond the run, in milliseconds."""
+    """Return what a request costs beyond the run, in milliseconds."""
     return figures["added_p50_ms"]
 
 
 async def measure_overhead(editor: sefa_runtime.Editor, port: int) -> dict[str, float]:
-    """One client: a request against `Editor.run`, in turn."""
+    """Time one client's requests against `Editor.run`, alternating."""
     z = sefa_runtime.latents_from_seeds([0], editor.info.z_dim)
     direction, alpha = np.array([[1]]), np.array([[2.0]], np.float32)
     question = Question(
@@ -294,7 +295,7 @@ async def measure_overhead(editor: sefa_runtime.Editor, port: int) -> dict[str, 
 
 
 async def closed_loop(questions: list[Question], server: Server, images: int, seconds: float) -> dict[str, Any]:
-    """`CLIENTS` clients that ask without a pause."""
+    """Run `CLIENTS` clients that ask without a pause."""
     tally = Tally()
     started = time.perf_counter()
     end = started + seconds
@@ -330,7 +331,7 @@ async def closed_loop(questions: list[Question], server: Server, images: int, se
 
 
 async def open_loop(questions: list[Question], server: Server, rate: float, seconds: float) -> dict[str, Any]:
-    """Requests of a Poisson process, whether or not those before are answered."""
+    """Send requests as a Poisson process, whether or not earlier ones are answered."""
     moments = np.cumsum(np.random.default_rng(0).exponential(1 / rate, round(rate * seconds)))
     tally = Tally()
     idle: list[Client] = []
@@ -359,13 +360,13 @@ async def open_loop(questions: list[Question], server: Server, rate: float, seco
 
 
 def percentiles(tally: Tally) -> dict[str, float]:
-    """Of the latencies."""
+    """Return percentiles of the latencies."""
     values = np.percentile(tally.latencies_ms, (50, 90, 99))
     return {f"p{rank}_ms": round(float(value), 2) for rank, value in zip((50, 90, 99), values, strict=True)}
 
 
 def measure_offline(model: Path) -> float:
-    """The most images per second that `sefa bench` gets."""
+    """Return the most images per second that `sefa bench` reaches."""
     with tempfile.TemporaryDirectory() as folder:
         record = Path(folder, "offline.json")
         command = [sys.executable, "-m", "sefa_cli", "bench", str(model), "--scenario", "offline", "--seconds", "5"]
@@ -375,7 +376,7 @@ def measure_offline(model: Path) -> float:
 
 
 def resident_bytes(pid: int) -> int:
-    """Memory that a process holds now; of Linux."""
+    """Return the memory that a process holds now; on Linux only."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 

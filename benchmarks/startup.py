@@ -1,6 +1,6 @@
-"""How long the command line and the runtime take to start: python benchmarks/startup.py [-o RECORD.json]
+"""Measure how long the command line and the runtime take to start: python benchmarks/startup.py [-o RECORD.json]
 
-Every number is the median over fresh processes, alternating with a bare interpreter and with the packages that are
+Every number is the median over fresh processes. They alternate with a bare interpreter and with the packages that are
 imported anyway, so that a busy machine slows all of them alike.
 """
 

@@ -1,8 +1,8 @@
-"""What reading and factorizing a 1024x1024 StyleGAN2 takes: python benchmarks/stylegan2_1024.py [-o RECORD.json]
+"""Measure reading and factorizing a 1024x1024 StyleGAN2: python benchmarks/stylegan2_1024.py [-o RECORD.json]
 
-The checkpoints are of configuration F's sizes (30 million parameters), with random weights, in three formats. Each is
-read in a fresh process, alternating. They hold the averaged generator alone: with the other networks that files in
-circulation hold beside it, peak memory is a smaller multiple of the file.
+The checkpoints have the sizes of configuration F (30 million parameters) and random weights, in three formats. Each is
+read in fresh processes, alternating. They hold only the averaged generator: files in circulation also hold other
+networks, and for them peak memory is a smaller multiple of the file.
 """
 
 import argparse
@@ -31,7 +31,7 @@ CONFIG_F = Spec(
     channels=(512, 512, 512, 512, 512, 256, 128, 64, 32), w_dim=512, z_dim=512, widths=(512,) * 8, clamp=256.0
 )
 ROUNDS = 5
-# What reading and factorizing may take.
+# Limits for reading and factorizing.
 MAX_READ_S, MAX_PEAK_OVER_FILE, MAX_FACTORIZE_S = 3.0, 3.0, 0.5
 
 
@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def write_checkpoints(folder: Path) -> dict[str, Path]:
-    """The same generator in each format, by format."""
+    """Write the same generator in each format; return the files by format."""
     tensors = random_tensors(CONFIG_F)
     files = {name: folder / name.replace(" ", "") for name in ("genforce .pth", "rosinality .pt", "NVlabs .pkl")}
     torch.save({"generator_smooth": genforce_state(CONFIG_F, tensors)}, files["genforce .pth"])
@@ -107,12 +107,12 @@ def measure(path: Path) -> dict[str, Any]:
 
 
 def resident_bytes() -> int:
-    """Memory that this process holds now; of Linux."""
+    """Return the memory that this process holds now; on Linux only."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 def summarize(size: int, runs: list[dict[str, Any]]) -> dict[str, float]:
-    """The median of the times, the greatest of the peaks; times of the CPU tell whether the machine was busy."""
+    """Return the median times and the largest peak; CPU times show whether the machine was busy."""
     return {
         "file_mib": round(size / 2**20, 1),
         "read_s": round(statistics.median(run["read_s"] for run in runs), 2),

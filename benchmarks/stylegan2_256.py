@@ -1,10 +1,10 @@
-"""An exported StyleGAN2 against the released arithmetic in PyTorch: python benchmarks/stylegan2_256.py [-o FILE.json]
+"""Compare an exported StyleGAN2 with the released arithmetic in PyTorch: python benchmarks/stylegan2_256.py [-o FILE]
 
 Configuration F for 256x256 with random weights, float32, on the CPU. The released PyTorch generators scale the weights
-for every sample, convolve each with its own, and filter every channel as an image of its own; so does the first of the
-forms in PyTorch here. The second filters all channels in one convolution of as many groups. (Both are the reference
-of the tests; the images are compared first.) The exported graph edits besides. All take latents, run in turn, with the
-same number of threads.
+for every sample, convolve each sample with its own weights, and filter every channel as a separate image; the first
+PyTorch form here does the same. The second filters all channels in one convolution with as many groups. (Both are the
+reference of the tests; the images are compared first.) The exported graph also edits. All take latents and run in turn,
+with the same number of threads.
 
 Exit code 1 if the exported graph is less than twice as fast as the released form.
 """
@@ -46,7 +46,7 @@ from support.stylegan2_files import (
 CONFIG_F = Spec(channels=(512, 512, 512, 512, 512, 256, 128), w_dim=512, z_dim=512, widths=(512,) * 8)
 BATCHES = (1, 4)
 WARM_UP, ROUNDS = 2, 15
-# How much faster the exported graph is to be.
+# How many times as fast as the released form the exported graph must be.
 MIN_RATIO = 2.0
 
 
@@ -81,7 +81,7 @@ def main() -> None:
 
 
 def measure(editor: sefa_runtime.Editor, tensors: dict[str, torch.Tensor], batch: int) -> dict[str, Any]:
-    """Time all on one batch size; which one goes first changes from round to round."""
+    """Time all with one batch size; which one goes first changes from round to round."""
     z = sefa_runtime.latents_from_seeds(range(batch), editor.info.z_dim)
 
     def run_onnx() -> NDArray[np.uint8]:
@@ -104,7 +104,7 @@ def measure(editor: sefa_runtime.Editor, tensors: dict[str, torch.Tensor], batch
     times_ms = np.empty((WARM_UP + ROUNDS, len(runs)))
     for index in range(len(times_ms)):
         for side in np.roll(np.arange(len(runs)), index):
-            time.sleep(0.05)  # The other one's threads spin for a while after their last run.
+            time.sleep(0.05)  # The other side's threads spin for a while after their last run.
             started = time.perf_counter_ns()
             runs[side]()
             times_ms[index, side] = (time.perf_counter_ns() - started) / 1e6

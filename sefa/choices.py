@@ -1,4 +1,4 @@
-"""What may be chosen by name, for the library and the command line alike. This module is light: it imports no torch."""
+"""The choices that are made by name, shared by the library and the command line. This module does not import torch."""
 
 from enum import StrEnum
 from typing import TypeVar
@@ -23,7 +23,7 @@ class Normalize(StrEnum):
 
 
 class Noise(StrEnum):
-    """What a StyleGAN's noise inputs are."""
+    """What a StyleGAN's noise inputs hold."""
 
     CONST = "const"
     NONE = "none"
@@ -37,7 +37,7 @@ class LabelFormat(StrEnum):
 
 
 class ImageLayout(StrEnum):
-    """Which axis of a user's module's images the channels are."""
+    """Which axis holds the channels in the images of a user's module."""
 
     NCHW = "nchw"
     NHWC = "nhwc"
@@ -47,7 +47,7 @@ def choice_of(kind: type[Choice], value: str, name: str) -> Choice:
     """Return the member of `kind` that `value` is or names.
 
     Raises:
-        ArgumentError: If there is none; the message calls the argument `name` and lists what it may be.
+        ArgumentError: If there is none; the message calls the argument `name` and lists the choices.
     """
     try:
         return kind(value)

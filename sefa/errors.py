@@ -1,4 +1,4 @@
-"""What a caller of `sefa` can fix."""
+"""Errors that the caller of `sefa` can fix."""
 
 from collections.abc import Sequence
 
@@ -20,5 +20,5 @@ class ArgumentError(SefaError, ValueError):
 
 
 def listed(names: Sequence[str], most: int = 8) -> str:
-    """Write `a, b, c` for a message, of many the first and how many there are besides."""
+    """Write `a, b, c` for a message; beyond `most` names, write the first ones and how many more there are."""
     return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,4 +1,4 @@
-"""Find the directions of an opened generator, as chosen. Importing this needs no torch."""
+"""Find an opened generator's directions with the chosen options. Importing this module does not need torch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -28,7 +28,7 @@ class DirectionChoices:
 def find_directions(
     generator: "Generator", choices: DirectionChoices, progress: Callable[[float], None] | None = None
 ) -> "DirectionBank":
-    """Find a generator's directions; of a user's own module, in the layers that it was opened with.
+    """Find a generator's directions. A user's own module is analysed in the layers that it was opened with.
 
     Raises:
         ArgumentError: See `sefa.factorize`.

@@ -1,22 +1,22 @@
-"""Eigenvectors in an order and with signs that are the same everywhere, and angles between subspaces."""
+"""Eigenvectors whose order and signs are the same on every machine, and angles between subspaces."""
 
 import torch
 from torch import Tensor
 
 from sefa.errors import ArgumentError
 
-# Of a matrix that is decomposed: 800 MB.
+# Longest side of a square matrix to decompose: 800 MB in float64.
 MAX_SIDE = 10_000
 
 
 def eigenpairs(symmetric: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the eigenvectors of a symmetric matrix without negative eigenvalues, strongest first.
+    """Return the eigenvectors of a symmetric positive semidefinite matrix, strongest first.
 
     Args:
         symmetric: Shape [D, D], float64.
 
     Returns:
-        directions: Shape [D, D], unit rows, with signs as `fix_signs` gives them.
+        directions: Shape [D, D], unit rows, with signs set by `fix_signs`.
         eigenvalues: Shape [D], descending, none negative.
     """
     eigenvalues, eigenvectors = torch.linalg.eigh(symmetric)  # ascending; eigenvectors in columns
@@ -25,17 +25,17 @@ def eigenpairs(symmetric: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def right_singular_vectors(A: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Return the eigenvectors of AᵀA, strongest first, with memory for A's smaller side only.
+    """Return the eigenvectors of AᵀA, strongest first, decomposing no square matrix larger than A's shorter side.
 
-    Where A has more columns than rows they are A's right singular vectors, and AᵀA is never formed. Directions beyond
-    its rows complete them to an orthonormal set.
+    If A has more columns than rows, they are A's right singular vectors and AᵀA is never formed. If k exceeds the
+    number of rows, further directions complete them to an orthonormal set.
 
     Args:
         A: Shape [M, D], float64.
         k: How many eigenvectors, 1 to D.
 
     Returns:
-        directions: Shape [k, D], unit rows, with signs as `fix_signs` gives them.
+        directions: Shape [k, D], unit rows, with signs set by `fix_signs`.
         eigenvalues: Shape [D], descending, none negative: the squared singular values, and zeros.
 
     Raises:
@@ -58,21 +58,21 @@ def right_singular_vectors(A: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 def _complement(rows: Tensor, count: int) -> Tensor:
     """Return `count` orthonormal rows that are orthogonal to orthonormal `rows` [M, D]."""
-    # Of a space of M + count dimensions, `count` at least are orthogonal to the rows: there the projection changes
-    # nothing, so that its first singular values are 1.
+    # In a space of M + count dimensions, at least `count` dimensions are orthogonal to the rows. The projection leaves
+    # those unchanged, so its first `count` singular values are 1.
     space = torch.eye(min(len(rows) + count, rows.shape[1]), rows.shape[1], dtype=rows.dtype, device=rows.device)
     directions: Tensor = torch.linalg.svd(space - space @ rows.T @ rows, full_matrices=False).Vh
     return directions[:count]
 
 
 def fix_signs(directions: Tensor) -> Tensor:
-    """Turn rows [K, D] so that each one's entry of largest magnitude is positive."""
+    """Flip rows [K, D] where needed so that the entry of largest magnitude in each is positive."""
     peak = directions.abs().argmax(dim=1, keepdim=True)
     return (directions * directions.gather(1, peak).sign()).contiguous()
 
 
 def zero_level(eigenvalues: Tensor, size: int) -> float:
-    """Return the level below which eigenvalues are rounding errors, of matrices that were computed in float32.
+    """Return the level below which the eigenvalues of a matrix computed in float32 are rounding errors.
 
     Args:
         eigenvalues: Shape [K], descending: squared singular values.
@@ -91,7 +91,7 @@ def principal_angles(one: Tensor, other: Tensor) -> Tensor:
         other: Shape [M, D].
 
     Returns:
-        Shape [min(K, M)], float64, radians, smallest first; accurate also for small angles, where the cosine is not.
+        Shape [min(K, M)], float64, radians, smallest first; accurate for small angles too, where the cosine is not.
     """
     one, other = (torch.linalg.qr(rows.double().T).Q for rows in (one, other))  # [D, K]: orthonormal columns
     if one.shape[1] < other.shape[1]:

@@ -1,6 +1,6 @@
-"""Open whatever holds a generator: a checkpoint of a known format, a class of the user's own, a TorchScript archive.
+"""Open a generator from a checkpoint of a known format, a class of the user's own, or a TorchScript archive.
 
-Importing this needs no torch: `kind_of` works where torch is not installed.
+Importing this module does not need torch: `kind_of` works where torch is not installed.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from sefa.custom.custom_generator import CustomGenerator
     from sefa.generators import Generator
 
-# A share of values beyond black and white that is worth a warning: most generators without a tanh have a few.
+# Warn if more than this share of the values lies beyond black and white: most generators without a tanh have a few.
 MAX_BEYOND = 0.05
 Warn = Callable[[str], None]
 
@@ -39,24 +39,24 @@ class Device(StrEnum):
 
 
 class Kind(StrEnum):
-    """What a file is, or a name of a class."""
+    """What a source is: a kind of file, or the name of a class."""
 
     ONNX = "ONNX model"
     PT2 = ".pt2 model"
     TORCHSCRIPT = "TorchScript model"
     BANK = "direction bank"
     CLASS = "class"
-    ARCHIVE = "TorchScript"  # that `sefa export` did not make
+    ARCHIVE = "TorchScript"  # not made by `sefa export`
     CHECKPOINT = "checkpoint"
 
     @property
     def is_model(self) -> bool:
-        """Whether `sefa export` made it."""
+        """Whether the file was made by `sefa export`."""
         return self in (Kind.ONNX, Kind.PT2, Kind.TORCHSCRIPT)
 
     @property
     def is_own(self) -> bool:
-        """Whether it is a generator of the user's own, which is code."""
+        """Whether it is a generator of the user's own, which means running the user's code."""
         return self in (Kind.CLASS, Kind.ARCHIVE)
 
 
@@ -68,17 +68,17 @@ class OpenOptions:
         device: `auto` is the GPU if torch can use one.
         num_classes: See `sefa.load` and `sefa.wrap`.
         noise: See `sefa.load`.
-        entry: See `sefa.load`; for a class, of the file of weights.
-        assume: See `sefa.load`; of checkpoints alone.
-        weights: State dict of a class; None: the weights that its constructor gives it. From here on: only for
-            generators of the user's own.
-        kwargs: Arguments of the class.
+        entry: See `sefa.load`; for a class, the entry of the weights file.
+        assume: See `sefa.load`; only for checkpoints.
+        weights: File with the state dict of a class; None: the weights that its constructor gives it. This and all
+            attributes below are only for generators of the user's own.
+        kwargs: Keyword arguments of the class.
         latent_dim: See `sefa.wrap`, where it must be given.
         label_format: See `sefa.wrap`; None: by index.
         image_range: See `sefa.wrap`.
         image_layout: See `sefa.wrap`.
         output_key: See `sefa.wrap`.
-        run_code: Whether a TorchScript archive may run, which loading it is.
+        run_code: Whether a TorchScript archive may be loaded, which runs its code.
     """
 
     device: Device = Device.AUTO
@@ -97,19 +97,19 @@ class OpenOptions:
 
     @property
     def own(self) -> list[str]:
-        """The options given that are for generators of the user's own alone."""
+        """The given options that apply only to generators of the user's own."""
         names = list(vars(self))
         own = names[names.index("weights") :]
         return [option_name(name) for name in own if getattr(self, name) not in (None, False)]
 
 
 def option_name(field: str) -> str:
-    """Return the name of a field on the command line, for messages."""
+    """Return a field's option name on the command line, for messages."""
     return "--label-input" if field == "label_format" else f"--{field.replace('_', '-')}"
 
 
 def kind_of(source: Path) -> Kind:
-    """Return what a source is, by its contents; what is nothing else may be a checkpoint.
+    """Return what a source is, judged by its contents; whatever is nothing else counts as a checkpoint.
 
     Raises:
         InputError: If there is no such file.
@@ -140,26 +140,26 @@ def open_generator(
     need_layers: bool = True,
     warn: Warn = lambda text: None,
 ) -> "Generator":
-    """Open a generator, whatever holds it.
+    """Open a generator from any kind of source.
 
     Args:
         source: A checkpoint; MODULE:CLASS; or a TorchScript archive.
-        options: How.
-        layers: For a generator of the user's own: the names of its layers to analyse, with commas; `all`: none given.
-        need_layers: Whether directions will be looked for, which needs these names.
-        warn: Called with what is probably not meant.
+        options: How to open it.
+        layers: For a generator of the user's own: comma-separated names of the layers to analyse; `all`: none given.
+        need_layers: Whether directions will be searched for, which needs these names.
+        warn: Called with a message about anything that is probably a mistake.
 
     Returns:
-        The generator, on the device asked for.
+        The generator, on the requested device.
 
     Raises:
         ArgumentError: If an option is missing or does not fit, torch cannot use the device, the user's code raises, or
-            a TorchScript archive may not be run.
+            running a TorchScript archive is not allowed.
         CheckpointError: If the source is missing or cannot be loaded.
     """
     try:
         kind = kind_of(source)
-    except InputError:  # Loading it says so.
+    except InputError:  # Loading the checkpoint reports it.
         kind = Kind.CHECKPOINT
     if kind.is_own:
         if options.assume:
@@ -176,7 +176,7 @@ def open_generator(
 
 
 def open_checkpoint(path: Path, options: OpenOptions) -> "Generator":
-    """Open a checkpoint, on the device asked for.
+    """Open a checkpoint on the requested device.
 
     Raises:
         ArgumentError: If an option does not fit, or torch cannot use the device.
@@ -194,7 +194,7 @@ def choose_device(device: Device) -> str:
     """Return torch's name for a device.
 
     Raises:
-        ArgumentError: If it is `cuda` and torch cannot use one.
+        ArgumentError: If it is `cuda` and torch finds no usable GPU.
     """
     import torch
 
@@ -252,7 +252,7 @@ def _open_own(
 
 
 def _build(source: Path, kind: Kind, options: OpenOptions, warn: Warn) -> tuple["nn.Module", str]:
-    """Make the module; also return which entry of the file of weights went into it."""
+    """Build the module; return it and the entry of the weights file that was loaded into it."""
     import torch
 
     from sefa.custom import build_module, load_torchscript, load_weights
@@ -284,7 +284,7 @@ def _warn_of_range(generator: "CustomGenerator", given: bool, warn: Warn) -> Non
 
 
 def _is_bank(path: Path) -> bool:
-    """Whether it is a safetensors file with a bank's mark in its metadata."""
+    """Return whether the file is a safetensors file with a bank's key in its metadata."""
     with path.open("rb") as file:
         head = file.read(9)
         if head[8:] != b"{" or head[:1] == b"{":

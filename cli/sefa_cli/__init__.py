@@ -6,7 +6,7 @@ import sys
 def main() -> None:
     """Run the command line."""
     try:
-        from sefa_cli import app  # The import takes a while: Ctrl-C meanwhile must not print a traceback.
+        from sefa_cli import app  # The import takes a while, and Ctrl-C during it must not print a traceback.
     except KeyboardInterrupt:
         sys.exit(130)
     app.main()

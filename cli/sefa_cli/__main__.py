@@ -1,4 +1,4 @@
-"""python -m sefa_cli"""
+"""Run the command line with `python -m sefa_cli`."""
 
 from sefa_cli import main
 

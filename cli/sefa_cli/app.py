@@ -1,4 +1,4 @@
-"""The command-line application: all commands, and errors as one line."""
+"""The command-line application: all commands, with errors printed as one line."""
 
 import errno
 import io
@@ -39,21 +39,21 @@ from sefa_runtime.errors import SefaRuntimeError
 from sefa_runtime.version import VERSION
 
 TRACEBACK_VARIABLE = "SEFA_TRACEBACK"
-# What no disk, network or user brings about: a file used after it was closed, an address that is none.
+# Errors that only a bug causes, not a disk, network or user: a file used after it was closed, an invalid address.
 OUR_ERRNO = (errno.EBADF, errno.EFAULT)
 
 
 class Commands(TyperGroup):
-    """A group of commands that also knows `help`, and `bench compare` beside `bench MODEL`."""
+    """A group of commands that also accepts `help`, and `bench compare` besides `bench MODEL`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Take `help COMMAND` for `COMMAND --help`."""
+        """Treat `help COMMAND` as `COMMAND --help`."""
         if args[:1] == ["help"]:
             args = [*(argument for argument in args if argument != "help"), "--help"]
         return super().parse_args(ctx, args)
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Take the first two arguments as one if there is a command of that name."""
+        """Join the first two arguments if there is a command of that name."""
         two_words = " ".join(args[:2])
         return super().resolve_command(ctx, [two_words, *args[2:]] if two_words in self.commands else args)
 
@@ -75,7 +75,7 @@ banks = _group(name="bank", help="Work on direction banks: show, merge, subset, 
 
 
 def _reflow(docstring: str | None) -> str:
-    """Join the lines of each paragraph, so that it fills the terminal's width; indented ones are left alone."""
+    """Join the lines of each paragraph so that it fills the terminal's width; leave indented paragraphs alone."""
     paragraphs = cleandoc(docstring or "").split("\n\n")
     return "\n\n".join(text if text.startswith(" ") else " ".join(text.split()) for text in paragraphs)
 
@@ -132,17 +132,17 @@ def sefa(
         bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
     ] = False,
 ) -> None:
-    """Take the options before any command."""
+    """Handle the options that come before any command."""
 
 
 def main() -> None:
-    """Run the command line; what the user can fix becomes one line and exit code 1."""
+    """Run the command line; an error that the user can fix becomes one line and exit code 1."""
     # Some service managers start processes without a stdout.
     sys.stdout = sys.stdout or Path(os.devnull).open("w")  # noqa: SIM115
     sys.stderr = sys.stderr or Path(os.devnull).open("w")  # noqa: SIM115
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
-            # Escape what the encoding lacks, as ASCII lacks the frames of the help and letters of file names.
+            # Escape what the encoding lacks: ASCII has neither the frames of the help nor some letters in file names.
             stream.reconfigure(errors="backslashreplace")
     try:
         with watched_signals():
@@ -156,11 +156,11 @@ def main() -> None:
 
 
 def _message_of(error: Exception) -> str | None:
-    """Return what the user can fix as a message; None for a bug of ours, which keeps its traceback."""
+    """Return the message of an error that the user can fix; None for a bug of ours, which keeps its traceback."""
     if isinstance(error, SefaError | SefaRuntimeError):
         return str(error)
     if isinstance(error, ModuleNotFoundError):
-        # It brings importlib.metadata: not at every start.
+        # Imported here because it imports importlib.metadata, which would slow down every start.
         from sefa_runtime.machine.packages import EXPORT_PACKAGES
 
         if error.name in EXPORT_PACKAGES:

@@ -1,4 +1,4 @@
-"""What several commands print of models, directions and measurements."""
+"""Descriptions of models, directions and measurements that several commands print."""
 
 from collections.abc import Iterable
 from itertools import groupby
@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 def origin_facts(about: "ModelInfo | Generator") -> list[tuple[str, str]]:
-    """Return which entry of the checkpoint was read, what was assumed, and whose directions these are."""
-    others = getattr(about, "bank_sha256", ())  # Of exported files.
+    """Return which entry of the checkpoint was read, what was assumed, and where the directions come from."""
+    others = getattr(about, "bank_sha256", ())  # Only exported files have it.
     facts = [
         ("read", about.source_entry),
         ("assumed", "; ".join(about.assumptions)),
@@ -31,7 +31,7 @@ def checkpoint_fact(sha256: str, source_format: str = "") -> tuple[str, str]:
 
 
 def where_it_ran(session: "Session") -> str:
-    """Return `on cuda`; if it is not the provider that was asked for by name, also why."""
+    """Return `on cuda`; if another provider was asked for by name, also say why that one did not run."""
     fallback = session.requested.lower() != "auto" and session.reason
     return f"on {session.provider}" + (f" ({session.reason})" if fallback else "")
 
@@ -61,13 +61,13 @@ def spans(indices: Iterable[int]) -> str:
 
 
 def alpha_range(bank: "DirectionBank", index: int) -> str:
-    """Return `-3 to 3`, with σ where alpha counts standard deviations."""
+    """Return `-3 to 3`, with σ if alpha counts standard deviations."""
     low, high = bank.alpha_range[index].tolist()
     return f"{low:g} to {high:g}" + (" σ" if bank.origin(index).alpha_unit == "sigma" else "")
 
 
 def print_directions(bank: "DirectionBank") -> None:
-    """Print a table of the directions, with each one's strength relative to the strongest of its source."""
+    """Print a table of the directions, each with its strength relative to the strongest of the same source."""
     eigenvalues = bank.eigenvalues.tolist()
     strongest = {bank.origin(index): 0.0 for index in range(len(bank))}
     for index, eigenvalue in enumerate(eigenvalues):

@@ -1,4 +1,4 @@
-"""From a checkpoint to its generator and directions, with what is shown meanwhile and what is worth a warning."""
+"""Open a checkpoint's generator and find its directions, showing progress and printing warnings."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +28,7 @@ def open_checkpoint(path: Path, options: opening.OpenOptions) -> "Generator":
 
 
 def find_directions(generator: "Generator", choices: finding.DirectionChoices) -> "DirectionBank":
-    """Find directions: see `sefa.finding.find_directions`; warn of those that change nothing."""
+    """Find directions: see `sefa.finding.find_directions`; warn about those that change nothing."""
     if choices.method == Method.SEFA:
         bank = finding.find_directions(generator, choices)
     else:
@@ -40,15 +40,15 @@ def find_directions(generator: "Generator", choices: finding.DirectionChoices) -
 
 
 def check_bank_options(bank: Path | None, allow_other_checkpoint: bool, choices: list[str]) -> None:
-    """Refuse options that do not go with a bank, or without one.
+    """Check that the options fit together with a bank, or without one.
 
     Args:
         bank: The bank, if one is given.
-        allow_other_checkpoint: Whether it may be another checkpoint's.
-        choices: The options given that say which directions are found.
+        allow_other_checkpoint: Whether the bank may belong to another checkpoint.
+        choices: The given options that choose which directions to find.
 
     Raises:
-        ArgumentError: If so.
+        ArgumentError: If they do not.
     """
     if bank is not None and choices:
         raise ArgumentError(f"--bank brings its directions: leave out {', '.join(choices)}")

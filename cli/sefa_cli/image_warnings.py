@@ -1,4 +1,4 @@
-"""Warnings of what a command does as it was told, though it is probably not meant."""
+"""Warnings about options that a command obeys although they are probably mistakes."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def warn_of_truncation(psi: float | None) -> None:
-    """Warn of a truncation that leaves nothing of the latents, or moves them beyond what was trained."""
+    """Warn about a truncation that removes all effect of the latents, or moves codes beyond what was trained."""
     if psi == 0:
         warn("truncation psi 0 is the centre itself: the same image for every seed")
     elif psi is not None and not 0 < psi <= 1.5:
@@ -21,10 +21,10 @@ def warn_of_truncation(psi: float | None) -> None:
 
 
 def warn_of_format(info: "ModelInfo", output: Path) -> None:
-    """Warn of a file that cannot hold the model's alpha channel.
+    """Warn about a file format that cannot hold the model's alpha channel.
 
     Raises:
-        InputError: If no file can hold its images.
+        InputError: If no format can hold the model's images.
     """
     from sefa_runtime.images import TRANSPARENT_SUFFIXES, check_channels
 
@@ -35,7 +35,7 @@ def warn_of_format(info: "ModelInfo", output: Path) -> None:
 
 
 def warn_of_range(info: "ModelInfo", index: int, alphas: Iterable[float]) -> None:
-    """Warn of distances along a direction beyond its suggested range."""
+    """Warn about alphas beyond a direction's suggested range."""
     direction = info.directions[index]
     low, high = direction.alpha_range
     rounding = (high - low) * 1e-6
@@ -48,7 +48,7 @@ def warn_of_range(info: "ModelInfo", index: int, alphas: Iterable[float]) -> Non
 
 
 def warn_of_flat_images(images: "NDArray[Any]") -> None:
-    """Warn of images of one colour: models exported before the graph marked NaN render it black.
+    """Warn about images of a single colour; models exported before the graph marked NaN render it as black.
 
     Args:
         images: Shape [..., H, W, C].

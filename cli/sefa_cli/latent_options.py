@@ -1,4 +1,4 @@
-"""The latents that a command is given: seeds, a file of z, or a file of codes."""
+"""The latents given to a command: seeds, a file of z, or a file of codes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ MAX_IMAGE_BYTES = 2**31
 
 @dataclass(frozen=True)
 class LatentOptions:
-    """Where latents come from: at most one of these; else from seed 0."""
+    """Where latents come from: at most one of these; if none is given, seed 0."""
 
     seeds: list[int] | None = None
     z: Path | None = None
@@ -28,7 +28,7 @@ class LatentOptions:
         """Return the `seed=`, `z=`, `w=` or `codes=` argument for an Editor.
 
         Raises:
-            InputError: If several were given, one cannot be read, or the model takes something else.
+            InputError: If several were given, a file cannot be read, or the model takes another kind of latent.
         """
         if sum(way is not None for way in vars(self).values()) > 1:
             raise InputError("give seeds, --z or --codes, not several of them")
@@ -48,7 +48,7 @@ class LatentOptions:
 
 
 def check_image_bytes(info: "ModelInfo", count: int, scale: int) -> None:
-    """Refuse images that together would fill the memory, before the first is rendered.
+    """Check, before the first is rendered, that the images do not need too much memory in total.
 
     Args:
         info: The model.
@@ -56,7 +56,7 @@ def check_image_bytes(info: "ModelInfo", count: int, scale: int) -> None:
         scale: How many times each is enlarged.
 
     Raises:
-        InputError: If so.
+        InputError: If they do.
     """
     height, width, channels = info.image_shape
     size = count * height * width * channels * scale**2

@@ -1,6 +1,6 @@
-"""Options as dataclasses: a command's parameter that is one stands for an option for each of its fields.
+"""Options as dataclasses: a command's parameter that is a dataclass stands for one option per field.
 
-Types and defaults are the dataclass's own, mostly the library's; a `Group` adds the words.
+Types and defaults come from the dataclass, which is usually the library's; a `Group` adds the help texts.
 """
 
 import copy
@@ -16,11 +16,11 @@ KEYWORD = inspect.Parameter.KEYWORD_ONLY
 
 
 class Typed(NamedTuple):
-    """How an option is typed whose value is something else.
+    """How an option is written on the command line if its value has another type.
 
     Attributes:
-        kind: The type that typer knows, of what is on the command line; None if nothing is.
-        read: Make the value of it, or raise one of our errors.
+        kind: A type known to typer, for what is on the command line; it includes None, for an option not given.
+        read: Turns that into the option's value, or raises one of our errors.
     """
 
     kind: Any
@@ -31,7 +31,7 @@ class Group:
     """Some fields of a dataclass as options: `Annotated[Options, Group(top=typer.Option(...))]`.
 
     Args:
-        options: What `typer.Option` gives, by the field's name; with a `Typed` in a tuple where one is needed. Fields
+        options: For each field's name, the result of `typer.Option`, in a tuple with a `Typed` if one is needed. Fields
             that are not named keep their defaults.
     """
 
@@ -39,15 +39,15 @@ class Group:
         self.options = {name: one if isinstance(one, tuple) else (one,) for name, one in options.items()}
 
     def only(self, *names: str) -> "Group":
-        """Return the group of some of the fields."""
+        """Return a group with only these fields."""
         return Group(**{name: self.options[name] for name in names})
 
     def without(self, *names: str) -> "Group":
-        """Return the group of all other fields."""
+        """Return a group with all fields but these."""
         return self.only(*(name for name in self.options if name not in names))
 
     def in_panel(self, panel: str) -> "Group":
-        """Return the group as it stands in a panel of its own in the help."""
+        """Return the group with a panel of its own in the help."""
         moved = Group(**{name: (copy.copy(option), *rest) for name, (option, *rest) in self.options.items()})
         for option, *_ in moved.options.values():
             option.rich_help_panel = panel
@@ -55,16 +55,16 @@ class Group:
 
 
 def given(options: Any, *names: str) -> list[str]:
-    """Return the names, as options, of those fields that are not at their defaults; of all, or of the ones named."""
+    """Return the option names of the fields that differ from their defaults, among all fields or those named."""
     default = type(options)()
     return [option_name(name) for name in names or vars(options) if getattr(options, name) != getattr(default, name)]
 
 
 def spread(command: Command) -> Command:
-    """Return a command as typer takes it: its groups as single options, and all values as they are typed.
+    """Return a command as typer takes it: groups become single options, and values arrive as typed by the user.
 
     Args:
-        command: With `Annotated` parameters alone.
+        command: The command; all its parameters must be `Annotated`.
     """
     parameters: dict[str, inspect.Parameter] = {}
     groups: dict[str, tuple[type, tuple[str, ...]]] = {}

@@ -35,7 +35,7 @@ ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx f
 BankOutput = Annotated[Path, typer.Option("-o", "--output", metavar="BANK", help="A .safetensors file to write.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts.")]
 
-# How a generator is opened: first, one of the user's own.
+# How a generator is opened; first, the options for one of the user's own.
 OWN = Group(
     weights=typer.Option(metavar="FILE", help="The state dict of MODULE:CLASS, saved by torch.save."),
     kwargs=(
@@ -98,7 +98,7 @@ OPENING = Group(
 )
 CheckpointOptions = Annotated[OpenOptions, OPENING.only("num_classes", "entry", "assume")]
 
-# Which directions are taken, or found.
+# Which directions are taken from a bank, or found.
 BANK = typer.Option(
     metavar="BANK", help="Use the directions of this bank, made by [b]sefa factorize[/b], instead of finding them now."
 )
@@ -133,7 +133,7 @@ DirectionOptions = Annotated[DirectionChoices, FINDING]
 LayersOption = Annotated[str, FINDING.options["layers"][0]]
 EditLayersOption = Annotated[str | None, FINDING.options["edit_layers"][0]]
 
-# What a model is run on.
+# What a model runs on.
 PROVIDER = Group(
     provider=typer.Option(
         metavar="NAME",
@@ -158,7 +158,7 @@ PROVIDER = Group(
 
 @dataclass(frozen=True)
 class SessionChoices:
-    """What a model is run on: the arguments of `sefa_runtime.load`."""
+    """What a model runs on: the arguments of `sefa_runtime.load`."""
 
     provider: str = "auto"
     provider_options: Mapping[str, str] = field(default_factory=dict)
@@ -178,7 +178,7 @@ ProviderOption = Annotated[str, PROVIDER.options["provider"][0]]
 
 # What is rendered.
 def latent_options(*names: str, what: str, show_default: str | bool = True) -> Group:
-    """Return the options of `LatentOptions`, the seeds' with these names and words."""
+    """Return the options of `LatentOptions`, using these names and this help text for the seeds."""
     return Group(
         seeds=(typer.Option(*names, metavar="SEEDS", help=what, show_default=show_default), INTEGERS),
         z=typer.Option(metavar="FILE.npy", help="Latent codes of your own, shape \\[N, z_dim], instead of seeds."),

@@ -1,6 +1,6 @@
 """What commands print: results on stdout, progress on stderr.
 
-Everything printed goes through here, so that text from files, names and messages reaches the terminal escaped.
+Everything that is printed goes through here, so that text from files, names and messages is escaped.
 """
 
 import json
@@ -21,31 +21,31 @@ from sefa_runtime.files import write_whole
 from sefa_runtime.printable import printable, printable_json, quoted
 
 Cell = str | int | float
-# Seconds before somebody who waits is given a sign of life.
+# Seconds before someone who waits sees a sign of life.
 PATIENCE_S = 10.0
-# A longer table is laid out without rich.
+# Longer tables are laid out without rich.
 MANY_ROWS = 1000
 
 
 def say(*lines: str, err: bool = False, bold: bool = False) -> None:
-    """Print lines, or an empty one if there are none; what is not printable, line breaks too, is escaped.
+    """Print lines, or an empty line if there are none; unprintable characters, including line breaks, are escaped.
 
     Args:
         lines: What to print.
         err: Print to stderr.
-        bold: Print in bold, where the terminal can.
+        bold: Print in bold if the terminal can.
     """
     typer.secho("\n".join(map(printable, lines)), err=err, bold=bold or None)
 
 
 def warn(message: str) -> None:
-    """Print a warning, for what is probably not meant, and go on."""
+    """Print a warning about a probable mistake and go on."""
     say(f"sefa: warning: {message}", err=True)
 
 
 def print_json(document: object) -> None:
     """Print one JSON document."""
-    # Otherwise what stdout cannot encode would be written with escapes that JSON does not know.
+    # Otherwise characters that stdout cannot encode would be written as escapes that JSON does not know.
     ascii_only = (sys.stdout.encoding or "").lower().replace("-", "") != "utf8"
     typer.echo(printable_json(json.dumps(document, indent=2, ensure_ascii=ascii_only)))
 
@@ -56,7 +56,7 @@ def save_json(document: object, path: Path) -> None:
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[Cell]]) -> None:
-    """Print rows under headings, numbers aligned to the right."""
+    """Print rows under headings, with numbers aligned to the right."""
     if len(rows) > MANY_ROWS:
         _print_long_table(headings, rows)
         return
@@ -85,20 +85,20 @@ def _print_long_table(headings: Sequence[str], rows: Sequence[Sequence[Cell]]) -
 
 
 def print_facts(facts: Sequence[tuple[str, object]]) -> None:
-    """Print pairs of name and value, aligned."""
+    """Print pairs of name and value with the values aligned."""
     width = max(len(name) for name, _ in facts)
     for name, value in facts:
         say(f"{name:<{width}}  {value}")
 
 
 def say_how_long(seconds: float) -> None:
-    """Print how long something is going to take, if it is long."""
+    """Print how long something is going to take if it takes long."""
     if seconds >= PATIENCE_S:
         say(f"sefa: this takes about {duration(seconds)}", err=True)
 
 
 def duration(seconds: float) -> str:
-    """Return 75 as `1 min 15 s`; at most two units."""
+    """Return 75 as `1 min 15 s`, with at most two units."""
     whole = max(1, round(seconds))
     for unit, size, less, part in (("h", 3600, "min", 60), ("min", 60, "s", 1)):
         if whole >= size:
@@ -108,13 +108,13 @@ def duration(seconds: float) -> str:
 
 
 def _pause(seconds: float) -> float:
-    """Return the seconds until the next line in a log, after so many: hours must not give thousands of lines."""
+    """Return how long to wait, after `seconds`, for the next line in a log: hours must not give thousands of lines."""
     return max(PATIENCE_S, seconds / 10)
 
 
 @contextmanager
 def working(description: str) -> Iterator[None]:
-    """Show that something of unknown length is going on; in a log, print now and then how long it has taken."""
+    """Show that work of unknown length is going on; in a log, print from time to time how long it has taken."""
     console = Console(stderr=True)
     if console.is_terminal:
         with console.status(Text(printable(description))):
@@ -135,16 +135,16 @@ def working(description: str) -> Iterator[None]:
 
 @contextmanager
 def progress_bar(description: str) -> Iterator[Callable[[float], None]]:
-    """Show a bar, or in a log a line now and then; yield a function to call with the share that is done, 0 to 1."""
+    """Show a bar, or in a log an occasional line; yield a function to call with the share that is done, 0 to 1."""
     console = Console(stderr=True)
     if not console.is_terminal:
         yield _Lines(description).show
         return
-    # It takes long to import: not at every start.
+    # Imported here because it takes long, which would slow down every start.
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeRemainingColumn())
-    # No thread that redraws while something is measured: the bar changes only when this is called.
+    # No thread may redraw while something is measured: the bar changes only when the function is called.
     with Progress(*columns, console=console, transient=True, auto_refresh=False) as progress:
         task = progress.add_task(printable(description), total=1.0)
         progress.refresh()
@@ -152,12 +152,12 @@ def progress_bar(description: str) -> Iterator[Callable[[float], None]]:
 
 
 class _Lines:
-    """Progress in a log: a line every so often."""
+    """Progress in a log: an occasional line."""
 
     def __init__(self, description: str) -> None:
         self._description = description
         self._started = self._last = time.monotonic()
-        self._first_share: float | None = None  # What an interrupted run had already done takes no time now.
+        self._first_share: float | None = None  # The share done before this run, if it resumes another, took no time.
 
     def show(self, share: float) -> None:
         """Print how much is done and how long the rest takes, unless that was printed just now."""
@@ -173,7 +173,7 @@ class _Lines:
 
 
 def command_line(*words: object) -> str:
-    """Return a command to be pasted into a shell, with words quoted where needed."""
+    """Return a command to paste into a shell, with words quoted where needed."""
     return " ".join(quoted(str(word)) for word in words)
 
 

@@ -1,4 +1,4 @@
-"""Parsing of values given as text: seeds, alphas, edits, labels, options of the form KEY=VALUE."""
+"""Parse values given as text: seeds, alphas, edits, labels, options of the form KEY=VALUE."""
 
 import re
 from collections.abc import Callable
@@ -11,15 +11,15 @@ from sefa_runtime.json_text import parse_json
 Number = TypeVar("Number", int, float)
 
 MAX_ALPHAS = 1000
-MAX_ALPHA = 1e6  # far beyond any image, and far from overflow
+MAX_ALPHA = 1e6  # far beyond any meaningful image, and far from overflow
 MAX_NUMBERS = 1000
 
 
 def parse_edit(text: str) -> tuple[str | int, float]:
-    """Read `pose=2.5` or `3=-1` as direction and alpha.
+    """Parse `pose=2.5` or `3=-1` as direction and alpha.
 
     Raises:
-        InputError: If it is not of that form.
+        InputError: If the text does not have that form.
     """
     direction, equals, alpha = text.partition("=")
     if not equals or not direction.strip():
@@ -28,10 +28,10 @@ def parse_edit(text: str) -> tuple[str | int, float]:
 
 
 def parse_edits(texts: list[str]) -> dict[str | int, float]:
-    """Read several edits.
+    """Parse several edits.
 
     Raises:
-        InputError: Also if a direction is given twice.
+        InputError: If a text does not have the form of an edit, or a direction is given twice.
     """
     edits = dict(map(parse_edit, texts))
     if len(edits) < len(texts):
@@ -40,28 +40,28 @@ def parse_edits(texts: list[str]) -> dict[str | int, float]:
 
 
 def parse_provider_options(texts: list[str]) -> dict[str, str]:
-    """Read `device_id=1` and the like.
+    """Parse `device_id=1` and the like.
 
     Raises:
-        InputError: If one is not of that form or a key is given twice.
+        InputError: If a text does not have that form, or a key is given twice.
     """
     return _parse_pairs(texts, "a provider option looks like device_id=1", "the provider option {} is given twice")
 
 
 def parse_assumptions(texts: list[str]) -> dict[str, str]:
-    """Read `stride=1,2,2,1` and the like.
+    """Parse `stride=1,2,2,1` and the like.
 
     Raises:
-        InputError: If one is not of that form or a fact is given twice.
+        InputError: If a text does not have that form, or a fact is given twice.
     """
     return _parse_pairs(texts, "--assume takes a fact like stride=1,2,2,1 or output=sigmoid", "--assume tells {} twice")
 
 
 def parse_kwargs(text: str) -> dict[str, Any]:
-    """Read the arguments of a class.
+    """Parse a class's keyword arguments, a JSON object.
 
     Raises:
-        ArgumentError: If they are not a JSON object.
+        ArgumentError: If the text is not a JSON object.
     """
     try:
         arguments = parse_json(text or "{}")
@@ -75,25 +75,25 @@ def parse_kwargs(text: str) -> dict[str, Any]:
 
 
 def parse_image_range(text: str) -> tuple[float, float]:
-    """Read `0,1`.
+    """Parse a range like `0,1`.
 
     Raises:
-        InputError: If it is not of that form.
+        InputError: If the text does not have that form.
     """
     return _parse_two(text, ",", "--image-range looks like 0,1")
 
 
 def parse_alpha_range(text: str) -> tuple[float, float]:
-    """Read `-3:3`.
+    """Parse a range like `-3:3`.
 
     Raises:
-        InputError: If it is not of that form.
+        InputError: If the text does not have that form.
     """
     return _parse_two(text, ":", "a range looks like -3:3")
 
 
 def parse_direction(text: str) -> str | int:
-    """Read an index if it looks like one, else a name."""
+    """Return the index if the text is one, else the name."""
     text = text.strip()
     try:
         return int(text)
@@ -102,10 +102,10 @@ def parse_direction(text: str) -> str | int:
 
 
 def parse_alphas(text: str) -> list[float]:
-    """Read `-3:3:7` (from, to, how many) or `-2,0,2`.
+    """Parse `-3:3:7` (from, to, how many) or `-2,0,2`.
 
     Raises:
-        InputError: If it is neither.
+        InputError: If the text has neither form.
     """
     if ":" not in text:
         return [_finite(part, text) for part in text.split(",")]
@@ -123,17 +123,17 @@ def parse_alphas(text: str) -> list[float]:
 
 
 def linear_steps(start: float, end: float, count: int) -> list[float]:
-    """Return `count` evenly spaced numbers, both ends included."""
+    """Return `count` evenly spaced numbers, including both ends."""
     import numpy as np
 
     return [float(number) for number in np.linspace(start, end, count)]
 
 
 def parse_integers(text: str) -> list[int]:
-    """Read `7`, `1,2,8` or `1-6`.
+    """Parse `7`, `1,2,8` or `1-6`.
 
     Raises:
-        InputError: If it is none of these.
+        InputError: If the text has none of these forms, or gives too many numbers.
     """
     numbers: list[int] = []
     for part in text.split(","):
@@ -150,10 +150,10 @@ def parse_integers(text: str) -> list[int]:
 
 
 def parse_label(text: str) -> int | list[int]:
-    """Read one class index for all images, or one for each.
+    """Parse one class index for all images, or one for each.
 
     Raises:
-        InputError: If it is neither.
+        InputError: If the text is neither.
     """
     labels = parse_integers(text)
     return labels[0] if len(labels) == 1 else labels

@@ -1,7 +1,7 @@
-"""Ctrl-C and SIGTERM: the first lets a command clean up, the second ends the process, whatever it is doing.
+"""Ctrl-C and SIGTERM: the first signal lets a command clean up, the second ends the process, whatever it is doing.
 
-Python runs signal handlers in the main thread, between two bytecodes, so never while native code holds that thread, as
-a graph with an endless loop does. A second thread that waits for signals learns of them at once.
+Python runs signal handlers in the main thread, between two bytecodes, and so never while native code occupies that
+thread, as a graph with an endless loop does. A second thread that waits for signals is notified at once.
 """
 
 import contextlib
@@ -13,15 +13,15 @@ import threading
 from collections.abc import Iterator
 from typing import NoReturn
 
-# For flushing stdout and stderr; whoever reads them may be gone, or a lock may be held.
+# Time limit for flushing stdout and stderr: their reader may be gone, or a lock may be held.
 FLUSH_S = 0.5
 
 
 @contextlib.contextmanager
 def watched_signals() -> Iterator[None]:
-    """Handle SIGINT and SIGTERM; called in the main thread.
+    """Handle SIGINT and SIGTERM; must be called in the main thread.
 
-    Handlers that a command sets itself, as the server does, stay in force.
+    Handlers that a command sets itself, as the server does, remain in effect.
     """
     handled: list[int] = []
 
@@ -30,7 +30,7 @@ def watched_signals() -> Iterator[None]:
         raise KeyboardInterrupt
 
     def terminate(number: int, frame: object) -> NoReturn:
-        """Leave as on Ctrl-C, cleaning up: somebody, such as a container's host, asks the process to stop."""
+        """Clean up and exit as on Ctrl-C: something, such as a container's host, asks the process to stop."""
         handled.append(number)
         sys.exit(128 + number)
 
@@ -51,13 +51,13 @@ def watched_signals() -> Iterator[None]:
         sys.exit(128 + handled[0])
     finally:
         signal.set_wakeup_fd(-1)
-        writer.close()  # The thread reads the end of it.
+        writer.close()  # The thread then reads the end of the stream and stops.
         watch.join()
         reader.close()
 
 
 def leave(code: int) -> NoReturn:
-    """End the process at once, whatever its threads are doing."""
+    """End the process immediately, whatever its threads are doing."""
 
     def flush() -> None:
         for stream in (sys.stdout, sys.stderr):
@@ -71,7 +71,7 @@ def leave(code: int) -> NoReturn:
 
 
 def _watch(reader: socket.socket, main: int) -> None:
-    """Stop the main thread's run at the first signal, the process at the second."""
+    """Stop the main thread's model run at the first signal, and the process at the second."""
     heard = 0
     while signals := reader.recv(64):
         for number in signals:

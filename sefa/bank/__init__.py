@@ -1,1 +1,1 @@
-"""The bank of directions: its file, editing, naming and comparison."""
+"""The direction bank: its file, editing, naming and comparison."""

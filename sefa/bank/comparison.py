@@ -13,23 +13,23 @@ MAX_PAIRS = 4_000_000
 
 @dataclass(frozen=True)
 class Pair:
-    """A direction of one bank, and the most similar one of the other."""
+    """A direction of one bank and the direction of the other that it was matched with."""
 
     a: int
     b: int
-    cosine: float  # of the two edits, with its sign
-    same_direction: float  # |cosine| of the vectors alone, whatever layers they edit
-    shared_layers: float  # cosine of the layer masks alone: 1 where both edit the same layers, 0 where none is shared
+    cosine: float  # between the two edits, signed
+    same_direction: float  # |cosine| between the vectors alone, whatever layers they edit
+    shared_layers: float  # cosine between the layer masks alone: 1 if both edit the same layers, 0 if none is shared
 
 
 @dataclass(frozen=True, eq=False)
 class BankComparison:
-    """Two banks, A and B.
+    """A comparison of two banks, A and B.
 
     Attributes:
-        cosines: Cosine of what an edit with each direction of A and one of B adds to the codes of all layers, float64
-            [K_A, K_B]: 0 where they edit no layer together.
-        pairs: Matched directions, each at most once, most alike first.
+        cosines: Cosine between what an edit along each direction of A and of B adds to the codes of all layers,
+            float64 [K_A, K_B]: 0 where the two edit no layer in common.
+        pairs: Matched directions, each at most once, most similar first.
     """
 
     cosines: Tensor
@@ -37,12 +37,12 @@ class BankComparison:
 
 
 def compare_banks(a: DirectionBank, b: DirectionBank) -> BankComparison:
-    """Compare all directions of two banks, of one generator or of two of the same sizes.
+    """Compare all directions of two banks that belong to one generator, or to two of the same sizes.
 
-    Pairs are matched greedily: the most alike of all first, then the most alike of those that are left.
+    Pairs are matched greedily: the most similar pair of all first, then the most similar of those that are left.
 
     Raises:
-        BankError: If their codes are of different sizes.
+        BankError: If their numbers of layers or code sizes differ, or there are too many pairs of directions.
     """
     sizes = [(bank.num_layers, bank.code_dim) for bank in (a, b)]
     if sizes[0] != sizes[1]:
@@ -55,7 +55,7 @@ def compare_banks(a: DirectionBank, b: DirectionBank) -> BankComparison:
             f"{len(a)} x {len(b)} directions are more than can be compared at once: take some of them with "
             "sefa bank subset"
         )
-    # An edit is mask ⊗ vector: the cosine of two of them is the product of their parts' cosines.
+    # An edit is mask ⊗ vector, so the cosine between two edits is the product of the cosines of masks and vectors.
     directions = F.normalize(a.vectors.double(), dim=1) @ F.normalize(b.vectors.double(), dim=1).T
     layers = F.normalize(a.edited_layers.double(), dim=1) @ F.normalize(b.edited_layers.double(), dim=1).T
     cosines = directions * layers
@@ -73,7 +73,7 @@ def compare_banks(a: DirectionBank, b: DirectionBank) -> BankComparison:
 
 
 def match(likeness: Tensor) -> list[tuple[int, int]]:
-    """Pair rows with columns, each once at most: always the most alike pair of those that are left."""
+    """Pair rows with columns, each at most once, always taking the most similar pair of those that are left."""
     rows, columns = likeness.shape
     pairs: list[tuple[int, int]] = []
     free_rows, free_columns = set(range(rows)), set(range(columns))

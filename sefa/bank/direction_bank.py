@@ -1,4 +1,4 @@
-"""The direction bank: directions of one generator, as a file."""
+"""The direction bank: the directions of one generator, and their file."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,11 +21,11 @@ from sefa_runtime.model.direction_names import name_problems
 from sefa_runtime.version import VERSION
 
 METADATA_KEY = "sefa_bank"
-# 2: what alpha counts, samples, and the origin of each direction of a merged bank. Files of format 1 are read.
+# Format 2 adds the unit of alpha, the samples, and the origin of each direction of a merged bank. Format 1 can be read.
 FORMAT_VERSION = 2
 ALPHA_UNITS = ("distance", "sigma")
 UNIT_TOLERANCE = 1e-3
-# Three standard deviations of a latent's component: beyond it the generator has seen next to no sample in training.
+# Three standard deviations of a latent's entry: beyond that the generator has seen hardly any samples in training.
 ALPHA_RANGE = (-3.0, 3.0)
 MAX_MESSAGE = 1000  # characters
 TENSORS = ("vectors", "eigenvalues", "edited_layers", "analysed_layers", "alpha_range")
@@ -39,13 +39,13 @@ class DirectionSource:
     checkpoint_sha256: str  # empty if the generator did not come from a file
     method: str
     normalize: str
-    rank: int  # of what was analysed, the matrix A or the samples: directions beyond it change nothing
+    rank: int  # of the matrix A, or of the samples: directions beyond it change nothing
     version: str  # of sefa
-    # What alpha counts: the code's distance, or standard deviations of the sampled codes along the direction.
+    # Unit of alpha: distance in code space, or standard deviations of the sampled codes along the direction.
     alpha_unit: str = "distance"
     samples: int = 0  # how many latents were sampled; 0: none
-    seed: int | None = None  # theirs
-    label: int | None = None  # their class; None: any
+    seed: int | None = None  # of the sampled latents
+    label: int | None = None  # class of the sampled latents; None: any
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,16 +53,16 @@ class DirectionBank:
     """K directions in a latent space of D dimensions, for a generator of L layers.
 
     Attributes:
-        vectors: What alpha 1 adds to a code, float32 [K, D]: of unit length where alpha counts distance, of one
-            standard deviation where it counts those.
-        eigenvalues: Squared change of what was analysed per unit of alpha, float64 [K], descending for each source: of
-            SeFa the eigenvalues λ of AᵀA, of GANSpace variances.
+        vectors: What alpha 1 adds to a code, float32 [K, D]: unit length if alpha is a distance, one standard deviation
+            if alpha counts standard deviations.
+        eigenvalues: Squared change of what was analysed per unit of alpha, float64 [K], descending within each source:
+            the eigenvalues λ of AᵀA for SeFa, variances for GANSpace.
         edited_layers: Which layers' codes an edit changes, bool [K, L].
         analysed_layers: Which layers' affine weights the direction was found in, bool [K, L].
-        names: K distinct names; none looks like an integer, since those are indices.
-        alpha_range: Suggested least and greatest alpha, float32 [K, 2].
-        source: The generator and method; of a merged bank, the `joint_source` of all.
-        origins: Each direction's own source, K of them; empty if all have `source`.
+        names: K distinct names; none looks like an integer, since integers are indices.
+        alpha_range: Suggested lowest and highest alpha, float32 [K, 2].
+        source: The generator and method; for a merged bank, the `joint_source` of all directions.
+        origins: Each direction's own source, K of them; empty if `source` is the source of all.
     """
 
     vectors: Tensor
@@ -97,7 +97,7 @@ class DirectionBank:
         return self.origins[index] if self.origins else self.source
 
     def save(self, path: str | Path) -> Path:
-        """Write the bank as `.safetensors`, whole or not at all.
+        """Write the bank to a `.safetensors` file, whole or not at all.
 
         Raises:
             OSError: If the file cannot be written.
@@ -109,11 +109,11 @@ class DirectionBank:
         return path
 
     def tensors(self) -> dict[str, Tensor]:
-        """Return the tensors by name, as they are in a file."""
+        """Return the tensors by their names in a file."""
         return {name: getattr(self, name) for name in TENSORS}
 
     def description(self) -> str:
-        """Return the rest as JSON, for `build`."""
+        """Return everything but the tensors as JSON, for `build`."""
         document: dict[str, Any] = {
             "format_version": FORMAT_VERSION,
             "names": list(self.names),
@@ -154,10 +154,10 @@ class DirectionBank:
 
     @classmethod
     def build(cls, description: str, tensors: Mapping[str, Tensor]) -> "DirectionBank":
-        """Make a bank of what `description` and `tensors` returned.
+        """Make a bank from what `description` and `tensors` returned.
 
         Raises:
-            BankError: If they are not a bank's.
+            BankError: If they do not describe a valid bank.
         """
         try:
             document = parse_json(description)
@@ -167,7 +167,7 @@ class DirectionBank:
             names = tuple(document["names"])
             source = _source(document["source"], version)
             origins = _origins(document, version)
-        except (ValueError, KeyError, TypeError, IndexError) as error:  # What JSON of another shape than ours raises.
+        except (ValueError, KeyError, TypeError, IndexError) as error:  # What JSON of another structure raises.
             raise BankError(f"damaged direction bank ({str(error)[:200]})") from error
         return cls(names=names, source=source, origins=origins, **tensors)
 
@@ -183,17 +183,17 @@ class DirectionBank:
         normalize: str = "none",
         **facts: Any,
     ) -> "DirectionBank":
-        """Make a bank of directions that were found in a generator, called `direction-N`.
+        """Make a bank of directions that were found in a generator, named `direction-N`.
 
         Args:
             generator: The generator.
             vectors: Shape [K, latent_dim].
             eigenvalues: Shape [K].
             analysed: The layers in which each direction was found.
-            edit_layers: The layers that an edit touches; None: those that the direction was found in, or all of a
-                generator that edits all.
-            normalize: How rows of A were scaled.
-            facts: What else `DirectionSource` says of how they were found.
+            edit_layers: The layers that an edit changes; None: those that the direction was found in, or all layers if
+                the generator has `edits_all_layers`.
+            normalize: How the rows of A were scaled.
+            facts: Further fields of `DirectionSource`.
         """
         count = len(vectors)
         if edit_layers is None and generator.edits_all_layers:
@@ -274,18 +274,19 @@ def _mask(layers: Sequence[Sequence[int]], num_layers: int) -> Tensor:
 
 
 def _check_header(path: Path) -> None:
-    """Refuse a safetensors file whose header, which is read at once, is longer than any bank's."""
+    """Refuse a safetensors file whose header is longer than any bank's: the reader would read all of it at once."""
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
-    # A file of another kind is for the reader to name.
+    # If the length does not fit the file, it is no safetensors file: leave that error to the reader.
     if 2 * MAX_JSON < length <= path.stat().st_size:
         raise BankError(f"{path}: not a direction bank: its header is longer than any bank's")
 
 
 def joint_source(sources: Sequence[DirectionSource]) -> DirectionSource:
-    """Return what several sources of one generator have in common; where they differ, all values, or none.
+    """Combine several sources of one generator into one.
 
-    `rank` is the smallest, `samples` the largest.
+    Where texts differ, all are joined with " + "; where seeds or labels differ, there is None. `rank` is the smallest,
+    `samples` the largest.
     """
     distinct = list(dict.fromkeys(sources))
     if len(distinct) == 1:

@@ -1,4 +1,4 @@
-"""Make new banks from direction banks: some directions of one, renamed or flipped, or all of several."""
+"""Make new direction banks from existing ones: rename or flip directions, select some, or merge several banks."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,11 +14,11 @@ def change(bank: DirectionBank, changes: Mapping[int, Change]) -> DirectionBank:
     """Rename directions, flip them, or give them other ranges.
 
     Args:
-        bank: A bank; it is not changed.
-        changes: What changes, by index. The range of a flipped direction is mirrored, unless it gets a new one.
+        bank: The bank; it is not modified.
+        changes: The changes by index. The range of a flipped direction is mirrored unless it gets a new one.
 
     Raises:
-        BankError: If a new name is no name, or two directions would have the same.
+        BankError: If a new name is not allowed, or two directions would have the same name.
     """
     vectors, alpha_range = bank.vectors.clone(), bank.alpha_range.clone()
     for index, one in changes.items():
@@ -34,7 +34,7 @@ def subset(bank: DirectionBank, indices: Sequence[int]) -> DirectionBank:
     """Return a bank of some directions, in the order of `indices`.
 
     Raises:
-        ArgumentError: If there are none, or one is out of range or listed twice.
+        ArgumentError: If `indices` is empty, or one is out of range or listed twice.
     """
     count = len(bank)
     if not indices or len(set(indices)) < len(indices) or not all(0 <= index < count for index in indices):
@@ -49,17 +49,17 @@ def subset(bank: DirectionBank, indices: Sequence[int]) -> DirectionBank:
 def merge(
     banks: Sequence[DirectionBank], prefixes: Sequence[str] | None = None, *, allow_other_checkpoint: bool = False
 ) -> DirectionBank:
-    """Return a bank of all directions of several banks of one generator, one bank after the other.
+    """Concatenate several banks of one generator into one.
 
     Args:
-        banks: At least one.
-        prefixes: Put before the names of each bank's directions. None: names stay, but where two banks have the same
-            name `direction-N`, they are numbered anew.
-        allow_other_checkpoint: Join banks of several checkpoints of one architecture, such as a model and one
+        banks: The banks, at least one.
+        prefixes: A prefix for the names of each bank's directions. None: names stay, except that names `direction-N`
+            that occur more than once are numbered anew.
+        allow_other_checkpoint: Join banks of several checkpoints of one architecture, such as a generator and one
             tuned from it; each direction keeps its source.
 
     Raises:
-        ArgumentError: If there is no bank, or another number of prefixes.
+        ArgumentError: If there is no bank, or the number of prefixes differs from that of the banks.
         BankError: If the banks are of different generators, or two directions have the same name.
     """
     if not banks:
@@ -106,7 +106,7 @@ def _merged_names(banks: Sequence[DirectionBank], prefixes: Sequence[str] | None
     if prefixes is not None:
         return tuple(prefix + name for prefix, bank in zip(prefixes, banks, strict=True) for name in bank.names)
     names = [name for bank in banks for name in bank.names]
-    # A name that nobody chose counts the directions: of the merged bank, where it would stand twice.
+    # A default name is the direction's number; if it occurs twice, use the number in the merged bank.
     return tuple(
         f"direction-{index}" if names.count(name) > 1 and _is_number(name) else name for index, name in enumerate(names)
     )

@@ -1,4 +1,4 @@
-"""Changes to directions as text: `0=pose`, `3=smile:-1`, `0=pose:[-4,4]`; and directions by name or index."""
+"""Parse changes to directions, such as `0=pose`, `3=smile:-1`, `0=pose:[-4,4]`; find directions by name or index."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -12,12 +12,12 @@ FLIP = "-1"
 
 @dataclass(frozen=True)
 class Change:
-    """A change to one direction; None and False leave things as they are.
+    """A change to one direction; None and False change nothing.
 
     Attributes:
-        name: Its new name.
-        flip: Whether it shall point the other way.
-        alpha_range: Its new suggested least and greatest alpha, after the flip.
+        name: The new name.
+        flip: Whether to reverse the direction.
+        alpha_range: The new suggested lowest and highest alpha, after the flip.
     """
 
     name: str | None = None
@@ -26,10 +26,10 @@ class Change:
 
 
 def parse_change(text: str) -> tuple[str, Change]:
-    """Read one change: the direction, by index or name, and what changes.
+    """Parse one change: return the direction, an index or a name, and its change.
 
     Raises:
-        ArgumentError: If it is not of one of the forms.
+        ArgumentError: If the text has none of the forms.
     """
     direction, equals, rest = text.partition("=")
     name, *parts = (part.strip() for part in rest.split(":"))
@@ -47,10 +47,10 @@ def parse_change(text: str) -> tuple[str, Change]:
 
 
 def parse_range(text: str) -> tuple[str, Change]:
-    """Read `0=-4:4` or `pose=-4:4` as a change of the range alone.
+    """Parse `0=-4:4` or `pose=-4:4`, a change of the range alone.
 
     Raises:
-        ArgumentError: If it is not of that form.
+        ArgumentError: If the text does not have that form.
     """
     direction, equals, rest = text.partition("=")
     if not direction.strip() or not equals:
@@ -59,12 +59,12 @@ def parse_range(text: str) -> tuple[str, Change]:
 
 
 def resolve(names: Sequence[str], requested: Sequence[tuple[str, Change]]) -> dict[int, Change]:
-    """Find the directions that changes are for.
+    """Find the directions that changes apply to.
 
     Args:
-        names: The names as they are.
-        requested: A direction's index or name, and what changes; several for one direction are joined. A direction may
-            also be called by the new name that it gets here, if none has that name yet.
+        names: The current names.
+        requested: Pairs of a direction, by index or name, and a change; several changes to one direction are combined.
+            A direction may also be given by the new name that it gets here, if no direction has that name yet.
 
     Returns:
         The changes by index.
@@ -91,7 +91,7 @@ def renamed(names: Sequence[str], changes: Mapping[int, Change]) -> tuple[str, .
 
 
 def find(names: Sequence[str], direction: str) -> int:
-    """Find the index of a direction that is given by index or name.
+    """Return the index of a direction given by index or name.
 
     Raises:
         ArgumentError: If there is no such direction.
@@ -109,7 +109,7 @@ def find(names: Sequence[str], direction: str) -> int:
 
 
 def find_all(names: Sequence[str], directions: str) -> list[int]:
-    """Find the indices of directions in a list like `0,3,1`, `0-7` or `pose,smile`, in its order.
+    """Return the indices of the directions in a list like `0,3,1`, `0-7` or `pose,smile`, in its order.
 
     Raises:
         ArgumentError: If one does not exist or is listed twice.

@@ -1,4 +1,4 @@
-"""Direction banks from the files of other tools, and as such files."""
+"""Read direction banks from the files of other tools, and write such files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -29,21 +29,22 @@ def import_bank(
     *,
     allow_other_checkpoint: bool = False,
 ) -> DirectionBank:
-    """Read directions from another tool's file; its contents say which tool's.
+    """Read directions from another tool's file; the tool is recognised from its contents.
 
     Args:
-        path: A `.npz` that `export_bank` wrote; the boundaries `.npy` of genforce's tools (SeFa, InterFaceGAN); the
-            components `.npz` of GANSpace; rosinality's `factor.pt`.
-        generator: The generator that the directions are of. Only the first kind of file says so itself, and must then
-            be of this one if it is given.
-        layers: Layers that were analysed; of boundaries and components. Eigenvalues of boundaries are measured on their
-            weights.
-        edit_layers: Layers that an edit touches; None: those analysed.
-        allow_other_checkpoint: See `sefa.directions.compatibility.check_fits`, for the first kind of file.
+        path: An `.npz` that `export_bank` wrote; the boundaries `.npy` of genforce's tools (SeFa, InterFaceGAN); the
+            components `.npz` of GANSpace; or rosinality's `factor.pt`.
+        generator: The generator that the directions belong to. Only the first kind of file says which generator that
+            is; if one is given as well, it must fit.
+        layers: The layers that were analysed, for boundaries and components. The eigenvalues of boundaries are measured
+            on the weights of these layers.
+        edit_layers: Layers that an edit changes; None: those analysed.
+        allow_other_checkpoint: See `sefa.directions.compatibility.check_fits`; for the first kind of file.
 
     Raises:
         BankError: If the file is missing, damaged or none of these, or does not fit the generator.
-        ArgumentError: If the generator is missing or of a wrong kind, or layers are given where the file decides.
+        ArgumentError: If the generator is missing or of the wrong kind, or layers are given although the file states
+            them.
     """
     path = Path(path)
     problem = input_problem(path)
@@ -70,14 +71,14 @@ def import_bank(
 
 
 def export_bank(bank: DirectionBank, path: str | Path) -> Path:
-    """Write a bank for other tools; the file's name says for which.
+    """Write a bank for other tools; the suffix of the file's name chooses the format.
 
-    `.npz`: everything, for numpy; `import_bank` reads it back. `.npy`: unit directions [K, D], as genforce's tools take
-    their boundaries. `.pt`: rosinality's factor.pt.
+    `.npz`: everything, for numpy; `import_bank` reads it back. `.npy`: unit directions [K, D], the boundaries of
+    genforce's tools. `.pt`: rosinality's factor.pt.
 
     Raises:
-        ArgumentError: If the name ends otherwise.
-        BankError: If the format has no place for what the bank holds.
+        ArgumentError: If the name has another suffix.
+        BankError: If the format cannot hold this bank.
         OSError: If the file cannot be written.
     """
     path = Path(path)

@@ -1,6 +1,6 @@
-"""Boundaries, which is what genforce's tools call directions: a `.npy` of unit rows.
+"""Boundaries, as genforce's tools call directions: an `.npy` file of unit rows.
 
-InterFaceGAN saves one, [1, D]; SeFa's authors' `factorize_weight` gives all, [K, D], unsorted.
+InterFaceGAN saves one, [1, D]; `factorize_weight` in the SeFa authors' code gives all, [K, D], unsorted.
 """
 
 import io
@@ -26,10 +26,10 @@ from sefa_runtime.inputs.numpy_files import SINGLE
 def boundaries_bank(
     path: Path, arrays: Arrays, generator: Generator, layers: LayerSpec, edit_layers: LayerSpec | None
 ) -> DirectionBank:
-    """Return boundaries as a bank, in their order; the eigenvalue of each is |A·n|² of the analysed layers.
+    """Return boundaries as a bank, in their order; each eigenvalue is |A·n|², with A of the analysed layers.
 
     Raises:
-        BankError: If they are no unit directions of the generator's latent.
+        BankError: If they are not unit directions of the generator's latent.
         ArgumentError: If a layer is unknown.
     """
     if SINGLE not in arrays:
@@ -58,7 +58,7 @@ def boundaries_bank(
 
 
 def write_boundaries(bank: DirectionBank, path: Path) -> Path:
-    """Write the directions as float32 [K, D] unit rows; layers, names and ranges have no place in such a file.
+    """Write the directions as unit rows, float32 [K, D]; such a file cannot hold layers, names or ranges.
 
     Raises:
         OSError: If the file cannot be written.
@@ -70,10 +70,10 @@ def write_boundaries(bank: DirectionBank, path: Path) -> Path:
 
 
 def latent_rows(array: NDArray[Any], generator: Generator, path: Path) -> Tensor:
-    """Return the rows [K, latent_dim], float64, of an array [D], [K, D] or [K, 1, D]; those of a class must be zeros.
+    """Return an array [D], [K, D] or [K, 1, D] as rows, float64 [K, latent_dim]; entries for the class must be zero.
 
     Raises:
-        BankError: If the shape is another, or entries are not finite numbers.
+        BankError: If the shape is none of these, an entry is not finite, or a direction would change the class.
     """
     sizes = (generator.latent_dim, generator.code_dim)
     fits = array.ndim in (1, 2) or (array.ndim == 3 and array.shape[1] == 1)
@@ -90,10 +90,10 @@ def latent_rows(array: NDArray[Any], generator: Generator, path: Path) -> Tensor
 
 
 def chosen_layers(generator: Generator, layers: LayerSpec, path: Path) -> tuple[int, ...]:
-    """Return the layers that the directions in a file are said to be of.
+    """Return the layers to which the directions in a file are said to belong.
 
     Raises:
-        ArgumentError: If one is unknown, or each reads a part of z of its own and there are several.
+        ArgumentError: If a layer is unknown, or there are several but z is split between the layers.
     """
     chosen = parse_layers(layers, generator.num_layers, generator.default_layers)
     if len(chosen) > 1 and not generator.layers_share_latent:

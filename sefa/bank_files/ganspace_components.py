@@ -1,8 +1,8 @@
-"""The components that GANSpace's own code caches: a `.npz` of `lat_comp`, `lat_stdev`, `act_stdev` and others.
+"""The components that GANSpace's own code caches: an `.npz` file of `lat_comp`, `lat_stdev`, `act_stdev` and others.
 
 Entries, for C components: `lat_comp` [C, 1, D], unit directions of z or w; `lat_stdev` [C], the standard deviation of w
-along each, or 1 for z; `act_stdev` [C], the standard deviation of the analysed activations, the same for w. An edit of
-sigma standard deviations adds sigma·lat_stdev·lat_comp; sigma is alpha here.
+along each, or 1 for z; `act_stdev` [C], the standard deviation of the analysed activations, which for w is the same. An
+edit of sigma standard deviations adds sigma·lat_stdev·lat_comp; sigma is alpha here.
 """
 
 from pathlib import Path
@@ -23,7 +23,7 @@ DIRECTIONS, LENGTHS, DEVIATIONS = "lat_comp", "lat_stdev", "act_stdev"
 
 
 def is_components(arrays: Arrays) -> bool:
-    """Return whether GANSpace wrote them."""
+    """Return whether the arrays are GANSpace's components."""
     return DIRECTIONS in arrays
 
 

@@ -1,4 +1,4 @@
-"""Direction banks as NumPy's `.npz`, and the arrays in any such file."""
+"""Direction banks as NumPy `.npz` files, and the arrays in any NumPy file."""
 
 import io
 from collections.abc import Mapping
@@ -19,12 +19,12 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 def load_arrays(path: Path) -> Arrays | None:
-    """Return the arrays in a `.npz` or `.npy` file; None if it is neither.
+    """Return the arrays in an `.npz` or `.npy` file; None if it is neither.
 
-    Nothing in it is unpickled.
+    Nothing in the file is unpickled.
 
     Raises:
-        BankError: If it is damaged, too large, or holds objects rather than numbers.
+        BankError: If the file is damaged, too large, or holds objects rather than numbers.
     """
     if not is_numpy_file(path):
         return None
@@ -35,7 +35,7 @@ def load_arrays(path: Path) -> Arrays | None:
 
 
 def is_bank(arrays: Arrays) -> bool:
-    """Return whether `write_bank` wrote them."""
+    """Return whether the arrays were written by `write_bank`."""
     return METADATA_KEY in arrays
 
 
@@ -55,7 +55,7 @@ def read_bank(path: Path, arrays: Arrays) -> DirectionBank:
 
 
 def write_bank(bank: DirectionBank, path: Path) -> Path:
-    """Write everything of a bank: its tensors, `names` [K], and the rest as JSON.
+    """Write all of a bank: its tensors, `names` [K], and the rest as JSON.
 
     Raises:
         OSError: If the file cannot be written.

@@ -1,4 +1,4 @@
-"""The directions that rosinality's stylegan2-pytorch found, as a direction bank; and a bank as its `factor.pt`."""
+"""Read the `factor.pt` of rosinality's stylegan2-pytorch as a direction bank, and write a bank as such a file."""
 
 from pathlib import Path
 
@@ -19,19 +19,19 @@ def import_factor(path: str | Path, generator: Generator) -> DirectionBank:
     """Read the file that `closed_form_factorization.py` wrote.
 
     Direction i is column i of the file's matrix, with its sign, and edits all layers, as `apply_factor.py` does. That
-    script moves w before truncation: its `degree` is alpha·psi here, where edits follow truncation.
+    script moves w before truncation, while edits here follow truncation: its `degree` times psi is alpha here.
 
     Args:
         path: The file: factor.pt, a torch file with an entry `eigvec`.
-        generator: The StyleGAN2 whose directions these are.
+        generator: The StyleGAN2 that the directions belong to.
 
     Returns:
-        All the file's directions, in its order. Their eigenvalues are measured on the weights that it analysed: those
-        of all convolutions' styles and of the first ToRGB's.
+        All the file's directions, in its order. Their eigenvalues are measured on the weights that the script analysed:
+        the style transforms of all convolutions and of the first ToRGB.
 
     Raises:
         BankError: If the file is missing or damaged, holds something else, or does not fit the generator.
-        ArgumentError: If the generator is no StyleGAN2.
+        ArgumentError: If the generator is not a StyleGAN2.
     """
     path = Path(path)
     try:
@@ -64,11 +64,11 @@ def export_factor(bank: DirectionBank, path: str | Path, checkpoint: str = "") -
     Args:
         bank: Directions of a StyleGAN2 that edit all layers, as that script does.
         path: The file to write.
-        checkpoint: What its entry `ckpt` shall say: where the script finds the generator, unless it is told.
+        checkpoint: The value of the file's entry `ckpt`: the path where the script finds the generator by default.
 
     Raises:
-        BankError: If a direction does not edit all layers, or alpha does not count distance, for which the file has no
-            place; or the bank is not of a StyleGAN2.
+        BankError: If a direction does not edit all layers, or its alpha is not a distance, which the file cannot
+            express; or the bank does not belong to a StyleGAN2.
         OSError: If the file cannot be written.
     """
     path = Path(path)
@@ -85,7 +85,7 @@ def export_factor(bank: DirectionBank, path: str | Path, checkpoint: str = "") -
 
 
 def _directions(columns: Tensor, code_dim: int, path: Path) -> Tensor:
-    """Return rows of unit length, float32 [K, D]."""
+    """Check the file's matrix and return its columns as rows of unit length, float32 [K, D]."""
     if columns.ndim != 2 or columns.shape[0] != code_dim or not columns.is_floating_point():
         raise BankError(
             f"{path}: its {ENTRY} has shape {list(columns.shape)}, this generator's w has {code_dim} entries"

@@ -1,4 +1,4 @@
-"""Any module that makes images of latents: a generator of the user's own."""
+"""A generator of the user's own: any module that turns latents into images."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,24 +14,24 @@ from sefa.errors import ArgumentError
 from sefa.generators.common.labels import OneHotGenerator, one_hot
 
 CHECK_SEED = 0
-# Lengths of the latents at which a layer is looked at, relative to usual ones: whatever normalises or clips z shows.
+# Lengths, relative to usual latents, of the latents used to probe a layer: they reveal a normalised or clipped z.
 PROBE_LENGTHS = (1.0, 1.0, 0.5, 2.0, 4.0, 1.0, 1.0, 0.25)
-PROBE_SAME_CLASS = 5  # of them, from the first
+PROBE_SAME_CLASS = 5  # how many of these, from the first, have the same class
 
 
 class Axes(StrEnum):
-    """The axes in which a module takes a latent, or a one-hot label, of N images."""
+    """The axes in which a module takes the latents, or one-hot labels, of N images."""
 
     FLAT = "flat"  # [N, D]
     IMAGE = "image"  # [N, D, 1, 1]
     SEQUENCE = "sequence"  # [N, 1, D]
 
     def of(self, x: Tensor) -> Tensor:
-        """Give [N, D] these axes."""
+        """Reshape [N, D] to these axes."""
         return {Axes.FLAT: x, Axes.IMAGE: x[:, :, None, None], Axes.SEQUENCE: x[:, None]}[self]
 
     def in_words(self, size: int) -> str:
-        """Write the shape for one image."""
+        """Return the shape for one image as text."""
         return {Axes.FLAT: f"{size}", Axes.IMAGE: f"{size}, 1, 1", Axes.SEQUENCE: f"1, {size}"}[self]
 
 
@@ -41,9 +41,9 @@ class CallForm:
 
     Attributes:
         z_axes: The latents' axes.
-        label_format: How it takes the label, where there are classes.
+        label_format: How it takes the label, if there are classes.
         label_axes: The axes of a one-hot label.
-        none: None as a second argument, where there are no classes.
+        none: Whether to pass None as the second argument, if there are no classes.
     """
 
     z_axes: Axes = Axes.FLAT
@@ -54,11 +54,11 @@ class CallForm:
 
 @dataclass(frozen=True)
 class ImageForm:
-    """Where the image is in what a module gives.
+    """Where the image is in a module's output.
 
     Attributes:
-        path: Keys, attributes and indices that lead to it; none if it is all that the module gives.
-        channels_last: Images as [N, H, W, C] rather than [N, C, H, W].
+        path: Keys, attributes and indices that lead to it; empty if the output is the image.
+        channels_last: Whether images are [N, H, W, C] rather than [N, C, H, W].
     """
 
     path: tuple[str, ...] = ()
@@ -66,9 +66,9 @@ class ImageForm:
 
 
 class CustomGenerator(OneHotGenerator):
-    """A module called as module(z) or module(z, label), and the names of its layers that read the latent.
+    """A module called as module(z) or module(z, label), with the names of its layers that read the latent.
 
-    L = 1. The code is z, with the one-hot label after it if there are classes; an edited image is exactly
+    L = 1. The code is z, followed by the one-hot label if there are classes; an edited image is exactly
     module(z + alpha·n, label).
     """
 
@@ -88,16 +88,16 @@ class CustomGenerator(OneHotGenerator):
         resolution: tuple[int, int],
         channels: int,
     ) -> None:
-        """Wrap a module; `sefa.wrap` finds out the forms, `resolution` and `channels`.
+        """Wrap a module; `sefa.wrap` determines the forms, `resolution` and `channels`.
 
         Args:
-            module: In inference mode.
+            module: The module, in inference mode.
             layers: Names of the layers whose weights make up A.
             latent_dim: Length of z.
-            num_classes: Classes, or 0.
+            num_classes: Number of classes, or 0.
             form: How the module wants its arguments.
-            image_form: Where its image is in what it gives.
-            image_range: What the module gives for black and for white.
+            image_form: Where the image is in its output.
+            image_range: The module's values for black and for white.
             resolution: Height and width of the image.
             channels: Channels of the image.
         """
@@ -113,7 +113,7 @@ class CustomGenerator(OneHotGenerator):
         return self._centred(image_of(self.call(codes.squeeze(1)), self.image_form))  # [N, C, H, W]
 
     def call(self, code: Tensor) -> object:
-        """Return what the module gives for codes [N, z_dim + num_classes]."""
+        """Return the module's output for codes [N, z_dim + num_classes]."""
         return call(self.module, code, self.z_dim, self.form)
 
     def affines(self) -> list[Tensor]:
@@ -123,7 +123,7 @@ class CustomGenerator(OneHotGenerator):
         probe = _probe(self.z_dim, self.num_classes, device)
         found = [affine_weight(self.module, name, self.call, probe) for name in self.layers]
         A = torch.cat(found)  # [out, z_dim]
-        return [torch.cat([A, A.new_zeros(len(A), self.num_classes)], dim=1)]  # The class is not looked at.
+        return [torch.cat([A, A.new_zeros(len(A), self.num_classes)], dim=1)]  # zeros for the class
 
 
 def call(module: nn.Module, codes: Tensor, z_dim: int, form: CallForm) -> object:
@@ -132,8 +132,8 @@ def call(module: nn.Module, codes: Tensor, z_dim: int, form: CallForm) -> object
 
 
 def arguments_for(codes: Tensor, z_dim: int, form: CallForm) -> list[Tensor | None]:
-    """Return what a module is called with, for codes [N, z_dim + num_classes]."""
-    # Copies: some modules work in place on what they are given.
+    """Return the arguments with which to call a module for codes [N, z_dim + num_classes]."""
+    # Pass copies: some modules modify their arguments in place.
     arguments: list[Tensor | None] = [form.z_axes.of(codes[:, :z_dim].clone())]
     if codes.shape[1] > z_dim:
         one_hot_label = codes[:, z_dim:]
@@ -145,10 +145,10 @@ def arguments_for(codes: Tensor, z_dim: int, form: CallForm) -> list[Tensor | No
 
 
 def image_of(result: object, form: ImageForm) -> Tensor:
-    """Return the image in what a module gives, float32 [N, C, H, W].
+    """Return the image in a module's output, float32 [N, C, H, W].
 
     Raises:
-        LookupError: If nothing stands at the form's path.
+        LookupError: If the output has nothing at the form's path.
     """
     image = entry_of(result, form.path)
     assert isinstance(image, Tensor)
@@ -156,10 +156,10 @@ def image_of(result: object, form: ImageForm) -> Tensor:
 
 
 def entry_of(result: object, path: Sequence[str]) -> object:
-    """Return what stands at a path of keys, attributes and indices.
+    """Return the entry at a path of keys, attributes and indices.
 
     Raises:
-        LookupError: If nothing does.
+        LookupError: If there is none.
     """
     for part in path:
         if isinstance(result, Mapping):
@@ -175,7 +175,7 @@ def entry_of(result: object, path: Sequence[str]) -> object:
 
 
 def trial_codes(count: int, z_dim: int, num_classes: int, seed: int = CHECK_SEED) -> Tensor:
-    """Return random latents, each with its class after it, the same at every call: [count, z_dim + num_classes]."""
+    """Return random latents, each followed by its class: [count, z_dim + num_classes], the same at every call."""
     random = torch.Generator().manual_seed(seed)
     z = torch.randn(count, z_dim, generator=random)
     if not num_classes:
@@ -185,7 +185,7 @@ def trial_codes(count: int, z_dim: int, num_classes: int, seed: int = CHECK_SEED
 
 
 def _probe(z_dim: int, num_classes: int, device: torch.device) -> Probe:
-    """Make latents of several lengths: five of one class, three of others."""
+    """Make latents of several lengths: five of one class, three of other classes."""
     codes = trial_codes(len(PROBE_LENGTHS), z_dim, num_classes)
     codes[:, :z_dim] *= torch.tensor(PROBE_LENGTHS)[:, None]
     if num_classes:

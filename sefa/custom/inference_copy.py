@@ -10,7 +10,7 @@ from torch.nn.utils.weight_norm import WeightNorm
 
 from sefa.custom.user_code import blamed, kind
 
-# What spectral norms of one's own call the weight as it is trained, and the two vectors that they go on improving.
+# Suffixes that home-made spectral norms use for the trained weight, and for the two vectors of their power iteration.
 RAW = ("_bar", "_orig")
 VECTORS = ("_u", "_v")
 
@@ -19,9 +19,9 @@ def copy_for_inference(module: nn.Module) -> nn.Module:
     """Return a copy in inference mode, float32, on the CPU, in which every weight is a plain parameter."""
     if isinstance(module, nn.DataParallel):
         module = module.module
-    module = getattr(module, "_orig_mod", module)  # What torch.compile wrapped.
+    module = getattr(module, "_orig_mod", module)  # the module that torch.compile wrapped
     with torch.no_grad():
-        for layer in module.modules():  # A weight that training left attached to its graph cannot be copied.
+        for layer in module.modules():  # Recompute weights: those still attached to a training graph cannot be copied.
             for hook in _norms(layer):
                 if isinstance(hook, WeightNorm):
                     setattr(layer, hook.name, hook.compute_weight(layer))
@@ -44,7 +44,7 @@ def copy_for_inference(module: nn.Module) -> nn.Module:
 def _make_plain(layer: nn.Module) -> None:
     """Replace parametrized weights by plain ones.
 
-    torch's `remove_parametrizations` would also change the module that was copied: they share a class.
+    torch's `remove_parametrizations` would also change the original module, because both share a class.
     """
     names = list(layer.parametrizations)  # type: ignore[arg-type]
     weights = {name: getattr(layer, name).detach().clone() for name in names}
@@ -55,28 +55,28 @@ def _make_plain(layer: nn.Module) -> None:
 
 
 def _norms(layer: nn.Module) -> list[SpectralNorm | WeightNorm]:
-    """Return the hooks by which torch.nn.utils.spectral_norm and weight_norm compute a weight at each call."""
+    """Return the hooks with which torch.nn.utils.spectral_norm and weight_norm compute a weight at each call."""
     hooks = () if isinstance(layer, torch.jit.ScriptModule) else layer._forward_pre_hooks.values()
     return [hook for hook in hooks if isinstance(hook, SpectralNorm | WeightNorm)]
 
 
 def _computed(module: nn.Module) -> dict[int, Tensor]:
-    """Copy the tensors that layers keep of a training step, by identity: deepcopy takes none that has a graph."""
+    """Copy the tensors that layers keep from a training step, by identity: deepcopy refuses tensors with a graph."""
     kept = [value for layer in module.modules() for value in vars(layer).values() if isinstance(value, Tensor)]
     return {id(tensor): tensor.detach().clone() for tensor in kept if not tensor.is_leaf}
 
 
 def fold_own_norms(module: nn.Module, changed: list[str]) -> nn.Module:
-    """Replace spectral norms of the user's own by plain parameters: the weights that they computed in the last run.
+    """Replace the user's own spectral norms by plain parameters: the weights that they computed in the last run.
 
-    Those norms update their vectors at every call, even in inference mode.
+    Such norms update their vectors at every call, even in inference mode.
 
     Args:
         module: The module, which has just rendered an image.
-        changed: Names of the parameters and buffers that this changed.
+        changed: Names of the parameters and buffers that rendering changed.
 
     Returns:
-        The module, or what stands for it.
+        The module, or its replacement.
     """
     if isinstance(module, torch.jit.ScriptModule):
         return module
@@ -92,13 +92,13 @@ def fold_own_norms(module: nn.Module, changed: list[str]) -> nn.Module:
             if hasattr(layer, gone):
                 delattr(layer, gone)
         layer.register_parameter(base, nn.Parameter(weight.detach().clone()))
-        layer._forward_pre_hooks.clear()  # Those that computed it.
+        layer._forward_pre_hooks.clear()  # the hooks that computed the weight
         module = _without_wrapper(module, path)
     return module
 
 
 def _without_wrapper(module: nn.Module, path: str) -> nn.Module:
-    """Replace the module that holds nothing but the layer at `path` by one that only calls it."""
+    """Replace a wrapper that holds nothing but the layer at `path` by a module that only calls the layer."""
     outer, _, name = path.rpartition(".")
     wrapper = module.get_submodule(outer)
     if isinstance(wrapper, nn.Sequential) or [name for name, _ in wrapper.named_children()] != [name]:
@@ -111,7 +111,7 @@ def _without_wrapper(module: nn.Module, path: str) -> nn.Module:
 
 
 class _Passing(nn.Module):
-    """Calls its only layer, which keeps its name."""
+    """A module that only calls its one layer, which keeps its name."""
 
     def __init__(self, name: str, layer: nn.Module) -> None:
         super().__init__()

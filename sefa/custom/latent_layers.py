@@ -1,7 +1,7 @@
-"""What a layer of any module does to the latent, found by running it rather than by reading its weights.
+"""Find what a layer of any module does to the latent, by running it rather than by reading its weights.
 
-So whatever makes up the effective weight is in it: spectral and weight normalisation, equalised gains, a label that is
-concatenated before or after, a latent that is split.
+The result therefore includes everything that makes up the effective weight: spectral and weight normalisation,
+equalised gains, a label concatenated before or after the latent, a latent that is split.
 """
 
 from collections.abc import Iterator
@@ -19,16 +19,16 @@ from sefa.errors import ArgumentError
 
 
 def affine_weight(module: nn.Module, name: str, run: Run, probe: Probe) -> Tensor:
-    """Find A of y = A·z + b, where y is a layer's output and z the latent.
+    """Find A in y = A·z + b, where y is a layer's output and z the latent.
 
-    Where the layer reads s·z, or a part of it, with a number s for each image, as after a normalisation of z, A is the
+    If the layer reads s·z, or part of it, with a number s for each image, as after a normalisation of z, A is the
     layer's own weight.
 
     Args:
         module: The generator, in inference mode.
-        name: The layer's name, as `named_modules` has it.
-        run: Renders images of codes with `module`.
-        probe: Where the relation is checked.
+        name: The layer's name in `named_modules`.
+        run: Renders images from codes with `module`.
+        probe: The codes at which the relation is checked.
 
     Returns:
         A, shape [out, latent_dim]; `out` counts all channels and positions of the layer's output.
@@ -69,7 +69,7 @@ def affine_weight(module: nn.Module, name: str, run: Run, probe: Probe) -> Tenso
 
 
 def _guarded(run: Run) -> Run:
-    """Return a run in which what the user's code raises becomes an ArgumentError."""
+    """Wrap a run so that any exception of the user's code becomes an ArgumentError."""
 
     def guarded(codes: Tensor) -> object:
         with blamed(f"rendering {len(codes)} images raised "):
@@ -79,14 +79,14 @@ def _guarded(run: Run) -> Run:
 
 
 def _affine_of_run(run: Run, layer: nn.Module, seen: Seen, probe: Probe, chunk: int) -> Tensor | None:
-    """Return A [out, latent_dim] if the layer's output is A·z + b at all codes, whatever their class; else None."""
+    """Return A [out, latent_dim] if the layer's output is A·z + b, with one A for all classes; else None."""
     size, codes = probe.latent_dim, probe.codes
     origins = codes.clone()
     origins[:, :size] = 0
     at_codes = rows_of(seen.y, len(codes))
     if at_codes is None:
         return None
-    # Filled rather than joined: small outputs kept between large inputs would hold the memory of these.
+    # Fill one tensor rather than join outputs: small outputs kept between large inputs would hold on to their memory.
     y = at_codes.new_empty(len(origins) + size, at_codes.shape[1])
     filled = 0
     for some in chain(torch.split(origins, chunk), _unit_steps(origins[0], torch.arange(size), chunk)):
@@ -101,14 +101,14 @@ def _affine_of_run(run: Run, layer: nn.Module, seen: Seen, probe: Probe, chunk: 
 
 
 def _differs_between_classes(run: Run, layer: nn.Module, probe: Probe, chunk: int) -> bool:
-    """Whether the output is A·z + b for one class alone."""
+    """Return whether the output is A·z + b within one class (it is not across classes)."""
     codes = probe.codes[: probe.same_class]
     seen, _ = watch_batch(run, layer, codes)
     return seen is not None and _affine_of_run(run, layer, seen, replace(probe, codes=codes), chunk) is not None
 
 
 def _own_weight(seen: Seen, probe: Probe) -> Tensor | None:
-    """Return A [out, latent_dim] of the layer alone if it reads s·z, or a part of it; else None."""
+    """Return the layer's own A [out, latent_dim] if the layer reads s·z, or part of it; else None."""
     count, size = len(probe.codes), probe.latent_dim
     x = rows_of(seen.x, count)
     y = rows_of(seen.y, count)
@@ -120,7 +120,7 @@ def _own_weight(seen: Seen, probe: Probe) -> Tensor | None:
         return None
     own, of_z = entries
     base = x.clone()
-    base[:, own] = 0  # What stands beside z, the label, stays.
+    base[:, own] = 0  # Keep what is read beside z: the label.
     outputs = [
         seen.replay(chunk.reshape(-1, *seen.x.shape[1:])) for chunk in chain([base], _unit_steps(base[0], own, CHUNK))
     ]
@@ -137,7 +137,7 @@ def _own_weight(seen: Seen, probe: Probe) -> Tensor | None:
 
 
 def _unit_steps(origin: Tensor, entries: Tensor, chunk: int) -> Iterator[Tensor]:
-    """Yield `origin` [D] with a 1 in the place of each of the entries, [N, D] at a time: all would take D times D."""
+    """Yield copies of `origin` [D], each with a 1 at one of the entries, [N, D] at a time: all would take [D, D]."""
     for some in torch.split(entries, chunk):
         steps = origin.repeat(len(some), 1)
         steps[torch.arange(len(some)), some] = 1
@@ -148,8 +148,8 @@ def _affine(at_steps: Tensor, change: Tensor, z: Tensor) -> Tensor | None:
     """Return A [out, D] = at_steps.T if change = A·z at all points, else None.
 
     Args:
-        at_steps: What a unit step along each of D components changes, [D, out].
-        change: What the points change, [K, out].
+        at_steps: Change of the output for a unit step along each of D entries, [D, out].
+        change: Change of the output at each point, [K, out].
         z: The points, [K, D].
     """
     A = at_steps.T

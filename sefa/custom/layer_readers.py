@@ -1,4 +1,4 @@
-"""Which layers of a user's module read the latent, for messages about those that do not."""
+"""Find which layers of a user's module read the latent, for messages about layers that do not."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,14 +11,14 @@ from sefa.custom.probing import Probe, rows_of, scaled_entries
 from sefa.custom.user_code import kind
 from sefa.errors import listed
 
-# What float32 sums leave of y = A·z + b, as a share of the largest change of y.
+# Largest deviation from y = A·z + b that float32 sums may cause, as a share of the largest change of y.
 AFFINE_TOLERANCE = 1e-3
-MAX_BESIDE = 4096  # entries that may stand beside z in what a layer reads
-MAX_TRIED = 32  # layers of a TorchScript module that are looked at for a message: each takes a run
+MAX_BESIDE = 4096  # most entries beside z in a layer's input
+MAX_TRIED = 32  # most layers of a TorchScript module to examine for a message: each takes a run
 
 
 def name_usable_layers(module: nn.Module) -> str:
-    """Name the layers that have a weight of two axes or more, and can be the first transform."""
+    """Name the layers that have a weight with two axes or more, so that they may be the first transform."""
     return listed(list(_usable_layers(module))) or "none"
 
 
@@ -28,7 +28,7 @@ def say_readers(module: nn.Module, run: Run, probe: Probe) -> str:
 
 
 def say_why_not(module: nn.Module, name: str, run: Run, seen: Seen, probe: Probe) -> str:
-    """Say why a layer whose output is no affine function of the latent cannot be analysed, and which layers can."""
+    """Say why a layer whose output is not affine in the latent cannot be analysed, and which layers can."""
     readers = _readers(module, run, probe)
     if name in readers:
         return "is no affine map of what it reads"
@@ -59,7 +59,7 @@ def _sources(module: nn.Module, run: Run, x: Tensor, probe: Probe) -> list[str]:
 
 
 def _readers(module: nn.Module, run: Run, probe: Probe) -> list[str]:
-    """Find the layers with a weight that read s·z, or an affine function of z."""
+    """Find the layers with a weight that read s·z or an affine function of z."""
     a, b = probe.codes[:2].clone(), probe.codes[:1].clone()
     size = probe.latent_dim
     sums = a[:1].repeat(3, 1)
@@ -105,7 +105,7 @@ def _usable_layers(module: nn.Module) -> Iterator[str]:
 
 
 def has_matrix(layer: nn.Module) -> bool:
-    """Whether a layer has a weight of two axes or more, of its own."""
+    """Return whether a layer has a weight of its own with two axes or more."""
     return any(
         parameter.ndim >= 2
         for name, parameter in layer.named_parameters()

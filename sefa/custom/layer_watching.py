@@ -1,4 +1,4 @@
-"""Run a module until one of its layers has run, and see what that layer read and what it made of it."""
+"""Run a module until one of its layers has run, and record that layer's input and output."""
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_leaves
 Run = Callable[[Tensor], object]  # codes [N, D] to anything
 
 CHUNK = 64  # latents in one run
-# Where TorchScript applies a weight.
+# Operators with which TorchScript applies a weight.
 PRODUCTS = {"mm", "addmm", "bmm", "baddbmm", "matmul", "linear", "convolution", "_convolution", "conv_transpose2d"}
 
 
@@ -23,8 +23,8 @@ class Seen:
 
     Attributes:
         x: The tensor that it read, [N, ...].
-        y: What it made of it, [N, ...].
-        replay: The layer on other tensors like x; None if it read more than one.
+        y: Its output, [N, ...].
+        replay: Applies the layer to other tensors like x; None if it read more than one tensor.
     """
 
     x: Tensor
@@ -33,22 +33,22 @@ class Seen:
 
 
 class _Reached(BaseException):
-    """The layer has run; what follows need not. No Exception: those become the user's errors."""
+    """Raised when the layer has run, to skip the rest. Not an Exception: those are taken for the user's errors."""
 
 
 def watch_batch(run: Run, layer: nn.Module, codes: Tensor) -> tuple[Seen | None, int]:
-    """Return what a layer does to all these codes, and how many latents a run may have."""
+    """Return a layer's input and output for all these codes, and how many latents a run may have."""
     seen, alone = watch(run, layer, codes), watch(run, layer, codes[:1])
     if seen is None or alone is None or seen.x.shape != alone.x.shape:
         return seen, CHUNK
-    # The module renders one image after another.
+    # The layer saw a single image in both runs: the module renders one image after another.
     runs = [one for code in torch.split(codes, 1) if (one := watch(run, layer, code)) is not None]
     x, y = torch.cat([one.x for one in runs]), torch.cat([one.y for one in runs])
     return Seen(x, y, seen.replay), 1
 
 
 def watch(run: Run, layer: nn.Module, codes: Tensor) -> Seen | None:
-    """Run until the layer has run, and return what it did; None if it does not run."""
+    """Run the module until the layer has run, and return what it did; None if the layer does not run."""
     if not isinstance(layer, torch.jit.ScriptModule):
         seen = _watch_forward(run, layer, codes)
         if seen is not None:
@@ -70,7 +70,7 @@ def _watch_forward(run: Run, layer: nn.Module, codes: Tensor) -> Seen | None:
 
             return forward(*map(swap, arguments), **{key: swap(value) for key, value in keywords.items()})
 
-        # An activation after it may work in place.
+        # Keep copies: an activation after the layer may work in place.
         seen.append(Seen(inputs[0].clone(), output.clone(), replay if len(inputs) == 1 else None))
         raise _Reached
 
@@ -80,25 +80,25 @@ def _watch_forward(run: Run, layer: nn.Module, codes: Tensor) -> Seen | None:
 
 
 def watch_operators(run: Run, layer: nn.Module, codes: Tensor) -> Seen | None:
-    """Watch a layer whose forward is not called from Python: look for the operator that applies its weight."""
+    """Watch a layer whose forward is not called from Python, by finding the operator that applies its weight."""
     tracker = _Tracker(codes, layer)
     try:
         with tracker:
             run(codes)
-    except (Exception, _Reached):  # TorchScript's interpreter gives _Reached another class.
+    except (Exception, _Reached):  # TorchScript's interpreter turns _Reached into another class.
         if tracker.seen is None:
             raise
     return tracker.seen
 
 
 class _Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Follows the latent and a layer's parameters through all operators, to the first product of the two."""
+    """Follows the latent and a layer's parameters through all operators to the first product of the two."""
 
     def __init__(self, latent: Tensor, layer: nn.Module) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.seen: Seen | None = None
         self._layer = layer
-        # By identity; the tensors are kept, so that no identity is used twice.
+        # Keyed by id; keeping the tensors alive ensures that no id is reused.
         self._from_latent = {id(latent): latent}
         self._from_layer = {id(tensor): tensor for tensor in (*layer.parameters(), *layer.buffers())}
 
@@ -124,7 +124,7 @@ class _Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def listening_to(
     module: nn.Module, names: list[str], heard: Callable[[str, list[Tensor], Any], None]
 ) -> Iterator[None]:
-    """Call `heard` with name, tensors that go in and output whenever one of these layers runs from Python."""
+    """Call `heard` with name, input tensors and output whenever one of these layers is run from Python."""
     layers = dict(module.named_modules())
     with ExitStack() as stack:
         for name in names:
@@ -143,7 +143,7 @@ def listening_to(
 def _listening(layer: nn.Module, heard: Callable[[Callable[..., Any], Any, Any, Any], None]) -> Iterator[None]:
     """Call `heard` with a layer's forward, its arguments and its output, whenever it runs.
 
-    Hooks would miss a layer whose wrapper calls `module.forward()`, as spectral norms of one's own do.
+    Hooks would miss a layer whose wrapper calls `module.forward()`, as home-made spectral norms do.
     """
     own = layer.__dict__.get("forward")
     forward = layer.forward

@@ -1,6 +1,6 @@
-"""Where a user's module comes from: a class that is named, `my_pkg.models:Generator`, or a TorchScript archive.
+"""Load a user's module from a class given by name, `my_pkg.models:Generator`, or from a TorchScript archive.
 
-This is the one place where code that the user named is loaded.
+This is the only place where code chosen by the user is loaded.
 """
 
 import importlib
@@ -28,7 +28,7 @@ def build_module(reference: str, arguments: Mapping[str, Any]) -> nn.Module:
         arguments: Keyword arguments of the constructor.
 
     Raises:
-        ArgumentError: If the module cannot be imported, or the class is missing, is no nn.Module or refuses the
+        ArgumentError: If the module cannot be imported, or the class is missing, is not an nn.Module or rejects the
             arguments.
     """
     module_name, _, class_name = reference.partition(":")
@@ -46,17 +46,17 @@ def build_module(reference: str, arguments: Mapping[str, Any]) -> nn.Module:
 
 
 def load_torchscript(path: str | Path, *, run_code: bool = False) -> nn.Module:
-    """Load a TorchScript archive, which means to run it.
+    """Load a TorchScript archive, which means running it.
 
-    It holds no Python, but a program all the same: some of it runs when it is loaded, its operators can read and write
-    any file that this user can, and nothing says that it ends.
+    An archive contains no Python, but it is still a program: parts of it run when it is loaded, its operators can read
+    and write any file that this user can, and it may never end.
 
     Args:
         path: The archive.
-        run_code: Whether it may run; only an archive from a source that is trusted should.
+        run_code: Whether the archive may run; allow this only for an archive from a trusted source.
 
     Raises:
-        ArgumentError: If it may not.
+        ArgumentError: If the archive may not run.
         CheckpointError: If it is damaged.
     """
     if not run_code:
@@ -64,9 +64,9 @@ def load_torchscript(path: str | Path, *, run_code: bool = False) -> nn.Module:
             f"{path}: TorchScript is code: to load it is to run it, and it may do whatever you may; if you trust where "
             "it comes from, run_code=True runs it"
         )
-    # Opened here: torch takes names that are UTF-8 alone.
+    # Open the file here, because torch only accepts file names in UTF-8.
     with warnings.catch_warnings(), Path(path).open("rb") as file:
-        warnings.simplefilter("ignore")  # torch advises torch.export instead.
+        warnings.simplefilter("ignore")  # torch recommends torch.export instead.
         try:
             module = torch.jit.load(file, map_location="cpu")  # type: ignore[no-untyped-call]
         except (RuntimeError, ValueError, OSError, zipfile.BadZipFile) as error:

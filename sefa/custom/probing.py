@@ -1,4 +1,4 @@
-"""Codes at which a layer is looked at, and where the latent is in what the layer reads."""
+"""Codes for probing a layer, and how to find the latent in what the layer reads."""
 
 from dataclasses import dataclass
 from itertools import combinations
@@ -6,17 +6,17 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
-# What float32 sums leave of x = s·z, as a share of the largest entry of x.
+# Largest deviation from x = s·z that float32 sums may cause, as a share of the largest entry of x.
 SCALED_TOLERANCE = 1e-4
 
 
 @dataclass(frozen=True)
 class Probe:
-    """Codes at which a layer is looked at.
+    """Codes for probing a layer.
 
     Attributes:
-        codes: Shape [K, D]: random latents of several lengths, each with its class after it.
-        same_class: How many of them, from the first, are of one class.
+        codes: Shape [K, D]: random latents of several lengths, each followed by its class.
+        same_class: How many of them, from the first, have the same class.
         latent_dim: Length of the latent.
     """
 
@@ -31,31 +31,31 @@ class Probe:
 
 
 def rows_of(output: Tensor, count: int) -> Tensor | None:
-    """Return an output as [count, out]; None if it is not one for each latent."""
-    # A layer that reads several vectors of each latent has them one after another along the batch.
+    """Return an output as [count, out]; None if it does not divide into one row for each latent."""
+    # If a layer reads several vectors of each latent, they follow one another along the batch axis.
     return output.reshape(count, -1) if output.ndim and output.numel() % count == 0 else None
 
 
 def scaled_entries(x: Tensor, z: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Find where x holds s·z with a number s for each row: entries of x, and those of z that they are.
+    """Find where x holds s·z, with a number s for each row.
 
-    Other entries must be the same in all rows, or multiples of s: those of a label.
+    The other entries, those of a label, must be the same in all rows or proportional to s.
 
     Args:
-        x: What a layer reads, [K, M]; all of one class.
+        x: A layer's input, [K, M]; all rows of one class.
         z: The latents, [K, D].
 
     Returns:
-        None if x holds anything else.
+        Indices of entries of x, and of the entries of z that they hold; None if x holds anything else.
     """
     x, z = x.double(), z.double()
     limit = SCALED_TOLERANCE * x.abs().amax(dim=1, keepdim=True)  # [K, 1]
     varying = ((x - x[:1]).abs() > limit).any(dim=0).nonzero()[:, 0]
-    if not x.isfinite().all() or len(varying) < 2:  # One entry alone is some number times any other.
+    if not x.isfinite().all() or len(varying) < 2:  # A single entry is a multiple of any entry of z.
         return None
-    x = x[:, varying] / limit  # A distance of 1 is the limit.
-    # The second entry shows which entry of z the first one is. If any entry is of z, so is one of the pairs: a label's
-    # entries are proportional to each other.
+    x = x[:, varying] / limit  # The largest allowed distance is now 1.
+    # The second entry shows which entry of z the first one is. If x holds entries of z, one of the pairs consists of
+    # them, because a label's entries are proportional to each other.
     for first, second in combinations(_unalike(x, 3), 2):
         for candidate in range(z.shape[1]):
             scale = x[:, first] / z[:, candidate]
@@ -71,7 +71,7 @@ def scaled_entries(x: Tensor, z: Tensor) -> tuple[Tensor, Tensor] | None:
 
 
 def _unalike(x: Tensor, count: int) -> list[int]:
-    """Return columns of x [K, M] that are not proportional to each other, furthest from 0 first; at most `count`."""
+    """Return at most `count` columns of x [K, M] that are not proportional to each other, furthest from 0 first."""
     found: list[int] = []
     left = torch.ones(x.shape[1], dtype=torch.bool, device=x.device)
     while left.any() and len(found) < count:

@@ -1,4 +1,4 @@
-"""Check that a module's images depend on latent and class alone: no random numbers, no memory, no batch-mates."""
+"""Check that a module's images depend on latent and class alone, not on random numbers, past calls or batch-mates."""
 
 import random
 import sys
@@ -17,12 +17,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from sefa.custom.user_code import kind
 from sefa.errors import ArgumentError
 
-# How far float32 sums in another order may move a value, as a share of the image's largest; convolution algorithms
-# differ between batch sizes.
+# How far a value may move when float32 numbers are summed in another order, as a share of the image's largest value;
+# convolution algorithms differ between batch sizes.
 SAME = 1e-3
-# Where only the batch-mates or their order differ, every image is computed in the same way.
+# The limit if only the batch-mates or their order differ: then every image is computed in the same way.
 SAME_WAY = 1e-5
-OURS = (Path(torch.__file__).parent, Path(__file__).parents[1])  # where no code of the user's is
+OURS = (Path(torch.__file__).parent, Path(__file__).parents[1])  # folders without code of the user's
 
 Render = Callable[[Tensor], Tensor]  # codes [N, D] to images [N, C, H, W]
 
@@ -31,16 +31,17 @@ def check_pure(module: nn.Module, render: Render, codes: Tensor, others: Tensor)
     """Refuse a module whose images are not a function of latent and class alone.
 
     Args:
-        module: In inference mode.
+        module: The module, in inference mode.
         render: Renders images with it.
         codes: Three codes, [3, D].
-        others: Three other ones.
+        others: Three other codes, [3, D].
 
     Returns:
         The images of `codes`.
 
     Raises:
-        ArgumentError: If it draws random numbers, changes itself, or its images are not finite or depend on the batch.
+        ArgumentError: If the module draws random numbers or changes itself, or its images are not finite, depend on the
+            batch or are the same for all latents.
     """
     who = kind(module)
     before = State(module)
@@ -60,7 +61,7 @@ def check_pure(module: nn.Module, render: Render, codes: Tensor, others: Tensor)
         )
     for seed in (1, 2):
         with _seeded(seed):
-            render(others)  # So that a module that remembers its last call gives something else.
+            render(others)  # A module that remembers its last call now gives another image.
             again = render(codes)
         if not torch.equal(again, image):
             apart = float((again - image).abs().max())
@@ -94,14 +95,14 @@ def _check_batch(who: str, render: Render, codes: Tensor, others: Tensor, image:
 
 
 class State:
-    """What a module's parameters and buffers were."""
+    """A copy of a module's parameters and buffers at one moment."""
 
     def __init__(self, module: nn.Module) -> None:
-        """Keep copies of all of them."""
+        """Copy all parameters and buffers."""
         self._kept = {name: tensor.detach().clone() for name, tensor in _tensors(module)}
 
     def changed(self, module: nn.Module) -> list[str]:
-        """Return the names of those that are others now."""
+        """Return the names of those that have changed or are gone."""
         now = dict(_tensors(module))
         return [
             name
@@ -110,7 +111,7 @@ class State:
         ]
 
     def restore(self, module: nn.Module) -> None:
-        """Give those that are still there their values back."""
+        """Restore the values of those that still exist with the same shape."""
         for name, tensor in _tensors(module):
             if name in self._kept and tensor.shape == self._kept[name].shape:
                 tensor.data.copy_(self._kept[name])
@@ -126,7 +127,7 @@ def _same_bits(a: Tensor, b: Tensor) -> bool:
 
 
 def _render_watched(module: nn.Module, render: Render, codes: Tensor) -> Tensor:
-    """Render, and refuse a module that asks torch for random numbers on the way."""
+    """Render, and refuse a module that asks torch for random numbers while it does."""
     watch = _RandomWatch()
     with watch:
         image = render(codes)
@@ -142,7 +143,7 @@ def _render_watched(module: nn.Module, render: Render, codes: Tensor) -> Tensor:
 
 
 class _RandomWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Remembers the first operator that draws random numbers, and the user's line that called it."""
+    """Records the first operator that draws random numbers, and the line of the user's code that called it."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -161,7 +162,7 @@ def _is_random(func: Any) -> bool:
 
 
 def _users_line(frame: FrameType | None) -> str:
-    """Return file and line of the innermost call from code that is neither torch's nor ours; empty without one."""
+    """Return file and line of the innermost call from code that is neither torch's nor ours; empty if there is none."""
     while frame is not None:
         file = Path(frame.f_code.co_filename)
         if not any(file.is_relative_to(folder) for folder in OURS) and file.is_file():
@@ -171,18 +172,18 @@ def _users_line(frame: FrameType | None) -> str:
 
 
 def _random_node(module: nn.Module) -> tuple[str, str] | None:
-    """Find an operator that draws random numbers in TorchScript's graph, in branches not taken by this run as well."""
+    """Find an operator in TorchScript's graph that draws random numbers, even in branches that the run did not take."""
     if not isinstance(module, torch.jit.ScriptModule):
         return None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch advises torch.compile.
-            graph = torch.jit.freeze(module).graph  # Without what is for training only.
-    except RuntimeError:  # It changes attributes of its own, which are looked at elsewhere.
+            warnings.simplefilter("ignore")  # torch recommends torch.compile.
+            graph = torch.jit.freeze(module).graph  # without the parts that only serve training
+    except RuntimeError:  # The module changes its own attributes, which is checked elsewhere.
         return None
     for node in _nodes(graph):
         space, _, name = node.kind().partition("::")
-        if space != "aten" or "dropout" in name:  # The run says whether dropout is on.
+        if space != "aten" or "dropout" in name:  # The run shows whether dropout is on.
             continue
         packet = getattr(torch.ops.aten, name, None)
         if packet is not None and any(_is_random(getattr(packet, overload)) for overload in packet.overloads()):
@@ -199,7 +200,7 @@ def _nodes(block: Any) -> Iterator[Any]:
 
 @contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seed torch's, numpy's and Python's global random numbers, and put them back."""
+    """Seed the global random generators of torch, numpy and Python, and restore their states afterwards."""
     kept, numpy_kept = random.getstate(), np.random.get_state()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

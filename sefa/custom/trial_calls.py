@@ -1,4 +1,4 @@
-"""Find out how a user's module wants to be called, and where the image is in what it gives: by calling it."""
+"""Find out, by calling it, how a user's module wants to be called and where the image is in its output."""
 
 import inspect
 from collections.abc import Iterator, Mapping
@@ -14,11 +14,11 @@ from sefa.custom.user_code import first_line, kind
 from sefa.errors import ArgumentError, listed
 
 USUAL_CHANNELS = (1, 3, 4)  # grey, RGB, RGBA
-MAX_DEPTH = 3  # of outputs in outputs
+MAX_DEPTH = 3  # of nested outputs
 BY_PLACE = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-# Names of an optional class argument.
+# Usual names of an optional class argument.
 LABEL_NAMES = ("c", "y", "label", "labels", "class_label", "class_labels", "classes", "cls")
-LATENTS = 3  # in the run that finds out
+LATENTS = 3  # in each trial call
 
 
 def find_form(
@@ -29,10 +29,10 @@ def find_form(
     output_key: str | int | None,
     layout: ImageLayout | None,
 ) -> tuple[CallForm, ImageForm, torch.dtype]:
-    """Try the ways of calling until one gives images; return it, where the image is, and its type.
+    """Try ways of calling until one gives images; return it, where the image is, and the image's dtype.
 
     Raises:
-        ArgumentError: If none does, or it is not clear which output is the image or which of its axes the channels are.
+        ArgumentError: If none does, or it is unclear which output is the image or which axis holds the channels.
     """
     codes = trial_codes(LATENTS, latent_dim, num_classes)
     none = len(_required(module)) == 2 and not num_classes
@@ -43,7 +43,7 @@ def find_form(
         arguments = arguments_for(codes, latent_dim, form)
         try:
             result = module(*arguments)
-        except Exception as error:  # Whatever a class of the user's raises.
+        except Exception as error:  # The user's class may raise anything.
             refused.append((_describe(form, latent_dim, num_classes), error))
             continue
         image_form = _find_image(result, output_key, layout, kind(module))
@@ -70,7 +70,7 @@ def assumptions(
     output_key: object,
     layout: ImageLayout | None,
 ) -> Iterator[str]:
-    """Yield what was found out by calling and was not said by the user."""
+    """Yield what was found out by calling the module and not stated by the user."""
     names = list(_arguments(module) or ())
     if form.none:
         yield "None as its second argument" + (f", {names[1]}" if len(names) > 1 else "")
@@ -83,10 +83,10 @@ def assumptions(
 
 
 def _find_image(result: object, output_key: str | int | None, layout: ImageLayout | None, who: str) -> ImageForm | None:
-    """Find where the image is; None if there is none.
+    """Find where the image is in an output; return None if there is none.
 
     Raises:
-        ArgumentError: If that is not clear.
+        ArgumentError: If that is unclear, or `output_key` names no image.
     """
     if output_key is not None:
         path = tuple(str(output_key).split("."))
@@ -121,10 +121,10 @@ def _find_image(result: object, output_key: str | int | None, layout: ImageLayou
 
 
 def _is_channels_last(shape: torch.Size) -> bool | None:
-    """Whether an image of three axes is [H, W, C] rather than [C, H, W]; None if it may be either."""
+    """Return whether an image shape is [H, W, C] rather than [C, H, W]; None if it may be either."""
     first, second, third = shape
     is_first = (first in USUAL_CHANNELS) + (second == third)
-    is_last = (third in USUAL_CHANNELS) + (first == second)  # Of [3, 4, 4] one thing speaks for it, two against it.
+    is_last = (third in USUAL_CHANNELS) + (first == second)  # For [3, 4, 4], one sign is for it and two are against it.
     return None if is_first == is_last else is_last > is_first
 
 
@@ -139,7 +139,7 @@ def _is_image(value: object) -> bool:
 
 
 def _outputs(result: object, path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Tensor]]:
-    """Yield all tensors in what a module gives: in tuples, dicts, dataclasses and other objects."""
+    """Yield all tensors in a module's output, including those in tuples, dicts, dataclasses and other objects."""
     if isinstance(result, Tensor):
         yield path, result
         return
@@ -191,7 +191,7 @@ def _runs(module: nn.Module, code: Tensor, latent_dim: int, form: CallForm) -> b
     arguments = arguments_for(code, latent_dim, form)
     try:
         module(*arguments)
-    except Exception:  # Whatever a class of the user's raises.
+    except Exception:  # The user's class may raise anything.
         return False
     return True
 
@@ -206,7 +206,7 @@ def _describe(form: CallForm, latent_dim: int, num_classes: int) -> str:
 
 
 def _refusal(module: nn.Module, num_classes: int, refused: list[tuple[str, Exception]]) -> str:
-    """Say why a module cannot be called, and what may be done."""
+    """Say why a module cannot be called, and what to do about it."""
     required = _required(module)
     reasons: dict[str, list[str]] = {}
     for form, error in refused:
@@ -239,7 +239,7 @@ def _refusal(module: nn.Module, num_classes: int, refused: list[tuple[str, Excep
 
 
 def _arguments(module: nn.Module) -> dict[str, bool] | None:
-    """Return the arguments that forward takes by place, and whether it must get them; None if that is not known."""
+    """Return forward's positional arguments, and whether each is required; None if that is unknown."""
     if isinstance(module, torch.jit.ScriptModule):
         forward: Any = module.forward
         return {argument.name: not argument.has_default_value() for argument in forward.schema.arguments[1:]}
@@ -251,5 +251,5 @@ def _arguments(module: nn.Module) -> dict[str, bool] | None:
 
 
 def _required(module: nn.Module) -> list[str]:
-    """Return the names of the arguments that forward must get, as far as they are known."""
+    """Return the names of forward's required arguments, as far as they are known."""
     return [name for name, must in (_arguments(module) or {}).items() if must]

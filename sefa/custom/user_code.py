@@ -1,4 +1,4 @@
-"""What a user's module is called in messages, and what its code raises."""
+"""Name a user's module in messages, and handle what its code raises."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,12 +10,12 @@ from sefa.errors import ArgumentError
 
 
 def kind(module: nn.Module) -> str:
-    """Return the class's name; of TorchScript, the one that it had before."""
+    """Return the class's name; for TorchScript, the name of the original class."""
     return str(getattr(module, "original_name", type(module).__name__))
 
 
 def first_line(error: BaseException) -> str:
-    """Return an error's class and the line of its text that says most."""
+    """Return an error's class and the most informative line of its text."""
     lines = str(error).strip().splitlines()
     # TorchScript's interpreter puts the reason last.
     text = lines[-1] if isinstance(error, torch.jit.Error) else lines[0] if lines else ""
@@ -24,7 +24,7 @@ def first_line(error: BaseException) -> str:
 
 @contextmanager
 def blamed(message: str) -> Iterator[None]:
-    """Turn whatever the user's code raises into an ArgumentError: `message`, then the error's first line."""
+    """Turn any exception of the user's code into an ArgumentError: `message`, then the result of `first_line`."""
     try:
         yield
     except ArgumentError:

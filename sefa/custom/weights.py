@@ -18,20 +18,20 @@ MAX_NAMED = 6  # keys in one message
 
 
 def load_weights(module: nn.Module, path: str | Path, entry: str | None = None) -> str:
-    """Load a file's weights into a module, strictly: every key on both sides must find its match.
+    """Load a file's weights into a module, strictly: every key on either side must have its match.
 
-    Of several state dicts in the file the one that fits is taken; if several fit, the averaged copy.
+    If the file holds several state dicts, the one that fits is taken; if several fit, the averaged copy.
 
     Args:
-        module: Its weights are replaced.
+        module: The module whose weights are replaced.
         path: The file.
-        entry: Which of the file's entries to take, if several generators fit.
+        entry: Which of the file's entries to take, if several fit.
 
     Returns:
-        Which entry was read, of which others; empty if the file has only one.
+        Which entry was read, and among which others; empty if the file has only one.
 
     Raises:
-        CheckpointError: If the file cannot be read, or nothing in it fits; the message names the keys that do not.
+        CheckpointError: If the file cannot be read, or nothing in it fits; the message names the keys that do not fit.
     """
     path = Path(path)
     wanted = module.state_dict()
@@ -44,13 +44,13 @@ def load_weights(module: nn.Module, path: str | Path, entry: str | None = None) 
         tensors = clean(_state_dict(choice.entry.network))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {error}") from error.__cause__
-    # BatchNorm's counter plays no part in inference, and older files lack it.
+    # BatchNorm's counter is not used in inference, and older files lack it.
     module.load_state_dict({key: tensors.get(key, tensor) for key, tensor in wanted.items()})
     return choice.described
 
 
 def _with_tensors(entry: Entry) -> Entry:
-    """Return an entry that is a whole module as its tensors: its code is the user's class."""
+    """Reduce an entry that is a whole module to its tensors: the code comes from the user's class."""
     network = entry.network
     if isinstance(network, Placeholder) and network.is_module:
         network = PersistedModule(network.class_name, network.state)
@@ -58,14 +58,14 @@ def _with_tensors(entry: Entry) -> Entry:
 
 
 def _state_dict(network: Network) -> dict[str, Tensor]:
-    """Return its tensors; none if it is something else."""
+    """Return a state dict's tensors; none if the network is something else."""
     if not isinstance(network, Mapping):
         return {}
     return {strip_prefix(key): tensor for key, tensor in network.items() if isinstance(tensor, Tensor)}
 
 
 def _closest_misfits(entries: Sequence[Entry], wanted: Mapping[str, Tensor]) -> str:
-    """Say why the entry that has most of the keys cannot be loaded."""
+    """Say why the entry that has the most matching keys cannot be loaded."""
     networks = [_state_dict(one.network) for one in chain(entries, *map(parts_of, entries))]
     closest = max(networks, key=lambda weights: len(weights.keys() & wanted.keys()), default={})
     if not closest:
@@ -74,7 +74,7 @@ def _closest_misfits(entries: Sequence[Entry], wanted: Mapping[str, Tensor]) -> 
 
 
 def _misfits(network: Network, wanted: Mapping[str, Tensor]) -> str:
-    """Say why weights cannot be loaded; nothing if they can."""
+    """Say why weights cannot be loaded; return an empty text if they can."""
     weights = _state_dict(network)
     missing = [key for key in wanted if key not in weights and not key.endswith("num_batches_tracked")]
     unexpected = [key for key in weights if key not in wanted]

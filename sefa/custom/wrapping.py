@@ -1,4 +1,4 @@
-"""Make a Generator of a user's module: how it wants to be called is found out by calling it."""
+"""Make a Generator from a user's module, finding out how to call it by calling it."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -17,10 +17,10 @@ from sefa.errors import ArgumentError
 from sefa.generators.common.labels import one_hot
 
 USUAL_RANGE, BYTE_RANGE = (-1.0, 1.0), (0.0, 255.0)
-# A share of the values beyond black and white that only another range explains.
+# If more than this share of the values lies beyond black and white, the range must be another one.
 MAX_BEYOND = 0.5
 OTHER_SEED = 1
-MAX_LATENT = 2**17  # values of z, and classes
+MAX_LATENT = 2**17  # most entries of z, and most classes
 
 
 def wrap(
@@ -34,29 +34,29 @@ def wrap(
     image_layout: str | None = None,
     output_key: str | int | None = None,
 ) -> CustomGenerator:
-    """Make a Generator of any module that makes images of latents.
+    """Make a Generator from any module that turns latents into images.
 
     Args:
         module: Called as module(z), or module(z, label) if there are classes, with z as [N, latent_dim],
-            [N, latent_dim, 1, 1] or [N, 1, latent_dim], whichever it takes; gives images [N, C, H, W] or [N, H, W, C].
-            It is copied, not changed. Its images must depend on latent and class alone.
+            [N, latent_dim, 1, 1] or [N, 1, latent_dim], whichever it takes; returns images [N, C, H, W] or
+            [N, H, W, C]. It is copied, not changed. Its images must depend on latent and class alone.
         latent_dim: Length of z.
-        layers: Names of the layers that read the latent first, as `module.named_modules()` has them; the weights of
-            several are stacked. May be empty if the directions come from a bank.
-        num_classes: Classes of a conditional generator.
-        label_format: How it takes the label: `index`, int64 [N], or `onehot`, float32 [N, num_classes].
-        image_range: What the module gives for black and for white: (0, 1) after a sigmoid. None: (-1, 1), or (0, 255)
-            of uint8.
-        image_layout: `nchw` or `nhwc`; None: as the shape of the images shows.
-        output_key: Which of a module's outputs is the image: a key, an attribute, an index, or several with dots
-            between them. None: the only one that can be.
+        layers: Names, from `module.named_modules()`, of the layers that read the latent first; the weights of several
+            layers are stacked. May be empty if the directions come from a bank.
+        num_classes: Number of classes of a conditional generator, or 0.
+        label_format: How the module takes the label: `index`, int64 [N], or `onehot`, float32 [N, num_classes].
+        image_range: The module's values for black and for white: (0, 1) after a sigmoid. None: (-1, 1), or (0, 255) for
+            uint8 images.
+        image_layout: `nchw` or `nhwc`; None: inferred from the shape of the images.
+        output_key: Which of the module's outputs is the image: a key, an attribute, an index, or several of these
+            joined by dots. None: the only output that can be an image.
 
     Returns:
         The generator, in float32, in inference mode, on the CPU; its `assumptions` list what was found out rather than
         given.
 
     Raises:
-        ArgumentError: If an argument does not fit the module, or the module does not make one image of each latent.
+        ArgumentError: If an argument does not fit the module, or the module does not make one image from each latent.
     """
     label_format = choice_of(LabelFormat, label_format, "label_format")
     layout = None if image_layout is None else choice_of(ImageLayout, image_layout, "image_layout")

@@ -1,4 +1,4 @@
-"""Check that a bank's directions fit a generator, and measure how alike that generator's own are."""
+"""Check that a bank's directions fit a generator, and measure how similar they are to the generator's own."""
 
 from dataclasses import dataclass
 
@@ -17,17 +17,17 @@ SHOWN = 12  # digits of a sha256
 
 
 def check_fits(bank: DirectionBank, generator: Generator, *, allow_other_checkpoint: bool = False) -> None:
-    """Refuse a generator that the bank was not made for.
+    """Check that a bank was made for a generator.
 
     Args:
         bank: The directions.
         generator: The generator.
-        allow_other_checkpoint: Take a bank of another checkpoint of the same architecture, such as the one that this
+        allow_other_checkpoint: Accept a bank of another checkpoint of the same architecture, such as the one that this
             generator was tuned from.
 
     Raises:
-        BankError: If latent size, layers or family differ; or a direction moves the class; or the checkpoint differs,
-            and that is not allowed: the message says how alike the two generators' directions are.
+        BankError: If latent size, layers or family differ; if a direction moves the class; or if the checkpoint differs
+            and that is not allowed: the message then says how similar the two generators' directions are.
     """
     mine = (bank.code_dim, bank.num_layers, bank.source.family)
     its = (generator.code_dim, generator.num_layers, generator.family)
@@ -57,7 +57,7 @@ def check_fits(bank: DirectionBank, generator: Generator, *, allow_other_checkpo
 
 
 def other_checkpoints(bank: DirectionBank, generator: Generator) -> tuple[str, ...]:
-    """Return the sha256 of checkpoints that directions were found in and that are known not to be the generator's."""
+    """Return the sha256 of each checkpoint, known to differ from the generator's, that directions were found in."""
     own = generator.source_sha256
     found = dict.fromkeys(bank.origin(index).checkpoint_sha256 for index in range(len(bank)))
     return tuple(sha256 for sha256 in found if sha256 and own and sha256 != own)
@@ -68,9 +68,9 @@ class Likeness:
     """How similar a bank's directions are to those that the same method finds in a generator.
 
     Attributes:
-        cosine: Mean |cosine| of the most similar pairs, each direction in one at most.
-        chance: The same of random directions.
-        directions: How many of the bank's directions were compared: SeFa's and GANSpace's.
+        cosine: Mean |cosine| over the most similar pairs, each direction in at most one pair.
+        chance: The same for random directions.
+        directions: How many of the bank's directions were compared: those found by SeFa and GANSpace.
     """
 
     cosine: float
@@ -82,7 +82,7 @@ def likeness(bank: DirectionBank, generator: Generator) -> Likeness | None:
     """Compare a bank with the generator's own directions, found in the same layers by the same method.
 
     Returns:
-        None if no direction of the bank is of a method that can be run here.
+        None if no direction of the bank was found by a method that can be run here.
     """
     groups: dict[tuple[DirectionSource, tuple[int, ...]], list[int]] = {}
     for index in range(len(bank)):
@@ -96,9 +96,9 @@ def likeness(bank: DirectionBank, generator: Generator) -> Likeness | None:
             continue
         try:
             own = _find_alike(generator, origin, analysed, len(indices)).vectors
-        except ArgumentError:  # What the bank says of how it was found is impossible.
+        except ArgumentError:  # The bank describes an impossible way of finding directions.
             continue
-        free = own[:, (own != 0).any(dim=0)]  # Without the entries of a class.
+        free = own[:, (own != 0).any(dim=0)]  # without the class entries
         found += _cosines(bank.vectors[indices], own)
         chance += _cosines(torch.randn(len(indices), free.shape[1], generator=random), free)
     if not found:
@@ -107,7 +107,7 @@ def likeness(bank: DirectionBank, generator: Generator) -> Likeness | None:
 
 
 def _find_alike(generator: Generator, origin: DirectionSource, layers: tuple[int, ...], count: int) -> DirectionBank:
-    """Find a generator's directions as others were found; at least as many."""
+    """Find at least `count` directions of a generator in the way that `origin` describes."""
     options = (
         {} if origin.method == Method.SEFA else {"samples": origin.samples, "seed": origin.seed, "label": origin.label}
     )

@@ -32,36 +32,36 @@ def factorize(
     label: int | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> DirectionBank:
-    """Find the directions that move a generator most.
+    """Find the directions that change a generator's output most.
 
     `sefa` reads them from the weights of the first transforms, in closed form: it needs no data and no samples.
     `ganspace` takes the principal components of sampled style codes or activations, see `sefa.directions.ganspace`.
-    Alpha is a distance in the latent space with `sefa`, and counts standard deviations with `ganspace`.
+    Alpha is a distance in latent space with `sefa`, and counts standard deviations with `ganspace`.
 
-    Runs on the device the generator is on.
+    Runs on the generator's device.
 
     Args:
         generator: The generator.
-        layers: The layers that are analysed together: see `parse_layers`. Where z is split between the layers, each is
-            analysed alone, and the directions of all are ranked together. With `ganspace` the style codes of a StyleGAN
-            are the same for all layers, and this only says which an edit touches.
-        edit_layers: The layers an edit touches; None: those that the direction was found in, or every one of a
-            BigGAN-deep, whose layers all read z itself.
-        top: How many directions; None: 16, or as many as the latent has components if those are fewer.
+        layers: The layers to analyse together: see `parse_layers`. If z is split between the layers, each is analysed
+            on its own, and all directions are ranked together. With `ganspace`, a StyleGAN's style codes are the same
+            for all layers, so this only chooses the layers that an edit changes.
+        edit_layers: The layers that an edit changes; None: those that the direction was found in, or all layers of a
+            BigGAN-deep, which all read z itself.
+        top: How many directions; None: 16, or the latent's size if that is smaller.
         method: `sefa` or `ganspace`.
-        normalize: `none` is the paper; `rows` scales each row of A to unit length first, as the authors' released code
-            does, which gives different directions. Only of `sefa`.
+        normalize: `none` follows the paper; `rows` scales each row of A to unit length first, as the authors' released
+            code does, which gives different directions. Only for `sefa`.
         samples: How many latents `ganspace` samples; None: 50,000.
-        seed: Of these latents; None: 0. The same seed gives the same latents on every machine.
-        label: The class of these latents; None: any class, each as likely as the others.
-        progress: Called with the share of the samples done, 0 to 1.
+        seed: Seed of these latents; None: 0. The same seed gives the same latents on every machine.
+        label: Class of these latents; None: any class, all equally likely.
+        progress: Called with the share of the samples that is done, 0 to 1.
 
     Returns:
         The directions, strongest first, and where they came from.
 
     Raises:
-        ArgumentError: If a layer is unknown, `top` is not in 1..code_dim, an option is unknown or not one of the
-            method's, or the weights are not finite.
+        ArgumentError: If a layer is unknown, `top` is out of range, an option is unknown or does not belong to the
+            method, or the weights are not finite.
     """
     analysed = parse_layers(layers, generator.num_layers, generator.default_layers)
     if edit_layers is not None:
@@ -70,7 +70,7 @@ def factorize(
         raise ArgumentError(f"top must be an integer, got {top!r}")
     method, normalize = choice_of(Method, method, "method"), choice_of(Normalize, normalize, "normalize")
     _check_options(method, normalize, samples, seed, label)
-    # Layers that each read a part of z of their own make A block-diagonal: its eigenvectors are its blocks'.
+    # If each layer reads its own part of z, A is block-diagonal: its eigenvectors are those of its blocks.
     blocks = [analysed] if generator.layers_share_latent else [(layer,) for layer in analysed]
     available = generator.latent_size(analysed)
     if top is None:
@@ -83,7 +83,7 @@ def factorize(
     found: Sequence[tuple[Tensor, Tensor]]
     if method is Method.SEFA:
         affines = [affine[:, : generator.latent_dim] for affine in generator.affines()]
-        kept = min(top, generator.latent_dim)  # Of each block: no more can be among the strongest of all.
+        kept = min(top, generator.latent_dim)  # No block can have more than this among the strongest of all.
         found = [_factorize_block(torch.cat([affines[layer] for layer in block]), normalize, kept) for block in blocks]
         samples = 0
     else:
@@ -111,7 +111,7 @@ def factorize(
 def _check_options(
     method: Method, normalize: Normalize, samples: int | None, seed: int | None, label: int | None
 ) -> None:
-    """Refuse options without meaning for the method."""
+    """Refuse options that do not apply to the method."""
     if method is Method.GANSPACE and normalize is not Normalize.NONE:
         raise ArgumentError(f"normalize={normalize} scales weights, which ganspace does not analyse: leave it out")
     given = {"samples": samples, "seed": seed, "label": label}
@@ -128,7 +128,7 @@ def _factorize_block(A: Tensor, normalize: Normalize, k: int) -> tuple[Tensor, T
 
 
 def principal_directions(weight: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """Find the `k` latent directions that move y = A·z + b most.
+    """Find the `k` latent directions that change y = A·z + b most.
 
     Moving z by alpha·n moves y by alpha·A·n, and |A·n|² = nᵀAᵀA·n is largest over unit n for the eigenvectors of AᵀA
     with the largest eigenvalues. Source: the paper, equations 3 to 6.

@@ -1,8 +1,8 @@
 """GANSpace: principal components of what a generator computes from random latents.
 
 Source: Härkönen, Hertzmann, Lehtinen & Paris, "GANSpace: Discovering Interpretable GAN Controls", NeurIPS 2020, arXiv
-2004.02546. For StyleGANs the style codes w are analysed. For others it is the outputs of the first transforms, and a
-linear regression leads back to z.
+2004.02546. For StyleGANs the style codes w are analysed; for other families, the outputs of the first transforms, from
+which a linear regression leads back to z.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -18,7 +18,7 @@ from sefa.linear_algebra import MAX_SIDE, eigenpairs, fix_signs, zero_level
 
 DEFAULT_SAMPLES = 50_000
 MAX_SAMPLES = 100_000_000
-# Fixed, so that the samples of a seed are the same on every machine.
+# Fixed, so that a seed gives the same samples on every machine.
 CHUNK = 1000
 
 
@@ -26,8 +26,8 @@ class Components(NamedTuple):
     """The principal components found in one group of layers.
 
     Attributes:
-        vectors: Shape [D, D], float64, strongest first: what alpha 1 adds to the code, one standard deviation.
-        variances: Shape [D], float64, descending: variance of what was analysed along each component.
+        vectors: Shape [D, D], float64, strongest first: what alpha 1, one standard deviation, adds to the code.
+        variances: Shape [D], float64, descending: variance of the analysed values along each component.
     """
 
     vectors: Tensor
@@ -44,22 +44,22 @@ def principal_components(
 ) -> list[Components]:
     """Sample latents and find the principal components of what the generator computes from them.
 
-    The covariance is summed in float64 and decomposed once. That needs as little memory as scikit-learn's
+    The covariance is accumulated in float64 and decomposed once. That needs as little memory as scikit-learn's
     IncrementalPCA, and is exact and faster: docs/discover.md has the figures.
 
-    StyleGANs: w is analysed, which all layers read alike; a component's vector has the length σ, the standard deviation
-    of w along it.
+    StyleGANs: w is analysed, which is the same for all layers; the length of a component's vector is σ, the standard
+    deviation of w along it.
 
-    Others: y = A·x is analysed, where A are the first transforms of a group's layers and x is the latent as they read
-    it; what a class adds to y is left out. The code's coordinates along each component of y are found by regression
-    and scaled to unit length, which is one standard deviation, as z is normal.
+    Others: y = A·x is analysed, where A stacks the first transforms of a group's layers and x is the latent as they
+    read it; what a class adds to y is left out. The direction of the code for each component of y is found by
+    regression and scaled to unit length, which is one standard deviation, since z is standard normal.
 
     Args:
-        generator: On any device.
-        groups: Layers to be analysed together. Where z is split between the layers, each is a group of its own.
-        samples: How many latents.
-        seed: Of the latents and labels.
-        label: The class of all latents; None: any class, each as likely as the others.
+        generator: The generator, on any device.
+        groups: Groups of layers to analyse together. If z is split between the layers, each layer is its own group.
+        samples: How many latents to sample.
+        seed: Seed of the latents and labels.
+        label: Class of all latents; None: any class, all equally likely.
         progress: Called with the share that is done, 0 to 1.
 
     Returns:
@@ -94,20 +94,20 @@ def principal_components(
 def _components(covariance: Tensor) -> Components:
     directions, variances = eigenpairs(covariance)
     _check_variance(variances)
-    sigma = variances.clamp_min(zero_level(variances, len(covariance))).sqrt()  # A vector has a length.
+    sigma = variances.clamp_min(zero_level(variances, len(covariance))).sqrt()  # A vector must not be zero.
     return Components(directions * sigma[:, None], variances)
 
 
 def _components_of_outputs(A: Tensor, covariance: Tensor) -> Components:
     """Find the components of y = A·x, which has more entries than x, without forming its covariance.
 
-    With S = cov(x) = R·R, the eigenvectors v of R·AᵀA·R stand for those of cov(y) = A·S·Aᵀ, which are A·R·v / |A·R·v|;
-    both have the same eigenvalues. The coordinates of y along them, over their standard deviations, are vᵀ·R⁻¹·(x - x̄).
-    These are uncorrelated, so the least-squares map from them back to the code c is their covariance with it,
+    With S = cov(x) = R·R, each eigenvector v of R·AᵀA·R gives an eigenvector A·R·v / |A·R·v| of cov(y) = A·S·Aᵀ with
+    the same eigenvalue. The coordinates of y along these, divided by their standard deviations, are vᵀ·R⁻¹·(x - x̄).
+    They are uncorrelated, so the least-squares map from them back to the code c is their covariance with c,
     vᵀ·R⁻¹·cov(x, c).
     """
     size = A.shape[1]
-    S, cross = covariance[:size, :size], covariance[:size, -size:]  # x is c itself where nothing is normalised.
+    S, cross = covariance[:size, :size], covariance[:size, -size:]  # x is c itself if nothing is normalised.
     axes, variances_of_x = eigenpairs(S)
     _check_variance(variances_of_x)
     sigma = variances_of_x.clamp_min(zero_level(variances_of_x, size)).sqrt()
@@ -118,7 +118,7 @@ def _components_of_outputs(A: Tensor, covariance: Tensor) -> Components:
 
 @torch.no_grad()
 def random_codes(generator: Generator, samples: int, seed: int, label: int | None = None) -> Iterator[Tensor]:
-    """Yield the codes of random latents, [N, L, D] at a time; of random classes, unless there is a `label`."""
+    """Yield the codes of random latents, [N, L, D] at a time; classes are random unless `label` is given."""
     random = torch.Generator().manual_seed(seed)
     device = next(generator.parameters()).device
     for start in range(0, samples, CHUNK):
@@ -133,14 +133,14 @@ def random_codes(generator: Generator, samples: int, seed: int, label: int | Non
 
 
 class _Moments:
-    """Mean and covariance of vectors that come in chunks, in float64."""
+    """Accumulates the mean and covariance, in float64, of vectors that come in chunks."""
 
     def __init__(self) -> None:
         self.count = 0
-        self.origin: Tensor | None = None  # The first chunk's mean: close to the mean of all, so that little cancels.
+        self.origin: Tensor | None = None  # The first chunk's mean: close to the overall mean, so little cancels.
 
     def add(self, x: Tensor) -> None:
-        """Add [N, D]."""
+        """Add vectors [N, D]."""
         x = x.double()
         if self.origin is None:
             self.origin = x.mean(dim=0)

@@ -1,4 +1,4 @@
-"""BigGAN: residual blocks whose batch norms are conditioned on the class, and on chunks of the latent.
+"""BigGAN: residual blocks whose batch norms are conditioned on the class and on chunks of the latent.
 
 Source: Brock, Donahue & Simonyan, "Large Scale GAN Training for High Fidelity Natural Image Synthesis", ICLR 2019,
 figure 15.
@@ -18,7 +18,7 @@ from sefa.generators.generator import Generator, Truncation
 class ConditionalNorm(nn.Module):
     """A batch norm conditioned on a code y: (x - mean) / std · (1 + gain(y)) + bias(y).
 
-    As mean and std are constants, that is x·scale(y) + shift(y) with one affine map of y:
+    Mean and std are constants, so this equals x·scale(y) + shift(y) with a single affine map of y:
     scale(y) = (1 + gain(y)) / std, and shift(y) = bias(y) - mean·scale(y).
     """
 
@@ -41,12 +41,12 @@ class ConditionalNorm(nn.Module):
 
     @staticmethod
     def folded_bias(mean: Tensor, variance: Tensor) -> Tensor:
-        """Compute the bias of `affine`, [2C]: scale and shift of y = 0."""
+        """Compute the bias of `affine`, [2C]: scale and shift at y = 0."""
         inverse_std = variance.double().rsqrt()
         return torch.cat([inverse_std, -mean * inverse_std]).float()
 
     def gain_and_bias(self) -> Tensor:
-        """Return the weights of gain(y) and bias(y), [2C, D], unfolded: y = 0 gives 1 / std and -mean / std."""
+        """Return the weights of gain(y) and bias(y), [2C, D], unfolded with 1 / std and -mean / std, found at y = 0."""
         scale, shift = self.affine.weight.double().chunk(2)
         inverse_std, center = self.affine.bias.double()[:, None].chunk(2)
         return torch.cat([scale / inverse_std, shift - center / inverse_std * scale]).float()
@@ -57,7 +57,7 @@ class ConditionalNorm(nn.Module):
 
 
 class Norm(nn.Module):
-    """A batch norm that is not conditioned, as x·weight + bias."""
+    """An unconditional batch norm, folded into x·weight + bias."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Norm(nn.Module):
 
     @staticmethod
     def fold(gain: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute `weight` and `bias` of (x - mean) / √variance · gain + bias, of [C] each; variance with epsilon."""
+        """Compute `weight` and `bias` of (x - mean) / √variance · gain + bias, all [C]; variance includes epsilon."""
         weight = gain * variance.double().rsqrt()
         shift = bias - mean * weight
         return weight.float()[:, None, None], shift.float()[:, None, None]
@@ -79,7 +79,7 @@ class Norm(nn.Module):
 class Attention(nn.Module):
     """Self-attention: x + o(Σ_k softmax_k(theta(x)ᵀ·phi(x)_k) g(x)_k), with keys k at half the resolution.
 
-    The factor gamma of the attended values is multiplied into o.
+    The factor gamma on the attended values is multiplied into o.
     """
 
     def __init__(self, channels: int, key_dim: int, value_dim: int) -> None:
@@ -115,25 +115,25 @@ class Block(nn.Module):
         """[N, C, H, W] and the condition [N, D] -> [N, C', 2H, 2W]."""
         a = self.conv1(enlarge(F.relu(self.bn1(h, y)), 2))
         a = self.conv2(F.relu(self.bn2(a, y)))
-        # A 1x1 convolution of repeated pixels repeats the convolved ones: four times less work before than after.
+        # A 1x1 convolution commutes with repeating pixels: before enlarging it takes a quarter of the work.
         summed: Tensor = a + enlarge(self.conv_sc(h), 2)
         return summed
 
     def gain_and_bias(self) -> Tensor:
-        """Return the weights with which the block's norms read their condition, [rows, D]."""
+        """Return the weights through which the block's norms read their condition, [rows, D]."""
         return torch.cat([self.bn1.gain_and_bias(), self.bn2.gain_and_bias()])
 
 
 class BigGAN(Generator):
-    """The generator of a BigGAN of any size, of one of two kinds.
+    """The generator of a BigGAN of any size, in one of two variants.
 
         h = linear(latent) as an image;  h = block_i(h, y_i), after some attention;  image = tanh(conv(relu(norm(h))))
 
-    Hierarchical: z is split into equal chunks. Layer 0's goes to `linear`; layer i + 1's, with the class's embedding
-    after it, is y_i. Each layer's code is its own chunk and the embedding.
+    Hierarchical: z is split into equal chunks. Layer 0's chunk goes to `linear`; layer i + 1's chunk, followed by the
+    class embedding, is y_i. Each layer's code is its own chunk and the embedding.
 
-    Not hierarchical: all of z goes to `linear`, and every y_i is the class's embedding: there is one layer. Where the
-    norms have a row per class in place of an embedding, the embedding is a one-hot vector.
+    Not hierarchical: all of z goes to `linear`, and every y_i is the class embedding, so there is one layer. If the
+    norms have a row per class instead of an embedding, the embedding is a one-hot vector.
     """
 
     family = "biggan"
@@ -152,10 +152,10 @@ class BigGAN(Generator):
 
         Args:
             latent_dim: Length of z, or of one of its chunks.
-            embedding_shape: Classes, and the length of a class's embedding.
-            bottom_width: Size of the image that `linear` makes.
-            widths: Its channels, and the channels that each block gives.
-            attentions: For each block that attention follows, its key_dim and value_dim.
+            embedding_shape: Number of classes, and length of a class embedding.
+            bottom_width: Height and width of the output of `linear`.
+            widths: Channels of that output, then the output channels of each block.
+            attentions: For each block followed by attention, the attention's key_dim and value_dim.
             channels: Channels of the image.
             hierarchical: Whether z is split between the layers.
         """

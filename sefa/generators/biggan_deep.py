@@ -18,7 +18,7 @@ from sefa.generators.common.progressive import enlarge
 from sefa.generators.common.scaling import scale_and_shift
 from sefa.generators.generator import Generator, Truncation
 
-# A float32 truncation is a decimal number of at most six digits that was rounded.
+# A float32 truncation is taken to be a rounded decimal number with at most six decimals.
 DECIMALS = 6
 
 
@@ -27,10 +27,10 @@ class DeepBlockSizes:
     """The sizes of one block.
 
     Attributes:
-        in_channels: Channels that it takes.
-        hidden_channels: Channels between its 1x1 convolutions.
-        out_channels: Channels that it gives, at most as many as it takes.
-        doubles: Whether it doubles the size.
+        in_channels: Input channels.
+        hidden_channels: Channels between the 1x1 convolutions.
+        out_channels: Output channels, at most `in_channels`.
+        doubles: Whether the block doubles height and width.
     """
 
     in_channels: int
@@ -41,7 +41,7 @@ class DeepBlockSizes:
 
 @dataclass(frozen=True)
 class AttentionSizes:
-    """The sizes of self-attention."""
+    """The sizes of a self-attention layer."""
 
     channels: int
     key_dim: int
@@ -49,9 +49,9 @@ class AttentionSizes:
 
 
 class SelectedConditionalNorm(nn.Module):
-    """A conditional batch norm whose statistics are picked from several by the code's last entries.
+    """A conditional batch norm that keeps several rows of statistics, weighted by the code's last entries.
 
-    (x - mean) / std · (1 + gain(y)) + bias(y), where y and the weights s of the statistics' rows are the code's parts:
+    (x - mean) / std · (1 + gain(y)) + bias(y), where the code consists of y and the weights s of the rows:
     mean = s·means, std² = s·variances, epsilon included.
     """
 
@@ -62,7 +62,7 @@ class SelectedConditionalNorm(nn.Module):
         self.statistics = nn.Linear(rows, 2 * channels, bias=False)  # variance and mean
 
     def gain_and_bias(self) -> Tensor:
-        """Return the weights of gain(y) and bias(y), [2C, D]; the statistics' weights are no part of y."""
+        """Return the weights of gain(y) and bias(y), [2C, D], with zeros for the row weights s, which are not in y."""
         return F.pad(self.affine.weight, (0, self.statistics.in_features))
 
     def forward(self, x: Tensor, code: Tensor) -> Tensor:
@@ -72,7 +72,7 @@ class SelectedConditionalNorm(nn.Module):
 
 
 class SelectedNorm(nn.Module):
-    """A batch norm that is not conditioned, whose statistics are picked from several: see `SelectedConditionalNorm`."""
+    """An unconditional batch norm with several rows of statistics: see `SelectedConditionalNorm`."""
 
     def __init__(self, channels: int, rows: int) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class SelectedNorm(nn.Module):
 
 
 def normalize(x: Tensor, gain: Tensor, bias: Tensor, statistics: Tensor) -> Tensor:
-    """Return (x - mean) / √variance · gain + bias, of [N, C, H, W], twice [N, C] or [C], and [N, 2C]."""
+    """Return (x - mean) / √variance · gain + bias; x [N, C, H, W], gain and bias [N, C] or [C], statistics [N, 2C]."""
     variance, mean = statistics.chunk(2, dim=1)  # [N, C] each
     factor = gain * variance.rsqrt()
     return scale_and_shift(x, factor, bias - mean * factor)
@@ -96,9 +96,9 @@ class DeepBlock(nn.Module):
     """A residual block of four convolutions, the outer ones 1x1, whose shortcut drops channels.
 
     Args:
-        sizes: Its channels.
-        condition_dim: Length of the condition, latent and class.
-        rows: How many statistics each norm has; 1: they are constants.
+        sizes: The block's sizes.
+        condition_dim: Length of the condition: latent and class embedding.
+        rows: How many rows of statistics each norm has; 1: the statistics are constants.
     """
 
     def __init__(self, sizes: DeepBlockSizes, condition_dim: int, rows: int) -> None:
@@ -133,7 +133,7 @@ class DeepBlock(nn.Module):
         return summed
 
     def gain_and_bias(self) -> Tensor:
-        """Return the weights with which the block's norms read the code, [rows, D]."""
+        """Return the weights through which the block's norms read the code, [rows, D]."""
         weights = []
         for norm in (self.bn1, self.bn2, self.bn3, self.bn4):
             assert isinstance(norm, ConditionalNorm | SelectedConditionalNorm)
@@ -146,10 +146,10 @@ class BigGANDeep(Generator):
 
         h = linear(code) as an image;  h = block(h, code) or attention(h);  image = tanh(conv(relu(norm(h))))
 
-    Layer 0 is `linear`, layer i + 1 the i-th block; all codes are the same latent z and the class's embedding.
+    Layer 0 is `linear`, layer i + 1 the i-th block. All layers have the same code: z and the class embedding.
 
     DeepMind's own weights keep batch-norm statistics for several truncations. With those, codes end with the weights of
-    the statistics' rows, and truncation chooses the statistics; z is expected to come truncated already.
+    the rows of statistics, which the truncation determines; z must already be truncated.
     """
 
     family = "biggan-deep"
@@ -168,11 +168,11 @@ class BigGANDeep(Generator):
 
         Args:
             z_dim: Length of z.
-            embedding_shape: Classes, and the length of a class's embedding.
-            bottom_width: Size of the image that `linear` makes.
-            layers: What follows it, at least one block.
+            embedding_shape: Number of classes, and length of a class embedding.
+            bottom_width: Height and width of the output of `linear`.
+            layers: The layers after `linear`, with at least one block.
             channels: Channels of the image.
-            rows: How many statistics each norm has; 1: truncation has no part in them.
+            rows: How many rows of statistics each norm has; 1: they do not depend on the truncation.
         """
         super().__init__()
         blocks = [sizes for sizes in layers if isinstance(sizes, DeepBlockSizes)]
@@ -219,7 +219,7 @@ class BigGANDeep(Generator):
                 h = layer(h, codes[:, index])
             else:
                 h = layer(h)
-        selection = codes[:, index, self.condition_dim :]  # [N, rows], of the last block's code
+        selection = codes[:, index, self.condition_dim :]  # [N, rows], from the last block's code
         h = self.norm(h) if self.rows == 1 else self.norm(h, selection)
         return torch.tanh(self.conv(F.relu(h)))  # [N, C, H, W]
 
@@ -229,15 +229,15 @@ class BigGANDeep(Generator):
 
 
 def select_statistics(truncation: Truncation, rows: int) -> Tensor:
-    """Compute the weights with which the rows of the statistics are added up, float32 [N, rows], or [1, rows].
+    """Compute the weights for summing the rows of statistics, float32 [N, rows], or [1, rows].
 
-    The rows stand for truncations 0 to 1 in equal steps. Between rows i and i + 1 the released code takes
-    f·row_i + (1 - f)·row_{i+1} for a truncation i + f steps up, the two weights swapped as compared with
-    interpolation. That makes it jump at the rows, on one side or the other as t / step rounds in double precision: the
-    same computation is made here.
+    The rows stand for truncations 0 to 1 in equal steps. For a truncation i + f steps up, between rows i and i + 1, the
+    released code takes f·row_i + (1 - f)·row_{i+1}: interpolation with the two weights swapped. The result therefore
+    jumps at the rows, on one side or the other depending on how t / step rounds in double precision, so the same
+    computation is made here.
 
     Raises:
-        ArgumentError: If a number is not above 0 and at most 1; tensors are clamped.
+        ArgumentError: If a number is not above 0 and at most 1. Tensors are clamped instead.
     """
     if isinstance(truncation, Tensor):
         scale = 10.0**DECIMALS
@@ -246,7 +246,7 @@ def select_statistics(truncation: Truncation, rows: int) -> Tensor:
         t = torch.full((1, 1), truncation, dtype=torch.float64)
     else:
         raise ArgumentError(f"the truncation that chooses statistics must be above 0 and at most 1, got {truncation}")
-    # Divided in the graph: exporters round the number 1 / (rows - 1) to float32.
+    # Divide inside the graph: exporters would round the constant 1 / (rows - 1) to float32.
     step = torch.ones_like(t) / (rows - 1)
     position = (t.clamp(0, 1) / step).clamp(max=rows - 1)
     index = position.floor()

@@ -12,9 +12,9 @@ from sefa.generators.common.labels import OneHotGenerator
 
 
 class DCGAN(OneHotGenerator):
-    """The generator of a DCGAN or a descendant: layers one after the other; the first turns z into an image.
+    """The generator of a DCGAN or a descendant: a sequence of layers, the first of which turns z into an image.
 
-    L = 1 and the code is z itself, with the one-hot label after it if there are classes, so an edited image is exactly
+    L = 1 and the code is z itself, followed by the one-hot label if there are classes, so an edited image is exactly
     G(z + alpha·n).
     """
 
@@ -31,11 +31,11 @@ class DCGAN(OneHotGenerator):
         """Build from layers.
 
         Args:
-            layers: All of them; the first is a ConvTranspose2d of z as a 1x1 image.
+            layers: All layers; the first is a ConvTranspose2d that reads z as a 1x1 image.
             resolution: Height and width of the image.
             channels: Channels of the image.
-            num_classes: How many of the first convolution's inputs, the last ones, are a one-hot label.
-            image_range: What the last layer gives for black and for white.
+            num_classes: How many of the first convolution's inputs, counted from the last, are a one-hot label.
+            image_range: The last layer's values for black and for white.
         """
         assert isinstance(layers[0], nn.ConvTranspose2d)
         super().__init__(layers[0].in_channels - num_classes, num_classes, image_range)

@@ -1,4 +1,4 @@
-"""What every generator family offers."""
+"""The interface of every generator family."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -13,36 +13,36 @@ Truncation = float | Tensor
 
 
 class Generator(nn.Module, ABC):
-    """A trained generator, seen as two steps: a latent is encoded to codes, the codes are decoded to an image.
+    """A trained generator in two steps: `encode` turns a latent into codes, `decode` turns codes into an image.
 
-    An edit is added to the codes, between the two steps.
+    An edit is added to the codes between the two steps.
 
     Attributes:
         family: Name of the architecture: "dcgan", "stylegan2", ...
-        tolerance: How far summing float32 in another order may move a value of an image in [-1, 1]; 1e-4 is 1/80 of a
-            grey level.
+        tolerance: How far a value of an image in [-1, 1] may move when float32 numbers are summed in another order;
+            1e-4 is 1/80 of a grey level.
         z_dim: Length of the latent z.
         code_dim: Length D of one layer's code.
         class_dim: How many of a code's last entries hold the class; no direction changes them.
-        latent_dim: How many of its first entries are latent: all others.
+        latent_dim: How many of a code's first entries are latent: all but the last `class_dim`.
         num_layers: Number L of layers that read a code of their own.
         resolution: Height and width of the image.
         channels: Channels of the image.
-        num_classes: Classes of a conditional generator; 0 if there are none.
+        num_classes: Number of classes of a conditional generator; 0 if there are none.
         layers_share_latent: Whether all layers' codes are the same latent. If not, z is split between the layers, and a
             direction belongs to one of them.
-        edits_all_layers: Whether an edit changes all layers, whichever were analysed, unless its layers are chosen. If
-            not, the analysed layers are edited.
+        edits_all_layers: Whether an edit changes all layers by default, whichever were analysed. If not, the default is
+            to edit the analysed layers.
         default_layers: The layers that `all` means.
-        has_style_codes: Whether the codes are style codes w, which all layers read alike and a graph may take in place
-            of z.
-        normalizes_codes: Whether the first transforms read the codes normalised.
-        runs_user_code: Whether it runs code of the user's own, which not every exporter may take.
-        truncation_center: Where the centre of truncation comes from; empty if the family cannot be truncated.
-        noise: What the noise inputs are: "const" or "none"; empty if the family has none.
-        checkpoint_format: Whose format the checkpoint file had; empty if it was not loaded from a file.
-        source_sha256: sha256 of the checkpoint file, in hex; empty if it was not loaded from a file.
-        source_entry: Which of the file's entries was read; empty if it has no choice of them.
+        has_style_codes: Whether the codes are style codes w, which are the same for all layers and which a graph may
+            take instead of z.
+        normalizes_codes: Whether the codes are normalised before the first transforms read them.
+        runs_user_code: Whether it runs code of the user's own, which some exporters may not accept.
+        truncation_center: Where the centre of truncation comes from; empty if the family has no truncation.
+        noise: What the noise inputs hold: "const" or "none"; empty if the family has none.
+        checkpoint_format: Format of the checkpoint file; empty if the generator was not loaded from a file.
+        source_sha256: sha256 of the checkpoint file, in hex; empty if the generator was not loaded from a file.
+        source_entry: Which of the file's entries was read; empty if there was nothing to choose.
         optional_inputs: Numbers that `decode` takes for each image besides the codes, by name.
         assumptions: What the file does not say and was assumed, a few words each: "tanh at the end".
     """
@@ -78,7 +78,7 @@ class Generator(nn.Module, ABC):
         return tuple(range(self.num_layers))
 
     def latent_size(self, layers: Sequence[int]) -> int:
-        """Return the dimensions of the latent that these layers read."""
+        """Return the number of latent dimensions that these layers read."""
         return self.latent_dim * (1 if self.layers_share_latent else len(layers))
 
     @property
@@ -138,16 +138,16 @@ class Generator(nn.Module, ABC):
 
     @abstractmethod
     def affines(self) -> list[Tensor]:
-        """Return the first transform of each layer's code.
+        """Return the weight with which each layer first transforms its code.
 
         Returns:
             One effective (gain-applied) weight A per layer, shape [out_features, D].
         """
 
     def normalize_codes(self, codes: Tensor) -> Tensor:
-        """Return a layer's codes [N, D] as its first transform reads them: unchanged, unless `normalizes_codes`."""
+        """Return a layer's codes [N, D] as its first transform reads them: unchanged unless `normalizes_codes`."""
         return codes
 
     def code_rms(self) -> tuple[float, float] | None:
-        """Return the smallest and the largest root mean square of a style code; None without style codes."""
+        """Return the smallest and largest root mean square of a style code; None if there are no style codes."""
         return None

@@ -12,8 +12,8 @@ def parse_layers(spec: LayerSpec, num_layers: int, default: tuple[int, ...] | No
     """Turn a specification into layer indices.
 
     Args:
-        spec: `all`, an index, a range with both ends included, a comma-separated list of these, or indices.
-        num_layers: Number L of layers there are.
+        spec: `all`, an index, a range including both ends, a comma-separated list of these, or an iterable of indices.
+        num_layers: The number of layers, L.
         default: What `all` means; None: every layer.
 
     Returns:
@@ -50,6 +50,6 @@ def _parse_part(part: str, spec: str, num_layers: int) -> set[int]:
         raise ArgumentError(f"layers must look like all, 3, 0-3 or 0,2,5-7, got {spec!r}") from None
     if end < start:
         raise ArgumentError(f"layers {part!r} run backwards")
-    if end >= num_layers:  # Before a set of that size is made.
+    if end >= num_layers:  # Checked here, before a set of that size is built.
         raise ArgumentError(f"layers must be all or in 0..{num_layers - 1}, got {spec!r}")
     return set(range(start, end + 1))

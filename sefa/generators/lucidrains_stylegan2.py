@@ -1,7 +1,7 @@
 """The StyleGAN2 of lucidrains' stylegan2-pytorch, which differs from NVlabs' in almost every detail.
 
-One style per resolution, bilinear upsampling before the convolutions rather than a transposed one, no noise strengths
-but a linear layer on one map of noise, and images from 0 to 1.
+It has one style per resolution, upsamples bilinearly before the convolutions instead of using transposed ones, applies
+a linear layer to one noise map instead of noise strengths, and gives images from 0 to 1.
 """
 
 from collections.abc import Sequence
@@ -46,7 +46,7 @@ class ModulatedConv(nn.Module):
         s = self.affine(w)  # [N, in]
         demodulation = (s.square() @ self.energy + DEMODULATION_EPSILON).rsqrt()  # [N, out]
         x = scale(x, s)
-        if doubled:  # After scaling, which is less work on the smaller image.
+        if doubled:  # After scaling, which takes less work on the smaller image.
             x = bilinear(x)
         x = scale(F.conv2d(x, self.weight, padding=1), demodulation)
         x = x + (self.noise_weight[:, None, None] * noise + self.bias[:, None, None])
@@ -54,10 +54,10 @@ class ModulatedConv(nn.Module):
 
 
 class Block(nn.Module):
-    """The layers of one resolution: two convolutions and ToRGB, all of one style.
+    """The layers of one resolution: two convolutions and ToRGB, which share one style.
 
     Attributes:
-        taps: The filter, [3], after the upsampling of the previous block's image; None in the first block.
+        taps: The filter applied after upsampling the previous block's image, [3]; None in the first block.
     """
 
     taps: Tensor | None
@@ -73,7 +73,7 @@ class Block(nn.Module):
         self.register_buffer("taps", torch.empty(3) if doubles else None)
 
     def forward(self, x: Tensor, image: Tensor | None, w: Tensor, noise: Tensor) -> tuple[Tensor, Tensor]:
-        """Features and image of the previous block, [N, w_dim] and [1, 1, R, R] -> features and image of this one."""
+        """Previous block's features and image, w [N, w_dim], noise [1, 1, R, R] -> this block's features and image."""
         noise = noise[:, :, : self.size[0], : self.size[1]]
         x = self.conv1(x, w, noise, doubled=self.taps is not None)
         x = self.conv2(x, w, noise, doubled=False)
@@ -94,9 +94,10 @@ class LucidrainsStyleGAN2(StyleBasedGenerator):
     L = number of blocks: w_l is read by both convolutions of block l, whose transforms make up A, and by its ToRGB.
 
     Attributes:
-        initial: What the first block reads, [1, C, h, w]; None if it is made of the mean w.
-        to_initial: The transform of the mean w to [C·h·w]; None if it is constant.
-        noise_map: Uniform noise, [1, R, R, 1], that every layer reads from its corner; without noise, one value.
+        initial: The first block's constant input, [1, C, h, w]; None if the input is computed from the mean w.
+        to_initial: The transform from the mean w to that input, [C·h·w]; None if the input is constant.
+        noise_map: Uniform noise, [1, R, R, 1]; each layer reads as much as it needs from one corner. Without noise, a
+            single value.
     """
 
     family = "lucidrains-stylegan2"
@@ -116,9 +117,9 @@ class LucidrainsStyleGAN2(StyleBasedGenerator):
         Args:
             mapping: The mapping network.
             blocks: Smallest first.
-            initial: Shape of what the first block reads, [C, h, w].
+            initial: Shape of the first block's input, [C, h, w].
             w_dim: Length of w.
-            constant: Whether that is a constant.
+            constant: Whether that input is a constant.
             noise_size: R.
         """
         super().__init__(mapping, w_dim)
@@ -147,7 +148,7 @@ class LucidrainsStyleGAN2(StyleBasedGenerator):
 
     def _initial(self, codes: Tensor) -> Tensor:
         if self.initial is not None:
-            return self.initial  # The first style gives it its batch axis.
+            return self.initial  # Scaling by the first style gives it its batch axis.
         assert self.to_initial is not None
         x: Tensor = self.to_initial(codes.mean(dim=1))
         return x.reshape(-1, *self.initial_shape)

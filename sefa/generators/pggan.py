@@ -1,4 +1,4 @@
-"""PGGAN, the generator of progressive growing.
+"""PGGAN, the progressively grown generator.
 
 Source: Karras, Aila, Laine & Lehtinen, "Progressive Growing of GANs for Improved Quality, Stability, and Variation",
 ICLR 2018.
@@ -20,21 +20,21 @@ class PGGAN(Generator):
 
         x = norm(code);  x = norm(lrelu(layer(x))) for all layers;  image = to_image(x)
 
-    where norm scales the channels to unit mean square. The code is z, with the class's code after it. As z is
-    normalised here and not before, an edited image is exactly G(z + alpha·n).
+    where norm scales the channels to unit mean square. The code is z followed by the class code. z is normalised inside
+    `decode`, after the edit, so an edited image is exactly G(z + alpha·n).
 
-    Implementations differ in how a label joins z: if `normalize_z` is set, z alone is normalised before both are
-    normalised together.
+    Implementations differ in how a label joins z: with `normalize_z`, z is normalised on its own before z and the class
+    code are normalised together.
 
     Args:
         z_dim: Length of z.
-        class_codes: Number of classes and length of a class's code; zeros for an unconditional generator.
+        class_codes: Number of classes and length of a class code; zeros for an unconditional generator.
         base: Height and width of the first level.
-        widths: Channels that each layer gives, two layers per level.
-        to_image: Makes the image.
-        normalize_z: Whether z is normalised alone first.
-        slope: Of the leaky ReLU.
-        tanh: Whether the image passes a tanh.
+        widths: Output channels of each layer, two layers per level.
+        to_image: Turns features into the image.
+        normalize_z: Whether z is first normalised on its own.
+        slope: Negative slope of the leaky ReLU.
+        tanh: Whether the image passes through a tanh.
     """
 
     family = "pggan"
@@ -96,8 +96,8 @@ class PGGAN(Generator):
         return [self.dense.weight.detach()]  # [C·4·4, D]
 
     def _activate(self, x: Tensor) -> Tensor:
-        """norm(lrelu(x)), [N, C, H, W]."""
+        """Return norm(lrelu(x)), [N, C, H, W]."""
         x = F.leaky_relu(x, self.slope)
-        # The mean over the channels as a convolution: onnxruntime takes several times as long to reduce that axis.
+        # Compute the mean over channels as a convolution: onnxruntime takes several times as long to reduce that axis.
         mean = torch.full((1, x.shape[1], 1, 1), 1 / x.shape[1], dtype=x.dtype, device=x.device)
         return x / (F.conv2d(x * x, mean) + 1e-8).sqrt()

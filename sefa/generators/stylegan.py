@@ -20,16 +20,16 @@ class StyleGAN(StyleBasedGenerator):
         x = const, or conv(x), or blur(up_conv(x))
         x = norm(lrelu(x + noise + bias))·(scale(w) + 1) + shift(w)
 
-    where norm brings each channel of each image to zero mean and unit variance. Noise is constant, so only the
-    style of the first layer depends on the input.
+    where norm brings each channel of each image to zero mean and unit variance. Noise is constant, so in the first
+    layer only the style depends on the input.
 
     Args:
         mapping: The mapping network.
         w_dim: Length of w.
         base: Height and width of the first level.
-        widths: Channels that each layer gives, two layers per level.
+        widths: Output channels of each layer, two layers per level.
         noise: Whether there is noise.
-        to_image: Makes the image.
+        to_image: Turns features into the image.
     """
 
     family = "stylegan"
@@ -74,13 +74,13 @@ class StyleGAN(StyleBasedGenerator):
 class Layer(nn.Module):
     """x = norm(lrelu(conv(x) + weight·noise + bias)).
 
-    The noise has one channel, and each channel of x its own weight for it.
+    The noise has one channel; each channel of x has its own weight for it.
 
     Args:
         inputs: Channels of the input.
         outputs: Channels of the output.
         size: Height and width of the output.
-        up: Whether the layer doubles the size, which ends with a blur.
+        up: Whether the layer doubles the size and then blurs.
         noise: Whether there is noise.
     """
 
@@ -110,5 +110,5 @@ def instance_norm(x: Tensor) -> Tensor:
 
 
 def stylize(x: Tensor, style: Tensor) -> Tensor:
-    """Return x·scale + shift, of [N, C, H, W] and [N, 2C]."""
+    """Return x·scale + shift, for x [N, C, H, W] and a style [N, 2C] that holds both."""
     return scale_and_shift(x, *style.chunk(2, dim=1))

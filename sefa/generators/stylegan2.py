@@ -1,4 +1,4 @@
-"""StyleGAN2: modulated convolutions of a learned constant.
+"""StyleGAN2: modulated convolutions applied to a learned constant.
 
 Source: Karras, Laine, Aittala, Hellsten, Lehtinen & Aila, "Analyzing and Improving the Image Quality of StyleGAN",
 CVPR 2020.
@@ -20,14 +20,14 @@ DEMODULATION_EPSILON = 1e-8
 
 
 class UpFilter(nn.Module):
-    """The low-pass filter of upsampling by 2, its gain of 4 included.
+    """The low-pass filter for upsampling by 2, including its gain of 4.
 
-    The first element of the doubled grid is taps/2 - 1 taps before the filter's centre, which pads both sides alike.
+    The first element of the doubled grid is taps/2 - 1 taps before the filter's centre, so both sides are padded alike.
 
     Attributes:
-        column: Taps along the height, [kh], of a separable kernel.
-        row: Taps along the width, [kw].
-        kernel: Taps of a kernel that is not separable, [kh, kw].
+        column: Taps along the height, [kh]; None if the kernel is not separable.
+        row: Taps along the width, [kw]; None if the kernel is not separable.
+        kernel: All taps, [kh, kw]; None if the kernel is separable.
     """
 
     column: Tensor | None
@@ -35,7 +35,7 @@ class UpFilter(nn.Module):
     kernel: Tensor | None
 
     def __init__(self, height: int, width: int, separable: bool) -> None:
-        """Build without values, for even numbers of taps, which may or may not be a column times a row."""
+        """Build without values, for even numbers of taps; `separable` if the kernel is a column times a row."""
         super().__init__()
         self.padding = (height // 2 - 1, width // 2 - 1)
         self.register_buffer("column", torch.empty(height) if separable else None)
@@ -69,13 +69,13 @@ class UpFilter(nn.Module):
 class ModulatedConv(nn.Module):
     """x = lrelu(demodulate(conv(s·x)) + noise + bias)·gain, s = affine(w).
 
-    Per-sample weights W·s need a convolution per sample. Instead the activations are scaled by s, convolved with the
-    constant W, and scaled by rsqrt(Σ_i s_i²·Σ_yx W² + epsilon), which is the same. The gain, which lrelu lets through,
-    is multiplied into energy, noise and bias.
+    Per-sample weights W·s would need a convolution per sample. Instead the activations are scaled by s, convolved with
+    the constant W, and scaled by rsqrt(Σ_i s_i²·Σ_yx W² + epsilon), which gives the same result. The gain commutes with
+    lrelu, so it is multiplied into energy, noise and bias.
 
     Attributes:
         affine: The style's transform, [in, w_dim].
-        weight: [out, in, 3, 3], or [in, out, 3, 3] of the transposed convolution that doubles the size.
+        weight: [out, in, 3, 3], or [in, out, 3, 3] for the transposed convolution that doubles the size.
         energy: Σ_yx W²/gain², [in, out].
         noise: Constant noise times its strength, [1, 1, H, W]; None if the layer has none.
         bias: [out].
@@ -105,8 +105,8 @@ class ModulatedConv(nn.Module):
             size: Height and width of the output.
             w_dim: Length of w.
             gain: Factor after the activation.
-            noise: Whether it adds noise.
-            clamp: Greatest magnitude of the output, if it is limited.
+            noise: Whether the layer adds noise.
+            clamp: Largest magnitude of the output; None: no limit.
             blur: The filter, if the layer doubles the size.
         """
         super().__init__()
@@ -135,7 +135,7 @@ class ModulatedConv(nn.Module):
 
 
 class Shortcut(nn.Module):
-    """up(conv1x1(x)): the residual path; the √½ of both paths' sum is in the weight.
+    """up(conv1x1(x)): the residual path; the factor √½ on the sum of both paths is folded into the weight.
 
     Attributes:
         weight: [out, in, 1, 1].
@@ -152,13 +152,13 @@ class Shortcut(nn.Module):
 
 
 class SynthesisBlock(nn.Module):
-    """The layers of one resolution: an upsampling convolution, except in the first block, a second one, ToRGB.
+    """The layers of one resolution: an upsampling convolution (not in the first block), a second convolution, ToRGB.
 
     Attributes:
         up: The convolution that doubles the size.
-        conv: The one after it.
-        rgb: What turns features into colours: in every block (skip), or in the last alone (resnet, orig).
-        image_up: What brings the previous block's image to this size, to be added to (skip).
+        conv: The convolution after it.
+        rgb: Turns features into colours: in every block (skip), or only in the last (resnet, orig).
+        image_up: Brings the previous block's image to this size, where this block's image is added to it (skip).
         shortcut: The path around both convolutions (resnet).
     """
 
@@ -178,7 +178,7 @@ class SynthesisBlock(nn.Module):
         self.shortcut = shortcut
 
     def forward(self, x: Tensor, image: Tensor | None, codes: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Features and image of the previous block -> of this one; codes of `up`, `conv` and `rgb`, [N, 2 or 3, D]."""
+        """Previous block's features and image, codes [N, 2 or 3, D] of `up`, `conv`, `rgb` -> this block's."""
         y = x if self.up is None else self.up(x, codes[:, 0])
         y = self.conv(y, codes[:, -2])
         if self.shortcut is not None:
@@ -219,7 +219,7 @@ class StyleGAN2(StyleBasedGenerator):
         self.channels = rgb.weight.shape[0]
 
     def decode(self, codes: Tensor) -> Tensor:
-        x: Tensor = self.const  # [1, C, h, w]: the first style gives it its batch axis
+        x: Tensor = self.const  # [1, C, h, w]; scaling by the first style gives it its batch axis
         image: Tensor | None = None
         for index, block in enumerate(self.blocks):
             x, image = block(x, image, codes[:, max(2 * index - 1, 0) : 2 * index + 2])
@@ -230,10 +230,10 @@ class StyleGAN2(StyleBasedGenerator):
         return [affine.weight.detach() for affine in (*self.conv_affines(), self.rgb_affines()[-1])]
 
     def conv_affines(self) -> list[nn.Linear]:
-        """Return the styles' transforms of the convolutions, in the order of the codes."""
+        """Return the style transforms of the convolutions, in the order of the codes."""
         blocks = cast("list[SynthesisBlock]", list(self.blocks))
         return [conv.affine for block in blocks for conv in (block.up, block.conv) if conv is not None]
 
     def rgb_affines(self) -> list[nn.Linear]:
-        """Return the styles' transforms of the ToRGBs, smallest resolution first."""
+        """Return the style transforms of the ToRGB layers, smallest resolution first."""
         return [block.rgb.affine for block in cast("list[SynthesisBlock]", list(self.blocks)) if block.rgb is not None]

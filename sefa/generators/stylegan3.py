@@ -1,4 +1,6 @@
-"""StyleGAN3: sinusoids, filtered so that details move with what they are part of. StyleGAN-XL has the same layers.
+"""StyleGAN3: sinusoids, filtered so that details move with the objects they belong to.
+
+StyleGAN-XL has the same layers.
 
 Source: Karras, Aittala, Laine, Härkönen, Hellsten, Lehtinen & Aila, "Alias-Free Generative Adversarial Networks",
 NeurIPS 2021; Sauer, Schwarz & Geiger, "StyleGAN-XL: Scaling StyleGAN to Large Diverse Datasets", SIGGRAPH 2022.
@@ -16,30 +18,30 @@ from sefa.generators.common.polyphase import FilteredActivation, Resampling, pad
 from sefa.generators.common.scaling import scale
 from sefa.generators.common.to_rgb import ToRGB
 
-# onnxruntime's vectorized convolutions want channels in multiples of 16 (AVX-512) or 8; channels of zeros fill up.
+# onnxruntime's vectorized convolutions want channels in multiples of 16 (AVX-512) or 8: channels of zeros are added.
 CHANNEL_BLOCK = 16
-# Keeps zeros finite. The original scales styles to unit mean square before it demodulates with an epsilon of 1e-8, the
-# mean being one over the whole batch. The scale cancels up to that epsilon, so that it is left out here: an image must
-# not depend on the others in its batch. (The exporter drops the addition of a number as small as 1e-8.)
+# Keeps rsqrt(0) finite. The original scales styles to unit mean square, averaged over the whole batch, before it
+# demodulates with an epsilon of 1e-8. That scale cancels except for the epsilon, so it is left out here: an image must
+# not depend on its batch-mates. (The exporter would drop the addition of a number as small as 1e-8.)
 LEAST_ENERGY = 1e-20
 
 
 def padded(channels: int) -> int:
-    """Return the channels that an image of `channels` has within the network."""
+    """Return the number of channels that `channels` becomes inside the network, zeros included."""
     return -(-channels // CHANNEL_BLOCK) * CHANNEL_BLOCK
 
 
 class SynthesisInput(nn.Module):
-    """An image of sinusoids, rotated and translated as w says, then as the user says.
+    """An image of sinusoids, rotated and translated by a transform computed from w, then by the user's transform.
 
         x_o(p) = Σ_c weight_oc · amplitude_c · sin(2π(f_c·p + phase_c))
 
     Attributes:
-        affine: From w to cosine, sine (up to their common length, which scales all four) and translation, [4, w_dim].
+        affine: From w to cosine, sine and translation, [4, w_dim]; all four are divided by the length of the first two.
         freqs: Frequencies f_c in cycles per unit of length, [C, 2]; the image without its margin has length 1.
-        phases: In cycles, [C].
-        weight: Effective, [C', C, 1, 1].
-        transform: Inverse of the transform that the user wants the image to undergo, [3, 3]: replace it as you like.
+        phases: Phases in cycles, [C].
+        weight: Effective weight, [C', C, 1, 1].
+        transform: Inverse of the transform that the user wants to apply to the image, [3, 3]; may be replaced freely.
     """
 
     freqs: Tensor
@@ -50,7 +52,7 @@ class SynthesisInput(nn.Module):
         """Build without values.
 
         Args:
-            channels: C.
+            channels: Number of sinusoids, C.
             size: Height and width in pixels, margin included.
             sampling_rate: Pixels per unit of length.
             bandwidth: Frequency up to which sinusoids keep their amplitude; at half the sampling rate they are zero.
@@ -72,16 +74,16 @@ class SynthesisInput(nn.Module):
         t = t * t[:, :2].square().sum(dim=1, keepdim=True).rsqrt()
         rotation = torch.stack([t[:, 0], -t[:, 1], t[:, 1], t[:, 0]], dim=1).reshape(-1, 2, 2)
         moved = self.transform[:2] - t[:, 2:, None] * self.transform[2]  # [N, 2, 3]
-        transformed = self.freqs @ (rotation @ moved)  # [N, C, 3]: freqs, and what is added to the phases
+        transformed = self.freqs @ (rotation @ moved)  # [N, C, 3]: frequencies, and what is added to the phases
         freqs = transformed[:, :, :2]
         phases = self.phases + transformed[:, :, 2]  # [N, C]
-        # Frequencies that the transform made too fine for the pixels fade out.
+        # Fade out frequencies that the transform made too fine for the pixels.
         excess = (freqs.square().sum(dim=2).sqrt() - self.bandwidth) / (self.sampling_rate / 2 - self.bandwidth)
         amplitudes = (1 - excess).clamp(0, 1)  # [N, C]
         positions = (torch.arange(self.size, device=w.device) + (0.5 - self.size / 2)) / self.sampling_rate
         fx, fy = (freqs[:, :, axis, None, None] for axis in (0, 1))  # [N, C, 1, 1]
         cycles = fx * positions + (fy * positions[:, None] + phases[:, :, None, None])  # [N, C, size, size]
-        # Within half a cycle of zero, where no runtime's sine is inaccurate.
+        # Keep angles within half a cycle of zero, where every runtime's sine is accurate.
         features = torch.sin((cycles - cycles.round()) * (2 * math.pi)) * amplitudes[:, :, None, None]
         return F.conv2d(features, self.weight)
 
@@ -89,16 +91,16 @@ class SynthesisInput(nn.Module):
 class SynthesisLayer(nn.Module):
     """x = filtered_lrelu(demodulate(conv(s·x)) + bias), s = affine(w).
 
-    Per-sample weights W·s need a convolution per sample. Instead the activations are scaled by s, convolved with the
-    constant W, and scaled by rsqrt(Σ_i s_i²·Σ_yx W²), which is the same. The √2 after lrelu, which lets it through,
-    and the average magnitude by which training divided are multiplied into energy and bias.
+    Per-sample weights W·s would need a convolution per sample. Instead the activations are scaled by s, convolved with
+    the constant W, and scaled by rsqrt(Σ_i s_i²·Σ_yx W²), which gives the same result. The √2 after lrelu, which
+    commutes with it, and the average magnitude by which training divided are multiplied into energy and bias.
 
     Attributes:
         affine: The style's transform, [in', w_dim].
-        weight: Of any scale, [out', in', k, k].
-        energy: Σ_yx W², times what makes the demodulation effective, [in', out'].
-        bias: Effective, [out'].
-        activation: lrelu on a grid that is fine enough for it, from the convolution's output to the layer's.
+        weight: [out', in', k, k], of any scale.
+        energy: Σ_yx W² with these two factors folded in, [in', out'].
+        bias: Effective bias, [out'].
+        activation: lrelu on a fine enough grid, from the convolution's output to the layer's.
     """
 
     energy: Tensor
@@ -119,9 +121,9 @@ class SynthesisLayer(nn.Module):
             inputs: Channels of the input.
             outputs: Channels of the output.
             kernel: Height and width of the convolution's kernel.
-            resampling: From the convolution's output, larger than its input by kernel - 1, to the layer's.
-            clamp: Greatest magnitude of an activation, if it is limited.
-            radial: Whether the downsampling filter is a radial one, which is not a column times a row.
+            resampling: From the convolution's output, larger than its input by kernel - 1, to the layer's output.
+            clamp: Largest magnitude of an activation; None: no limit.
+            radial: Whether the downsampling filter is radial, and so not a column times a row.
             w_dim: Length of w.
         """
         super().__init__()
@@ -133,7 +135,7 @@ class SynthesisLayer(nn.Module):
         self.register_buffer("energy", torch.empty(padded(inputs), padded(outputs)))
         self.bias = nn.Parameter(torch.empty(padded(outputs)))
         self.activation = FilteredActivation(padded(outputs), resampling, clamp, radial)
-        # By kernel - 1 on both sides, less the border that upsampling leaves out.
+        # Pad by kernel - 1 on both sides, less the border that upsampling leaves out.
         before, after = (kernel - 1 - side for side in resampling.crop)
         self.padding = (before, after, before, after)
 
@@ -151,12 +153,12 @@ class StyleGAN3(StyleBasedGenerator):
 
         x = sinusoids(w_0);  x = layer_l(x, w_l) for all layers;  image = ToRGB(x, w_last)
 
-    L = 1 + layers + 1. The first code rotates and translates the whole image, so `all` leaves it out; it can be chosen
-    by its index, 0.
+    L = 1 + layers + 1. The first code rotates and translates the whole image, so `all` leaves it out; choose it by its
+    index, 0.
     """
 
     family = "stylegan3"
-    # Images pass through dozens of filters at twice their size; other summation orders give up to 1e-4.
+    # Images pass through dozens of filters at twice their size; summing in another order gives errors of up to 1e-4.
     tolerance = 5e-4
 
     def __init__(
@@ -176,7 +178,7 @@ class StyleGAN3(StyleBasedGenerator):
             layers: From coarse to fine.
             rgb: The last layer.
             w_dim: Length of w.
-            center_per_class: Whether each class has a centre of truncation of its own.
+            center_per_class: Whether each class has its own centre of truncation.
         """
         super().__init__(mapping, w_dim, center_per_class)
         self.input = first
@@ -199,7 +201,7 @@ class StyleGAN3(StyleBasedGenerator):
 
     def affines(self) -> list[Tensor]:
         layers = [layer for layer in self.layers if isinstance(layer, SynthesisLayer)]
-        # Rows of channels that only fill up are left out.
+        # Leave out the rows of padding channels.
         rows = [self.input.affine.out_features, *(layer.inputs for layer in layers), layers[-1].outputs]
         affines = [self.input.affine, *(layer.affine for layer in layers), self.rgb.affine]
         return [affine.weight[:count].detach() for affine, count in zip(affines, rows, strict=True)]

@@ -1,1 +1,1 @@
-"""Methods side by side on one generator."""
+"""Compare methods on one generator."""

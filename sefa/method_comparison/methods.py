@@ -1,4 +1,4 @@
-"""Compare SeFa with GANSpace on one generator: what they cost, how far they agree, what their edits change."""
+"""Compare SeFa with GANSpace on one generator: what they cost, how well they agree, what their edits change."""
 
 import statistics
 import time
@@ -22,26 +22,26 @@ from sefa.method_comparison.peak_memory import peak_memory
 from sefa_runtime.machine.description import describe_machine, load_average
 from sefa_runtime.machine.packages import describe_versions
 
-# If a method takes less than this, its first run only warms up.
+# A method that takes less than this uses its first run only to warm up.
 SHORT_S = 2.0
 DEFAULT_REPEATS = 3
 DEFAULT_TOP, DEFAULT_IMAGES = 8, 4
 RANDOM = "random"
-CHUNK = 8  # images at once
+CHUNK = 8  # images rendered at once
 Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True)
 class MethodResult:
-    """One way to find directions.
+    """What was measured of one method.
 
     Attributes:
-        name: `sefa`, `sefa, rows`, `ganspace`; or `random`, directions of no method, to compare with.
-        samples: Latents that were sampled.
+        name: `sefa`, `sefa, rows`, `ganspace`; or `random`, random directions as a baseline.
+        samples: How many latents were sampled.
         seconds: Time to find the directions, the median of `runs_s`. None for `random`.
         runs_s: Time of each run; the methods took turns.
-        peak_bytes: Memory that this took beyond the generator's; None where the system does not say.
-        change: For each direction the mean absolute change of the image by a move of length 1, in grey levels of 255.
+        peak_bytes: Peak memory beyond the generator's; None if the system does not say.
+        change: For each direction, the mean absolute change of the image for a move of length 1, in grey levels of 255.
     """
 
     name: str
@@ -59,12 +59,12 @@ class MethodResult:
 
 @dataclass(frozen=True)
 class Agreement:
-    """How far the spaces of two methods' directions are the same.
+    """How similar the spaces are that two methods' directions span.
 
     Attributes:
         a: Name of one method.
         b: Name of the other.
-        angles_deg: Principal angles, smallest first; 0 is a direction that both have.
+        angles_deg: Principal angles, smallest first; 0 is a direction that both spaces contain.
         overlap: Share of one space that lies in the other, 0 to 1.
     """
 
@@ -82,15 +82,15 @@ class MethodComparison:
         generator: Family, sizes and checkpoint.
         top: How many directions of each method, K.
         images: How many latents the changes were measured on.
-        methods: One entry for each method, and `random`.
-        agreements: One entry for each two methods.
+        methods: One entry for each method, and one for `random`.
+        agreements: One entry for each pair of methods.
         chance: Overlap that random directions would have on average.
-        sefa_is_faster: GANSpace's time over SeFa's.
+        sefa_is_faster: GANSpace's time divided by SeFa's.
         device: Where it ran.
-        threads: CPU threads.
+        threads: Number of CPU threads.
         machine: See `sefa_runtime.machine.description`; as it was at the beginning.
-        load_average_after: As `machine["load_average"]`, at the end.
-        versions: Of what was used.
+        load_average_after: Like `machine["load_average"]`, but at the end.
+        versions: Versions of the packages used.
     """
 
     generator: dict[str, Any]
@@ -121,15 +121,15 @@ def compare_methods(
     progress: Progress | None = None,
     repeats: int = DEFAULT_REPEATS,
 ) -> MethodComparison:
-    """Find directions with SeFa, with and without normalised rows, and with GANSpace, and compare them.
+    """Compare the directions that SeFa finds, with and without normalised rows, and those that GANSpace finds.
 
     Args:
-        generator: On any device.
+        generator: The generator, on any device.
         layers: Layers to analyse and to edit.
-        top: How many directions of each, K; None: 8, or as many as there are.
-        samples: Latents that GANSpace samples.
-        seed: Of these, and of the latents and classes whose edits are rendered.
-        images: How many latents those are.
+        top: How many directions of each method, K; None: 8, or as many as there are.
+        samples: How many latents GANSpace samples.
+        seed: Seed of those latents, and of the latents and classes whose edits are rendered.
+        images: How many latents have their edits rendered.
         progress: Called with the share that is done, 0 to 1.
         repeats: How many times each method is timed.
 
@@ -156,7 +156,7 @@ def compare_methods(
         for name, options in ways.items():
             if len(runs_s[name]) == repeats:
                 continue
-            if name == "ganspace":  # Sampling is half of the work, rendering the edits the other half.
+            if name == "ganspace":  # Count sampling as half of the work, rendering the edits as the other half.
                 options = options | {"progress": lambda share, turn=turn: report((turn + share) / (repeats + 1) / 2)}
             with peak_memory(device) as peak:
                 seconds, bank = _timed(generator, layers, top, options)
@@ -199,14 +199,14 @@ def compare_methods(
 
 
 def _timed(generator: Generator, layers: LayerSpec, top: int, options: dict[str, Any]) -> tuple[float, DirectionBank]:
-    """Find directions; return how many seconds it took, and the directions, which are on the CPU."""
+    """Find directions; return the seconds it took and the bank, which is on the CPU."""
     started = time.perf_counter()
     bank = factorize(generator, layers, top=top, **options)
     return time.perf_counter() - started, bank
 
 
 def _random_bank(like: DirectionBank, seed: int) -> DirectionBank:
-    """Make random unit directions that edit the same layers."""
+    """Make random unit directions that edit the same layers as the directions of `like`."""
     random = torch.Generator().manual_seed(seed)
     vectors = torch.randn(like.vectors.shape, generator=random)
     return replace(like, vectors=F.normalize(vectors * (like.vectors != 0).any(dim=0), dim=1))
@@ -214,12 +214,12 @@ def _random_bank(like: DirectionBank, seed: int) -> DirectionBank:
 
 @torch.no_grad()
 def _changes(generator: Generator, codes: Tensor, bank: DirectionBank) -> tuple[float, ...]:
-    """Measure the mean of |image(+1) - image(-1)| / 2 over latents and pixels for each direction, in grey levels."""
+    """Measure, for each direction, the mean of |image(+1) - image(-1)| / 2 over latents and pixels, in grey levels."""
     changes = []
     for vector, mask in zip(bank.vectors, bank.edited_layers, strict=True):
         step = (mask[:, None] * F.normalize(vector, dim=0)).to(codes.device)  # [L, D]
         sums = 0.0
-        for some in torch.split(codes, CHUNK):  # Rather than the images of all, which take memory without bound.
+        for some in torch.split(codes, CHUNK):  # All images at once would take unbounded memory.
             forward, backward = (generator.decode(some + sign * step).clamp(-1, 1) for sign in (1, -1))
             sums += float((forward - backward).abs().mean()) * len(some)
         changes.append(sums / len(codes) / 2 * 127.5)

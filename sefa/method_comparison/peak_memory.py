@@ -1,4 +1,4 @@
-"""Measure how much memory something takes at its peak."""
+"""Measure the peak memory of a block of code."""
 
 import gc
 from collections.abc import Iterator
@@ -14,10 +14,10 @@ RESET_PEAK = "5"  # Source: Linux, Documentation/filesystems/proc.rst.
 
 
 class PeakMemory:
-    """What was measured.
+    """The result of a measurement.
 
     Attributes:
-        bytes: Memory that was taken at the peak beyond what was held before; None where the system does not say.
+        bytes: Peak memory beyond what was held before; None if the system does not say.
     """
 
     bytes: int | None = None
@@ -25,10 +25,10 @@ class PeakMemory:
 
 @contextmanager
 def peak_memory(device: torch.device) -> Iterator[PeakMemory]:
-    """Measure the block: the GPU's memory if `device` is one, else this process's resident memory, on Linux.
+    """Measure the peak memory of a block: the GPU's if `device` is one, else this process's resident memory, on Linux.
 
-    What the process holds at the beginning, used or not, does not count; freed memory is given back first where the C
-    library can.
+    Memory that the process holds at the beginning, used or not, does not count. Freed memory is first given back to the
+    system if the C library can do that.
     """
     peak = PeakMemory()
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""Plot comparisons: two banks as a matrix, methods as bars. Needs matplotlib."""
+"""Plot comparisons: of two banks as a matrix, of methods as bars and curves. Needs matplotlib."""
 
 import math
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ COLOURS = {"sefa": "tab:blue", "sefa, rows": "tab:cyan", "ganspace": "tab:orange
 
 
 def save_matrix(comparison: BankComparison, a: DirectionBank, b: DirectionBank, path: Path) -> None:
-    """Plot |cosine| of every direction of A with every one of B as a PNG file; matched pairs are framed.
+    """Plot |cosine| between every direction of A and every direction of B as a PNG file; matched pairs are framed.
 
     Raises:
         InputError: If matplotlib is not installed or the file's name does not end in `.png`.
@@ -92,7 +92,7 @@ def _plot_times(axes: "Axes", comparison: MethodComparison) -> None:
     axes.minorticks_off()
     for bar, method, second in zip(bars, timed, seconds, strict=True):
         samples = f"{method.samples:,} samples" if method.samples else "no samples"
-        inside = math.log10(second) - first > (last - first) / 2  # Where there is room for the text.
+        inside = math.log10(second) - first > (last - first) / 2  # Put the text where there is room for it.
         axes.annotate(
             f"{seconds_in_words(second)}, {samples}",
             (second, bar.get_y() + bar.get_height() / 2),
@@ -132,20 +132,20 @@ def _plot_changes(axes: "Axes", comparison: MethodComparison) -> None:
 
 
 def times_in_words(factor: float) -> str:
-    """Write `3.1 times` or `210 times`, with two digits."""
+    """Return `3.1 times` or `210 times`, with two significant digits."""
     digits = max(0, 1 - math.floor(math.log10(factor)))
     return f"{round(factor, 1 - math.floor(math.log10(factor))):,.{digits}f} times"
 
 
 def seconds_in_words(seconds: float) -> str:
-    """Write `2.1 ms` or `14 s`, with two digits."""
+    """Return `2.1 ms` or `14 s`, with at least two significant digits."""
     if seconds < 1:
         return f"{seconds * 1000:.2g} ms" if seconds < 0.0995 else f"{seconds * 1000:.0f} ms"
     return f"{seconds:.2g} s" if seconds < 9.95 else f"{seconds:.0f} s"
 
 
 def draw_numbers(axes: "Axes", values: Sequence[Sequence[float]]) -> None:
-    """Write each value into its cell of a matrix that is not too large."""
+    """Write each value into its cell, unless the matrix is too large."""
     if max(len(values), len(values[0])) > MAX_NUMBERED:
         return
     for row, line in enumerate(values):
@@ -155,7 +155,7 @@ def draw_numbers(axes: "Axes", values: Sequence[Sequence[float]]) -> None:
 
 
 def name_ticks(axes: "Axes", rows: Sequence[str], columns: Sequence[str]) -> None:
-    """Name the rows and columns of a matrix, or number them where there are too many."""
+    """Name the rows and columns of a matrix, or number them if there are too many."""
     if len(rows) <= MAX_NAMED:
         axes.set_yticks(range(len(rows)), [_short(name) for name in rows], fontsize=7)
     if len(columns) <= MAX_NAMED:

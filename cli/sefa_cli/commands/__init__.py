@@ -1,1 +1,1 @@
-"""One file a command: parse, call the library, print."""
+"""The commands, one per file: parse, call the library, print."""

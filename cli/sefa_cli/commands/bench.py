@@ -1,4 +1,4 @@
-"""sefa bench: measure latency and throughput; sefa bench compare: two such measurements side by side."""
+"""sefa bench: measure latency and throughput; sefa bench compare: compare two such measurements."""
 
 from dataclasses import asdict
 from enum import StrEnum

@@ -1,4 +1,4 @@
-"""sefa compare-methods: SeFa against GANSpace on one generator."""
+"""sefa compare-methods: compare SeFa with GANSpace on one generator."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -84,7 +84,7 @@ def compare_methods(
 
 
 def _times(method: "MethodResult") -> str:
-    """Return the median, and the shortest and longest time if there are several."""
+    """Return the median time, with the shortest and longest if there are several runs."""
     from sefa.method_comparison.plot import seconds_in_words
 
     if method.seconds is None:

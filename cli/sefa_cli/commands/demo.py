@@ -121,7 +121,7 @@ def _sheet(editor: "Editor") -> "Images":
 
 
 def _short(path: Path) -> str:
-    """Return the path relative to the current folder, if it lies below it."""
+    """Return the path, relative to the current folder if it lies inside."""
     here = Path.cwd()
     return str(path.relative_to(here) if path.is_relative_to(here) else path)
 

@@ -40,11 +40,11 @@ PANEL = "Of a checkpoint"
 
 @dataclass(frozen=True)
 class CheckpointChoices:
-    """Whose directions a checkpoint is explored along."""
+    """Which directions of a checkpoint to explore, and where to save them."""
 
     save_bank: Path | None = None
     bank: Path | None = None
-    layers: tuple[str, ...] = ()  # of each group; none: all layers in one
+    layers: tuple[str, ...] = ()  # one specification per group; empty: all layers in one group
     allow_other_checkpoint: bool = False
 
 
@@ -62,7 +62,7 @@ CHECKPOINT = Group(
     ),
     allow_other_checkpoint=OTHER_CHECKPOINT,
 ).in_panel(PANEL)
-# Not `--samples`, `--seed` and `--label`, which are of the images here.
+# Without `--samples`, `--seed` and `--label`, which concern the images here.
 CHOICES = FINDING.only("edit_layers", "top", "method", "normalize").in_panel(PANEL)
 
 
@@ -202,10 +202,10 @@ def explore(
 
 
 def _check_model_options(source: Path, inapt: list[str], write_ranges: bool) -> None:
-    """Refuse options that an exported model does not take.
+    """Check the options for an exported model.
 
     Raises:
-        ArgumentError: If there is one.
+        ArgumentError: If there is one that an exported model does not take.
     """
     if inapt == ["--save-bank"]:
         raise ArgumentError(f"{source}: its directions are inside the model: --write-ranges writes ranges into it")
@@ -223,10 +223,10 @@ def _check_checkpoint_options(
     opening: OpenOptions,
     write_ranges: bool,
 ) -> None:
-    """Refuse options that do not go together, or not with a checkpoint.
+    """Check the options for a checkpoint.
 
     Raises:
-        ArgumentError: If so.
+        ArgumentError: If options do not go together, or do not apply to this source.
     """
     if write_ranges:
         raise ArgumentError(f"{source}: --write-ranges is for exported models; --save-bank keeps those of a checkpoint")
@@ -247,7 +247,7 @@ def _export(
     has_codes: bool,
     truncation: float | None,
 ) -> "DirectionBank":
-    """Find directions of a checkpoint and bake them into a model; return them as a bank."""
+    """Find a checkpoint's directions, or load them from a bank; bake them into a model, and return them."""
     from sefa.bank.direction_bank import DirectionBank
     from sefa.bank.editing import merge
     from sefa_export import export_onnx
@@ -271,7 +271,7 @@ def _export(
 
 
 def _choose_images(editor: "Editor", latents: LatentOptions) -> dict[str, Any]:
-    """Return the arguments `seeds` or `latents` of `explore`."""
+    """Return the argument `seeds` or `latents` for `explore`."""
     chosen = latents.choose(editor.info)
     if "seed" in chosen:
         return {"seeds": latents.seeds}

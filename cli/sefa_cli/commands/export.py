@@ -21,7 +21,7 @@ from sefa_runtime.model.reading import read_info, weights_path
 
 
 class Format(StrEnum):
-    """What the exported file is."""
+    """The format of the exported file."""
 
     ONNX = "onnx"
     TORCHSCRIPT = "torchscript"

@@ -17,7 +17,7 @@ from sefa_runtime.files import sha256_of
 from sefa_runtime.model.info import ModelInfo
 from sefa_runtime.model.reading import check_payload, read_info, weights_path
 
-MAX_SHOWN = 8  # of an archive's files of code
+MAX_SHOWN = 8  # most code files of an archive to list
 
 
 def inspect(
@@ -165,7 +165,7 @@ def _inspect_generator(path: Path, layers: str, opening: OpenOptions, json: bool
 
 
 def _inspect_torchscript(path: Path, json: bool) -> None:
-    """Print what an archive's directory says; nothing in it is loaded."""
+    """Print what the archive's file list shows; nothing in the archive is loaded."""
     with open_archive(path) as archive:
         entries = archive.infolist()
     root = entries[0].filename.partition("/")[0]
@@ -204,7 +204,7 @@ def _checkpoint(path: Path, checkpoint_format: str) -> str:
 
 
 def _layers(shapes: list[list[int]]) -> str:
-    """Return `0-7: A 512x512, 8: A 256x512`: neighbours of one shape together."""
+    """Return `0-7: A 512x512, 8: A 256x512`, with consecutive layers of one shape together."""
     return ", ".join(
         f"{spans(index for index, _ in group)}: A {rows}x{columns}"
         for (rows, columns), group in groupby(enumerate(shapes), lambda pair: pair[1])

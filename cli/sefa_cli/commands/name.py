@@ -1,4 +1,4 @@
-"""sefa name: names, signs and ranges of directions."""
+"""sefa name: change the names, signs and ranges of directions."""
 
 from pathlib import Path
 from typing import Annotated
@@ -68,7 +68,7 @@ def name(
     say("", f"{output or file}: {len(rows)} directions")
 
 
-Row = tuple[int, str, float, float]  # index, name, least and greatest alpha
+Row = tuple[int, str, float, float]  # index, name, lowest and highest alpha
 
 
 def _name_in_model(file: Path, wanted: list[tuple[str, Change]], keep: str | None, output: Path | None) -> list[Row]:
@@ -107,7 +107,7 @@ def _name_in_bank(file: Path, wanted: list[tuple[str, Change]], keep: str | None
 
 
 def _old_and_new(names: tuple[str, ...], changes: dict[int, Change], keep: str) -> list[str]:
-    """Return the names by which `--keep` may list directions: the new ones, or the old one where it lists that."""
+    """Return the name that `--keep` may use for each direction: the new name, or the old one if `--keep` lists that."""
     new = renamed(names, changes)
     listed = {part.strip() for part in keep.split(",")}
     return [old if old in listed and old not in new else now for old, now in zip(names, new, strict=True)]

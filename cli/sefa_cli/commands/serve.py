@@ -153,7 +153,7 @@ def serve(
 
 
 def _report(line: str) -> None:
-    # Whoever read stderr may be gone; that is no reason to stop the server, nor to keep it from stopping.
+    # The reader of stderr may be gone: that must neither stop the server nor keep it from stopping.
     with contextlib.suppress(OSError):
         say(line, err=True)
 

@@ -74,7 +74,7 @@ def sweep(
     filmed = output.suffix.lower() in VIDEO_SUFFIXES
     animated = filmed or output.suffix.lower() in ANIMATION_SUFFIXES
     if filmed:
-        find_ffmpeg()  # Rather now than after minutes of rendering.
+        find_ffmpeg()  # Fail now rather than after minutes of rendering.
     steps = None if alphas is None else parse_alphas(alphas)
     steps_between = eased if animated else linear_steps
     if steps is not None and alphas is not None and ":" in alphas:

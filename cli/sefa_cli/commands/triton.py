@@ -105,10 +105,10 @@ def triton(
 
 
 def parse_models(texts: list[str]) -> dict[str, Path]:
-    """Read `faces.onnx` or `NAME=faces.onnx` as names and paths.
+    """Parse texts like `faces.onnx` or `NAME=faces.onnx` into paths by name.
 
     Raises:
-        InputError: If two have the same name.
+        InputError: If two models have the same name.
     """
     models: dict[str, Path] = {}
     for text in texts:

@@ -1,4 +1,4 @@
-"""sefa tune: the settings that serve a model best on this machine."""
+"""sefa tune: find the settings that serve a model best on this machine."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -84,7 +84,7 @@ def _print_trials(tuning: "Tuning") -> None:
 
 
 def _flags(trial: "Trial", provider: str) -> list[object]:
-    """Return the options with which `sefa serve` runs like that."""
+    """Return the options that make `sefa serve` run with the trial's settings."""
     setting = trial.setting
     flags: list[object] = ["--provider", provider]
     if setting.instances > 1:
@@ -99,7 +99,7 @@ def _flags(trial: "Trial", provider: str) -> list[object]:
 
 
 def _served(model: Path) -> str:
-    """Return the model as `sefa serve` takes it: with a name, if its own cannot be part of an address."""
+    """Return the model as an argument of `sefa serve`, with a name if the file's own cannot be part of an address."""
     from sefa_runtime.server.models import parse_model
 
     try:

@@ -1,1 +1,1 @@
-"""What several families share: the mapping network, class labels, filters, growing."""
+"""Code shared by several families: the mapping network, class labels, filters, progressive growing."""

@@ -12,7 +12,7 @@ def filter_channels(x: Tensor, kernel: Tensor, padding: tuple[int, int] = (0, 0)
 
 
 def separate(kernel: Tensor) -> tuple[Tensor, Tensor] | None:
-    """Split a kernel [kh, kw] into a column [kh] and a row [kw] whose outer product it is; None if there are none."""
+    """Split a kernel [kh, kw] into a column [kh] and a row [kw] whose outer product it is; None if not separable."""
     u, s, vh = torch.linalg.svd(kernel.double())
     column, row = u[:, 0] * s[0].sqrt(), vh[0] * s[0].sqrt()
     if row.sum() < 0:

@@ -9,10 +9,10 @@ from sefa.generators.generator import Generator, Truncation
 
 
 class OneHotGenerator(Generator, ABC):
-    """A generator of L = 1 whose code is z itself, with the one-hot label after it if there are classes."""
+    """A generator with L = 1 whose code is z itself, followed by the one-hot label if there are classes."""
 
     num_layers = 1
-    image_range: tuple[float, float]  # what stands for black and for white before it is brought to [-1, 1]
+    image_range: tuple[float, float]  # values for black and for white, before the image is brought to [-1, 1]
 
     def __init__(self, z_dim: int, num_classes: int, image_range: tuple[float, float]) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""The mapping network of the StyleGAN family, and the truncation that follows it.
+"""The mapping network of the StyleGANs, and the truncation that follows it.
 
 Source: Karras, Laine & Aila, "A Style-Based Generator Architecture for Generative Adversarial Networks", CVPR 2019.
 """
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from sefa.generators.generator import Generator, Truncation
 
-# Latents sampled to measure the codes that the mapping makes of them.
+# How many latents are sampled to measure the mapping network's style codes.
 SAMPLES = 4096
 SEED = 0
 CHUNK = 512
@@ -25,7 +25,7 @@ def pixel_norm(x: Tensor) -> Tensor:
 
 
 class LabelNorm(Enum):
-    """How the label's embedding y joins the latent z."""
+    """How the label's embedding y is joined to the latent z."""
 
     JOINT = "joint"  # norm(concat(z, y)): StyleGAN 1 and 2
     SEPARATE = "separate"  # concat(norm(z), norm(y)): ADA, StyleGAN3
@@ -34,15 +34,15 @@ class LabelNorm(Enum):
 class Mapping(nn.Module):
     """w = f(z, label): x = norm(z); x = lrelu(W·x + b) for every layer.
 
-    The weights are effective ones: learning-rate multipliers, equalised gains and the √2 that follows the activation
-    in StyleGAN2 are multiplied in; the √2 exactly, as lrelu(√2·x) = √2·lrelu(x).
+    The weights are effective ones: learning-rate multipliers, equalised gains and the √2 that follows the activation in
+    StyleGAN2 are multiplied in. For the √2 this is exact, since lrelu(√2·x) = √2·lrelu(x).
 
     Args:
-        z_dim: Length of z; 0 if the label alone decides.
+        z_dim: Length of z; 0 if w depends on the label alone.
         widths: Length of each layer's output; the last is w_dim.
-        num_classes: Classes of a conditional generator, or 0.
-        embed_dim: Length of a class's embedding.
-        label_norm: How the embedding joins the latent.
+        num_classes: Number of classes of a conditional generator, or 0.
+        embed_dim: Length of a class embedding.
+        label_norm: How the embedding is joined to the latent.
     """
 
     def __init__(
@@ -79,9 +79,9 @@ class Mapping(nn.Module):
 
 
 class StyleBasedGenerator(Generator, ABC):
-    """A generator whose layers read style codes w that a mapping network makes of z.
+    """A generator whose layers read style codes w, which a mapping network computes from z.
 
-    codes[:, l] = center + psi·(w - center); D = w_dim, and an edit touches any layers' copies of w.
+    codes[:, l] = center + psi·(w - center); D = w_dim, and an edit may change the copies of w for any layers.
 
     Attributes:
         mapping: The mapping network.
@@ -113,7 +113,7 @@ class StyleBasedGenerator(Generator, ABC):
 
     @torch.no_grad()
     def estimate_center(self) -> None:
-        """Set the centre of truncation to the mean w of seeded latents, of every class alike: the file stores none."""
+        """Set the centre of truncation, for a file without one, to the mean w of seeded latents over all classes."""
         sums = (w.double().sum(dim=0) for w in self._seeded_codes())
         total = sum(sums, torch.zeros(self.code_dim, dtype=torch.float64))
         self.center = (total / SAMPLES).float()
@@ -121,12 +121,12 @@ class StyleBasedGenerator(Generator, ABC):
 
     @torch.no_grad()
     def code_rms(self) -> tuple[float, float]:
-        """Return the smallest and the largest root mean square of w, over seeded latents, of every class alike."""
+        """Return the smallest and largest root mean square of w over seeded latents of all classes."""
         rms = torch.cat([w.square().mean(dim=1).sqrt() for w in self._seeded_codes()])
         return float(rms.min()), float(rms.max())
 
     def _seeded_codes(self) -> Iterator[Tensor]:
-        """Yield w [CHUNK, w_dim], of SAMPLES latents in all."""
+        """Yield w [CHUNK, w_dim] at a time, for SAMPLES latents in all."""
         random = torch.Generator().manual_seed(SEED)
         device = next(self.mapping.parameters()).device
         for start in range(0, SAMPLES, CHUNK):

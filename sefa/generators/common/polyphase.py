@@ -1,11 +1,11 @@
-"""Activations on a finer grid than the image's: upsample, activate, downsample, each with a low-pass filter.
+"""Activations on a finer grid than the image's: upsample, activate, downsample, with low-pass filters.
 
-Upsampling by u stuffs zeros between the pixels and filters; downsampling by d filters and keeps every d-th pixel. Here
-the fine image is kept as its phases, the pixels n = g·j + p of each axis for one p, where g is the greatest common
-divisor of u and d. Each phase is a filter of an image that is g times coarser, and the result is a sum of filtered
-phases: no pixel is computed to be dropped, hardly a stuffed zero is multiplied (none where u = g), and the activation
-does not mind the order. All of it is depthwise convolution, which onnxruntime vectorizes if the channels are a multiple
-of its block, 8 or 16.
+Upsampling by u inserts zeros between the pixels and filters; downsampling by d filters and keeps every d-th pixel. Here
+the fine image is kept as its phases: phase p holds the pixels n = g·j + p of each axis, where g is the greatest common
+divisor of u and d. Each phase is a filtered image that is g times coarser, and the result is a sum of filtered phases.
+So no pixel is computed only to be dropped, few inserted zeros are multiplied (none if u = g), and the activation can be
+applied to each phase separately. All of it is depthwise convolution, which onnxruntime vectorizes if the number of
+channels is a multiple of its block, 8 or 16.
 """
 
 from collections.abc import Iterator
@@ -22,13 +22,15 @@ Phases = list[list[Tensor]]  # by row, by column: [N, C, h, w] each
 
 @dataclass(frozen=True)
 class Resampling:
-    """The grids: zeros stuffed in, padding, a filter; then a filter, and every `down`-th pixel. Both axes are alike.
+    """The grids of a resampling, the same on both axes.
+
+    Zeros are inserted, the image is padded and filtered; then it is filtered again and every `down`-th pixel is kept.
 
     Attributes:
         size: Height and width of the image.
         up: Factor of upsampling, u.
         down: Factor of downsampling, d.
-        padding: Zeros before and after the stuffed image; negative numbers crop it.
+        padding: Zeros before and after the image with inserted zeros; negative numbers crop it.
         up_taps: Length of the upsampling filter.
         down_taps: Length of the downsampling filter.
     """
@@ -48,23 +50,23 @@ class Resampling:
 
     @property
     def phases(self) -> int:
-        """Phases of the fine image along an axis, g."""
+        """Number of phases of the fine image along an axis, g."""
         return gcd(self.up, self.down)
 
     @property
     def stuffing(self) -> int:
-        """Factor by which zeros are really stuffed in, before phases make the rest of `up`."""
+        """Factor by which zeros are actually inserted; the phases make up the rest of `up`."""
         return self.up // self.phases
 
     @property
     def stride(self) -> int:
-        """Of the result's pixels in a phase."""
+        """Stride of the result's pixels within a phase."""
         return self.down // self.phases
 
     @property
     def margin(self) -> tuple[int, int]:
-        """Zeros that the phases need before and after the stuffed image; negative where they leave out its border."""
-        pixels = (self.out_size - 1) * self.stride + self.down_length  # of a phase
+        """Zeros the phases need before and after the image with inserted zeros; negative if they skip its border."""
+        pixels = (self.out_size - 1) * self.stride + self.down_length  # in a phase
         origin = self._origin
         return -origin, origin + pixels + self.up_length - 1 - self.size * self.stuffing
 
@@ -76,16 +78,16 @@ class Resampling:
 
     @property
     def up_length(self) -> int:
-        """Taps of a phase of the upsampling filter."""
+        """Number of taps in a phase of the upsampling filter."""
         return max(place for _, place in self._up_places()) - self._origin + 1
 
     @property
     def down_length(self) -> int:
-        """Taps of a phase of the downsampling filter."""
+        """Number of taps in a phase of the downsampling filter."""
         return -(-self.down_taps // self.phases)
 
     def up_kernels(self, taps: Tensor) -> Tensor:
-        """Split the upsampling filter [up_taps] into phases, to be correlated, of gain u: [g, up_length]."""
+        """Split the upsampling filter [up_taps], times its gain u, into phases for correlation: [g, up_length]."""
         kernels = taps.new_zeros(self.phases, self.up_length)
         for tap, (phase, place) in zip(taps.flip(0) * self.up, self._up_places(), strict=True):
             kernels[phase, place - self._origin] = tap
@@ -95,7 +97,7 @@ class Resampling:
         """Split the downsampling filter, [down_taps] or [down_taps, down_taps], into phases: [g, R] or [g, g, R, R]."""
         missing = self.down_length * self.phases - self.down_taps
         for axis in range(taps.ndim):
-            # Place n of a filter to be correlated is place n // g of phase n % g.
+            # Tap n of a correlation filter is tap n // g of phase n % g.
             taps = torch.cat([taps.flip(axis), torch.zeros_like(taps.narrow(axis, 0, missing))], dim=axis)
         if taps.ndim == 1:
             return taps.reshape(self.down_length, self.phases).T
@@ -107,7 +109,7 @@ class Resampling:
         return min(place for _, place in self._up_places())
 
     def _up_places(self) -> Iterator[tuple[int, int]]:
-        """Yield for each tap the phase it is part of, and which stuffed pixel it reads there, counted from j."""
+        """Yield, for each tap, its phase and the place, counted from j, that it reads in the image with zeros."""
         for tap in range(self.up_taps):
             phase = (self.padding[0] - tap) % self.phases
             yield phase, (phase - self.padding[0] + tap) // self.phases
@@ -117,11 +119,11 @@ class FilteredActivation(nn.Module):
     """down(clamp(lrelu(up(x)))), channel by channel.
 
     Attributes:
-        up: To the phases of the fine image.
-        identity: A convolution that changes nothing, before clamping; None if nothing is clamped. onnxruntime lays
-            images out for vectorized convolution and applies an activation within one; for any other operator it
-            brings them back into plain order, which takes longer than one more convolution.
-        down: From the phases.
+        up: From the image to the phases of the fine image.
+        identity: A convolution that changes nothing, before clamping; None if nothing is clamped. onnxruntime keeps
+            images in a layout for vectorized convolution and fuses an activation into a convolution; for any other
+            operator it converts them back to plain order, which takes longer than one more convolution.
+        down: From the phases to the result.
     """
 
     def __init__(self, channels: int, resampling: Resampling, clamp: float | None, square: bool) -> None:
@@ -130,8 +132,8 @@ class FilteredActivation(nn.Module):
         Args:
             channels: Channels of the image.
             resampling: The grids.
-            clamp: Greatest magnitude on the fine grid, if it is limited.
-            square: Whether the downsampling filter has two axes, not being a column times a row.
+            clamp: Largest magnitude on the fine grid; None: no limit.
+            square: Whether the downsampling filter has two axes because it is not a column times a row.
         """
         super().__init__()
         self.channels = channels
@@ -141,7 +143,7 @@ class FilteredActivation(nn.Module):
         self.down = SquareDownsampling(channels, resampling) if square else Downsampling(channels, resampling)
 
     def forward(self, x: Tensor) -> Tensor:
-        """[N, C, h, h], which is the image without `Resampling.crop` -> [N, C, out_size, out_size]."""
+        """[N, C, h, h], the image without `Resampling.crop` -> [N, C, out_size, out_size]."""
         image: Tensor = self.down([[self._activate(phase) for phase in row] for row in self.up(x)])
         return image
 
@@ -152,7 +154,7 @@ class FilteredActivation(nn.Module):
         return torch.clamp(self.identity(x), -self.clamp, self.clamp)
 
     def weights(self, up_taps: Tensor, down_taps: Tensor) -> dict[str, Tensor]:
-        """Return the state for filters [up_taps], and [down_taps] or, if it is square, [down_taps, down_taps]."""
+        """Return the state for filters [up_taps], and [down_taps] or, if `square`, [down_taps, down_taps]."""
         kernels = {f"up.{name}": kernel for name, kernel in self.up.kernels(up_taps).items()}
         kernels |= {f"down.{name}": kernel for name, kernel in self.down.kernels(down_taps).items()}
         if self.identity is not None:
@@ -161,11 +163,11 @@ class FilteredActivation(nn.Module):
 
 
 class Upsampling(nn.Module):
-    """From an image to the phases of a finer one.
+    """From an image to the phases of a finer image.
 
     Attributes:
         rows: A filter along the height for each phase.
-        columns: Along the width.
+        columns: A filter along the width for each phase.
     """
 
     def __init__(self, channels: int, resampling: Resampling) -> None:
@@ -180,24 +182,24 @@ class Upsampling(nn.Module):
         self.columns = nn.ModuleList(_depthwise(channels, (1, length), padding=(0, both)) for _ in phases)
 
     def forward(self, x: Tensor) -> Phases:
-        """From [N, C, h, h], which is the image without `Resampling.crop`."""
+        """Return the phases of [N, C, h, h], the image without `Resampling.crop`."""
         x = _stuff(x, self.resampling.stuffing)
         if any(self.padding):
             x = pad(x, self.padding)
         return [[column(row) for column in self.columns] for row in _each(self.rows, x)]
 
     def kernels(self, taps: Tensor) -> dict[str, Tensor]:
-        """Return every channel's part of the state, for a filter [up_taps]."""
+        """Return one channel's part of the state, for a filter [up_taps]; all channels have the same."""
         kernels = self.resampling.up_kernels(taps)
         return _named("rows", kernels[:, :, None]) | _named("columns", kernels[:, None])
 
 
 class Downsampling(nn.Module):
-    """From the phases of a fine image to a coarser one.
+    """From the phases of a fine image to a coarser image.
 
     Attributes:
         rows: A filter along the height for each phase.
-        columns: Along the width.
+        columns: A filter along the width for each phase.
     """
 
     def __init__(self, channels: int, resampling: Resampling) -> None:
@@ -212,13 +214,13 @@ class Downsampling(nn.Module):
         return _merge(self.rows, [_merge(self.columns, row) for row in phases])
 
     def kernels(self, taps: Tensor) -> dict[str, Tensor]:
-        """Return every channel's part of the state, for a filter [down_taps]."""
+        """Return one channel's part of the state, for a filter [down_taps]; all channels have the same."""
         kernels = self.resampling.down_kernels(taps)
         return _named("rows", kernels[:, :, None]) | _named("columns", kernels[:, None])
 
 
 class SquareDownsampling(nn.Module):
-    """As `Downsampling`, by a filter that is not a column times a row.
+    """Like `Downsampling`, with a filter that is not a column times a row.
 
     Attributes:
         squares: A filter for each phase, row by row.
@@ -236,15 +238,15 @@ class SquareDownsampling(nn.Module):
         return _merge(self.squares, [phase for row in phases for phase in row])
 
     def kernels(self, taps: Tensor) -> dict[str, Tensor]:
-        """Return every channel's part of the state, for a filter [down_taps, down_taps]."""
+        """Return one channel's part of the state, for a filter [down_taps, down_taps]; all channels have the same."""
         return _named("squares", self.resampling.down_kernels(taps).flatten(0, 1))
 
 
 def pad(x: Tensor, sides: tuple[int, int, int, int]) -> Tensor:
     """Add zeros at the left, right, top and bottom of [N, C, H, W]; negative numbers crop.
 
-    F.pad also crops, but onnxscript before 0.7.2 turns that and what follows into a convolution of negative padding,
-    which onnxruntime refuses or does not survive.
+    F.pad also crops, but onnxscript before 0.7.2 turns that and what follows into a convolution with negative padding,
+    which onnxruntime rejects or crashes on.
     """
     left, right, top, bottom = (max(-side, 0) for side in sides)
     x = x[..., top : x.shape[2] - bottom, left : x.shape[3] - right]
@@ -263,7 +265,7 @@ def _each(filters: nn.ModuleList, x: Tensor) -> list[Tensor]:
 
 
 def _merge(filters: nn.ModuleList, phases: list[Tensor]) -> Tensor:
-    """Add up all phases, each filtered with its own filter."""
+    """Filter each phase with its own filter and add them up."""
     filtered: list[Tensor] = [filter_(phase) for filter_, phase in zip(filters, phases, strict=True)]
     return reduce(torch.add, filtered)
 
@@ -273,12 +275,12 @@ def _stuff(x: Tensor, factor: int) -> Tensor:
     if factor == 1:
         return x
     _, channels, height, width = x.shape
-    # Rows of zeros after the rows lie between them in memory; single zeros need an axis moved inwards.
+    # Rows of zeros can be appended to each row in memory; single zeros after each pixel need an axis moved inwards.
     x = F.pad(x, (0, (factor - 1) * width)).reshape(-1, channels, 1, height * factor * width)
     x = F.pad(x, (0, 0, 0, factor - 1)).transpose(2, 3)  # [N, C, pixels, factor]
     return x.reshape(-1, channels, height * factor, width * factor)
 
 
 def _named(name: str, kernels: Tensor) -> dict[str, Tensor]:
-    """Return kernels [count, kh, kw] by their names in the state of a ModuleList of convolutions."""
+    """Name kernels [count, kh, kw] as in the state of a ModuleList of convolutions."""
     return {f"{name}.{index}.weight": kernel for index, kernel in enumerate(kernels)}

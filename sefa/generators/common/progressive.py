@@ -1,4 +1,4 @@
-"""What progressively grown generators share: doubling the size, and the image of the level that they have grown to.
+"""Parts of progressively grown generators: doubling the size, and the image of the level that training had reached.
 
 Source: Karras, Aila, Laine & Lehtinen, "Progressive Growing of GANs for Improved Quality, Stability, and Variation",
 ICLR 2018.
@@ -9,26 +9,26 @@ from torch.nn import functional as F
 
 
 def up_conv(inputs: int, outputs: int, bias: bool = True) -> nn.ConvTranspose2d:
-    """Make nearest-neighbour doubling and a 3x3 convolution in one, with 4/9 of their multiplications.
+    """Make one convolution of nearest-neighbour doubling and a 3x3 convolution, with 4/9 of the multiplications.
 
-    Source: `sefa.checkpoints.parts.growing.up_kernel` makes its kernel.
+    Its kernel is computed by `sefa.checkpoints.parts.growing.up_kernel`.
     """
     return nn.ConvTranspose2d(inputs, outputs, kernel_size=4, stride=2, padding=1, bias=bias)
 
 
 class ToImage(nn.Module):
-    """The image of the level that training had grown to, in the size of the full-grown generator.
+    """The image of the level that training had reached, at the size of the fully grown generator.
 
-    While a level fades in, the image is blended with the one of the level before:
+    While a level fades in, its image is blended with that of the level before:
 
         image = (1 - fade)·conv(x) + fade·up(conv_before(before))
 
-    The two factors are multiplied into the convolutions. A level that is not the last is then enlarged, by nearest
-    neighbours.
+    The two factors are multiplied into the convolutions. If the level is not the last, its image is then enlarged by
+    nearest neighbours.
 
     Args:
         width: Channels of the level's features.
-        width_before: Channels of the features of the level before; None if it is not blended in.
+        width_before: Channels of the previous level's features; None if its image is not blended in.
         channels: Channels of the image.
         scale: How many times larger the image is than the level.
     """

@@ -31,8 +31,8 @@ class ToRGB(nn.Module):
             channels: Channels of the image.
             size: Height and width of both.
             w_dim: Length of w.
-            clamp: Greatest magnitude of the image, if it is limited.
-            bias: Whether there is one.
+            clamp: Largest magnitude of the image; None: no limit.
+            bias: Whether there is a bias.
         """
         super().__init__()
         self.size = size
@@ -43,7 +43,7 @@ class ToRGB(nn.Module):
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         """[N, in, H, W] and [N, w_dim] -> [N, channels, H, W]."""
-        # A few rows per sample: scaling them is less work than scaling the pixels.
+        # Scaling these few rows per sample takes less work than scaling the pixels.
         weight = self.weight * self.affine(w)[:, None]  # [N, channels, in]
         image: Tensor = weight @ x.flatten(2)  # [N, channels, H·W]
         if self.bias is not None:
@@ -52,5 +52,5 @@ class ToRGB(nn.Module):
 
 
 def limit(x: Tensor, clamp: float | None) -> Tensor:
-    """Clamp to ±clamp, if there is one."""
+    """Clamp to ±clamp; unchanged if it is None."""
     return x if clamp is None else x.clamp(-clamp, clamp)
