@@ -32,7 +32,7 @@ EDITS = 2
 SEEDS = 4  # different inputs of each shape; the first run of a shape differs from later ones
 THREADS = 8
 WARM_UP = 5
-ROUNDS = 5  # in each of which every way has its turn
+ROUNDS = 5  # every way has its turn in each round
 LEAST_DB = 40.0
 
 Feeds = dict[str, NDArray[Any]]

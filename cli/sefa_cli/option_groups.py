@@ -61,7 +61,7 @@ def given(options: Any, *names: str) -> list[str]:
 
 
 def spread(command: Command) -> Command:
-    """Return a command as typer takes it: groups become single options, and values arrive as typed by the user.
+    """Return a command as typer takes it: groups become single options, with their types on the command line.
 
     Args:
         command: The command; all its parameters must be `Annotated`.

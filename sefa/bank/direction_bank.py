@@ -285,8 +285,8 @@ def _check_header(path: Path) -> None:
 def joint_source(sources: Sequence[DirectionSource]) -> DirectionSource:
     """Combine several sources of one generator into one.
 
-    Where texts differ, all are joined with " + "; where seeds or labels differ, there is None. `rank` is the smallest,
-    `samples` the largest.
+    Texts that differ are joined with " + "; seeds or labels that differ become None. `rank` is the smallest, `samples`
+    the largest.
     """
     distinct = list(dict.fromkeys(sources))
     if len(distinct) == 1:
