@@ -63,7 +63,7 @@ coverage: $(DEV) ## The same tests, and which lines they run
 	$(BIN)/coverage report --skip-covered
 
 test-slow: $(DEV) ## Tests that take a minute or more
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --numprocesses auto --dist worksteal
 
 test-browser: $(DEV) ## The pages in Chromium, which must be installed
 	$(PIP) --constraint constraints.txt playwright axe-playwright-python

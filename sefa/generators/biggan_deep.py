@@ -239,13 +239,10 @@ def select_statistics(truncation: Truncation, rows: int) -> Tensor:
     Raises:
         ArgumentError: If a number is not above 0 and at most 1. Tensors are clamped instead.
     """
-    if isinstance(truncation, Tensor):
-        scale = 10.0**DECIMALS
-        t = torch.round(truncation.reshape(-1, 1).double() * scale) / scale  # [N, 1]
-    elif 0 < truncation <= 1:
-        t = torch.full((1, 1), truncation, dtype=torch.float64)
-    else:
-        raise ArgumentError(f"the truncation that chooses statistics must be above 0 and at most 1, got {truncation}")
+    if not isinstance(truncation, Tensor):
+        return torch.tensor([_weights_at(truncation, rows)])
+    scale = 10.0**DECIMALS
+    t = torch.round(truncation.reshape(-1, 1).double() * scale) / scale  # [N, 1]
     # Divide inside the graph: exporters would round the constant 1 / (rows - 1) to float32.
     step = torch.ones_like(t) / (rows - 1)
     position = (t.clamp(0, 1) / step).clamp(max=rows - 1)
@@ -256,3 +253,13 @@ def select_statistics(truncation: Truncation, rows: int) -> Tensor:
     index = index.long()
     weights = (row == index) * here + (row == index + 1) * (1 - here)  # [N, rows]
     return weights.float()
+
+
+def _weights_at(truncation: float, rows: int) -> list[float]:
+    """Compute the weights for one fixed truncation, outside the graph: exporters would round it to float32."""
+    if not 0 < truncation <= 1:
+        raise ArgumentError(f"the truncation that chooses statistics must be above 0 and at most 1, got {truncation}")
+    position = min(truncation / (1 / (rows - 1)), rows - 1)
+    index = int(position)
+    here = position - index or 1.0
+    return [here if row == index else 1 - here if row == index + 1 else 0.0 for row in range(rows)]

@@ -88,6 +88,7 @@ ALWAYS = [
     Export("biggan", "z", "torchscript", layers="some", method="ganspace", bank=True),
     Export("biggan", "z", precision="fp16"),
     Export("biggan-deep", "z", "pt2", truncation="input", edits=2),
+    Export("biggan-deep", "z", truncation="0.6", output_type="uint8"),
     Export("pggan", "z", precision="fp16", bank=True, batch=3),
     Export("dcgan", "z", method="ganspace", edits=0),
 ]

@@ -41,8 +41,10 @@ def expected() -> np.ndarray[Any, Any]:
 def check(server: Running, expected: np.ndarray[Any, Any], answer: httpx.Response) -> None:
     """The answer is an image or a refusal, and the server is well."""
     if answer.status_code != 200:
-        assert answer.status_code in REFUSED, (answer.status_code, answer.text)
         assert list(answer.json()) == ["error"]
+        # An alpha may be as large as a float32: then the image is not finite, and the answer says so.
+        too_large = answer.status_code == 500 and answer.json()["error"].startswith("NaN or infinity in ")
+        assert too_large or answer.status_code in REFUSED, (answer.status_code, answer.text)
     good = server.http.post("/v2/models/tiny/infer", json=infer_body(GOOD))
     np.testing.assert_array_equal(image_in(good), expected)
 
