@@ -207,12 +207,10 @@ def _open_own(
     source: Path, kind: Kind, options: OpenOptions, layers: str, need_layers: bool, warn: Warn
 ) -> "CustomGenerator":
     from sefa.custom import wrap
+    from sefa.custom.module_sources import check_may_run
 
-    if kind == Kind.ARCHIVE and not options.run_code:
-        raise ArgumentError(
-            f"{source}: TorchScript is code: loading it runs it, and it can do anything you can; if you trust its "
-            "origin, --run-code runs it"
-        )
+    if kind == Kind.ARCHIVE:
+        check_may_run(source, options.run_code)
     names = [] if layers == "all" else [name for part in layers.split(",") if (name := part.strip())]
     if options.latent_dim is None or (kind == Kind.ARCHIVE and need_layers and not names):
         raise ArgumentError(

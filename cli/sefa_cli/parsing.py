@@ -54,7 +54,7 @@ def parse_assumptions(texts: list[str]) -> dict[str, str]:
     Raises:
         InputError: If a text does not have that form, or a fact is given twice.
     """
-    return _parse_pairs(texts, "--assume takes a fact like stride=1,2,2,1 or output=sigmoid", "--assume tells {} twice")
+    return _parse_pairs(texts, "--assume takes a fact like stride=1,2,2,1 or output=sigmoid", "--assume gives {} twice")
 
 
 def parse_kwargs(text: str) -> dict[str, Any]:

@@ -17,7 +17,7 @@ from torch import Tensor
 from sefa.checkpoints.checkpoint import Network, StateDict, strip_prefix, strip_prefixes
 from sefa.checkpoints.pickled_networks import PersistedModule, TensorFlowNetwork
 from sefa.checkpoints.sizes import check_names
-from sefa.errors import CheckpointError
+from sefa.errors import CheckpointError, listed
 from sefa_runtime.pickles.placeholders import Placeholder
 
 MAX_DEPTH = 6  # of nested containers
@@ -28,7 +28,6 @@ MAX_PARTS = 1_000  # of state dicts
 MAX_GROUPS = 64  # of keys with the same first word, in a state dict of several networks
 MAX_COPIES = 16  # of a generator, whose buffers may complete an average
 MAX_PREFIXES = 4  # of a state dict's keys: "state_dict" has "generator.", which has "module."
-MAX_NAMED = 8  # entries in one message
 WORD = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+")
 # The meanings of words in an entry's name. Any other word, like the b of gen_b, distinguishes different generators.
 AVERAGED = {"ema", "gema", "smooth", "smoothed", "avg", "average", "averaged", "averaging", "running", "shadow", "swa"}
@@ -407,7 +406,7 @@ def _describe(chosen: Entry, candidates: Sequence[Entry], entries: Sequence[Entr
 
 def _list(entries: Sequence[Entry]) -> str:
     names = list(dict.fromkeys(entry.name or "the whole file" for entry in entries))
-    return ", ".join(names[:MAX_NAMED]) + (f" and {len(names) - MAX_NAMED} more" if len(names) > MAX_NAMED else "")
+    return listed(names)
 
 
 def _option(entries: Sequence[Entry]) -> str:

@@ -45,6 +45,19 @@ def build_module(reference: str, arguments: Mapping[str, Any]) -> nn.Module:
         return found(**arguments)
 
 
+def check_may_run(path: str | Path, run_code: bool) -> None:
+    """Refuse to load a TorchScript archive, which would run it, unless the caller has said that it may.
+
+    Raises:
+        ArgumentError: If `run_code` is false.
+    """
+    if not run_code:
+        raise ArgumentError(
+            f"{path}: TorchScript is code: loading it runs it, and it can do anything you can; if you trust its "
+            "origin, --run-code (in Python run_code=True) runs it"
+        )
+
+
 def load_torchscript(path: str | Path, *, run_code: bool = False) -> nn.Module:
     """Load a TorchScript archive, which means running it.
 
@@ -59,11 +72,7 @@ def load_torchscript(path: str | Path, *, run_code: bool = False) -> nn.Module:
         ArgumentError: If the archive may not run.
         CheckpointError: If it is damaged.
     """
-    if not run_code:
-        raise ArgumentError(
-            f"{path}: TorchScript is code: to load it is to run it, and it may do whatever you may; if you trust where "
-            "it comes from, run_code=True runs it"
-        )
+    check_may_run(path, run_code)
     # Open the file here, because torch only accepts file names in UTF-8.
     with warnings.catch_warnings(), Path(path).open("rb") as file:
         warnings.simplefilter("ignore")  # torch recommends torch.export instead.

@@ -16,11 +16,13 @@ from typing import Any
 import httpx
 import numpy as np
 
+from sefa_runtime.editor import Editor, load
 from sefa_runtime.machine.packages import EXPORT_PACKAGES
 from sefa_runtime.server.models import HostedModel, Models, parse_model
 from sefa_runtime.server.network.addresses import listen
 from sefa_runtime.server.run import Server
 from sefa_runtime.server.settings import Settings
+from support.paths import GOLDEN
 from support.patience import PATIENCE_S
 from support.patience import wait_until as wait_until
 
@@ -202,3 +204,19 @@ def image_in(answer: httpx.Response) -> np.ndarray[Any, Any]:
     raw = b"" if length is None else answer.content[int(length) :]
     flat: np.ndarray[Any, Any] = np.array(output["data"], dtype) if length is None else np.frombuffer(raw, dtype)
     return flat.reshape(output["shape"])
+
+
+def some_inputs(model: str, images: int, edits: int) -> tuple[Editor, dict[str, np.ndarray[Any, Any]]]:
+    """Return the Editor of a golden model, and random inputs for it, written by hand rather than from its signature."""
+    editor = load(GOLDEN / f"{model}.onnx", provider="cpu")
+    info, random = editor.info, np.random.default_rng(images * 10 + edits)
+    arrays: dict[str, np.ndarray[Any, Any]] = {
+        info.latent_name: random.standard_normal((images, *info.latent_shape), np.float32),
+        "direction": random.integers(0, len(info.directions), (images, edits)),
+        "alpha": random.uniform(-3, 3, (images, edits)).astype(np.float32),
+    }
+    if info.takes_label:
+        arrays["label"] = random.integers(0, info.num_classes, images)
+    if info.truncation is None:
+        arrays["truncation"] = random.uniform(0.5, 1, images).astype(np.float32)
+    return editor, arrays

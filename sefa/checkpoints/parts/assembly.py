@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from torch import Tensor, nn
 
-from sefa.errors import CheckpointError, SefaError
+from sefa.errors import CheckpointError, SefaError, listed
 from sefa.generators import Generator
 
 G = TypeVar("G", bound=Generator)
@@ -189,14 +189,10 @@ class Assembly:
 
 def _error(missing: list[str], unknown: list[str], misshapen: list[str]) -> CheckpointError | None:
     kinds = (("missing", missing), ("not understood", unknown), ("of the wrong shape", misshapen))
-    problems = [f"{kind} {_some(items)}" for kind, items in kinds if items]
+    problems = [f"{kind} {listed(items, MAX_NAMED)}" for kind, items in kinds if items]
     return CheckpointError("; ".join([*problems, VARIANT])) if problems else None
 
 
 def _folder(key: str) -> str:
     """Return a key without its last name."""
     return re.split(r"[./][^./]*$", key)[0]
-
-
-def _some(items: list[str]) -> str:
-    return ", ".join(items[:MAX_NAMED]) + (f" and {len(items) - MAX_NAMED} more" if len(items) > MAX_NAMED else "")

@@ -13,7 +13,6 @@ from sefa_runtime.server.models import VERSION, HostedModel, Models
 from sefa_runtime.server.pipeline import Exchange
 
 SERVICE = "inference.GRPCInferenceService"
-HEALTH_SERVICE = "grpc.health.v1.Health"
 # Methods that need no token.
 OPEN = ("ServerLive", "ServerReady", "Check")
 # The field that holds a tensor's numbers if they are not raw bytes.

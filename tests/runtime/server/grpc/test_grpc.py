@@ -24,13 +24,12 @@ from tritonclient.grpc import service_pb2 as protocol
 from tritonclient.grpc import service_pb2_grpc
 from tritonclient.utils import InferenceServerException
 
-import sefa_runtime
 from sefa_runtime.errors import RunError
 from sefa_runtime.server.grpc.messages import load_services
 from sefa_runtime.session.session import Session
 from support.paths import GOLDEN
 from support.patience import PATIENCE_S
-from support.serving import Door, Running, Start, image_in, infer_body, serve, wait_until
+from support.serving import Door, Running, Start, image_in, infer_body, serve, some_inputs, wait_until
 
 TINY = GOLDEN / "tiny.onnx"
 MODELS = ("tiny", "tiny_float32", "style_z", "style_w", "style_w+", "style_static")
@@ -61,21 +60,6 @@ def stub(server: Running) -> Iterator[Any]:
 def address(server: Running) -> str:
     assert server.server.grpc is not None
     return server.server.grpc.address
-
-
-def some_inputs(model: str, images: int, edits: int) -> tuple[sefa_runtime.Editor, dict[str, np.ndarray[Any, Any]]]:
-    editor = sefa_runtime.load(GOLDEN / f"{model}.onnx", provider="cpu")
-    info, random = editor.info, np.random.default_rng(images * 10 + edits)
-    arrays: dict[str, np.ndarray[Any, Any]] = {
-        info.latent_name: random.standard_normal((images, *info.latent_shape), np.float32),
-        "direction": random.integers(0, len(info.directions), (images, edits)),
-        "alpha": random.uniform(-3, 3, (images, edits)).astype(np.float32),
-    }
-    if info.takes_label:
-        arrays["label"] = random.integers(0, info.num_classes, images)
-    if info.truncation is None:
-        arrays["truncation"] = random.uniform(0.5, 1, images).astype(np.float32)
-    return editor, arrays
 
 
 def triton_inputs(arrays: dict[str, np.ndarray[Any, Any]]) -> list[Any]:

@@ -9,11 +9,10 @@ import numpy as np
 import pytest
 import tritonclient.http as triton
 
-import sefa_runtime
 from sefa_runtime.server.http import v2_endpoints
 from support.paths import GOLDEN
 from support.patience import PATIENCE_S
-from support.serving import Door, Running, Start, image_in, infer_body, wait_until
+from support.serving import Door, Running, Start, image_in, infer_body, some_inputs, wait_until
 
 MODELS = ("tiny", "tiny_float32", "style_z", "style_w", "style_w+", "style_static")
 
@@ -28,21 +27,6 @@ def server(start: Start) -> Running:
 def client(server: Running) -> triton.InferenceServerClient:
     """Triton's client."""
     return triton.InferenceServerClient(server.address, connection_timeout=PATIENCE_S, network_timeout=PATIENCE_S)
-
-
-def some_inputs(model: str, images: int, edits: int) -> tuple[sefa_runtime.Editor, dict[str, np.ndarray[Any, Any]]]:
-    editor = sefa_runtime.load(GOLDEN / f"{model}.onnx", provider="cpu")
-    info, random = editor.info, np.random.default_rng(images * 10 + edits)
-    arrays: dict[str, np.ndarray[Any, Any]] = {
-        info.latent_name: random.standard_normal((images, *info.latent_shape), np.float32),
-        "direction": random.integers(0, len(info.directions), (images, edits)),
-        "alpha": random.uniform(-3, 3, (images, edits)).astype(np.float32),
-    }
-    if info.takes_label:
-        arrays["label"] = random.integers(0, info.num_classes, images)
-    if info.truncation is None:
-        arrays["truncation"] = random.uniform(0.5, 1, images).astype(np.float32)
-    return editor, arrays
 
 
 @pytest.mark.parametrize("model", MODELS)
