@@ -90,7 +90,7 @@ def test_every_command_that_reads_a_checkpoint_takes_what_is_told(
     ("told", "message"),
     [
         (("--assume", "stride"), "--assume takes a fact like stride=1,2,2,1"),
-        (("--assume", "output=tanh", "--assume", "output=none"), "--assume tells output twice"),
+        (("--assume", "output=tanh", "--assume", "output=none"), "--assume gives output twice"),
         (("--assume", "speed=3"), "no fact 'speed' is assumed of it"),
         ((), "--assume stride=1,2,1"),
         (("--entry", "netX"), "no entry 'netX'; it has netG, netG_ema"),
