@@ -93,6 +93,16 @@ def serve(
             rich_help_panel=ACCESS,
         ),
     ] = None,
+    allow_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="Also answer requests addressed to this host, such as [b]example.org[/b], or [b]*[/b] for every host; "
+            "may be repeated. A server on this machine only answers for [b]localhost[/b] and its addresses, any other "
+            "for every host unless this option names some.",
+            rich_help_panel=ACCESS,
+        ),
+    ] = None,
     root_path: Annotated[
         str,
         typer.Option(
@@ -146,6 +156,7 @@ def serve(
         max_body_mb=max_body_mb,
         token=_read_token(token_file),
         cors=tuple(cors or ()),
+        allow_hosts=tuple(allow_host or ()),
         root_path=root_path.rstrip("/"),
         forwarded_allow_ips=forwarded_allow_ips,
     )

@@ -7,12 +7,13 @@ from sefa_runtime.server.models import Models
 from sefa_runtime.server.settings import Settings
 
 
-def create_app(models: Models, settings: Settings) -> Application:
+def create_app(models: Models, settings: Settings, *, is_local: bool = False) -> Application:
     """Return the ASGI application that serves some models. The caller loads and drains them, as `run.serve` does.
 
     Args:
         models: The server's models, loaded or not.
         settings: The limits, the token, and which web pages may call.
+        is_local: Whether it is reached from this machine only; then requests must be addressed to this machine.
     """
     metrics = Metrics(models)
     page = page_endpoints.page_routes()
@@ -31,4 +32,5 @@ def create_app(models: Models, settings: Settings) -> Application:
         routes,
         open_paths=[route.path for route in page],
         headers=[v2_endpoints.HEADER_LENGTH],
+        is_local=is_local,
     )

@@ -23,6 +23,10 @@ class MethodError(RefusedError):
         self.allowed = allowed
 
 
+class HostError(RefusedError):
+    """The request is addressed to a host that the server does not answer for."""
+
+
 class UnknownModelError(RefusedError):
     """There is no model of that name, or no such version of it."""
 
@@ -77,6 +81,7 @@ STATUS: dict[type[BaseException], tuple[int, str]] = {
     BodyTimeoutError: (408, "DEADLINE_EXCEEDED"),
     BodyTooLargeError: (413, "RESOURCE_EXHAUSTED"),
     MediaTypeError: (415, "INVALID_ARGUMENT"),
+    HostError: (421, "PERMISSION_DENIED"),  # HTTP only.
     ClientGoneError: (499, "CANCELLED"),  # Appears only in the log.
     NotFiniteError: (500, "INTERNAL"),
     RunError: (503, "UNAVAILABLE"),  # Out of memory, or the device is lost.

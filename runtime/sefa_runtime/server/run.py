@@ -17,7 +17,7 @@ from sefa_runtime.errors import ModelFileError
 from sefa_runtime.printable import printable
 from sefa_runtime.server.app import create_app
 from sefa_runtime.server.models import HostedModel, Models, parse_model
-from sefa_runtime.server.network.addresses import EVERY_NETWORK, at_port, close, is_loopback, listen, resolve
+from sefa_runtime.server.network.addresses import EVERY_NETWORK, at_port, close, is_local, listen, resolve
 from sefa_runtime.server.network.bounded_http import BoundedHttp
 from sefa_runtime.server.pipeline import Pipeline
 from sefa_runtime.server.settings import Settings
@@ -50,7 +50,7 @@ def serve(models: Sequence[str], settings: Settings, report: Report = print) -> 
     write_logs()
     listeners = listen(settings.host, settings.port)
     try:
-        if settings.token is None and not all(map(is_loopback, resolve(settings.host))):
+        if settings.token is None and not is_local(settings.host):
             report(f"anyone who reaches {settings.host} may ask: a token would prevent that")
         server = Server(hosted, settings, report)
         sys.setswitchinterval(SWITCH_INTERVAL_S)
@@ -68,7 +68,7 @@ class Server(uvicorn.Server):
     """Uvicorn's server, extended to load the models once it listens and to drain them before it closes."""
 
     def __init__(self, models: Models, settings: Settings, report: Report = print) -> None:
-        app = create_app(models, settings)
+        app = create_app(models, settings, is_local=is_local(settings.host))
         super().__init__(
             uvicorn.Config(
                 app,

@@ -11,6 +11,8 @@ from sefa_runtime.errors import InputError
 PREFIX = re.compile(r"(?:/[A-Za-z0-9._~!$&'()*+,;=:@-]+)+")
 # As browsers send it: lower case, no path, no trailing slash.
 ORIGIN = re.compile(r"\*|null|[a-z][a-z0-9+.-]*://[^\sA-Z/?#@]+")
+# As in a request's Host, without brackets and port.
+HOST = re.compile(r"\*|[A-Za-z0-9._-]+|[0-9A-Fa-f:.]+")
 # The first segments of our own paths, from which a prefix must differ.
 OWN_PATHS = ("v2", "models", "docs", "metrics", "openapi.json")
 
@@ -39,6 +41,7 @@ class Settings:
     max_body_mb: float = 8.0  # size of a request's body, in 10^6 bytes
     token: str | None = field(default=None, repr=False)  # what clients must send; None: no token
     cors: tuple[str, ...] = ()  # origins whose web pages may call the server
+    allow_hosts: tuple[str, ...] = ()  # hosts that requests may name, besides this machine's own; *: any
     root_path: str = ""  # the prefix of all paths, as a reverse proxy's clients see them; empty: none
     forwarded_allow_ips: str = ""  # proxies whose X-Forwarded-... to trust: addresses, networks or *, comma-separated
 
@@ -65,6 +68,12 @@ class Settings:
                 raise InputError(
                     "cors must be an origin as browsers send it, like https://example.org: with http:// or https://, "
                     f"in small letters, no path, no slash at its end; or *; got {origin[:80]!r}"
+                )
+        for host in self.allow_hosts:
+            if not HOST.fullmatch(host):
+                raise InputError(
+                    "allow-host must be a name or an address, like example.org, without a scheme and a port, or *; "
+                    f"got {host[:80]!r}"
                 )
         if self.root_path and not PREFIX.fullmatch(self.root_path):
             raise InputError(

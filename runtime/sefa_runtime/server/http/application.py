@@ -18,6 +18,7 @@ from sefa_runtime.server.http.receiving import read_body
 from sefa_runtime.server.http.responses import refusal_response
 from sefa_runtime.server.metrics import Metrics
 from sefa_runtime.server.models import Models
+from sefa_runtime.server.network.hosts import Hosts
 from sefa_runtime.server.network.proxy import Proxies
 from sefa_runtime.server.pipeline import Exchange, Pipeline, Refusal
 from sefa_runtime.server.settings import Settings
@@ -47,6 +48,7 @@ class Application:
         *,
         open_paths: Collection[str],
         headers: Collection[str],
+        is_local: bool,
     ) -> None:
         """Create the application.
 
@@ -57,6 +59,7 @@ class Application:
             routes: The endpoints, tried in order.
             open_paths: Paths that need no token.
             headers: Headers that pages of other origins may send and read, besides the usual ones.
+            is_local: Whether it is reached from this machine only.
         """
         self.models = models
         self.metrics = metrics
@@ -67,6 +70,7 @@ class Application:
         self._router = Router(routes, redirect_slashes=False)
         self._open_paths = frozenset(("", *OPEN_PATHS, *open_paths))
         self._proxies = Proxies(settings)
+        self._hosts = Hosts(settings, is_local=is_local)
         self._cors = None
         if settings.cors:
             self._cors = CORSMiddleware(
@@ -121,6 +125,8 @@ class Application:
                 exchange.is_open = True  # Browsers send no token with a preflight.
 
         async def work() -> None:
+            host = headers.get(b"host")
+            self._hosts.check(None if host is None else host.decode("latin-1"))
             if preflight is not None:
                 if preflight.status_code >= 400:
                     raise InputError(bytes(preflight.body).decode())

@@ -102,6 +102,7 @@ REFUSALS = {
     "408": "The body did not arrive in time.",
     "413": "The body is too large.",
     "415": "The body is of another type.",
+    "421": "The request is addressed to a host that the server does not answer for.",
     "500": "There is NaN or infinity in the image; or a fault of the server.",
     "503": "The model is not ready, or the queue is full: try again after `Retry-After` seconds.",
     "504": "No answer in time.",
@@ -271,7 +272,7 @@ def _v2_paths() -> dict[str, Schema]:
 
 def _add_refusals(path: str, method: str, operation: Schema, settings: Settings) -> None:
     operation["responses"].pop("422", None)
-    statuses = []
+    statuses = ["421"]
     if settings.token is not None and not path.startswith("/v2/health/"):
         statuses.append("401")
     if path.startswith("/v2/health/"):

@@ -41,9 +41,9 @@ def resolve(host: str) -> tuple[str, ...]:
     return tuple(addresses)
 
 
-def is_loopback(address: str) -> bool:
-    """Return whether a numeric address can be reached from this machine only."""
-    return ipaddress.ip_address(address).is_loopback
+def is_local(host: str) -> bool:
+    """Return whether all addresses of a host can be reached from this machine only; errors as for `resolve`."""
+    return all(ipaddress.ip_address(address).is_loopback for address in resolve(host))
 
 
 def at_port(host: str, port: int) -> str:

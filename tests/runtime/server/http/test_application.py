@@ -17,7 +17,7 @@ from support.serving import Door, Running, Start, infer_body, wait_until
 TINY = GOLDEN / "tiny.onnx"
 BODY = infer_body({"z": np.zeros((1, 6), np.float32)})
 INFER = "/v2/models/tiny/infer"
-HEAD = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n".encode()
+HEAD = f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n".encode()
 
 
 @pytest.fixture(scope="module")
@@ -135,7 +135,7 @@ def test_a_head_that_is_too_long_is_refused(server: Running) -> None:
         with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as connection:
             answer = b""
             try:
-                connection.sendall(b"GET /v2 HTTP/1.1\r\nHost: x\r\n" + part)
+                connection.sendall(b"GET /v2 HTTP/1.1\r\nHost: localhost\r\n" + part)
                 answer = connection.recv(100)
             except ConnectionError:  # It was closed while we wrote.
                 continue

@@ -23,7 +23,7 @@ GOOD = {
     "alpha": np.array([[1.5, -2]], np.float32),
 }
 REFUSED = (400, 413, 415)
-POST = b"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: x\r\n"
+POST = b"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: localhost\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -244,13 +244,13 @@ def test_what_is_not_finite_in_raw_tensors(
     [
         b"\x16\x03\x01\x02\x00\x01\x00",
         b"GET / HTTP/9.9\r\n\r\n",
-        b"GET /\x00 HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /\x00 HTTP/1.1\r\nHost: localhost\r\n\r\n",
         POST + b"Content-Length: -5\r\n\r\n",
         POST + b"Content-Length: 5\r\nContent-Length: 6\r\n\r\nabcdef",
         POST + b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         POST + b"Transfer-Encoding: chunked\r\n\r\nzzz\r\n",
         POST + b"Content-Length: 99999999999999999999999\r\n\r\n",
-        b"GET /v2 HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
+        b"GET /v2 HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         struct.pack("<512I", *range(512)),
     ],

@@ -38,28 +38,28 @@ def raw(server: Running, sent: bytes) -> tuple[int, Any]:
     [
         (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", 400),  # TLS
         (b"GET / HTTP/9.9\r\n\r\n", 400),
-        (b"NONSENSE / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
-        (b"GET /\x00 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
-        (b"GET /v2 HTTP/1.1\r\nHost: x\r\nbad header: y\r\n\r\n", 400),
-        (b"GET /v2 HTTP/1.1\r\nHost: x\r\nX: a\x00b\r\n\r\n", 400),
-        (b"GET /\xc3\xa9 HTTP/1.1\r\nHost: x\r\n\r\n", 400),
-        (b"POST /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: -5\r\n\r\n", 400),
-        (b"POST /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
+        (b"NONSENSE / HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET /\x00 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"GET /v2 HTTP/1.1\r\nHost: localhost\r\nbad header: y\r\n\r\n", 400),
+        (b"GET /v2 HTTP/1.1\r\nHost: localhost\r\nX: a\x00b\r\n\r\n", 400),
+        (b"GET /\xc3\xa9 HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        (b"POST /v2 HTTP/1.1\r\nHost: localhost\r\nContent-Length: -5\r\n\r\n", 400),
+        (b"POST /v2 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", 400),
         (b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", 400),
-        (b"GET /nowhere HTTP/1.1\r\nHost: x\r\n\r\n", 404),
-        (b"GET /models/ HTTP/1.1\r\nHost: x\r\n\r\n", 404),
-        (b"GET //models HTTP/1.1\r\nHost: x\r\n\r\n", 404),
-        (b"GET /models/gesicht%C3%A9 HTTP/1.1\r\nHost: x\r\n\r\n", 404),
-        (b"GET /v2/models/%ff HTTP/1.1\r\nHost: x\r\n\r\n", 404),
+        (b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+        (b"GET /models/ HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+        (b"GET //models HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+        (b"GET /models/gesicht%C3%A9 HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
+        (b"GET /v2/models/%ff HTTP/1.1\r\nHost: localhost\r\n\r\n", 404),
         (b"GET /" + b"a" * 5000 + b" HTTP/1.0\r\n\r\n", 404),
-        (b"DELETE /models/tiny HTTP/1.1\r\nHost: x\r\n\r\n", 405),
-        (b"PUT /v2 HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Type: text/plain\r\n\r\na", 405),
-        (b"OPTIONS /models HTTP/1.1\r\nHost: x\r\n\r\n", 405),
-        (b"GET " + INFER.encode() + b" HTTP/1.1\r\nHost: x\r\nContent-Type: text/plain\r\n\r\n", 405),
-        (b"POST " + INFER.encode() + b" HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\n\r\n", 413),
-        (b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: 99999999\r\nExpect: 100-continue\r\n\r\n", 413),
-        (b"GET /" + LONG + b" HTTP/1.1\r\nHost: x\r\n", 431),
-        (b"GET /v2 HTTP/1.1\r\nHost: x\r\nX-A: " + LONG, 431),
+        (b"DELETE /models/tiny HTTP/1.1\r\nHost: localhost\r\n\r\n", 405),
+        (b"PUT /v2 HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Type: text/plain\r\n\r\na", 405),
+        (b"OPTIONS /models HTTP/1.1\r\nHost: localhost\r\n\r\n", 405),
+        (b"GET " + INFER.encode() + b" HTTP/1.1\r\nHost: localhost\r\nContent-Type: text/plain\r\n\r\n", 405),
+        (b"POST " + INFER.encode() + b" HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n", 413),
+        (b"POST /nowhere HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\nExpect: 100-continue\r\n\r\n", 413),
+        (b"GET /" + LONG + b" HTTP/1.1\r\nHost: localhost\r\n", 431),
+        (b"GET /v2 HTTP/1.1\r\nHost: localhost\r\nX-A: " + LONG, 431),
     ],
     ids=range(24),
 )
@@ -159,7 +159,7 @@ def test_what_a_client_would_rather_have_changes_nothing(server: Running, accept
 
 def test_chunked_bodies_and_those_that_ask_first(server: Running) -> None:
     body = json.dumps(BODY).encode()
-    head = f"POST {INFER} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n".encode()
+    head = f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n".encode()
     chunks = b"".join(b"%x\r\n%s\r\n" % (len(part), part) for part in (body[:9], body[9:])) + b"0\r\n\r\n"
     status, document = raw(server, head + b"Transfer-Encoding: chunked\r\n\r\n" + chunks)
     assert (status, document["model_name"]) == (200, "tiny")

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from sefa_runtime.errors import InputError
-from sefa_runtime.server.network.addresses import at_port, close, is_loopback, listen, resolve
+from sefa_runtime.server.network.addresses import at_port, close, is_local, listen, resolve
 from sefa_runtime.server.settings import Settings
 from support.paths import TINY
 from support.patience import PATIENCE_S
@@ -84,14 +84,13 @@ def test_an_address_of_ipv6_is_reported_as_it_is_asked(start_once: Start, host: 
 )
 def test_what_a_host_stands_for(host: str, addresses: tuple[str, ...], local: bool) -> None:
     assert resolve(host) == addresses
-    assert all(map(is_loopback, addresses)) is local
+    assert is_local(host) is local
 
 
 def test_this_machine_and_every_network_by_name() -> None:
-    assert all(map(is_loopback, resolve("localhost")))
+    assert is_local("localhost")
     for host in ("0.0.0.0", "::ffff:0.0.0.0"):
-        (address,) = resolve(host)
-        assert not is_loopback(address)
+        assert not is_local(host)
 
 
 def link_local() -> Iterator[str]:
@@ -108,7 +107,7 @@ def test_an_address_with_a_zone() -> None:
     zoned = next(link_local())
     (address,) = resolve(f"[{zoned}]")
     assert address.partition("%")[2] == zoned.partition("%")[2]
-    assert not is_loopback(address)
+    assert not is_local(zoned)
     sockets = listen(zoned, 0)
     assert reached(zoned, sockets[0].getsockname()[1])
     close(sockets)

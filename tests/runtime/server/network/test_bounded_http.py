@@ -40,7 +40,7 @@ def test_a_connection_between_two_requests_may_rest(start_once: Start, monkeypat
     server = start_once(TINY)
     with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as connection:
         for _ in range(2):
-            connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: x\r\n\r\n")
+            connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
             assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
     assert timers == [None, None]  # Nothing is left that would close it.
 
@@ -56,7 +56,7 @@ def test_a_wish_for_websockets_is_passed_over_in_silence(start_once: Start, capl
 def test_an_address_that_is_too_long_is_told_so(start_once: Start, path: str) -> None:
     server = start_once(TINY)
     with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as connection:
-        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: x\r\n\r\n".encode())
+        connection.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
         answer = connection.makefile("rb").read()
     assert answer.startswith(b"HTTP/1.1 431 ")
     assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"error": bounded_http.HEAD_TOO_LONG}
