@@ -42,7 +42,7 @@ FLOORS = {
         "editor",
         "instances",
         "explore latency verification server",
-        "deploy ray_app",
+        "sealing deploy ray_app",
     ],
     "sefa_runtime.server": ["network", "http grpc"],
     "sefa": [

@@ -4,6 +4,7 @@ Nothing here is ever run. Every argument is given once, and `assert_type` says w
 """
 
 import asyncio
+import io
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, assert_type
@@ -36,8 +37,10 @@ from sefa_runtime.inputs.code_files import load_codes, load_latents
 from sefa_runtime.instances import load_instances
 from sefa_runtime.latency import BatchResult, Comparison, LatencyRecord, compare_records, measure, read_record
 from sefa_runtime.latency.tuning import Tuning, tune
+from sefa_runtime.model.info import Seal
 from sefa_runtime.model.reading import read_info
 from sefa_runtime.model.renaming import rename_directions
+from sefa_runtime.sealing import seal
 from sefa_runtime.server.app import create_app
 from sefa_runtime.server.models import HostedModel, Models
 from sefa_runtime.server.run import serve
@@ -194,7 +197,16 @@ def editing() -> sefa_runtime.Editor:
         binding=True,
         cuda_graph=True,
     )
+    sefa_runtime.load(b"contents", "cpu")
+    sefa_runtime.load(bytearray(b"contents"))
+    sefa_runtime.load(memoryview(b"contents"))
+    with Path("netG.onnx").open("rb") as file:
+        sefa_runtime.load(file)
+    sefa_runtime.load(io.BytesIO(b"contents"))
+    sefa_runtime.load(io.StringIO("text"))  # type: ignore[arg-type]
     assert_type(editor, sefa_runtime.Editor)
+    assert_type(editor.path, Path | None)
+    assert_type(editor.name, str)
     assert_type(editor.session, Session)
     assert_type(editor.session.reason, str)
     assert_type(editor.provider, str)
@@ -262,6 +274,8 @@ def models_as_files() -> None:
     assert_type(info, sefa_runtime.ModelInfo)
     assert_type(info.to_json(), str)
     assert_type(read_info(Path("netG.onnx")), sefa_runtime.ModelInfo)
+    sealed = seal("small.onnx", Path("netG.onnx"), output="sealed.onnx", least_psnr_db=30)
+    assert_type(sealed.seal, Seal | None)
     assert_type(load_codes(Path("w.npz"), (14, 512), layers=14, report=print), NDArray[np.float32])
     assert_type(load_latents(Path("z.npy")), NDArray[Any])
 

@@ -26,6 +26,7 @@ from sefa_cli.commands import (
     inspect,
     kserve,
     name,
+    seal,
     serve,
     sweep,
     triton,
@@ -89,7 +90,7 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
     ),
     "Use a model (needs no torch)": (edit.edit, sweep.sweep, serve.serve, bench.bench, bench.compare, tune.tune),
     "Serve a model with other servers": (triton.triton, kserve.kserve),
-    "Inspect and check": (inspect.inspect, verify.verify, doctor.doctor),
+    "Inspect and check": (inspect.inspect, verify.verify, seal.seal, doctor.doctor),
 }
 NAMES: dict[Callable[..., None], str] = {bench.compare: "bench compare", bank.import_: "import"}
 for panel, commands in COMMANDS.items():

@@ -14,14 +14,13 @@ from sefa_export.errors import VerificationError
 from sefa_runtime.inputs.examples import random_inputs
 from sefa_runtime.model.choices import Precision
 from sefa_runtime.model.info import Parity
-from sefa_runtime.verification import MIN_PSNR_DB, psnr_db
+from sefa_runtime.verification import MAX_PSNR_DB, MIN_PSNR_DB, psnr_db
 
 BATCHES: tuple[int, ...] = (1, 2, 7)
 EDITS: tuple[int, ...] = (0, 1, 3)
 # Half precision is different arithmetic: images are held to MIN_PSNR_DB, not to float32's rounding.
 HALF_EDITS = 64
 HALF_BATCH = 4
-MAX_PSNR_DB = 999.0  # recorded for identical images: JSON has no infinity
 
 
 @dataclass(frozen=True)

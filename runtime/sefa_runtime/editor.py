@@ -6,18 +6,18 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Any, SupportsIndex
+from typing import Any, BinaryIO, SupportsIndex
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from sefa_runtime.errors import ModelFileError, NotFiniteError, ProviderError, RunError
-from sefa_runtime.inputs.batches import Feeds, pad, split
+from sefa_runtime.errors import InputError, ModelFileError, NotFiniteError, ProviderError, RunError
+from sefa_runtime.inputs.batches import Feeds, pad, split, with_edits
 from sefa_runtime.inputs.call import Call, Sweep, prepare
 from sefa_runtime.inputs.edits import NamedEdits, direction_index
 from sefa_runtime.inputs.latents import is_ambiguous
 from sefa_runtime.model.info import ModelInfo, Payload
-from sefa_runtime.model.reading import read_model
+from sefa_runtime.model.reading import GIVEN_BYTES, read_model, read_model_bytes
 from sefa_runtime.session.session import Session, build_session
 
 # Images that `edit` and `sweep` compute at once, which bounds the memory however many are requested.
@@ -25,7 +25,7 @@ MAX_BATCH = 16
 
 
 def load(
-    path: str | Path,
+    path: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO,
     provider: str = "auto",
     provider_options: Mapping[str, object] | None = None,
     threads: int | None = None,
@@ -37,7 +37,8 @@ def load(
     """Load an exported `.onnx` model.
 
     Args:
-        path: A file made by `sefa export` or `sefa_export.export_onnx`.
+        path: A file made by `sefa export` or `sefa_export.export_onnx`: its path, its contents as bytes, or a file
+            opened in binary mode. Contents are kept as long as the editor, which may have to load them again.
         provider: `auto` uses CUDA if it really works, else the CPU; `Editor.session` says which and why. A provider
             requested by name (`cuda`, `tensorrt`, `openvino`, `cpu`, or any that onnxruntime knows) runs every
             convolution, or the call fails.
@@ -57,8 +58,9 @@ def load(
         InputError: If the provider's name, an option or `threads` is invalid.
         RunError: If there is not enough memory for the model.
     """
-    path = Path(path)
-    info, contents = read_model(path)
+    source = _path_or_contents(path)
+    where = source if isinstance(source, Path) else GIVEN_BYTES
+    info, contents = read_model(source) if isinstance(source, Path) else read_model_bytes(source)
     arguments = {
         "provider": provider,
         "provider_options": provider_options,
@@ -67,11 +69,26 @@ def load(
         "binding": binding,
         "cuda_graph": cuda_graph,
     }
-    session = build_session(path, **arguments, contents=contents)  # type: ignore[arg-type]  # Those above.
-    problems = info.signature.mismatches(session.inference)
+    session = build_session(where, **arguments, contents=contents)  # type: ignore[arg-type]  # Those above.
+    problems = info.signature.mismatches(session.inference, may_be_free=info.seal is not None)
     if problems:
-        raise ModelFileError(f"{path}: its graph is not as its description says: {'; '.join(problems)}")
-    return Editor(path, info, session, arguments)
+        raise ModelFileError(f"{where}: its graph is not as its description says: {'; '.join(problems)}")
+    return Editor(source, info, session, arguments)
+
+
+def _path_or_contents(model: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO) -> Path | bytes:
+    """Return a model's path or its contents.
+
+    Raises:
+        InputError: If it is something else.
+    """
+    if isinstance(model, str | os.PathLike):
+        return Path(model)
+    content = model.read() if hasattr(model, "read") else model
+    if not isinstance(content, bytes | bytearray | memoryview):
+        what = "a file opened as text" if isinstance(content, str) else type(content).__name__
+        raise InputError(f"a model is its path, its contents as bytes, or a file opened in binary mode, got {what}")
+    return bytes(content)
 
 
 class Editor:
@@ -81,32 +98,37 @@ class Editor:
     process forked from the one that loaded it, where the session has lost its threads.
 
     Attributes:
-        path: The file it was loaded from.
+        path: The file it was loaded from; None if it was loaded from bytes.
         info: The file's description of itself: resolution, directions, origin.
     """
 
     def __init__(
-        self, path: Path, info: ModelInfo, session: Session, arguments: Mapping[str, Any] | None = None
+        self, source: Path | bytes, info: ModelInfo, session: Session, arguments: Mapping[str, Any] | None = None
     ) -> None:
         """Wrap what `load` made.
 
         Args:
-            path: The file.
+            source: The file, or its contents.
             info: Its description.
             session: Its session.
             arguments: The arguments that `load` got after the path, for loading it again.
         """
-        self.path = path
+        self.path = source if isinstance(source, Path) else None
         self.info = info
         self._output_shape = info.signature.output.shape[1:]
         self._session = session
         self._arguments = dict(arguments or {})
-        self._file = path.absolute()  # The working directory may change.
+        self._source = source.absolute() if isinstance(source, Path) else source  # The working directory may change.
         self._process = os.getpid()
         self._loading = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _load_again, (self._file, self.info.payload, self._arguments)
+        return _load_again, (self._source, self.info.payload, self._arguments)
+
+    @property
+    def name(self) -> str:
+        """How messages refer to the model: the file's name."""
+        return (self.path or GIVEN_BYTES).name
 
     @property
     def session(self) -> Session:
@@ -123,7 +145,7 @@ class Editor:
         return self._session
 
     def _load_after_fork(self) -> None:
-        fresh = _load_again(self._file, self.info.payload, self._arguments)._session
+        fresh = _load_again(self._source, self.info.payload, self._arguments)._session
         if fresh.provider != self._session.provider:
             raise ProviderError(
                 f"{self._session.provider}: cannot run in a process that was forked after the model was loaded",
@@ -278,6 +300,8 @@ class Editor:
             RunError: See `run`.
         """
         batch = len(feeds["direction"])
+        if self.info.seal is not None and self.info.num_edits is None:
+            feeds = with_edits(feeds, 1)  # onnxruntime crashes where a quantised operator gets an empty tensor.
         if self.info.batch is None and self.info.num_edits is None:
             image = self.session.run(feeds)
         else:
@@ -285,7 +309,7 @@ class Editor:
         if image.shape != (batch, *self._output_shape):
             # onnxruntime only warns about an output unlike its declaration.
             shape = [batch, *self._output_shape]
-            raise RunError(f"{self.path.name}: its graph gave an array of shape {list(image.shape)}, expected {shape}")
+            raise RunError(f"{self.name}: its graph gave an array of shape {list(image.shape)}, expected {shape}")
         return image
 
     def direction_index(self, direction: str | SupportsIndex) -> int:
@@ -319,15 +343,15 @@ class Editor:
         return images
 
 
-def _load_again(path: Path, payload: Payload | None, arguments: Mapping[str, Any]) -> Editor:
+def _load_again(source: Path | bytes, payload: Payload | None, arguments: Mapping[str, Any]) -> Editor:
     """Load the same model again.
 
     Raises:
         ModelFileError: See `load`; also if another model has taken its place.
     """
-    editor = load(path, **arguments)
+    editor = load(source, **arguments)
     if editor.info.payload != payload:
-        raise ModelFileError(f"{path}: it is not the model that was loaded before: load it by its path")
+        raise ModelFileError(f"{source!s:.200}: it is not the model that was loaded before: load it by its path")
     return editor
 
 

@@ -16,7 +16,7 @@ import pytest
 import sefa_runtime
 from sefa_runtime import Editor
 from sefa_runtime.session.session import Session
-from support.paths import ROOT
+from support.paths import ROOT, TINY
 
 SCRIPT = ROOT / "benchmarks" / "gpu.py"
 
@@ -66,7 +66,7 @@ def otherwise(editor: Editor, change: Callable[[Any], Any]) -> Editor:
         def run(self, feeds: Any) -> Any:
             return change(super().run(feeds))
 
-    return Editor(editor.path, editor.info, Changed(**vars(editor.session)))
+    return Editor(TINY, editor.info, Changed(**vars(editor.session)))
 
 
 def test_images_that_differ_between_the_ways_are_a_fault(gpu: ModuleType, tiny: Editor) -> None:
@@ -90,7 +90,7 @@ def test_images_that_differ_from_the_cpu_s_are_a_fault(gpu: ModuleType, tiny: Ed
 
 
 def test_half_precision_is_judged_by_decibels(gpu: ModuleType, tiny: Editor) -> None:
-    half = Editor(tiny.path, replace(tiny.info, precision="fp16"), tiny.session)
+    half = Editor(TINY, replace(tiny.info, precision="fp16"), tiny.session)
     faults: list[str] = []
     gpu.check({"plain": otherwise(half, lambda image: image // 4 * 4)}, half, 4, faults)  # about 42 dB
     assert faults == []

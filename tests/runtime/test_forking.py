@@ -6,6 +6,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -74,6 +75,14 @@ def test_a_copy_is_loaded_again_with_the_same_arguments(
     assert again.session.inference is not editor.session.inference
     assert (again.session.threads, again.session.entries) == (2, editor.session.entries)
     assert again.session.bound is not None
+    np.testing.assert_array_equal(again.edit(seed=3, edits={1: 1.0}), editor.edit(seed=3, edits={1: 1.0}))
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, lambda editor: pickle.loads(pickle.dumps(editor))])
+def test_a_copy_of_what_came_from_bytes_needs_no_file(golden: Path, way: Callable[[Editor], Editor]) -> None:
+    editor = load((golden / "tiny.onnx").read_bytes(), "cpu")
+    again = way(editor)
+    assert again.path is None
     np.testing.assert_array_equal(again.edit(seed=3, edits={1: 1.0}), editor.edit(seed=3, edits={1: 1.0}))
 
 

@@ -29,7 +29,8 @@ from sefa_export.parity import Case, make_cases, verify
 from sefa_export.tracing import exporting, holds_torchscript, one_line
 from sefa_runtime.files import check_utf8_output, replacing
 from sefa_runtime.model.choices import Precision
-from sefa_runtime.model.info import CHECKSUM_KEY, METADATA_KEY, Parity, Payload
+from sefa_runtime.model.description_entries import description_entries
+from sefa_runtime.model.info import Parity, Payload
 from sefa_runtime.session.importing import import_onnxruntime
 
 # The newest opset for which onnxruntime's CUDA provider has kernels for every operator used here.
@@ -119,7 +120,7 @@ def export_onnx(
         parity = _verify(draft, partial, full)
         info = draft.describe(parity, Payload(len(payload), hashlib.sha256(payload).hexdigest(), weights))
         with partial.open("ab") as file:
-            file.write(_metadata(info.to_json()))
+            file.write(description_entries(info.to_json()))
     return path
 
 
@@ -211,11 +212,3 @@ def _runner(session: Any) -> Callable[[Case], NDArray[Any]]:
         return np.asarray(image)
 
     return run
-
-
-def _metadata(document: str) -> bytes:
-    """Return a ModelProto of metadata only: protobuf messages written one after another read as one merged message."""
-    tail = ModelProto()
-    tail.metadata_props.add(key=METADATA_KEY, value=document)
-    tail.metadata_props.add(key=CHECKSUM_KEY, value=hashlib.sha256(document.encode()).hexdigest())
-    return bytes(tail.SerializeToString())

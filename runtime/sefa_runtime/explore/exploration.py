@@ -181,7 +181,7 @@ def explore(
         found.append(cached(resume_cache, name, measure_direction))
         progress(len(found) / count)
     return Exploration(
-        model=model or editor.path.name,
+        model=model or editor.name,
         info=editor.info,
         samples=measured.count,
         label=label,

@@ -37,13 +37,17 @@ def reference_inputs(info: ModelInfo) -> Feeds:
     """
     signature = info.signature
     edits = 0 if signature.num_edits == 0 else 1
-    # Give codes the magnitude of those that the mapping makes.
-    scale = 1.0 if info.code_rms is None else sum(info.code_rms) / 2
-    feeds: Feeds = {signature.latent.name: seeded_latents(signature, REFERENCE_IMAGES) * np.float32(scale)}
+    latents = seeded_latents(signature, REFERENCE_IMAGES) * np.float32(latent_scale(info))
+    feeds: Feeds = {signature.latent.name: latents}
     for spec in signature.inputs[1:]:
         values = np.array(spec.reference, spec.dtype)
         feeds[spec.name] = values[:, None][:, :edits] if EDITS in spec.shape else values
     return feeds
+
+
+def latent_scale(info: ModelInfo) -> float:
+    """Return what standard normal numbers are multiplied by to be of the magnitude of a model's latents or codes."""
+    return 1.0 if info.code_rms is None else sum(info.code_rms) / 2
 
 
 def seeded_latents(signature: Signature, count: int) -> NDArray[np.float32]:

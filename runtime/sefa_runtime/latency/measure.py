@@ -65,9 +65,11 @@ def measure(
         progress: Called with the share done, 0 to 1, about once a second and never while a run is timed.
 
     Raises:
-        InputError: If a number is out of range, or `rate` does not fit the scenario.
+        InputError: If a number is out of range, `rate` does not fit the scenario, or the model was loaded from bytes.
     """
     info = editor.info
+    if editor.path is None:
+        raise InputError("a record names the model's file: load it by its path, not from bytes")
     if batches is None:
         usual = OFFLINE_BATCHES if scenario == "offline" else (1,)
         batches = usual if info.batch is None else (info.batch,)

@@ -63,6 +63,16 @@ def graph_problem(model: bytes, directions: int, beside: set[str]) -> str | None
     return None
 
 
+def bank_and_files(model: bytes) -> tuple[int, set[str]]:
+    """Return the number of directions in a serialized `ModelProto`, 0 if unknown, and the files that hold its weights.
+
+    Raises:
+        EOFError, ValueError: If it is damaged, or has too many parts.
+    """
+    walk = _Walk(model)
+    return walk.look(), walk.files
+
+
 class _Walk:
     """A walk through a model that finds its number of directions and what onnxruntime would read or expand on loading.
 

@@ -30,6 +30,7 @@ MAX_CODE, MAX_LAYERS, MAX_SIDE, MAX_CHANNELS, MAX_DIRECTIONS = 1 << 20, 4096, 1 
 MAX_BYTES = 2**50
 # Field names in the document that differ from those in Python.
 STORED_NAMES = {"num_edits": "edits", "output_type": "output"}
+SHOWN = 12  # digits of a sha256 in messages
 # Limit for a batch or number of edits fixed at export.
 MAX_FIXED = 4096
 # For `reference`: the parts that each image is divided into, down and across.
@@ -88,6 +89,25 @@ class Payload:
 
 
 @dataclass(frozen=True)
+class Seal:
+    """How far the images of a graph that another tool changed are from the export's, measured by `sefa seal`."""
+
+    like_sha256: str  # `Payload.content_sha256` of the model that it was compared with
+    max_levels: int  # largest difference of a value, of 255 levels
+    psnr_db: float  # the worst image's
+    mean_levels: float  # largest difference between `reference` and the means of the parts of its own images
+    images: int
+
+    @property
+    def in_words(self) -> str:
+        """What commands and the page of `sefa serve` show."""
+        far = f"at most {self.max_levels} of 255 levels apart, PSNR at least {self.psnr_db:.1f} dB"
+        return (
+            f"like {self.like_sha256[:SHOWN]}..., {self.images} images {far if self.max_levels else 'equal to the bit'}"
+        )
+
+
+@dataclass(frozen=True)
 class ModelInfo:
     """Everything a caller needs to know about a graph to use it, available without loading it."""
 
@@ -125,6 +145,7 @@ class ModelInfo:
     # sha256 of the checkpoints that directions were found in; empty: the generator's own, or unknown
     bank_sha256: tuple[str, ...] = ()
     optional_inputs: tuple[OptionalInput, ...] = ()  # taken by the graph besides label and truncation
+    seal: Seal | None = None  # the graph was changed by another tool after the export; None: it was not
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -254,7 +275,9 @@ def _problems(info: ModelInfo) -> list[str]:
             problems.append(f"eigenvalue of {direction.name} is {direction.eigenvalue}")
         if not all(0 <= layer < info.num_layers for layer in direction.edited_layers + direction.analysed_layers):
             problems.append(f"layers of {direction.name} are beyond the {info.num_layers} that there are")
-    payload, parity = info.payload, info.parity
+    payload, parity, seal = info.payload, info.parity, info.seal
+    if seal is not None and not (seal.max_levels <= 255 and 0 <= seal.mean_levels <= 255 and 0 <= seal.psnr_db < 1000):
+        problems.append("seal is out of range")
     sizes = () if payload is None else (payload.bytes, payload.weights.bytes if payload.weights else 0)
     if not all(0 <= size <= MAX_BYTES for size in sizes):
         problems.append("payload is of a size that no file has")

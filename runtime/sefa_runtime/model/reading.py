@@ -6,10 +6,13 @@ damaged weights are found on loading and renaming a direction rewrites only the 
 """
 
 import hashlib
+import io
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from sefa_runtime.archives import DAMAGED_ARCHIVE, open_archive, read_member
 from sefa_runtime.errors import ModelFileError, RunError
@@ -23,15 +26,21 @@ from sefa_runtime.model.graph_check import (
     graph_problem,
     metadata_entry,
 )
-from sefa_runtime.model.info import CHECKSUM_KEY, EXTRA_FILE, METADATA_KEY, ModelInfo
+from sefa_runtime.model.info import CHECKSUM_KEY, EXTRA_FILE, METADATA_KEY, ModelInfo, Payload
 from sefa_runtime.model.protobuf import BYTES, fields
 
 EXPECTED = "a model made by `sefa export` was expected"
+HEAD = 16  # bytes that tell an ONNX model
+GIVEN_BYTES = Path("the given bytes")  # what messages call a model that is in no file
 
 
 def is_onnx(path: Path) -> bool:
     """Return whether the file begins like an ONNX model: with the field `ir_version`, which all writers put first."""
-    head = _head(path)
+    return begins_like_onnx(_head(path))
+
+
+def begins_like_onnx(head: bytes) -> bool:
+    """Return whether a file's first bytes are an ONNX model's."""
     # A safetensors file begins with the length of its JSON in eight bytes, of which the lowest may be anything.
     return head[:1] == b"\x08" and head[5:9] != b"\0\0\0{"
 
@@ -57,10 +66,22 @@ def read_info(path: Path) -> ModelInfo:
         raise ModelFileError(f"{path}: {problem}; {EXPECTED}")
     is_archive = is_torchscript(path) or is_pt2(path)
     with _readable(path):
-        document = _archive_document(path) if is_archive else _onnx_document(path)
+        if is_archive:
+            document = _archive_document(path)
+        else:
+            with path.open("rb") as file:
+                document = _onnx_document(path, file, path.stat().st_size)
     if document is None:
-        raise ModelFileError(f"{path}: a model, but not one exported by `sefa export`: it carries no sefa metadata")
+        lost = "" if is_archive else f"; if a tool dropped it, {how_to_seal(path)} puts it back"
+        raise ModelFileError(
+            f"{path}: a model, but not one exported by `sefa export`: it carries no sefa metadata{lost}"
+        )
     return ModelInfo.from_json(document, str(path))
+
+
+def how_to_seal(path: Path) -> str:
+    """Return the command that accepts a model which another tool changed."""
+    return f"`sefa seal {shlex.quote(str(path))} --like ORIGINAL.onnx`"
 
 
 @dataclass(frozen=True)
@@ -97,10 +118,42 @@ def read_model(path: Path) -> tuple[ModelInfo, Contents]:
         raise RunError(f"{path}: out of memory while loading") from error
     graph = contents.pop(path)
     weights = {part.name: content for part, content in contents.items()}
-    problem = graph_problem(graph, len(info.directions), set(weights))
+    check_graph(path, graph, len(info.directions), set(weights))
+    return info, Contents(graph, weights)
+
+
+def read_model_bytes(content: bytes) -> tuple[ModelInfo, Contents]:
+    """Check an exported ONNX model that is in memory.
+
+    Raises:
+        ModelFileError: As `read_model`; also if its weights are in a file of their own.
+    """
+    where, file = GIVEN_BYTES, io.BytesIO(content)
+    document = _onnx_document(where, file, len(content))
+    if document is None:
+        raise ModelFileError(f"{where}: a model, but not one exported by `sefa export`: it carries no sefa metadata")
+    info = ModelInfo.from_json(document, str(where))
+    payload = info.payload
+    if payload is not None and payload.weights is not None:
+        raise ModelFileError(
+            f"{where}: the weights are in {payload.weights.name}, beside the model: load it by its path"
+        )
+    graph = content[: payload.bytes if payload else 0]
+    if payload is None or len(graph) != payload.bytes or hashlib.sha256(graph).hexdigest() != payload.sha256:
+        raise ModelFileError(_what_changed(where, Path("FILE"), file, payload, len(content)))
+    check_graph(where, graph, len(info.directions), set())
+    return info, Contents(graph, {})
+
+
+def check_graph(path: Path, graph: bytes, directions: int, beside: set[str]) -> None:
+    """Check a graph as `graph_problem` does.
+
+    Raises:
+        ModelFileError: If something is wrong with it.
+    """
+    problem = graph_problem(graph, directions, beside)
     if problem:
         raise ModelFileError(f"{path}: {problem}")
-    return info, Contents(graph, weights)
 
 
 def weights_path(path: Path, info: ModelInfo) -> Path | None:
@@ -134,10 +187,8 @@ def check_payload(path: Path, info: ModelInfo, sha256: Callable[[Path, int], str
     # Check the size first: `sha256` may allocate as many bytes as the description claims.
     is_whole = payload is not None and payload.bytes <= path.stat().st_size
     if payload is None or not is_whole or sha256(path, payload.bytes) != payload.sha256:
-        raise ModelFileError(
-            f"{path}: damaged, or changed after the export: its weights are not the ones that were verified; "
-            "copy or export it again"
-        )
+        with _readable(path), path.open("rb") as file:
+            raise ModelFileError(_what_changed(path, path, file, payload, path.stat().st_size))
     beside = weights_path(path, info)
     if payload.weights is None or beside is None:
         return
@@ -163,6 +214,32 @@ def sha256_of_first(path: Path, size: int) -> str | None:
     return None if size else digest.hexdigest()
 
 
+def _what_changed(where: Path, path: Path, file: BinaryIO, payload: Payload | None, size: int) -> str:
+    """Say what became of graph and weights that are not the ones described.
+
+    Tools write the whole file anew, so that the description moves; damage leaves it in its place.
+    """
+    keys = set()
+    if payload is not None and payload.bytes <= size:
+        file.seek(payload.bytes)
+        try:
+            for field in bounded(fields(file, size), MAX_MODEL_FIELDS):
+                if (field.number, field.wire_type) == (METADATA_PROPS, BYTES):
+                    file.seek(field.start)
+                    keys.add(metadata_entry(file.read(field.length))[0])
+        except (EOFError, ValueError):
+            keys = set()
+    if METADATA_KEY in keys:
+        return (
+            f"{where}: damaged, or changed after the export: its weights are not the ones that were verified; copy or "
+            f"export it again, or if a tool changed it on purpose, {how_to_seal(path)}"
+        )
+    return (
+        f"{where}: changed by another tool after the export: {how_to_seal(path)} measures it against the exported file "
+        "and accepts it"
+    )
+
+
 @contextmanager
 def _readable(path: Path) -> Iterator[None]:
     try:
@@ -176,7 +253,7 @@ def _head(path: Path) -> bytes:
         if not path.is_file():
             return b""
         with path.open("rb") as file:
-            return file.read(16)
+            return file.read(HEAD)
     except OSError:  # Reading more of the file will report the error.
         return b""
 
@@ -202,24 +279,24 @@ def _archive_document(path: Path) -> str | None:
     return None
 
 
-def _onnx_document(path: Path) -> str | None:
-    size = path.stat().st_size
+def _onnx_document(path: Path, file: BinaryIO, size: int) -> str | None:
     if size == 0:
-        raise ModelFileError(f"{path}: empty file; {EXPECTED}")
+        raise ModelFileError(f"{path}: empty{' file' if path != GIVEN_BYTES else ''}; {EXPECTED}")
+    head = file.read(HEAD)
+    file.seek(0)
     metadata: dict[str, str] = {}
     graphs = 0
     try:
-        with path.open("rb") as file:
-            for field in bounded(fields(file, size), MAX_MODEL_FIELDS):
-                if field.wire_type != BYTES:
-                    continue
-                graphs += field.number == GRAPH
-                if field.number == METADATA_PROPS:
-                    file.seek(field.start)
-                    key, value = metadata_entry(file.read(min(field.length, MAX_JSON + 1)))
-                    metadata[key] = value
+        for field in bounded(fields(file, size), MAX_MODEL_FIELDS):
+            if field.wire_type != BYTES:
+                continue
+            graphs += field.number == GRAPH
+            if field.number == METADATA_PROPS:
+                file.seek(field.start)
+                key, value = metadata_entry(file.read(min(field.length, MAX_JSON + 1)))
+                metadata[key] = value
     except (EOFError, ValueError) as error:
-        what = "truncated or damaged" if is_onnx(path) else "not an ONNX model, or damaged"
+        what = "truncated or damaged" if begins_like_onnx(head) else "not an ONNX model, or damaged"
         raise ModelFileError(f"{path}: {what}; {EXPECTED}") from error
     if not graphs:
         raise ModelFileError(f"{path}: not an ONNX model; {EXPECTED}")

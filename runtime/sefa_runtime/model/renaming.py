@@ -4,7 +4,6 @@ Only the description, which follows graph and weights, is rewritten; these stay 
 checksum.
 """
 
-import hashlib
 import math
 import shutil
 from collections.abc import Mapping
@@ -13,10 +12,9 @@ from pathlib import Path
 
 from sefa_runtime.errors import InputError, ModelFileError
 from sefa_runtime.files import check_output, replacing
+from sefa_runtime.model.description_entries import description_entries, without_description
 from sefa_runtime.model.direction_names import name_problems
-from sefa_runtime.model.graph_check import KEY, METADATA_PROPS, VALUE, metadata_entry
-from sefa_runtime.model.info import CHECKSUM_KEY, METADATA_KEY, ModelInfo, Payload
-from sefa_runtime.model.protobuf import BYTES, bytes_field, fields
+from sefa_runtime.model.info import ModelInfo
 from sefa_runtime.model.reading import (
     check_payload,
     is_onnx,
@@ -72,11 +70,12 @@ def rename_directions(
         shutil.copyfile(path, partial)
         if sha256_of_first(partial, info.payload.bytes) != info.payload.sha256:
             raise ModelFileError(f"{path}: was changed while it was read")
-        tail = _tail(partial, info.payload, renamed.to_json())
         with partial.open("r+b") as file:
+            file.seek(info.payload.bytes)
+            others = without_description(file.read())
             file.truncate(info.payload.bytes)
             file.seek(0, 2)
-            file.write(tail)
+            file.write(others + description_entries(renamed.to_json()))
     return renamed
 
 
@@ -102,24 +101,3 @@ def _relabelled(
     if problems:
         raise InputError(f"{path}: {'; '.join(problems)}")
     return replace(info, directions=directions)
-
-
-def _tail(path: Path, payload: Payload, document: str) -> bytes:
-    """Return the bytes that follow graph and weights: those already there, with the description replaced."""
-    kept = bytearray()
-    with path.open("rb") as file:
-        end = file.seek(0, 2)
-        position = file.seek(payload.bytes)
-        for field in fields(file, end):
-            file.seek(position)
-            whole = file.read(field.start + field.length - position)
-            position = field.start + field.length
-            is_entry = (field.number, field.wire_type) == (METADATA_PROPS, BYTES)
-            if is_entry and metadata_entry(whole[len(whole) - field.length :])[0] in (METADATA_KEY, CHECKSUM_KEY):
-                continue
-            kept += whole
-    checksum = hashlib.sha256(document.encode()).hexdigest()
-    for key, value in ((METADATA_KEY, document), (CHECKSUM_KEY, checksum)):
-        entry = bytes_field(KEY, key.encode()) + bytes_field(VALUE, value.encode())
-        kept += bytes_field(METADATA_PROPS, entry)
-    return bytes(kept)

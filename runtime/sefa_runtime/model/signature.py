@@ -92,12 +92,15 @@ class Signature:
         """Return the axes of an input or the output as in the graph: a size, or a name if any size is allowed."""
         return tuple(self.static_sizes.get(axis, axis) if isinstance(axis, str) else axis for axis in spec.shape)
 
-    def mismatches(self, session: "onnxruntime.InferenceSession", *, axis_names: bool = False) -> list[str]:
+    def mismatches(
+        self, session: "onnxruntime.InferenceSession", *, axis_names: bool = False, may_be_free: bool = False
+    ) -> list[str]:
         """Return how a session's inputs and output differ from this signature, one line each.
 
         Args:
             session: The loaded graph.
             axis_names: Whether the names of free axes must match, too.
+            may_be_free: Whether the graph may leave sizes open that are fixed here, as graphs may that tools changed.
         """
         lines = []
         for side, found, wanted in (
@@ -112,6 +115,8 @@ class Signature:
                 axes = self.axes(spec)
                 shape = [*value.shape] if axis_names else [*map(_size_or_any, value.shape)]
                 expected = [*axes] if axis_names else [*map(_size_or_any, axes)]
+                if may_be_free and len(shape) == len(expected):
+                    shape = [size if found == "any" else found for found, size in zip(shape, expected, strict=True)]
                 if value.type != ORT_TYPES[spec.dtype] or shape != expected:
                     shown = ", ".join(map(str, expected))
                     lines.append(f"{spec.name} {value.type} {value.shape} for {spec.dtype} [{shown}]")

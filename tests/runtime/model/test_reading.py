@@ -1,7 +1,9 @@
+import io
 import shutil
 import subprocess
 import sys
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +11,16 @@ import numpy as np
 import pytest
 
 import sefa_runtime
-from sefa_runtime import ModelFileError
+from sefa_runtime import InputError, ModelFileError
 from sefa_runtime.json_text import MAX_JSON
 from sefa_runtime.model import graph_check
+from sefa_runtime.model.description_entries import without_description
 from sefa_runtime.model.info import ModelInfo, Payload
 from sefa_runtime.model.protobuf import bytes_field
 from sefa_runtime.model.reading import check_payload, files_of, is_onnx, is_torchscript, read_info, weights_path
 from sefa_runtime.session import session
 from support.descriptions import change_description, replace_description
+from support.paths import GOLDEN, TINY
 
 
 def test_the_description_is_read_without_loading_the_model(golden: Path) -> None:
@@ -273,3 +277,52 @@ def test_a_model_of_countless_fields_is_refused_at_once(tmp_path: Path, golden: 
         read_info(path)
     graph = bytes_field(graph_check.GRAPH, b"\x08\x08" * (graph_check.MAX_GRAPH_FIELDS + 1))
     assert "more parts than are read" in (graph_check.graph_problem(graph, 1, set()) or "")
+
+
+@pytest.mark.parametrize(
+    "given",
+    [
+        Path.read_bytes,
+        lambda path: bytearray(path.read_bytes()),
+        lambda path: memoryview(path.read_bytes()),
+        lambda path: io.BytesIO(path.read_bytes()),
+        lambda path: path.open("rb"),
+    ],
+    ids=["bytes", "bytearray", "memoryview", "BytesIO", "file"],
+)
+def test_a_model_may_be_given_as_its_contents(given: Callable[[Path], Any]) -> None:
+    source = given(TINY)
+    editor, expected = sefa_runtime.load(source, "cpu"), sefa_runtime.load(TINY, "cpu")
+    if isinstance(source, io.IOBase):
+        source.close()
+    assert (editor.path, editor.name, editor.info) == (None, "the given bytes", expected.info)
+    np.testing.assert_array_equal(editor.edit(seed=7, edits={1: 2.0}), expected.edit(seed=7, edits={1: 2.0}))
+
+
+def damaged(content: bytes) -> bytes:
+    changed = bytearray(content)
+    changed[3000] ^= 1
+    return bytes(changed)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (b"", "the given bytes: empty; a model made by"),
+        (b"PK\x03\x04", "the given bytes: not an ONNX model"),
+        (TINY.read_bytes()[:-1], "the given bytes: truncated or damaged"),
+        (damaged(TINY.read_bytes()), r"the given bytes: damaged, or .* `sefa seal FILE --like ORIGINAL\.onnx`"),
+        (without_description(TINY.read_bytes()), "the given bytes: a model, but not one exported by"),
+        ((GOLDEN / "style_w.onnx").read_bytes(), r"the weights are in style\.safetensors, .* load it by its path"),
+    ],
+    ids=["empty", "zip", "truncated", "damaged", "bare", "weights beside"],
+)
+def test_what_is_wrong_with_given_bytes(given: bytes, message: str) -> None:
+    with pytest.raises(ModelFileError, match=message):
+        sefa_runtime.load(given, "cpu")
+
+
+@pytest.mark.parametrize("given", [io.StringIO("text"), 7, None])
+def test_what_is_no_model_at_all(given: Any) -> None:
+    with pytest.raises(InputError, match="a model is its path, its contents as bytes, or a file opened in binary mode"):
+        sefa_runtime.load(given, "cpu")

@@ -61,6 +61,7 @@ async def describe_model(request: Request) -> Response:
         takes_label=info.takes_label,
         num_classes=info.num_classes,
         truncation=info.truncation,
+        sealed=info.seal.in_words if info.seal else "",
         directions=[
             DirectionSummary(index=index, name=direction.name, alpha_range=direction.alpha_range)
             for index, direction in enumerate(info.directions)

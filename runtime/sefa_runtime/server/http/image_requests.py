@@ -70,6 +70,7 @@ class ModelDescription(ModelSummary):
     takes_label: bool = Field(description="Whether a class must be given, 0 to num_classes - 1.")
     num_classes: int
     truncation: float | None = Field(description="Psi fixed at export; null: an input, 1 if not given.")
+    sealed: str = Field(description="How far a tool's changes moved the images; empty: it is as it was exported.")
     directions: list[DirectionSummary]
     provider: str = Field(description="The onnxruntime execution provider that really runs.")
     max_batch: int = Field(description="Images of one v2 request.")

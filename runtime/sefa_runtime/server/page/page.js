@@ -216,7 +216,8 @@ function showModel() {
   const { model } = chosen;
   const [height, width] = model.resolution;
   document.title = `${model.name} – sefa`;
-  find("#facts").textContent = `${model.family}, ${width} × ${height}, on ${model.provider}`;
+  const sealed = model.sealed && `; changed by another tool: ${model.sealed}`;
+  find("#facts").textContent = `${model.family}, ${width} × ${height}, on ${model.provider}${sealed}`;
   stage.resolution = model.resolution;
   find("#seed-choice").hidden = model.latent !== "z";
   find("#code-choice").hidden = model.latent === "z";
