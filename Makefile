@@ -21,6 +21,9 @@ LOWEST = $(LOWEST_VENV)/.installed
 NEWEST_VENV = .venv-newest
 
 PROTO_VENV = .venv-proto
+RELEASE_VENV = .venv-release
+RELEASE = $(RELEASE_VENV)/.installed
+AUDIT_VENV = .venv-audit
 TRITON_VENV = .venv-triton
 TRITON = $(TRITON_VENV)/.installed
 
@@ -141,6 +144,26 @@ bench-serving: $(DEV) ## `sefa serve` under load
 
 bench-formats: $(DEV) ## How far each checkpoint format is from its original code
 	PYTHONPATH=tests $(BIN)/python -m support.golden_checkpoints -o benchmarks/results/formats.json
+
+# Licences that may be used, read and passed on with ours, by parts of their names. NVIDIA's are those of CUDA's wheels.
+LICENCES = MIT;BSD;Apache;PSF;Python Software Foundation;MPL;Mozilla;ISC;Zlib;ZPL;Unlicense;HPND;NVIDIA
+# Without a licence in their metadata: axe-playwright-python is MIT, and used in tests only.
+UNLICENSED = axe-playwright-python
+audit: $(DEV) ## Known vulnerabilities (asks PyPI's database) and licences of the dependencies
+	test -x $(AUDIT_VENV)/bin/python || $(PYTHON) -m venv $(AUDIT_VENV)
+	$(AUDIT_VENV)/bin/python -m pip --disable-pip-version-check install --quiet pip-audit pip-licenses
+	$(AUDIT_VENV)/bin/pip-licenses --python $(BIN)/python --partial-match --allow-only "$(LICENCES)" --ignore-packages sefa $(UNLICENSED)
+	$(AUDIT_VENV)/bin/pip-audit --strict --path $$($(BIN)/python -c "import sysconfig; print(sysconfig.get_path('purelib'))")
+
+$(RELEASE): Makefile
+	test -x $(RELEASE_VENV)/bin/python || $(PYTHON) -m venv $(RELEASE_VENV)
+	$(RELEASE_VENV)/bin/python -m pip --disable-pip-version-check install --quiet \
+		build "check-wheel-contents>=0.6" "nox>=2025.2" "pypiserver>=2.3" "twine>=6"
+	touch $@
+
+# SESSIONS="build own_tests" runs some; TAG=v1.2.3 wants that version, with a date in CHANGELOG.md.
+release: $(RELEASE) ## sdist, wheel and bill of materials into dist/; every extra installed and tried on every Python that is here
+	PATH="$(CURDIR)/$(RELEASE_VENV)/bin:$$PATH" TAG="$(TAG)" $(RELEASE_VENV)/bin/nox $(if $(SESSIONS),--sessions $(SESSIONS))
 
 GRPC = runtime/sefa_runtime/server/grpc
 proto: ## Compile the gRPC messages (after a change of a .proto file)

@@ -17,7 +17,7 @@ BUILD = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]
 # Hatchling puts them in unasked.
 ALWAYS = {"pyproject.toml", "PKG-INFO", ".gitignore"}
 # What tests do not open: how this repository is checked.
-ONLY_HERE = {".ci", ".github"}
+ONLY_HERE = {".ci", ".github", ".pre-commit-config.yaml"}
 
 
 def tracked() -> set[str]:

@@ -13,6 +13,14 @@ from typing import TypeAlias
 from sefa_runtime.errors import InputError, ModelFileError
 from sefa_runtime.model.reading import is_onnx, read_info
 
+# No more than a container needs that serves models. The user is any but root; the image need not know it.
+USER = 10001
+CONFINED = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+
 Document: TypeAlias = Mapping[str, "str | int | Document | Sequence[str] | Sequence[Document]"]
 
 SERVICE_NAME = re.compile(r"[a-z]([-a-z0-9]{0,61}[a-z0-9])?")
@@ -137,6 +145,7 @@ def _triton(options: KServeOptions, storage_uri: str) -> dict[str, object]:
         "runtimeVersion": options.runtime_version or TRITON_VERSION,
         "protocolVersion": "v2",
         "storageUri": storage_uri,
+        "securityContext": CONFINED,
         "resources": _resources(options),
     }
     if options.gpus is not None:
@@ -154,6 +163,7 @@ def _sefa(options: KServeOptions, storage_uri: str, model: Path) -> dict[str, ob
         "env": [{"name": "STORAGE_URI", "value": storage_uri}],
         "ports": [{"containerPort": PORT, "protocol": "TCP"}],
         "readinessProbe": {"httpGet": {"path": "/v2/health/ready", "port": PORT}},
+        "securityContext": {**CONFINED, "readOnlyRootFilesystem": True, "runAsNonRoot": True, "runAsUser": USER},
         "resources": _resources(options),
     }
 

@@ -35,7 +35,7 @@ def build(value, kind, where):
     if kind.lower().startswith("dict"):
         assert all(isinstance(text, str) for pair in value.items() for text in pair), where
         return value
-    if kind in ("str", "int"):
+    if kind in ("str", "int", "bool"):
         assert type(value).__name__ == kind, f"{where}: {value!r} is no {kind}"
         return value
     if kind == "object":  # A port: a number or a name.
@@ -52,6 +52,18 @@ for path in sys.argv[1:]:
         document = yaml.safe_load(file)
     print(build(document, "V1beta1InferenceService", "").spec.predictor.min_replicas)
 """
+
+
+@pytest.mark.parametrize("options", SERVICES.values(), ids=SERVICES)
+def test_no_container_may_do_more_than_it_needs(options: KServeOptions) -> None:
+    predictor = yaml.safe_load(to_yaml(service(options)))["spec"]["predictor"]
+    (container,) = predictor["containers"] if options.runtime == "sefa" else [predictor["model"]]
+    context = container["securityContext"]
+    assert context["allowPrivilegeEscalation"] is False
+    assert context["capabilities"] == {"drop": ["ALL"]}
+    if options.runtime == "sefa":
+        assert context["readOnlyRootFilesystem"] is context["runAsNonRoot"] is True
+        assert context["runAsUser"] > 0
 
 
 def service(options: KServeOptions, name: str | None = None) -> Document:
