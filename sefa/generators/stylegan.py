@@ -13,6 +13,8 @@ from sefa.generators.common.mapping import Mapping, StyleBasedGenerator
 from sefa.generators.common.progressive import ToImage, up_conv
 from sefa.generators.common.scaling import scale_and_shift
 
+EPSILON = 1e-8
+
 
 class StyleGAN(StyleBasedGenerator):
     """Levels of two layers each; all but the first level begin by doubling the size.
@@ -30,6 +32,8 @@ class StyleGAN(StyleBasedGenerator):
         widths: Output channels of each layer, two layers per level.
         noise: Whether there is noise.
         to_image: Turns features into the image.
+        epsilon: Added to the variance by norm.
+        blurs_bias: Whether the layers that double the size add their bias before they blur.
     """
 
     family = "stylegan"
@@ -42,13 +46,23 @@ class StyleGAN(StyleBasedGenerator):
         widths: Sequence[int],
         noise: bool,
         to_image: ToImage,
+        epsilon: float = EPSILON,
+        blurs_bias: bool = False,
     ) -> None:
         super().__init__(mapping, w_dim)
         self.num_layers = len(widths)
         # The first layer's norm(lrelu(const + noise + bias)), [1, C, h, w].
         self.constant = nn.Parameter(torch.empty(1, widths[0], *base))
         self.layers = nn.ModuleList(
-            Layer(widths[k - 1], widths[k], (base[0] << k // 2, base[1] << k // 2), up=k % 2 == 0, noise=noise)
+            Layer(
+                widths[k - 1],
+                widths[k],
+                (base[0] << k // 2, base[1] << k // 2),
+                up=k % 2 == 0,
+                noise=noise,
+                epsilon=epsilon,
+                blurs_bias=blurs_bias,
+            )
             for k in range(1, len(widths))
         )
         # [N, D] -> [N, 2C]: scale + 1, then shift.
@@ -82,15 +96,29 @@ class Layer(nn.Module):
         size: Height and width of the output.
         up: Whether the layer doubles the size and then blurs.
         noise: Whether there is noise.
+        epsilon: Added to the variance by norm.
+        blurs_bias: Whether a layer that doubles the size adds its bias before it blurs, which the zeros around the
+            image make another thing.
     """
 
     noise: Tensor
 
-    def __init__(self, inputs: int, outputs: int, size: tuple[int, int], up: bool, noise: bool) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        size: tuple[int, int],
+        up: bool,
+        noise: bool,
+        epsilon: float = EPSILON,
+        blurs_bias: bool = False,
+    ) -> None:
         super().__init__()
-        self.conv = up_conv(inputs, outputs, bias=False) if up else nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
+        early = up and blurs_bias
+        self.epsilon = epsilon
+        self.conv = up_conv(inputs, outputs, bias=early) if up else nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
         self.blur = nn.Parameter(torch.empty(outputs, 1, 3, 3)) if up else None
-        self.bias = nn.Parameter(torch.empty(1, outputs, 1, 1))
+        self.bias = None if early else nn.Parameter(torch.empty(1, outputs, 1, 1))
         self.noise_weight = nn.Parameter(torch.empty(1, outputs, 1, 1)) if noise else None
         self.register_buffer("noise", torch.empty(1, 1, *size) if noise else None)
 
@@ -101,12 +129,14 @@ class Layer(nn.Module):
             x = F.conv2d(x, self.blur, padding=1, groups=self.blur.shape[0])
         if self.noise_weight is not None:
             x = x + self.noise_weight * self.noise
-        return instance_norm(F.leaky_relu(x + self.bias, 0.2))
+        if self.bias is not None:
+            x = x + self.bias
+        return instance_norm(F.leaky_relu(x, 0.2), self.epsilon)
 
 
-def instance_norm(x: Tensor) -> Tensor:
+def instance_norm(x: Tensor, epsilon: float = EPSILON) -> Tensor:
     """Bring each channel of each image to zero mean and unit variance."""
-    return F.instance_norm(x, eps=1e-8)
+    return F.instance_norm(x, eps=epsilon)
 
 
 def stylize(x: Tensor, style: Tensor) -> Tensor:
