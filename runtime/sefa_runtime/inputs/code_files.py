@@ -1,10 +1,12 @@
 """Read style codes of inverted photographs from the files that projectors and encoders write.
 
-NVlabs' projector saves `projected_w.npz` with `w` [1, L, D]; e4e and pSp save `latents.pt` or `.npy`, [N, L, D];
-rosinality's projector saves a `.pt` with a `latent` for each image.
+NVlabs' projector saves `projected_w.npz` with `w` [1, L, D]; e4e saves `latents.pt`, [N, L, D]; ReStyle and HyperStyle
+save `latents.npy`, a pickled dict with a list of codes, or one, for each image; rosinality's projector and JoJoGAN save
+a `.pt` with a `latent` for each image. Nothing in any of them is run.
 """
 
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ from numpy.typing import NDArray
 from sefa_runtime.archives import DAMAGED_ARCHIVE, open_archive
 from sefa_runtime.errors import ContentError, InputError
 from sefa_runtime.files import input_problem
-from sefa_runtime.inputs.numpy_files import NPY_HEAD, SINGLE, ZIP_HEAD, read_numpy_file
+from sefa_runtime.inputs.numpy_files import NPY_HEAD, SINGLE, ZIP_HEAD, read_numpy_file, start_of_objects
+from sefa_runtime.inputs.safetensors_files import is_safetensors, read_safetensors
 from sefa_runtime.model.info import ModelInfo
 from sefa_runtime.pickles.limits import Limits
 from sefa_runtime.pickles.numpy_arrays import StoredArray
@@ -26,6 +29,10 @@ from sefa_runtime.pickles.torch_tensors import StoredTensor, tensor_table
 
 # Names under which various tools store codes among other entries.
 NAMES = ("codes", "w", "ws", "w_plus", "latent", "latents", "latent_codes", "projected_w")
+# Entries that are called like this are one image's each.
+OF_IMAGE = re.compile(r".*(\.(png|jpe?g|webp|bmp|tiff?|gif)|\d)", re.IGNORECASE | re.DOTALL)
+HEAD = 16  # bytes that tell the kind of a file
+PICKLE_HEAD = b"\x80"  # of all protocols since Python 2.3; of older torch files, too
 MAX_NAMED = 6
 MAX_NUMBERS = 2**26  # in all codes of a file: 256 MB
 # By what factor an inverted photograph's code may be smaller or larger than any w of the mapping network.
@@ -37,7 +44,7 @@ TORCH_TABLE = {**PLAIN_TABLE, **tensor_table(StoredTensor)}
 def load_codes(
     path: Path, shape: tuple[int, ...], layers: int = 1, report: Callable[[str], None] = lambda text: None
 ) -> NDArray[np.float32]:
-    """Read codes from a `.npz`, `.npy` or `.pt` file, told apart by content.
+    """Read codes from a `.npz`, `.npy`, `.pt`, `.pkl` or `.safetensors` file, told apart by content.
 
     Args:
         path: The file.
@@ -125,12 +132,18 @@ def _read(path: Path) -> Any:
     if problem:
         raise InputError(f"{path}: {problem}")
     with path.open("rb") as file:
-        head = file.read(len(NPY_HEAD))
-    if head != NPY_HEAD and not head.startswith(ZIP_HEAD):
-        raise InputError(f"{path}: not a .npz, .npy or .pt file of codes")
+        head = file.read(HEAD)
     try:
-        if head.startswith(ZIP_HEAD) and _is_torch(path):
-            return PickleReader(Limits(path.stat().st_size), TORCH_TABLE, refuse_unknown=True).read_archive(path)
+        if is_safetensors(head):
+            return read_safetensors(path)
+        reader = PickleReader(Limits(path.stat().st_size), TORCH_TABLE, refuse_unknown=True)
+        if head.startswith(PICKLE_HEAD) or (head.startswith(ZIP_HEAD) and _is_torch(path)):
+            return reader.read_file(path)
+        if not head.startswith((NPY_HEAD, ZIP_HEAD)):
+            raise InputError(f"{path}: not a .npz, .npy, .pt, .pkl or .safetensors file of codes")
+        start = start_of_objects(path) if head.startswith(NPY_HEAD) else None
+        if start is not None:
+            return reader.read_file(path, start)
         arrays = read_numpy_file(path)
     except ContentError as error:
         raise InputError(f"{path}: {error}; a file of codes alone was expected") from error.__cause__
@@ -146,36 +159,86 @@ def _is_torch(path: Path) -> bool:
 
 
 def _codes_in(content: Any, report: Callable[[str], None]) -> Iterator[NDArray[Any]]:
-    """Yield the arrays that are codes: the only one in the file, or those under a usual name."""
+    """Yield the arrays that are codes: the only one in the file, those under a usual name or under those of images."""
     seen: set[int] = set()  # A container may contain itself.
     pending = [content]
+    limits = Limits(0)
     noise = False
     while pending:
         value = pending.pop()
         if isinstance(value, Placeholder) and value.is_tensor:
             raise InputError(f"a tensor of a kind that is not read, {value.class_name}: save a copy of it as float32")
-        if isinstance(value, StoredArray | StoredTensor):
-            value = value.array
-        if isinstance(value, np.ndarray):
-            yield value
-        elif isinstance(value, list | tuple | Mapping) and id(value) not in seen:
+        array = _as_array(value, limits)
+        if array is not None:
+            yield array
+            continue
+        if isinstance(value, StoredArray):
+            value = value.objects
+        if isinstance(value, list | tuple | Mapping) and id(value) not in seen:
             seen.add(id(value))
-            inner = list(_inner(value))
+            inner = list(_inner(value, report, limits))
             noise |= bool(inner) and isinstance(value, Mapping) and any("noise" in str(key).lower() for key in value)
             pending += reversed(inner)
     if noise:
         report("the noise in it is not used: the model has its own, so that fine detail differs from the projector's")
 
 
-def _inner(container: list[Any] | tuple[Any, ...] | Mapping[Any, Any]) -> Iterable[Any]:
+def _as_array(value: Any, limits: Limits) -> NDArray[Any] | None:
+    """Return an array for an array, a tensor, or a list of numbers or of rows; None for anything else.
+
+    Raises:
+        ContentError: If there are more numbers in lists, of which one may be listed again and again, than are read.
+    """
+    shape = None
+    if isinstance(value, StoredArray) and value.array is None:
+        value, shape = value.objects, value.shape
+    if isinstance(value, StoredArray | StoredTensor):
+        value = value.array
+    if isinstance(value, np.ndarray):
+        return value
+    if not isinstance(value, list | tuple) or not value:
+        return None
+    limits.spend_work(len(value))
+    if all(isinstance(item, float | int | np.number) for item in value):
+        try:
+            return np.array(value, np.float64).reshape(shape or len(value))
+        except OverflowError as error:
+            raise ContentError("numbers of more digits than are read") from error
+    rows: list[NDArray[Any]] = []
+    for item in value:
+        is_list = isinstance(item, list | tuple)
+        limits.spend_work(len(item) if is_list else 1)
+        is_nested = is_list and any(isinstance(inner, list | tuple) for inner in item)
+        row = None if is_nested else _as_array(item, limits)
+        if row is None or row.ndim != 1 or row.shape != (rows or [row])[0].shape:
+            return None
+        rows.append(row)
+    if len(rows) * rows[0].size > MAX_NUMBERS:
+        raise ContentError("more codes than can be read at once")
+    return np.stack(rows)
+
+
+def _inner(
+    container: list[Any] | tuple[Any, ...] | Mapping[Any, Any], report: Callable[[str], None], limits: Limits
+) -> Iterable[Any]:
     """Return the items of a container that may be or contain codes."""
     if not isinstance(container, Mapping):
         return container
     named = [name for name in NAMES if name in container]
     if len(named) > 1:
         raise InputError(f"codes under several names: {', '.join(named)}; save the ones that are meant alone")
-    values = [container[name] for name in named] or list(container.values())
-    return values if named or len(values) == 1 or all(isinstance(value, Mapping) for value in values) else ()
+    if named:
+        return [container[name] for name in named]
+    values = list(container.values())
+    if all(isinstance(key, int) or OF_IMAGE.fullmatch(str(key)) for key in container):
+        counts = {len(value) for value in values if isinstance(value, list) and len(value) > 1}
+        if counts and all(_as_array(value, limits) is None for value in values):
+            report(
+                f"up to {max(counts)} codes for one image, all of which are read: ReStyle writes one for each step, of "
+                "which the last is its result"
+            )
+        return values
+    return values if len(values) == 1 or all(isinstance(value, Mapping) for value in values) else ()
 
 
 def _fit(array: NDArray[Any], shape: tuple[int, ...], layers: int) -> tuple[NDArray[np.float32] | None, str]:
@@ -184,8 +247,14 @@ def _fit(array: NDArray[Any], shape: tuple[int, ...], layers: int) -> tuple[NDAr
     A code shared by all layers may be given once per layer, or only once.
     """
     *_, width = shape
-    if array.dtype.kind not in "fiu" or not array.size or not 1 <= array.ndim <= 3 or array.shape[-1] != width:
+    if array.dtype.kind not in "fiu" or not array.size or not array.ndim:
         return None, ""
+    if layers > 1 and array.shape[-1] == layers * width:  # The codes of all layers in one row.
+        array = array.reshape(-1, layers, width)
+    if array.shape[-1] != width:
+        return None, ""
+    if array.ndim > 3:
+        array = array.reshape(-1, *array.shape[-2:])
     array = array.astype(np.float32)
     if array.ndim == 1:
         array = array[None]

@@ -36,6 +36,16 @@ def is_numpy_file(path: Path) -> bool:
         return False
 
 
+def start_of_objects(path: Path) -> int | None:
+    """Return where the pickle in a `.npy` file of Python objects begins; None if the file is one of numbers."""
+    with path.open("rb") as file:
+        try:
+            _, _, dtype = _read_header(file)
+        except ContentError:
+            return None
+        return file.tell() if dtype.hasobject else None
+
+
 def read_numpy_file(path: Path) -> dict[str, NDArray[Any]]:
     """Read a `.npz` file's arrays by name, or a `.npy` file's only array under the name `SINGLE`.
 

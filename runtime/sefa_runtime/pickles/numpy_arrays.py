@@ -46,10 +46,14 @@ class StoredArray(StandIn):
 
     Attributes:
         array: The numbers; None until the pickle gives them, or if it holds something other than numbers.
+        objects: The items of an array of Python objects, row by row.
+        shape: The shape of an array of Python objects.
     """
 
     def __init__(self, array: NDArray[Any] | None = None, limits: Limits | None = None) -> None:
         self.array = array
+        self.objects: list[Any] = []
+        self.shape: tuple[int, ...] = ()
         self._limits = Limits(0) if limits is None else limits
 
     def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[Any]:
@@ -61,6 +65,8 @@ class StoredArray(StandIn):
         _, shape, dtype, fortran_order, data = state
         if isinstance(dtype, StoredDtype):
             self.array = array_of(self._limits, data, dtype, shape, fortran_order is True)
+        elif isinstance(data, list) and is_shape(shape) and math.prod(shape) == len(data):
+            self.objects, self.shape = data, shape
 
 
 def is_number(dtype_name: object) -> TypeGuard[str]:

@@ -38,8 +38,12 @@ class PickleReader:
         self._refuse_unknown = refuse_unknown
         self._with_nested = {**table, ("torch.storage", "_load_from_bytes"): self._nested_storage}
 
-    def read_file(self, path: Path) -> Any:
+    def read_file(self, path: Path, start: int = 0) -> Any:
         """Read a file; its first bytes say which kind it is.
+
+        Args:
+            path: The file.
+            start: Where its pickle begins, if something else comes first.
 
         Raises:
             ContentError: If it is damaged, wants to run code, or takes too much.
@@ -52,6 +56,7 @@ class PickleReader:
             # Mapped, since reading from a file would allocate as much as a pickle claims to hold.
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
                 if head != STREAM_HEAD:
+                    data.seek(start)
                     return self.read_pickle(data)
                 with memoryview(data) as view:
                     return self._read_stream(data, view, self._with_nested)

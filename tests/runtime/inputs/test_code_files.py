@@ -1,3 +1,4 @@
+import pickle
 from collections import OrderedDict
 from dataclasses import replace
 from pathlib import Path
@@ -131,6 +132,63 @@ def test_what_torch_saved_is_read_without_it(tmp_path: Path, wrap: Any) -> None:
     np.testing.assert_array_equal(load_codes(tmp_path / "latents.pt", (4, 5)), codes.numpy())
 
 
+LISTS = {"a.jpg": list(CODES[:2]), "b.jpg": list(CODES[2:])}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        LISTS,  # ReStyle: one for each step
+        {f"{index}.png": code for index, code in enumerate(CODES)},  # HyperStyle
+        {f"{index}.png": list(code) for index, code in enumerate(CODES)},  # a row for each layer
+        {"a.jpg": CODES.tolist()[0], "b.jpg": CODES[1], "c.jpg": CODES[2]},
+        {index: code[None, None] for index, code in enumerate(CODES)},
+        list(CODES),
+        CODES.reshape(3, 20),
+        CODES[:, None, None],
+        CODES.astype(object),
+    ],
+    ids=["lists", "by name", "rows", "numbers", "by number", "list", "flat", "five axes", "objects"],
+)
+@pytest.mark.parametrize("kind", ["npy", "pkl", "torch", "old torch"])
+def test_codes_are_read_from_pickles_without_running_them(tmp_path: Path, content: Any, kind: str) -> None:
+    path = tmp_path / "latents"
+    if kind == "npy":
+        with path.open("wb") as file:
+            np.save(file, np.array(content, object) if isinstance(content, list) else content)
+    elif kind == "pkl":
+        path.write_bytes(pickle.dumps(content))
+    else:
+        pytest.importorskip("torch").save(content, path, _use_new_zipfile_serialization=kind == "torch")
+    codes = load_codes(path, (4, 5))
+    np.testing.assert_allclose(codes, CODES, rtol=1e-6)
+    assert codes.dtype == np.float32
+
+
+def test_more_than_one_code_for_an_image_is_said(tmp_path: Path) -> None:
+    said: list[str] = []
+    np.save(tmp_path / "a.npy", np.array(LISTS, object))
+    load_codes(tmp_path / "a.npy", (4, 5), report=said.append)
+    assert len(said) == 1
+    assert said[0].startswith("up to 2 codes for one image, all of which are read")
+
+
+def test_frames_of_an_npz_are_read_in_turn(tmp_path: Path) -> None:
+    np.savez(tmp_path / "a.npz", **{f"frame_{index:04}": code for index, code in enumerate(CODES)})
+    np.testing.assert_array_equal(load_codes(tmp_path / "a.npz", (4, 5)), CODES)
+
+
+@pytest.mark.parametrize("kind", ["float64", "float32", "float16", "bfloat16"])
+@pytest.mark.parametrize("name", ["w", "anything"])
+def test_safetensors_are_read_without_the_package(tmp_path: Path, kind: str, name: str) -> None:
+    torch, safetensors = pytest.importorskip("torch"), pytest.importorskip("safetensors.torch")
+    codes = torch.from_numpy(CODES).to(getattr(torch, kind))
+    safetensors.save_file({name: codes}, tmp_path / "w.safetensors", {"of": "somebody"})
+    np.testing.assert_array_equal(load_codes(tmp_path / "w.safetensors", (4, 5)), codes.float().numpy())
+    torch.save(codes, tmp_path / "w.pt", _use_new_zipfile_serialization=False)
+    np.testing.assert_array_equal(load_codes(tmp_path / "w.pt", (4, 5)), codes.float().numpy())
+
+
 class Hostile:
     def __reduce__(self) -> tuple[Any, ...]:
         return Path.touch, (Path("canary"),)
@@ -151,7 +209,7 @@ def test_a_pickle_that_wants_more_than_tensors_is_refused(
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not a .npz, .npy or .pt file"),
+        (b"", r"not a \.npz, \.npy, \.pt, \.pkl or \.safetensors file"),
         (b"\x93NUMPY nothing", "not a file of numbers"),
         (b"PK\x03\x04 nothing", "not a file of numbers"),
     ],

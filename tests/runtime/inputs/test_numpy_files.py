@@ -1,6 +1,7 @@
 """Files of numbers, also such as claim to be what they are not: each is read, or refused with one line, and soon."""
 
 import io
+import json
 import struct
 import zipfile
 import zlib
@@ -170,9 +171,36 @@ REFUSED: dict[str, Callable[[], bytes]] = {
     "torch: two pickles": lambda: archive_of({"a/data.pkl": b"", "data.pkl": b""}),
     "torch: no storage": lambda: zip_of(pickle_of(WEIGHT, 2)),
     "torch: a damaged pickle": lambda: torch_file(b"R"),
-    "torch: a stream": lambda: stream_of(pickle_of(WEIGHT, 2), {"0": bytes(240)}),
+    "torch: a stream that is cut": lambda: stream_of(pickle_of(WEIGHT, 2), {"0": bytes(240)})[:-1],
+    "torch: a stream of an attack": lambda: stream_of(pickle_of(call("os", "system", text("true")), 2), {}),
     "torch: a plain pickle": lambda: pickle_of(literal(b"")),
+    "a pickle of an attack": lambda: pickle_of(call("os", "system", text("true")), 2),
+    "objects that are no codes": lambda: npy(np.array([{"w": object}], object)),
+    "one row listed again and again": lambda: pickle_of(b"](" + row_of_numbers() + b"q\1" + b"h\1" * 300_000 + b"e", 2),
+    "a number of many digits": lambda: pickle_of(b"(" + b"I" + b"9" * 400 + b"\nl", 2),
+    "lists in the second place": lambda: pickle_of(b"]" * 100_000 + b"(K\1K\2lK\3K\4" + b"a" * 2, 2),
+    "safetensors: beyond the end": lambda: safetensors_of({"w": entry([3, 4, 5], [0, 240])}, bytes(236)),
+    "safetensors: a shape of 16 GB": lambda: safetensors_of({"w": entry([2**30, 4], [0, 240])}, bytes(240)),
+    "safetensors: a negative shape": lambda: safetensors_of({"w": entry([-3, -4, 5], [0, 240])}, bytes(240)),
+    "safetensors: offsets of text": lambda: safetensors_of({"w": entry([3, 4, 5], ["0", "240"])}, bytes(240)),
+    "safetensors: no entry": lambda: safetensors_of({"w": 7}, b""),
+    "safetensors: a list": lambda: safetensors_of([], b""),
+    "safetensors: float8": lambda: safetensors_of({"w": entry([3, 4, 5], [0, 60], "F8_E5M2")}, bytes(60)),
+    "safetensors: a long header": lambda: (2**40).to_bytes(8, "little") + b"{" + bytes(100),
 }
+
+
+def row_of_numbers() -> bytes:
+    return b"(" + (b"G" + bytes(8)) * 1000 + b"l"
+
+
+def entry(shape: list[int], offsets: list[Any], kind: str = "F32") -> dict[str, Any]:
+    return {"dtype": kind, "shape": shape, "data_offsets": offsets}
+
+
+def safetensors_of(header: Any, numbers: bytes) -> bytes:
+    written = json.dumps(header).encode()
+    return len(written).to_bytes(8, "little") + written + numbers
 
 
 @pytest.fixture(scope="module")
