@@ -4,15 +4,17 @@ Source: Brock, Donahue & Simonyan, "Large Scale GAN Training for High Fidelity N
 figure 15.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sefa.generators.common.progressive import enlarge
 from sefa.generators.common.scaling import scale_and_shift
 from sefa.generators.generator import Generator, Truncation
+
+Activation = Callable[[Tensor], Tensor]
 
 
 class ConditionalNorm(nn.Module):
@@ -101,26 +103,49 @@ class Attention(nn.Module):
 
 
 class Block(nn.Module):
-    """A residual block that doubles the size."""
+    """A residual block that doubles the size.
 
-    def __init__(self, in_channels: int, out_channels: int, code_dim: int) -> None:
+    Args:
+        in_channels: Input channels.
+        out_channels: Output channels.
+        code_dim: Length of the condition; 0: the norms are unconditional.
+        activation: What follows each norm.
+        upsampling: How the size is doubled, "nearest" or "bilinear".
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        code_dim: int,
+        activation: Activation = F.relu,
+        upsampling: str = "nearest",
+    ) -> None:
         super().__init__()
-        self.bn1 = ConditionalNorm(in_channels, code_dim)
+        norm = partial(ConditionalNorm, code_dim=code_dim) if code_dim else Norm
+        self.bn1 = norm(in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, padding=1)
-        self.bn2 = ConditionalNorm(out_channels, code_dim)
+        self.bn2 = norm(out_channels)
         self.conv2 = nn.Conv2d(out_channels, out_channels, 3, padding=1)
         self.conv_sc = nn.Conv2d(in_channels, out_channels, 1)
+        self._activation = activation
+        self._upsampling = upsampling
 
-    def forward(self, h: Tensor, y: Tensor) -> Tensor:
-        """[N, C, H, W] and the condition [N, D] -> [N, C', 2H, 2W]."""
-        a = self.conv1(enlarge(F.relu(self.bn1(h, y)), 2))
-        a = self.conv2(F.relu(self.bn2(a, y)))
-        # A 1x1 convolution commutes with repeating pixels: before enlarging it takes a quarter of the work.
-        summed: Tensor = a + enlarge(self.conv_sc(h), 2)
+    def forward(self, h: Tensor, *y: Tensor) -> Tensor:
+        """[N, C, H, W] and the condition [N, D], if the norms have one -> [N, C', 2H, 2W]."""
+        a = self.conv1(self._enlarge(self._activation(self.bn1(h, *y))))
+        a = self.conv2(self._activation(self.bn2(a, *y)))
+        # A 1x1 convolution commutes with enlarging: before it, it takes a quarter of the work.
+        summed: Tensor = a + self._enlarge(self.conv_sc(h))
         return summed
+
+    def _enlarge(self, x: Tensor) -> Tensor:
+        return F.interpolate(x, scale_factor=2.0, mode=self._upsampling)
 
     def gain_and_bias(self) -> Tensor:
         """Return the weights through which the block's norms read their condition, [rows, D]."""
+        assert isinstance(self.bn1, ConditionalNorm)
+        assert isinstance(self.bn2, ConditionalNorm)
         return torch.cat([self.bn1.gain_and_bias(), self.bn2.gain_and_bias()])
 
 
@@ -134,6 +159,8 @@ class BigGAN(Generator):
 
     Not hierarchical: all of z goes to `linear`, and every y_i is the class embedding, so there is one layer. If the
     norms have a row per class instead of an embedding, the embedding is a one-hot vector.
+
+    Without classes, a hierarchical one's codes are its chunks alone.
     """
 
     family = "biggan"
@@ -147,17 +174,19 @@ class BigGAN(Generator):
         attentions: dict[int, tuple[int, int]],
         channels: int,
         hierarchical: bool,
+        activation: Activation = F.relu,
     ) -> None:
         """Build without weights.
 
         Args:
             latent_dim: Length of z, or of one of its chunks.
-            embedding_shape: Number of classes, and length of a class embedding.
+            embedding_shape: Number of classes, and length of a class embedding; zeros if there are none.
             bottom_width: Height and width of the output of `linear`.
             widths: Channels of that output, then the output channels of each block.
             attentions: For each block followed by attention, the attention's key_dim and value_dim.
             channels: Channels of the image.
             hierarchical: Whether z is split between the layers.
+            activation: What follows each norm.
         """
         super().__init__()
         self.num_classes, self.class_dim = embedding_shape
@@ -172,20 +201,23 @@ class BigGAN(Generator):
         self._bottom = (widths[0], bottom_width, bottom_width)
         condition_dim = self.code_dim if hierarchical else self.class_dim
 
-        self.embedding = nn.Parameter(torch.empty(embedding_shape))
+        self._activation = activation
+
+        self.embedding = nn.Parameter(torch.empty(embedding_shape)) if self.num_classes else None
         self.linear = nn.Linear(latent_dim, widths[0] * bottom_width**2)
         self.layers = nn.ModuleList()
         for i in range(blocks):
-            self.layers.append(Block(widths[i], widths[i + 1], condition_dim))
+            self.layers.append(Block(widths[i], widths[i + 1], condition_dim, activation))
             if i in attentions:
                 self.layers.append(Attention(widths[i + 1], *attentions[i]))
         self.norm = Norm(widths[-1])
         self.conv = nn.Conv2d(widths[-1], channels, 3, padding=1)
 
     def _encode(self, z: Tensor, label: Tensor | None, truncation: Truncation, truncation_layers: int | None) -> Tensor:
-        assert label is not None
-        embedding = F.embedding(label, self.embedding)[:, None]  # [N, 1, embed_dim]
         chunks = z.reshape(-1, self.num_layers, self.latent_dim)  # [N, L, latent_dim]
+        if self.embedding is None or label is None:
+            return chunks
+        embedding = F.embedding(label, self.embedding)[:, None]  # [N, 1, embed_dim]
         return torch.cat([chunks, embedding.repeat(1, self.num_layers, 1)], dim=2)  # [N, L, D]
 
     def decode(self, codes: Tensor) -> Tensor:
@@ -197,7 +229,7 @@ class BigGAN(Generator):
                 h = layer(h, codes[:, index] if self.hierarchical else codes[:, 0, self.latent_dim :])
             else:
                 h = layer(h)
-        return torch.tanh(self.conv(F.relu(self.norm(h))))  # [N, C, H, W]
+        return torch.tanh(self.conv(self._activation(self.norm(h))))  # [N, C, H, W]
 
     def affines(self) -> list[Tensor]:
         linear = F.pad(self.linear.weight.detach(), (0, self.class_dim))

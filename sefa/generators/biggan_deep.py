@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sefa.errors import ArgumentError
-from sefa.generators.biggan import Attention, ConditionalNorm, Norm
+from sefa.generators.biggan import Activation, Attention, ConditionalNorm, Norm
 from sefa.generators.common.progressive import enlarge
 from sefa.generators.common.scaling import scale_and_shift
 from sefa.generators.generator import Generator, Truncation
@@ -31,12 +31,14 @@ class DeepBlockSizes:
         hidden_channels: Channels between the 1x1 convolutions.
         out_channels: Output channels, at most `in_channels`.
         doubles: Whether the block doubles height and width.
+        projects: Whether the shortcut is a 1x1 convolution, instead of the first `out_channels` of the input.
     """
 
     in_channels: int
     hidden_channels: int
     out_channels: int
     doubles: bool
+    projects: bool = False
 
 
 @dataclass(frozen=True)
@@ -93,15 +95,16 @@ def normalize(x: Tensor, gain: Tensor, bias: Tensor, statistics: Tensor) -> Tens
 
 
 class DeepBlock(nn.Module):
-    """A residual block of four convolutions, the outer ones 1x1, whose shortcut drops channels.
+    """A residual block of four convolutions, the outer ones 1x1, whose shortcut drops channels or is a fifth.
 
     Args:
         sizes: The block's sizes.
         condition_dim: Length of the condition: latent and class embedding.
         rows: How many rows of statistics each norm has; 1: the statistics are constants.
+        activation: What follows each norm.
     """
 
-    def __init__(self, sizes: DeepBlockSizes, condition_dim: int, rows: int) -> None:
+    def __init__(self, sizes: DeepBlockSizes, condition_dim: int, rows: int, activation: Activation = F.relu) -> None:
         super().__init__()
         hidden = sizes.hidden_channels
 
@@ -120,15 +123,17 @@ class DeepBlock(nn.Module):
         self.conv3 = nn.Conv2d(hidden, hidden, 3, padding=1)
         self.bn4 = norm(hidden)
         self.conv4 = nn.Conv2d(hidden, sizes.out_channels, 1)
+        self.conv_sc = nn.Conv2d(sizes.in_channels, sizes.out_channels, 1) if sizes.projects else None
+        self._activation = activation
 
     def forward(self, h: Tensor, code: Tensor) -> Tensor:
         """[N, C, H, W] and [N, D] -> [N, C', H, W], or twice that size."""
-        a = self.conv1(F.relu(self.bn1(h, code)))
-        a = F.relu(self.bn2(a, code))
+        a = self.conv1(self._activation(self.bn1(h, code)))
+        a = self._activation(self.bn2(a, code))
         a = self.conv2(enlarge(a, 2) if self.doubles else a)
-        a = self.conv3(F.relu(self.bn3(a, code)))
-        a = self.conv4(F.relu(self.bn4(a, code)))
-        shortcut = h[:, : self.out_channels]
+        a = self.conv3(self._activation(self.bn3(a, code)))
+        a = self.conv4(self._activation(self.bn4(a, code)))
+        shortcut = h[:, : self.out_channels] if self.conv_sc is None else self.conv_sc(h)
         summed: Tensor = a + (enlarge(shortcut, 2) if self.doubles else shortcut)
         return summed
 
@@ -163,6 +168,7 @@ class BigGANDeep(Generator):
         layers: Sequence[DeepBlockSizes | AttentionSizes],
         channels: int,
         rows: int = 1,
+        activation: Activation = F.relu,
     ) -> None:
         """Build without weights.
 
@@ -173,6 +179,7 @@ class BigGANDeep(Generator):
             layers: The layers after `linear`, with at least one block.
             channels: Channels of the image.
             rows: How many rows of statistics each norm has; 1: they do not depend on the truncation.
+            activation: What follows each norm.
         """
         super().__init__()
         blocks = [sizes for sizes in layers if isinstance(sizes, DeepBlockSizes)]
@@ -188,10 +195,12 @@ class BigGANDeep(Generator):
         self.truncation_center = "batch-norm statistics" if rows > 1 else ""
         self._bottom = (blocks[0].in_channels, bottom_width, bottom_width)
 
+        self._activation = activation
+
         self.embedding = nn.Parameter(torch.empty(embedding_shape))
         self.linear = nn.Linear(self.condition_dim, math.prod(self._bottom))
         self.layers = nn.ModuleList(
-            DeepBlock(sizes, self.condition_dim, rows)
+            DeepBlock(sizes, self.condition_dim, rows, activation)
             if isinstance(sizes, DeepBlockSizes)
             else Attention(sizes.channels, sizes.key_dim, sizes.value_dim)
             for sizes in layers
@@ -221,7 +230,7 @@ class BigGANDeep(Generator):
                 h = layer(h)
         selection = codes[:, index, self.condition_dim :]  # [N, rows], from the last block's code
         h = self.norm(h) if self.rows == 1 else self.norm(h, selection)
-        return torch.tanh(self.conv(F.relu(h)))  # [N, C, H, W]
+        return torch.tanh(self.conv(self._activation(h)))  # [N, C, H, W]
 
     def affines(self) -> list[Tensor]:
         linear = F.pad(self.linear.weight.detach(), (0, self.code_dim - self.condition_dim))

@@ -16,6 +16,7 @@ from sefa.checkpoints.formats import (
     biggan_pytorch,
     dcgan,
     gan_zoo,
+    gan_zoo_dcgan,
     huggingface_biggan,
     lucidrains,
     rosinality,
@@ -24,6 +25,7 @@ from sefa.checkpoints.formats import (
 )
 from sefa.checkpoints.formats.genforce import genforce_pggan, genforce_stylegan, genforce_stylegan2
 from sefa.checkpoints.formats.nvidia import nvidia_stylegan2, nvidia_stylegan3, nvidia_stylegan_xl
+from sefa.checkpoints.formats.residual import mimicry, studiogan
 from sefa.checkpoints.formats.tensorflow import tensorflow_pggan, tensorflow_stylegan, tensorflow_stylegan2
 
 # Tried in this order; the first that recognises a network loads it.
@@ -33,6 +35,8 @@ FORMATS: tuple[Format, ...] = (
     dcgan.FORMAT,
     biggan_pytorch.FORMAT,
     huggingface_biggan.FORMAT,
+    studiogan.FORMAT,
+    mimicry.FORMAT,
     genforce_stylegan2.FORMAT,
     nvidia_stylegan2.FORMAT,
     nvidia_stylegan3.FORMAT,
@@ -44,6 +48,7 @@ FORMATS: tuple[Format, ...] = (
     tensorflow_pggan.FORMAT,
     tensorflow_stylegan.FORMAT,
     gan_zoo.FORMAT,
+    gan_zoo_dcgan.FORMAT,
     lucidrains.FORMAT,
     theano.FORMAT,
 )

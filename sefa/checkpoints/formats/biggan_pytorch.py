@@ -4,7 +4,6 @@ A bare state dict, G_ema.pth, whose shapes give every size. Weights are divided 
 half a step of power iteration from the vector stored beside them.
 """
 
-import math
 from collections.abc import Container, Mapping
 from functools import partial
 from typing import TypeVar
@@ -13,13 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sefa.checkpoints.assumptions import Assumptions, one_of, positive
+from sefa.checkpoints.assumptions import Assumptions, positive
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
 from sefa.checkpoints.parts.assembly import Assembly, Parameters, Stored
+from sefa.checkpoints.parts.biggan_layers import bottom_width, check_variances, conditional_norm, norm, stage_depth
 from sefa.checkpoints.parts.growing import highest
 from sefa.checkpoints.sizes import one_hot_codes
 from sefa.errors import CheckpointError
-from sefa.generators.biggan import Attention, BigGAN, ConditionalNorm, Norm
+from sefa.generators.biggan import Attention, BigGAN, ConditionalNorm
 from sefa.generators.biggan_deep import AttentionSizes, BigGANDeep, DeepBlockSizes
 
 G = TypeVar("G", BigGAN, BigGANDeep)
@@ -30,15 +30,6 @@ FIRST_CONV = "blocks.0.0.conv1.weight"
 EPSILON = 1e-5  # of batch norms; the last one always has this value
 SPECTRAL_EPSILON = 1e-12
 CONVERTED_EPSILON = 1e-4  # of both, in DeepMind's weights
-# Channels before the first stage and after each, in multiples of the last: the original's BigGAN-deep sizes.
-ARCHITECTURES = {
-    (1, 1, 1, 1),
-    (8, 8, 4, 2, 1),
-    (16, 16, 8, 4, 2, 1),
-    (16, 16, 8, 8, 4, 2, 1),
-    (16, 16, 8, 8, 4, 2, 1, 1),
-}
-USUAL_DEPTH = 2  # blocks in a stage of BigGAN-deep
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
@@ -74,9 +65,7 @@ class _Reader:
                 "its batch norms are the cross-replica ones, whose inference in the original adds the gain "
                 "instead of multiplying by it; train or convert without cross_replica"
             )
-        for key, tensor in tensors.items():
-            if key.endswith("stored_var") and tensor.min() < 0:
-                raise CheckpointError(f"{key} has negative variances, which no training gives")
+        check_variances(tensors, "stored_var")
         self.assumptions = assumptions
         self.file = file = Assembly(tensors)
         self.num_blocks = 1 + highest(tensors, r"blocks\.(\d{1,4})\..*")
@@ -85,9 +74,7 @@ class _Reader:
         self.widths = [file.shape(FIRST_CONV, 4)[1]]
         self.widths += [file.shape(f"{BLOCK.format(i)}.{last_conv}.weight", 4)[0] for i in range(self.num_blocks)]
         rows = file.shape("linear.weight", 2)[0]
-        self.bottom_width = math.isqrt(rows // self.widths[0])
-        if not self.bottom_width or self.widths[0] * self.bottom_width**2 != rows:
-            raise file.misfit(f"linear.weight has {rows} rows, which are no square image of {self.widths[0]} channels")
+        self.bottom_width = bottom_width(file, rows, self.widths[0])
         self.channels = file.shape("output_layer.2.weight", 4)[0]
         self.attentions = {
             i: AttentionSizes(
@@ -145,7 +132,7 @@ class _Reader:
             raise self.file.misfit(
                 f"linear reads {condition_dim} numbers, {embed_dim} of the class and a latent expected"
             )
-        depth = self._stage_depth()
+        depth = stage_depth(self.widths, self.attentions, self.assumptions)
         layers: list[DeepBlockSizes | AttentionSizes] = []
         for i in range(self.num_blocks):
             hidden = self.file.shape(f"{BLOCK.format(i)}.conv1.weight", 4)[0]
@@ -157,24 +144,6 @@ class _Reader:
             generator = BigGANDeep(z_dim, (num_classes, embed_dim), self.bottom_width, layers, self.channels)
         self._add_dense(generator.linear, "linear", embed_dim)
         return self._fill(generator)
-
-    def _stage_depth(self) -> int:
-        """Return how many blocks make up a stage; its last block doubles the size and may drop channels.
-
-        No tensor's shape gives this number, but a stage ends wherever channels drop or attention follows.
-        """
-        widths = self.widths
-        growing = [i for i in range(self.num_blocks) if widths[i + 1] > widths[i]]
-        if growing:
-            raise CheckpointError(f"block {growing[0]} gives {widths[growing[0] + 1]} channels of {widths[growing[0]]}")
-        dropping = [i + 1 for i in range(self.num_blocks) if widths[i + 1] < widths[i]]
-        common = math.gcd(self.num_blocks, *dropping, *(i + 1 for i in self.attentions))
-        depths = [depth for depth in range(1, common + 1) if common % depth == 0]
-        known = [depth for depth in depths if tuple(width / widths[-1] for width in widths[::depth]) in ARCHITECTURES]
-        usual = known[0] if known else USUAL_DEPTH if USUAL_DEPTH in depths else common
-        depth = self.assumptions.take("depth", usual, lambda text: int(one_of(text, list(map(str, depths)))))
-        self.assumptions.note(f"{depth} blocks in a stage", "depth")
-        return depth
 
     def _fill(self, generator: G) -> G:
         """Add the layers that BigGAN and BigGAN-deep share, and fill the generator."""
@@ -194,7 +163,8 @@ class _Reader:
                     self._add_dense(module, name)
         shape = (self.widths[-1],)
         gain, bias = ("output_layer.0.gain", shape), ("output_layer.0.bias", shape)
-        self.file.layer(generator.norm, _norm, gain=gain, bias=bias, **self._statistics("output_layer.0", shape))
+        make = partial(norm, epsilon=EPSILON)
+        self.file.layer(generator.norm, make, gain=gain, bias=bias, **self._statistics("output_layer.0", shape))
         self._add_dense(generator.conv, "output_layer.2")
         # Ignored: the training's estimates of spectral norms, and its counters of batches.
         return self.file.fill(generator, (r".*\.sv0", r".*\.bn\.accumulation_counter"))
@@ -283,24 +253,12 @@ def _conditional_norm(
     """Return the parameters of a batch norm with gain and bias linear in the code; our codes end with the embedding."""
     gain = _normalized(gain, gain_u, epsilon).roll(-embed_dim, dims=1)
     bias = _normalized(bias, bias_u, epsilon).roll(-embed_dim, dims=1)
-    return _folded(gain, bias, mean, variance + norm_epsilon)
+    return conditional_norm(gain, bias, mean, variance, norm_epsilon)
 
 
 def _norm_by_class(gain: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, norm_epsilon: float) -> Parameters:
     """Return the parameters of a batch norm with a row of gains and a row of biases for each class."""
-    return _folded(gain.T, bias.T, mean, variance + norm_epsilon)
-
-
-def _folded(gain: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Parameters:
-    return {
-        "affine.weight": ConditionalNorm.folded_weight(gain, bias, mean, variance),
-        "affine.bias": ConditionalNorm.folded_bias(mean, variance),
-    }
-
-
-def _norm(gain: Tensor, bias: Tensor, mean: Tensor, variance: Tensor) -> Parameters:
-    weight, shift = Norm.fold(gain, bias, mean, variance + EPSILON)
-    return {"weight": weight, "bias": shift}
+    return conditional_norm(gain.T, bias.T, mean, variance, norm_epsilon)
 
 
 def _normalized(weight: Tensor, u: Tensor | None, epsilon: float) -> Tensor:

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from sefa.checkpoints.assumptions import Assumptions, one_of, positive
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
+from sefa.checkpoints.parts.activations import ACTIVATIONS, OUTPUTS, activation
 from sefa.checkpoints.parts.sequential_layers import (
     OWN_CODE,
     Between,
@@ -37,21 +38,6 @@ EPSILON = 1e-5
 # Kernel sizes that are hardly ever used with a stride other than 2 in a transposed convolution.
 DOUBLING_KERNELS = (2, 4)
 
-ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
-    "relu": nn.ReLU,
-    "elu": nn.ELU,
-    "selu": nn.SELU,
-    "gelu": nn.GELU,
-    "silu": nn.SiLU,
-    "mish": nn.Mish,
-    "softplus": nn.Softplus,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-    "none": nn.Identity,
-}
-SLOPED: dict[str, Callable[[float], nn.Module]] = {"leaky_relu": nn.LeakyReLU, "elu": nn.ELU}
-# What may follow the last convolution, and the values that it gives for black and white.
-OUTPUTS = {"tanh": (-1.0, 1.0), "sigmoid": (0.0, 1.0), "none": (-1.0, 1.0)}
 UPSAMPLINGS = ("nearest", "bilinear", "none")
 KINDS = ("transposed", "plain")
 
@@ -281,7 +267,7 @@ def _activations(count: int, has_any: bool, assumptions: Assumptions) -> list[Ca
     def parse(text: str) -> list[str]:
         names = _list(text, max(count - 1, 1), str)
         for name in names:
-            _activation(name)
+            activation(name)
         return names
 
     names = assumptions.take("activation", ["relu"] * max(count - 1, 1), parse)
@@ -289,17 +275,7 @@ def _activations(count: int, has_any: bool, assumptions: Assumptions) -> list[Ca
         named = dict.fromkeys(names)
         words = {"relu": "ReLU"}
         assumptions.note(f"{', '.join(words.get(name, name) for name in named)} between", "activation")
-    return [partial(_activation, name) for name in names]
-
-
-def _activation(text: str) -> nn.Module:
-    """Return the module that `relu` or `leaky_relu:0.2` names."""
-    name, colon, number = text.strip().partition(":")
-    if colon and name in SLOPED:
-        return SLOPED[name](float(number))
-    if colon or name not in ACTIVATIONS:
-        raise ValueError(f"one of {', '.join(ACTIVATIONS)}, leaky_relu:SLOPE was expected")
-    return ACTIVATIONS[name]()
+    return [partial(activation, name) for name in names]
 
 
 def _upsampling(

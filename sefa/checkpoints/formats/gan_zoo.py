@@ -36,7 +36,7 @@ def recognises(checkpoint: Checkpoint) -> bool:
 
 def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:
     """Build the generator."""
-    tensors, config = checkpoint.tensors, _config(checkpoint)
+    tensors, config = checkpoint.tensors, config_of(checkpoint)
     levels = count_levels(
         highest(tensors, r"toRGBLayers\.(\d{1,3})\..*"), 1 + highest(tensors, r"scaleLayers\.(\d{1,3})\..*")
     )
@@ -49,14 +49,14 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:
     class_codes = _class_codes(file, config, inputs)
     widths = [file.shape(f"{name}.bias", 1)[0] for name in layers]
     widths[0] = _channels(file, widths[0])
-    equalizes = _setting(config, "equalizedlR", bool, True)
+    equalizes = setting(config, "equalizedlR", bool, True)
     usual = {"equalizedlR": True, "leakyReluLeak": 0.2, "alpha": 0.0, "categoryVectorDim": 0}
     silent = [f"{name} {value:g}" for name, value in usual.items() if name not in config]
     if silent:
         options.assumptions.note(f"where its config is silent: {', '.join(silent)}")
     growth = _growth(config, levels)
     classes, class_dim = (0, 0) if class_codes is None else class_codes.shape
-    slope, tanh = _setting(config, "leakyReluLeak", float, 0.2), _tanh(config)
+    slope, tanh = setting(config, "leakyReluLeak", float, 0.2), ends_with_tanh(config)
     with torch.device("meta"):
         to_image = growth.to_image(widths[1::2], file.shape(f"{images[0]}.bias", 1)[0])
         generator = PGGAN(inputs - class_dim, (classes, class_dim), BASE, widths, to_image, slope=slope, tanh=tanh)
@@ -97,7 +97,12 @@ def _channels(file: Assembly, rows: int) -> int:
     return channels
 
 
-def _config(checkpoint: Checkpoint) -> Mapping[str, Any]:
+def config_of(checkpoint: Checkpoint) -> Mapping[str, Any]:
+    """Return the trainer's configuration.
+
+    Raises:
+        CheckpointError: If there is none, or if the original would render no image with it.
+    """
     content = checkpoint.beside.get("config")
     config = content.state if isinstance(content, Placeholder) else content
     if not isinstance(config, Mapping):
@@ -105,14 +110,19 @@ def _config(checkpoint: Checkpoint) -> Mapping[str, Any]:
             "missing config, which stands beside the weights where pytorch_GAN_zoo saves them: "
             "without it, the image's blending and activation are unknown"
         )
-    if _setting(config, "perChannelNormalization", bool, True) is False:
+    if setting(config, "perChannelNormalization", bool, True) is False:
         raise CheckpointError(
             "its config has perChannelNormalization = False, with which the original renders no image"
         )
     return config
 
 
-def _setting(config: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
+def setting(config: Mapping[str, Any], name: str, kind: type, default: Any) -> Any:
+    """Return an entry of the configuration.
+
+    Raises:
+        CheckpointError: If it is of another type.
+    """
     value = config.get(name, default)
     if kind is float and type(value) is int:
         value = float(value)
@@ -123,14 +133,19 @@ def _setting(config: Mapping[str, Any], name: str, kind: type, default: Any) -> 
 
 def _growth(config: Mapping[str, Any], levels: int) -> Growth:
     """Read `alpha`, the image's share of the level before; the first level has none before it."""
-    alpha = _setting(config, "alpha", float, 0.0)
+    alpha = setting(config, "alpha", float, 0.0)
     if not 0 <= alpha <= 1 or (alpha and levels == 1):
         raise CheckpointError(f"its config has alpha = {alpha:g} for {levels} levels, 0 to 1 was expected")
     return Growth(levels, alpha, 1)
 
 
-def _tanh(config: Mapping[str, Any]) -> bool:
-    loss = _setting(config, "lossCriterion", str, "")
+def ends_with_tanh(config: Mapping[str, Any]) -> bool:
+    """Return whether a tanh ends the generator, which the loss decides.
+
+    Raises:
+        CheckpointError: If the loss is none of the original's.
+    """
+    loss = setting(config, "lossCriterion", str, "")
     if loss not in TANH:
         raise CheckpointError(f"its config has lossCriterion = {loss!r}, one of {', '.join(TANH)} was expected")
     return TANH[loss]
@@ -141,16 +156,10 @@ def _class_codes(file: Assembly, config: Mapping[str, Any], inputs: int) -> Tens
 
     Classes are the combinations of the attributes' values; the last attribute varies fastest.
     """
-    length = _setting(config, "categoryVectorDim", int, 0)
-    noise = _setting(config, "noiseVectorDim", int, inputs - length)
-    if length < 0 or noise < 1 or noise + length != inputs:
-        raise file.misfit(
-            f"its config has noiseVectorDim = {noise} and categoryVectorDim = {length}, "
-            f"but {DENSE}.weight takes {inputs} values"
-        )
+    length = label_length(file, config, inputs)
     if not length:
         return None
-    sizes = _attribute_sizes(config.get("attribKeysOrder"), length)
+    sizes = attribute_sizes(config.get("attribKeysOrder"), length)
     if math.prod(sizes) > MAX_CLASSES:
         raise CheckpointError(
             f"its {len(sizes)} attributes have {math.prod(sizes)} combinations; up to {MAX_CLASSES} can be numbered"
@@ -160,7 +169,23 @@ def _class_codes(file: Assembly, config: Mapping[str, Any], inputs: int) -> Tens
     return torch.stack([torch.cat(row) for row in product(*rows)])  # [num_classes, length]
 
 
-def _attribute_sizes(attributes: object, length: int) -> list[int]:
+def label_length(file: Assembly, config: Mapping[str, Any], inputs: int) -> int:
+    """Return how many of the first layer's inputs, the last ones, are the label.
+
+    Raises:
+        CheckpointError: If the configuration says otherwise than the weights.
+    """
+    length: int = setting(config, "categoryVectorDim", int, 0)
+    noise = setting(config, "noiseVectorDim", int, inputs - length)
+    if length < 0 or noise < 1 or noise + length != inputs:
+        raise file.misfit(
+            f"its config has noiseVectorDim = {noise} and categoryVectorDim = {length}, "
+            f"but its first layer takes {inputs} values"
+        )
+    return length
+
+
+def attribute_sizes(attributes: object, length: int) -> list[int]:
     """Return how many values each attribute has, in the order of their one-hot vectors."""
     if attributes is None:
         return [length]

@@ -6,17 +6,19 @@ size. Weights are divided by their spectral norm, which is computed from the vec
 
 import math
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
 from sefa.checkpoints.parts.assembly import Assembly, Parameters, Stored
+from sefa.checkpoints.parts.biggan_layers import bottom_width, check_variances
+from sefa.checkpoints.parts.spectral_norm import SpectralLayers, dense, normalized
 from sefa.errors import CheckpointError
 from sefa.generators.biggan import Attention
 from sefa.generators.biggan_deep import (
@@ -56,10 +58,9 @@ class _Reader:
     """The layers of a state dict."""
 
     def __init__(self, tensors: Mapping[str, Tensor]) -> None:
-        for key, tensor in tensors.items():
-            if key.endswith("running_vars") and tensor.min() < 0:
-                raise CheckpointError(f"{key} has negative variances, which no training gives")
+        check_variances(tensors, "running_vars")
         self.file = file = Assembly(tensors)
+        self.spectral = SpectralLayers(file)
         # Whether weights come with both vectors for their spectral norm; otherwise they are already normalised.
         self.normalizable = any(key.endswith(".weight_v") for key in tensors)
         # The sizes of attention, or a block's input, hidden and output channels.
@@ -68,17 +69,15 @@ class _Reader:
         if first is None:
             raise file.misfit("it has no blocks")
         self.embed_dim, self.num_classes = file.shape(EMBEDDING, 2)
-        features, condition_dim = self._shape(LINEAR, 2)
+        features, condition_dim = self.spectral.shape(LINEAR, 2)
         self.z_dim = condition_dim - self.embed_dim
         if self.z_dim <= 0:
             raise file.misfit(f"{LINEAR} reads {condition_dim} numbers, a latent and {self.embed_dim} were expected")
-        self.bottom_width = math.isqrt(features // first)
-        if not self.bottom_width or first * self.bottom_width**2 != features:
-            raise file.misfit(f"{LINEAR} has {features} rows, which are no square image of {first} channels")
+        self.bottom_width = bottom_width(file, features, first)
         self.rows = file.shape(f"{LAST_NORM}.running_means", 2)[0]  # How many statistics each batch norm has.
         if self.rows < 2:
             raise file.misfit("its batch norms have one row of statistics, several were expected")
-        self.channel_width = self._shape(LAST_CONV, 4)[0]
+        self.channel_width = self.spectral.shape(LAST_CONV, 4)[0]
 
     def generator(self, config: "_Config") -> BigGANDeep:
         """Build the generator."""
@@ -97,20 +96,21 @@ class _Reader:
                 rows=self.rows,
             )
         self.file.layer(generator, _embedding, embedding=(EMBEDDING, (self.embed_dim, self.num_classes)))
-        self._add_dense(generator.linear, LINEAR, partial(_linear, pixels=self.bottom_width**2))
+        self.spectral.add(generator.linear, LINEAR, partial(_linear, pixels=self.bottom_width**2))
         for index, layer in enumerate(generator.layers):
             if isinstance(layer, Attention):
-                self._add_attention(layer, index)
+                name = LAYER.format(index)
+                self.spectral.add_attention(layer, f"{name}.snconv1x1_{{}}", "o_conv", f"{name}.gamma")
                 continue
             for part in range(4):
-                self._add_dense(getattr(layer, f"conv{part + 1}"), f"{LAYER.format(index)}.conv_{part}")
+                self.spectral.add(getattr(layer, f"conv{part + 1}"), f"{LAYER.format(index)}.conv_{part}")
                 name = f"{LAYER.format(index)}.bn_{part}"
                 self._add_conditional_norm(getattr(layer, f"bn{part + 1}"), name, config.epsilon)
         channels = generator.conv.in_channels
         weight_and_bias = {entry: f"{LAST_NORM}.{entry}" for entry in ("weight", "bias")}
         make = partial(_norm, epsilon=config.epsilon)
         self.file.layer(generator.norm, make, **weight_and_bias, **self._statistics(LAST_NORM, channels))
-        weight = self._weight(LAST_CONV, (self.channel_width, channels, 3, 3))
+        weight = self.spectral.weight(LAST_CONV, (self.channel_width, channels, 3, 3))
         self.file.layer(generator.conv, _to_rgb, **weight, bias=(f"{LAST_CONV}.bias", (self.channel_width,)))
         # Files from torch 1.0 hold the normalised weight itself beside what it was computed from.
         ignored = () if self.normalizable else (r".*\.weight_orig", r".*\.weight_u")
@@ -118,49 +118,22 @@ class _Reader:
 
     def _layer_sizes(self, index: int) -> tuple[int, int, int] | AttentionSizes:
         if any(key.startswith(ATTENTION.format(index, "")) for key in self.file.tensors):
-            key_dim, channels, *_ = self._shape(ATTENTION.format(index, "theta"), 4)
-            return AttentionSizes(channels, key_dim, self._shape(ATTENTION.format(index, "g"), 4)[0])
-        hidden, channels, *_ = self._shape(f"{LAYER.format(index)}.conv_0", 4)
-        return channels, hidden, self._shape(f"{LAYER.format(index)}.conv_3", 4)[0]
-
-    def _shape(self, name: str, ndim: int) -> tuple[int, ...]:
-        return self.file.shape(f"{name}.weight_orig" if self.normalizable else f"{name}.weight", ndim)
-
-    def _weight(self, name: str, shape: tuple[int, ...], argument: str = "weight") -> dict[str, Stored]:
-        """Return where a layer's weight is, with the vectors of its spectral norm if it is yet to be normalised."""
-        if not self.normalizable:
-            return {argument: (f"{name}.weight", shape)}
-        return {
-            argument: (f"{name}.weight_orig", shape),
-            f"{argument}_u": (f"{name}.weight_u", shape[:1]),
-            f"{argument}_v": (f"{name}.weight_v", (math.prod(shape[1:]),)),
-        }
+            key_dim, channels, *_ = self.spectral.shape(ATTENTION.format(index, "theta"), 4)
+            return AttentionSizes(channels, key_dim, self.spectral.shape(ATTENTION.format(index, "g"), 4)[0])
+        hidden, channels, *_ = self.spectral.shape(f"{LAYER.format(index)}.conv_0", 4)
+        return channels, hidden, self.spectral.shape(f"{LAYER.format(index)}.conv_3", 4)[0]
 
     def _statistics(self, name: str, channels: int) -> dict[str, Stored]:
         shape = (self.rows, channels)
         return {"variances": (f"{name}.running_vars", shape), "means": (f"{name}.running_means", shape)}
-
-    def _add_dense(
-        self, module: nn.Module, name: str, make: Callable[..., Parameters] | None = None, **more: Stored
-    ) -> None:
-        """Add a linear layer or a convolution."""
-        weight = self._weight(name, tuple(module.get_parameter("weight").shape))
-        bias = None if module.bias is None else f"{name}.bias"
-        self.file.layer(module, make or _dense, **weight, bias=bias, **more)
-
-    def _add_attention(self, attention: Attention, index: int) -> None:
-        for part in ("theta", "phi", "g"):
-            self._add_dense(getattr(attention, part), ATTENTION.format(index, part))
-        gamma = (f"{LAYER.format(index)}.gamma", 1)
-        self._add_dense(attention.o, ATTENTION.format(index, "o_conv"), _attended, gamma=gamma)
 
     def _add_conditional_norm(self, norm: SelectedConditionalNorm, name: str, epsilon: float) -> None:
         shape = (norm.affine.out_features // 2, norm.affine.in_features)
         self.file.layer(
             norm,
             partial(_conditional_norm, epsilon=epsilon),
-            **self._weight(f"{name}.scale", shape, "scale"),
-            **self._weight(f"{name}.offset", shape, "offset"),
+            **self.spectral.weight(f"{name}.scale", shape, "scale"),
+            **self.spectral.weight(f"{name}.offset", shape, "offset"),
             **self._statistics(name, shape[0]),
         )
 
@@ -256,29 +229,19 @@ def _embedding(embedding: Tensor) -> Parameters:
     return {"embedding": embedding.T}
 
 
-def _dense(**tensors: Tensor) -> Parameters:
-    """Return the parameters of a linear layer or a convolution."""
-    bias = {"bias": tensors["bias"]} if "bias" in tensors else {}
-    return {"weight": _normalized(tensors, "weight"), **bias}
-
-
 def _linear(pixels: int, **tensors: Tensor) -> Parameters:
     """Return the parameters of the first layer, with its features reordered from [H·W·C, ...] to [C·H·W, ...]."""
     return {
         name: features.reshape(pixels, -1, *features.shape[1:]).transpose(0, 1).flatten(0, 1)
-        for name, features in _dense(**tensors).items()
+        for name, features in dense(**tensors).items()
     }
-
-
-def _attended(gamma: Tensor, **tensors: Tensor) -> Parameters:
-    return {"weight": _dense(**tensors)["weight"] * gamma.reshape(())}
 
 
 def _conditional_norm(variances: Tensor, means: Tensor, epsilon: float, **weights: Tensor) -> Parameters:
     """Return the parameters of a batch norm whose gain (scale) and bias (offset) are linear in the code."""
     channels = means.shape[1]
     return {
-        "affine.weight": torch.cat([_normalized(weights, "scale"), _normalized(weights, "offset")]),
+        "affine.weight": torch.cat([normalized(weights, "scale"), normalized(weights, "offset")]),
         "affine.bias": torch.cat([torch.ones(channels), torch.zeros(channels)]),  # The gain is 1 + scale.
         "statistics.weight": _statistics(variances, means, epsilon),
     }
@@ -294,18 +257,7 @@ def _statistics(variances: Tensor, means: Tensor, epsilon: float) -> Tensor:
 
 
 def _to_rgb(**tensors: Tensor) -> Parameters:
-    return {name: tensor[:COLORS] for name, tensor in _dense(**tensors).items()}
-
-
-def _normalized(tensors: Mapping[str, Tensor], name: str) -> Tensor:
-    """Divide a weight by its spectral norm uᵀ·W·v, with u and v as stored; without them, return it as it is."""
-    weight = tensors[name]
-    if f"{name}_u" not in tensors:
-        return weight
-    sigma = tensors[f"{name}_u"].double() @ weight.flatten(1).double() @ tensors[f"{name}_v"].double()
-    if sigma == 0:
-        raise CheckpointError(f"a weight of shape {list(weight.shape)} has a spectral norm of 0")
-    return (weight / sigma).float()
+    return {name: tensor[:COLORS] for name, tensor in dense(**tensors).items()}
 
 
 FORMAT = Format("Hugging Face BigGAN-deep", recognises, load)
