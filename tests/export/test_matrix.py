@@ -29,6 +29,7 @@ CHECKPOINTS = {
     "biggan-deep": "hf_biggan_deep_32/pytorch_model.bin",
     "dcgan": "dcgan_small_64/netG.pth",
     "lucidrains-stylegan2": "lucidrains_32/model_5.pt",
+    "sngan": "mimicry_sagan_32/netG_1000_steps.pth",
     "pggan": "tf_pggan_16/network.pkl",
     "stylegan": "tf_stylegan_32/network.pkl",
     "stylegan2": "rosi_convert_32/checkpoint.pt",
@@ -36,7 +37,7 @@ CHECKPOINTS = {
     "stylegan3": "nv_xl_stem_cond_16/network.pkl",
 }
 STYLE_BASED = [name for name in CHECKPOINTS if "stylegan" in name]
-ONE_LAYER = ["dcgan", "pggan"]
+ONE_LAYER = ["dcgan", "pggan", "sngan"]
 LAYERS = {"all": ["all"], "some": ["1-2"], "groups": ["0-1", "2-3"]}
 FORMATS = [("onnx", "fp32"), ("onnx", "fp16"), ("torchscript", "fp32"), ("pt2", "fp32")]
 TOP = 3
@@ -91,6 +92,7 @@ ALWAYS = [
     Export("biggan-deep", "z", truncation="0.6", output_type="uint8"),
     Export("pggan", "z", precision="fp16", bank=True, batch=3),
     Export("dcgan", "z", method="ganspace", edits=0),
+    Export("sngan", "z", "pt2", bank=True, output_type="uint8"),
 ]
 
 

@@ -80,6 +80,16 @@ FORMATS = (
         NEEDS_GENERATOR,
         _with_keys(r"blocks\.0\.0\.conv1\.weight$", r"embed\.weight$", without=r"output_layer\."),
     ),
+    _refused(
+        "a discriminator of PyTorch-StudioGAN",
+        NEEDS_GENERATOR,
+        _with_keys(r"blocks\.0\.0\.conv(2d1|0)\.weight", r"linear1\.weight", without=r"linear0\."),
+    ),
+    _refused(
+        "a discriminator of torch-mimicry",
+        NEEDS_GENERATOR,
+        _with_keys(r"block1\.c1\.weight", r"block2\.c1\.weight", r"l\d+\.weight"),
+    ),
     _refused("a latent diffusion model", NOT_A_GAN, _with_keys(r"model\.diffusion_model\.")),
     _refused(
         "VQGAN",

@@ -29,6 +29,8 @@ def halved(pattern: str) -> Callable[[str, Tensor], Tensor]:
 
 
 def larger_variance(key: str, tensor: Tensor) -> Tensor:
+    if key.endswith("running_var"):  # StudioGAN's
+        return tensor - (0.01 - 1e-4)
     return tensor - (0.01 - 1e-5) if key.startswith("blocks.") and key.endswith("stored_var") else tensor
 
 
@@ -48,6 +50,10 @@ TOLD: dict[str, Any] = {
     "genforce StyleGAN": (
         "sefa_stylegan_64", "generator_smooth", turned, {"fused": "all"},
         "upsampling fused from 128 pixels on", "upsampling fused (as told)",
+    ),
+    "StudioGAN": (
+        "studio_biggan_32", "state_dict", larger_variance, {"bn_eps": 0.01},
+        "batch norms' eps 0.0001", "eps 0.01 (as told)",
     ),
     "BigGAN": (
         "biggan_cifar_32", "", larger_variance, {"bn_eps": 0.01}, "batch norms' eps 1e-05", "eps 0.01 (as told)",

@@ -13,6 +13,7 @@ FAMILIES = [
     "hf_biggan_deep_32",
     "dcgan_small_64",
     "lucidrains_32",
+    "mimicry_sagan_32",
     "tf_pggan_16",
     "tf_stylegan_32",
     "sefa_stylegan2_cond_32",

@@ -20,10 +20,13 @@ FILES = [
     "dcgan_small_64/netG.pth",
     "hf_biggan_deep_32/pytorch_model.bin",
     "lucidrains_32/model_5.pt",
+    "mimicry_sagan_32/netG_1000_steps.pth",
     "rosi_convert_32/checkpoint.pt",
     "sefa_pggan_cond_16/checkpoint.pth",
     "sefa_stylegan2_cond_32/checkpoint.pth",
     "sefa_stylegan_64/checkpoint.pth",
+    "studio_bigdeep_projected_32/model=G_ema-best-weights-step=1000.pth",
+    "studio_dcgan_32/model=G_ema-best-weights-step=1000.pth",
 ]
 CHANGES = 24  # of each
 

@@ -10,11 +10,13 @@ EXPORTED = {
     "dcgan_small_64",
     "hf_biggan_deep_32",
     "lucidrains_32",
+    "mimicry_sagan_32",
     "nv_ada_resnet_32",
     "nv_sg3_t_32",
     "sefa_pggan_cond_16",
     "sefa_stylegan2_cond_32",
     "sefa_stylegan_64",
+    "studio_biggan_uncond_32",
 }
 # genforce's formats, whose recorded directions are the released code's.
 READ_BY_RELEASED_CODE = [name for name in MANIFEST if "sefa_dirs__all" in GoldenCheckpoint(name).recorded]

@@ -24,6 +24,16 @@ ROSINALITY = ["conv1.conv.modulation.weight", "style.1.weight", "input.input", "
         (None, ["convs.0.0.weight", "final_conv.0.weight", "final_linear.0.weight"], f"discriminator, {NEEDED}"),
         (None, ["lod", "input0.weight", "layer0.weight", "layer1.weight"], f"a discriminator of genforce, {NEEDED}"),
         (None, ["blocks.0.0.conv1.weight", "linear.weight", "embed.weight"], f"a BigGAN discriminator, {NEEDED}"),
+        (
+            "state_dict",
+            ["blocks.0.0.conv2d1.weight_orig", "linear1.weight_orig", "embedding.weight_orig"],
+            f"a discriminator of PyTorch-StudioGAN, {NEEDED}",
+        ),
+        (
+            "model_state_dict",
+            ["block1.c1.weight_orig", "block2.c1.weight_orig", "l5.weight_orig"],
+            f"a discriminator of torch-mimicry, {NEEDED}",
+        ),
         ("state_dict", ["model.diffusion_model.input_blocks.0.0.weight"], "diffusion models have no latent code"),
         ("state_dict", ["decoder.conv_in.weight", "quantize.embedding.weight"], "VQGAN, but its codes are grids"),
         (None, ["model.1.weight", "model.10.conv_block.1.weight"], "CycleGAN, but it turns images into images"),
