@@ -158,7 +158,7 @@ class _Reader:
             for part, module in layer.named_children():
                 name = f"{BLOCK.format(index)}.{part}"
                 if isinstance(module, ConditionalNorm):
-                    self._add_conditional_norm(module, name, generator.embedding.shape[1])
+                    self._add_conditional_norm(module, name, generator.class_dim)
                 else:
                     self._add_dense(module, name)
         shape = (self.widths[-1],)

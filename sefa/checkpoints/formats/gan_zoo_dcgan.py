@@ -44,8 +44,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> DCGAN:
     layers: list[nn.Module] = []
     with torch.device("meta"):
         for i, (name, shape) in enumerate(zip(names, shapes, strict=True)):
-            steps = {"stride": 2, "padding": 1} if i else {}
-            conv = nn.ConvTranspose2d(shape[0], shape[1], KERNEL, **steps, bias=False)
+            conv = nn.ConvTranspose2d(shape[0], shape[1], KERNEL, 2 if i else 1, padding=1 if i else 0, bias=False)
             layers.append(file.layer(conv, weight=f"{name}.weight"))
             if name != LAST:
                 norm = nn.BatchNorm2d(shape[1])

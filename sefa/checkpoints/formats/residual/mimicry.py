@@ -22,7 +22,7 @@ from sefa.checkpoints.parts.biggan_layers import (
 )
 from sefa.checkpoints.parts.growing import highest
 from sefa.checkpoints.parts.spectral_norm import SpectralLayers
-from sefa.generators.biggan import Attention, Block, Norm
+from sefa.generators.biggan import Attention, Block, ConditionalNorm, Norm
 from sefa.generators.sngan import SNGAN
 
 ATTENTION = "attn_block"
@@ -102,13 +102,12 @@ def _attended(layers: SpectralLayers, blocks: list[str], widths: list[int], opti
 
 
 def _add_norm(file: Assembly, module: nn.Module | None, name: str, num_classes: int) -> None:
-    if isinstance(module, Norm):
+    if isinstance(module, ConditionalNorm):
+        channels = module.affine.out_features // 2
+        embedding = (EMBEDDING.format(name), (num_classes, 2 * channels))
+        file.layer(module, _by_class, embedding=embedding, **statistics(f"{name}.bn", channels))
+    elif isinstance(module, Norm):
         add_norm(file, module, name, EPSILON)
-        return
-    assert module is not None
-    channels = module.affine.out_features // 2
-    embedding = (EMBEDDING.format(name), (num_classes, 2 * channels))
-    file.layer(module, _by_class, embedding=embedding, **statistics(f"{name}.bn", channels))
 
 
 def _by_class(embedding: Tensor, mean: Tensor, variance: Tensor) -> Parameters:

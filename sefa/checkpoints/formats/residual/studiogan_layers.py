@@ -97,7 +97,7 @@ class StudioGANLayers:
             self.embedding_shape = (num_classes, embed_dim)
         self._last = "conv4" if self.is_deconv else "conv2d5"
         self.channels = weights.shape(self._last, 4)[0]
-        self.activation = assumptions.take("activation", nn.ReLU(), activation)
+        self.activation: nn.Module = assumptions.take("activation", activation("relu"), activation)
         self._epsilon = assumptions.take("bn_eps", EPSILON, positive)
         assumptions.note(f"{type(self.activation).__name__} between", "activation")
         assumptions.note(f"batch norms' eps {self._epsilon:g}", "bn_eps")
