@@ -59,7 +59,7 @@ FLOORS = {
     ],
     "sefa.generators": ["common"],
     "sefa.checkpoints": ["parts", "formats"],
-    "sefa.checkpoints.formats": ["genforce nvidia residual tensorflow"],
+    "sefa.checkpoints.formats": ["genforce nvidia residual rosinality tensorflow"],
     "sefa_export": ["onnx_graph torch_archives"],
     "sefa_cli": ["commands"],
 }

@@ -1,6 +1,7 @@
 """Facts that a file does not contain: taken from its owner or from what is usual, with a record of them."""
 
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
 from sefa.errors import ArgumentError
@@ -85,6 +86,20 @@ def mapping_rate(assumptions: Assumptions, usual: float) -> float:
     rate = assumptions.take("mapping_lr", usual, positive)
     assumptions.note(f"mapping network's learning rate {rate:g}", "mapping_lr")
     return rate
+
+
+def resample_kernel(assumptions: Assumptions, usual: Sequence[float] = (1, 3, 3, 1)) -> list[float]:
+    """Return the taps of a StyleGAN2's filter, which is applied along both axes."""
+    taps = assumptions.take("resample_kernel", list(usual), _taps)
+    assumptions.note(f"filter {','.join(f'{tap:g}' for tap in taps)}", "resample_kernel")
+    return taps
+
+
+def _taps(text: str) -> list[float]:
+    taps = [float(tap) for tap in text.split(",")]
+    if not math.isfinite(sum(taps)) or not sum(taps):
+        raise ValueError("numbers with a sum other than 0 were expected, as in 1,3,3,1")
+    return taps
 
 
 def _text(value: object) -> str:

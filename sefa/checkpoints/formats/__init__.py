@@ -19,13 +19,13 @@ from sefa.checkpoints.formats import (
     gan_zoo_dcgan,
     huggingface_biggan,
     lucidrains,
-    rosinality,
     theano,
     unsupported,
 )
 from sefa.checkpoints.formats.genforce import genforce_pggan, genforce_stylegan, genforce_stylegan2
 from sefa.checkpoints.formats.nvidia import nvidia_stylegan2, nvidia_stylegan3, nvidia_stylegan_xl
 from sefa.checkpoints.formats.residual import mimicry, studiogan
+from sefa.checkpoints.formats.rosinality import basicsr_stylegan2, rosinality_decoder, rosinality_stylegan2
 from sefa.checkpoints.formats.tensorflow import tensorflow_pggan, tensorflow_stylegan, tensorflow_stylegan2
 
 # Tried in this order; the first that recognises a network loads it.
@@ -42,7 +42,9 @@ FORMATS: tuple[Format, ...] = (
     nvidia_stylegan3.FORMAT,
     nvidia_stylegan_xl.FORMAT,
     tensorflow_stylegan2.FORMAT,
-    rosinality.FORMAT,
+    rosinality_stylegan2.FORMAT,
+    rosinality_decoder.FORMAT,
+    basicsr_stylegan2.FORMAT,
     genforce_pggan.FORMAT,
     genforce_stylegan.FORMAT,
     tensorflow_pggan.FORMAT,

@@ -53,8 +53,13 @@ FORMATS = (
     ),
     _refused(
         "an encoder of photos into StyleGAN's codes (pSp, e4e)",
-        "the checkpoint of the StyleGAN2 generator that it was trained with is needed",
-        _with_keys(r"encoder\.", r"decoder\.conv1\.conv\.modulation\.weight$"),
+        "the decoder is not in the file: the checkpoint of the StyleGAN2 that it was trained with is needed",
+        _with_keys(r"(encoder\.)?styles\.0\.convs\.0\.weight$", without=r"decoder\."),
+    ),
+    _refused(
+        "a StyleCLIP mapper",
+        "the decoder is not in the file: the checkpoint of the StyleGAN2 that it was trained with is needed",
+        _with_keys(r"mapper\.(\w+\.)+mapping\.1\.weight$", without=r"decoder\."),
     ),
     _refused("FastGAN", NO_STYLE, _with_keys(r"init\.", r"feat_8\.", r"se_64\.")),
     _refused("Projected GAN's FastGAN", NO_STYLE, _of_class(r".*\bnetworks_fastgan\..*", any_object=True)),

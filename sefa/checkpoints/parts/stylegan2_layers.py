@@ -88,15 +88,19 @@ def build(
     has_center = center in file.tensors
     with torch.device("meta"):
         generator = StyleGAN2(mapping, sizes.const, blocks, sizes.w_dim)
+        if has_center and file.tensors[center].numel() == generator.num_layers * sizes.w_dim:
+            generator.center_per_layer = True
+            generator.center = torch.empty(generator.num_layers, sizes.w_dim)
+    center_shape = tuple(generator.center.shape)
     file.layer(
         generator,
-        partial(_ends, sizes=sizes),
+        partial(_ends, sizes=sizes, center_shape=center_shape),
         const=(const, math.prod(sizes.const)),
-        center=(center, sizes.w_dim) if has_center else None,
+        center=(center, math.prod(center_shape)) if has_center else None,
     )
     file.fill(generator, ignored)
     generator.noise = "const" if any(name.endswith(".noise") for name in generator.state_dict()) else "none"
-    generator.truncation_center = "stored"
+    generator.truncation_center = "stored, one for each layer" if generator.center_per_layer else "stored"
     if not has_center:
         generator.estimate_center()
     return generator
@@ -236,9 +240,9 @@ def seeded_noise(index: int, size: tuple[int, int]) -> Tensor:
     return torch.randn(1, 1, *size, generator=torch.Generator().manual_seed(NOISE_SEED + index))
 
 
-def _ends(const: Tensor, center: Tensor | None = None, *, sizes: Sizes) -> Parameters:
+def _ends(const: Tensor, center: Tensor | None = None, *, sizes: Sizes, center_shape: tuple[int, ...]) -> Parameters:
     """Return the learned input and the centre of truncation, which is zeros if it is still to be estimated."""
     return {
         "const": const.reshape(1, *sizes.const),
-        "center": torch.zeros(sizes.w_dim) if center is None else center.reshape(sizes.w_dim),
+        "center": torch.zeros(center_shape) if center is None else center.reshape(center_shape),
     }

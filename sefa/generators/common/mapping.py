@@ -85,11 +85,14 @@ class StyleBasedGenerator(Generator, ABC):
 
     Attributes:
         mapping: The mapping network.
-        center: Centre of truncation, [w_dim], or one row per class, [num_classes, w_dim].
+        center: Centre of truncation, [w_dim], one row per class, [num_classes, w_dim], or, if a file has one for each
+            layer, one row per layer, [L, w_dim].
+        center_per_layer: Whether there is a centre for each layer.
     """
 
     has_style_codes = True
     center: Tensor
+    center_per_layer: bool = False
 
     def __init__(self, mapping: Mapping, w_dim: int, center_per_class: bool = False) -> None:
         super().__init__()
@@ -104,12 +107,19 @@ class StyleBasedGenerator(Generator, ABC):
         if not isinstance(truncation, Tensor) and truncation == 1:
             return w[:, None].repeat(1, self.num_layers, 1)  # [N, L, D]
         psi = truncation.reshape(-1, 1) if isinstance(truncation, Tensor) else truncation
+        if self.center_per_layer:
+            return self._truncate_each_layer(w, psi, truncation_layers)
         center = self.center if label is None or self.center.ndim == 1 else F.embedding(label, self.center)
         truncated = center + psi * (w - center)  # [N, D]
         count = self.num_layers if truncation_layers is None else min(truncation_layers, self.num_layers)
         return torch.cat(
             [truncated[:, None].repeat(1, count, 1), w[:, None].repeat(1, self.num_layers - count, 1)], dim=1
         )
+
+    def _truncate_each_layer(self, w: Tensor, psi: Truncation, truncation_layers: int | None) -> Tensor:
+        """Return codes [N, L, D] of w [N, D], each layer's drawn towards its own centre."""
+        codes = [center + psi * (w - center) for center in self.center[:truncation_layers]]
+        return torch.stack([*codes, *[w] * (self.num_layers - len(codes))], dim=1)
 
     @torch.no_grad()
     def estimate_center(self) -> None:

@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from sefa.checkpoints.assumptions import Assumptions, mapping_rate
+from sefa.checkpoints.assumptions import Assumptions, mapping_rate, resample_kernel
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, clean
 from sefa.checkpoints.parts import stylegan2_layers
 from sefa.checkpoints.parts.assembly import Assembly, Parameters
@@ -89,7 +89,7 @@ def _settings(told: Mapping[str, Any], assumptions: Assumptions) -> dict[str, An
     if "mapping_lrmul" not in told:
         settings["mapping_lrmul"] = mapping_rate(assumptions, settings["mapping_lrmul"])
     if "resample_kernel" not in told:
-        settings["resample_kernel"] = _usual_taps(assumptions)
+        settings["resample_kernel"] = resample_kernel(assumptions, DEFAULTS["resample_kernel"])
     assumptions.note("the original's defaults where its options are silent: lrelu, no clamp")
     for name in ("mapping_nonlinearity", "nonlinearity", "normalize_latents"):
         if settings[name] != DEFAULTS[name]:
@@ -210,14 +210,6 @@ def _number(settings: Mapping[str, Any], name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value) or value <= 0:
         raise CheckpointError(f"it has {name} = {value!r}, a number was expected")
     return float(value)
-
-
-def _usual_taps(assumptions: Assumptions) -> list[float]:
-    taps = assumptions.take(
-        "resample_kernel", list(DEFAULTS["resample_kernel"]), lambda text: [float(tap) for tap in text.split(",")]
-    )
-    assumptions.note(f"filter {','.join(f'{tap:g}' for tap in taps)}", "resample_kernel")
-    return taps
 
 
 def _taps(taps: Any) -> Tensor:

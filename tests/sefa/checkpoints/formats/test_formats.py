@@ -13,6 +13,7 @@ EXPORTED = {
     "mimicry_sagan_32",
     "nv_ada_resnet_32",
     "nv_sg3_t_32",
+    "psp_layers_16",
     "sefa_pggan_cond_16",
     "sefa_stylegan2_cond_32",
     "sefa_stylegan_64",

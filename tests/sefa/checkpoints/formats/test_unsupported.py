@@ -19,7 +19,8 @@ ROSINALITY = ["conv1.conv.modulation.weight", "style.1.weight", "input.input", "
     ("wrapped", "keys", "message"),
     [
         ("g_ema", [*ROSINALITY, "to_rgbs.0.iwt.ll", "iwt.ll"], "SWAGAN, but its images are wavelet coefficients"),
-        ("state_dict", ["encoder.body.0.weight", *(f"decoder.{key}" for key in ROSINALITY)], "an encoder of photos"),
+        ("state_dict", ["encoder.body.0.weight", "encoder.styles.0.convs.0.weight"], "an encoder of photos"),
+        ("state_dict", ["mapper.course_mapping.mapping.1.weight"], "a StyleCLIP mapper, but the decoder is not in"),
         ("g", ["module.init.init.0.weight_orig", "module.feat_8.1.weight", "module.se_64.main.1.weight"], "FastGAN"),
         (None, ["convs.0.0.weight", "final_conv.0.weight", "final_linear.0.weight"], f"discriminator, {NEEDED}"),
         (None, ["lod", "input0.weight", "layer0.weight", "layer1.weight"], f"a discriminator of genforce, {NEEDED}"),

@@ -1,10 +1,12 @@
 """StyleGAN2 in all its formats, against the published formulas computed another way, on generators of odd sizes."""
 
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import safetensors.torch
 import torch
 from torch import Tensor
 
@@ -46,6 +48,15 @@ def rosinality(path: Path, spec: Spec, tensors: dict[str, Tensor]) -> Path:
     return path
 
 
+def decoder(path: Path, spec: Spec, tensors: dict[str, Tensor]) -> Path:
+    """As pSp saves it: below the encoder's tensors, with a centre for each layer, all equal."""
+    state = {"encoder.styles.0.linear.weight": torch.ones(2, 2)}
+    state |= {f"decoder.{key}": tensor for key, tensor in rosinality_state(spec, tensors).items()}
+    centers = tensors["mapping.w_avg"].repeat(spec.num_layers, 1)
+    torch.save({"state_dict": state, "latent_avg": centers, "opts": {"output_size": 16}}, path)
+    return path
+
+
 def tensorflow(path: Path, spec: Spec, tensors: dict[str, Tensor]) -> Path:
     variables = tensorflow_variables(spec, tensors)
     settings = {"conv_clamp": spec.clamp, "resample_kernel": spec.taps.tolist(), "architecture": spec.architecture}
@@ -75,6 +86,7 @@ CASES: dict[str, tuple[Write, Spec]] = {
     "genforce, 5:3, 4 blocks": (genforce, Spec(channels=(3, 6, 5, 4), const_size=(5, 3))),
     "genforce, labels": (genforce, replace(LABELLED, joint_label=True)),
     "rosinality, 4:6": (rosinality, Spec(const_size=(4, 6), widths=(7, 7, 7))),
+    "a decoder, 4:2": (decoder, Spec(const_size=(4, 2))),
     "tensorflow skip, joint labels": (tensorflow, replace(LABELLED, joint_label=True)),
     "tensorflow resnet, labels, clamp": (tensorflow, replace(LABELLED, architecture="resnet", clamp=0.7)),
     "tensorflow orig, lopsided taps": (tensorflow, Spec(architecture="orig", taps=taps(1, 3, 2, 0.5))),
@@ -109,7 +121,7 @@ def test_codes_and_images_are_those_of_the_formulas(case: str, tmp_path: Path) -
     assert torch.allclose(truncated, expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("write", [nvidia, genforce, rosinality, tensorflow])
+@pytest.mark.parametrize("write", [nvidia, genforce, rosinality, decoder, tensorflow])
 def test_noise_can_be_left_out(write: Write, tmp_path: Path) -> None:
     spec = Spec()
     tensors = random_tensors(spec)
@@ -172,6 +184,53 @@ def test_what_old_files_lack_is_made_the_same_every_time_and_recorded(tmp_path: 
     assert torch.equal(codes, other.encode(seeded_inputs(spec)[0], truncation=0.5))
     assert torch.equal(one.decode(codes), other.decode(codes))
     assert not torch.allclose(one.decode(codes), sefa.load(tmp_path / "file", noise="none").decode(codes), atol=0.1)
+
+
+BASICSR = {
+    "input.input": "constant_input.weight",
+    "noises.noise_": "noises.noise",
+    ".noise.weight": ".weight",
+    ".conv.": ".modulated_conv.",
+    "style.": "style_mlp.",
+}
+
+
+def test_basicsrs_names_mean_the_same(tmp_path: Path) -> None:
+    spec = Spec(channels=(6, 5, 4, 3), widths=(7, 7, 7), image_channels=1, const_size=(4, 2))
+    state = rosinality_state(spec, random_tensors(spec))
+    renamed: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        for ours, theirs in BASICSR.items():
+            key = key.replace(ours, theirs)
+        if "kernel" not in key:
+            renamed[re.sub("^conv(?=[1s])", "style_conv", key)] = tensor
+    torch.save({"params": {}, "params_ema": renamed}, tmp_path / "file")
+    safetensors.torch.save_file(renamed, tmp_path / "file.safetensors")
+    torch.save(state, tmp_path / "original")
+    for name, noise in (("file", "const"), ("file", "none"), ("file.safetensors", "const")):
+        generator = sefa.load(tmp_path / name, noise=noise)
+        assert generator.checkpoint_format == "BasicSR StyleGAN2"
+        original = sefa.load(tmp_path / "original", noise=noise)
+        codes = torch.randn(2, spec.num_layers, spec.w_dim)
+        torch.testing.assert_close(generator.decode(codes), original.decode(codes))
+        assert torch.equal(generator.center, original.center)
+
+
+def test_layers_with_centers_of_their_own_are_truncated_each_to_its_own(tmp_path: Path) -> None:
+    spec = Spec()
+    tensors = random_tensors(spec)
+    content = torch.load(decoder(tmp_path / "file", spec, tensors), weights_only=True)
+    content["latent_avg"] = torch.randn(spec.num_layers, spec.w_dim)
+    torch.save(content, tmp_path / "file")
+    generator = sefa.load(tmp_path / "file")
+    assert generator.truncation_center == "stored, one for each layer"
+    z, _ = seeded_inputs(spec)
+    codes = generator.encode(z)
+    expected = content["latent_avg"] + 0.25 * (codes - content["latent_avg"])
+    torch.testing.assert_close(generator.encode(z, truncation=0.25), expected)
+    expected[:, 2:] = codes[:, 2:]
+    psi = torch.full((len(z),), 0.25)
+    torch.testing.assert_close(generator.encode(z, truncation=psi, truncation_layers=2), expected)
 
 
 def without(key: str) -> Callable[[dict[str, Tensor]], object]:
