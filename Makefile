@@ -105,6 +105,11 @@ $(TRITON): pyproject.toml Makefile
 		nvidia-pytriton==0.7.0 "tritonclient[grpc,http]==2.73.0" "protobuf<7" "pytest>=9.0"
 	touch $@
 
+# What fails is kept in fuzz-failures/, and the record of a long run under benchmarks/results.
+SECONDS = 60
+fuzz: $(DEV) ## Damage files of every kind and read them, for SECONDS=60
+	PYTHONPATH=tests $(BIN)/python tests/fuzz.py --seconds $(SECONDS) -o benchmarks/results/fuzz.json
+
 check-triton: $(TRITON) ## A real tritonserver on the repositories that `sefa triton` writes (Linux, x86-64, no GPU needed)
 	$(TRITON_VENV)/bin/python -m pytest -m slow tests/runtime/deploy/test_triton_server.py
 

@@ -136,6 +136,8 @@ def _try(session: nox.Session, extras: str) -> None:
         session.run("sefa", "sweep", model, "-o", "turn.mp4", "--direction", "0")
     if "ray" in extras:
         session.run("python", "-c", "import sefa_runtime.ray_app")
+    session.chdir(ROOT)
+    shutil.rmtree(Path(session.bin).parent)  # Several GB where torch or CUDA is among them.
 
 
 def _try_server(session: nox.Session, model: str) -> None:

@@ -1,10 +1,8 @@
 """Whatever happened to a file: it loads, or it is refused with one error of ours."""
 
-import io
 import random
 import resource
 import time
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,32 +16,11 @@ from sefa import CheckpointError
 from sefa.checkpoints.contents import read_contents
 from sefa.checkpoints.pickled_networks import PersistedModule, TensorFlowNetwork
 from sefa_runtime.pickles.placeholders import Placeholder
+from support.damage import damaged, rezipped
 
 # A plain pickle, a stream and a zip archive.
 FILES = ["tf_pggan_fused_16/network.pkl", "biggan_cifar_32/G_ema.pth", "dcgan_small_64/netG.pth"]
 DAMAGES = 90  # of each
-HEADER = 6000  # bytes, roughly, that say what the file is
-
-
-def damaged(content: bytes, seed: int) -> bytes:
-    """Cut, shorten, lengthen or overwrite a file, mostly where it says what it is."""
-    rng = random.Random(seed)
-    changed = bytearray(content)
-    kind = rng.randrange(6)
-    for _ in range(rng.choice([1, 1, 2, 8])):
-        end = HEADER if rng.random() < 0.7 else len(changed)
-        at = rng.randrange(max(1, min(end, len(changed))))
-        if kind == 0:
-            del changed[at + 1 :]
-        elif kind == 1:
-            del changed[at : at + rng.choice([1, 2, 100])]
-        elif kind == 2:
-            changed[at:at] = rng.randbytes(rng.choice([1, 4, 8]))
-        elif kind == 3:
-            changed[at] ^= 1 << rng.randrange(8)
-        else:
-            changed[at] = rng.choice([0, 255, *b".Rbth(u", rng.randrange(256)])
-    return bytes(changed)
 
 
 def damages(path: Path) -> Iterator[bytes]:
@@ -53,15 +30,6 @@ def damages(path: Path) -> Iterator[bytes]:
             yield rezipped(content, seed)
         else:
             yield damaged(content, seed)
-
-
-def rezipped(content: bytes, seed: int) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(io.BytesIO(content)) as archive, zipfile.ZipFile(file, "w") as changed:
-        for member in archive.infolist():
-            data = archive.read(member)
-            changed.writestr(member.filename, damaged(data, seed) if member.filename.endswith("data.pkl") else data)
-    return file.getvalue()
 
 
 @pytest.mark.parametrize("name", FILES)
