@@ -58,7 +58,7 @@ def fill(path: Path) -> None:
         (write, "did open"),
         (start_process, "did os.system"),
         (unpickle, "did pickle.find_class"),
-        (fill, "took 2"),
+        (fill, "took "),
     ],
 )
 def test_what_a_reader_did_is_noticed(
