@@ -120,6 +120,9 @@ def banks(generator: sefa.Generator, bank: sefa.DirectionBank) -> None:
     assert_type(bank.eigenvalues, Tensor)
     assert_type(bank.names, tuple[str, ...])
     assert_type(bank.code_dim, int)
+    assert_type(bank.steps(), Tensor)
+    assert_type(bank.lengths(0), Tensor)
+    assert_type(bank.has_own_vectors, bool)
     assert_type(bank.origin(0), DirectionSource)
     assert_type(len(bank), int)
 
@@ -136,7 +139,9 @@ def banks(generator: sefa.Generator, bank: sefa.DirectionBank) -> None:
     check_fits(bank, generator, allow_other_checkpoint=True)
     assert_type(likeness(bank, generator), Likeness | None)
 
-    assert_type(import_bank("bank.npz", generator, "4-7", [4], allow_other_checkpoint=True), sefa.DirectionBank)
+    assert_type(
+        import_bank("bank.npz", generator, "4-7", [4], allow_other_checkpoint=True, report=print), sefa.DirectionBank
+    )
     assert_type(sefa.import_factor("factor.pt", generator), sefa.DirectionBank)
     assert_type(export_bank(bank, "faces.npz"), Path)
 

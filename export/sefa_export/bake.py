@@ -19,6 +19,8 @@ from sefa_runtime.model.choices import Latent, OutputType
 class EditGraph(nn.Module, ABC):
     """decode(codes + Σ_e alpha_e · mask[direction_e] ⊗ vector[direction_e]), with codes made by the subclass.
 
+    If a bank has a vector for each layer, those take the place of mask ⊗ vector.
+
     Attributes:
         latent: The space of the first input: "z", "w" or "w+".
         generator: Renders the images.
@@ -28,7 +30,7 @@ class EditGraph(nn.Module, ABC):
 
     latent: str
     truncation: float | None = 1.0
-    vectors: Tensor  # [K, D]
+    vectors: Tensor  # [K, D], or [K, L·D] of a bank with a vector for each layer
     mask: Tensor | None  # [K, L], 1 where the edit touches the layer; None if every edit touches every layer
 
     def __init__(self, generator: Generator, bank: DirectionBank, output_type: str) -> None:
@@ -36,8 +38,10 @@ class EditGraph(nn.Module, ABC):
         self.generator = generator
         self.output_type = output_type
         device = next(generator.parameters()).device
-        self.register_buffer("vectors", bank.vectors.to(device))
-        everywhere = bool(bank.edited_layers.all())
+        self.has_own_vectors = bank.has_own_vectors
+        vectors = bank.steps().flatten(1) if bank.has_own_vectors else bank.vectors
+        self.register_buffer("vectors", vectors.to(device))
+        everywhere = bank.has_own_vectors or bool(bank.edited_layers.all())
         self.register_buffer("mask", None if everywhere else bank.edited_layers.float().to(device))
 
     @property
@@ -89,7 +93,9 @@ class EditGraph(nn.Module, ABC):
         direction, alpha = torch.cat([direction, none.long()], 1), torch.cat([alpha, none], 1)
         # embedding becomes ONNX's Gather; indexing with [] would become GatherND, undefined out of range on CUDA.
         index = direction.clamp(0, self.vectors.shape[0] - 1)
-        moves = F.embedding(index, self.vectors) * alpha[..., None]  # [batch, edits + 1, D]
+        moves = F.embedding(index, self.vectors) * alpha[..., None]  # [batch, edits + 1, D] or [..., L·D]
+        if self.has_own_vectors:
+            return moves.sum(1).reshape(-1, self.generator.num_layers, self.generator.code_dim)
         if self.mask is None:
             return moves.sum(1, keepdim=True)
         return (F.embedding(index, self.mask)[..., None] * moves[:, :, None]).sum(1)

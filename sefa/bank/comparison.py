@@ -18,7 +18,9 @@ class Pair:
     a: int
     b: int
     cosine: float  # between the two edits, signed
-    same_direction: float  # |cosine| between the vectors alone, whatever layers they edit
+    same_direction: (
+        float  # |cosine| between the vectors alone, whatever layers they edit (of all layers, if each has one)
+    )
     shared_layers: float  # cosine between the layer masks alone: 1 if both edit the same layers, 0 if none is shared
 
 
@@ -55,10 +57,10 @@ def compare_banks(a: DirectionBank, b: DirectionBank) -> BankComparison:
             f"{len(a)} x {len(b)} directions are more than can be compared at once: take some of them with "
             "sefa bank subset"
         )
-    # An edit is mask ⊗ vector, so the cosine between two edits is the product of the cosines of masks and vectors.
-    directions = F.normalize(a.vectors.double(), dim=1) @ F.normalize(b.vectors.double(), dim=1).T
+    directions = _flat(a, b) @ _flat(b, a).T
     layers = F.normalize(a.edited_layers.double(), dim=1) @ F.normalize(b.edited_layers.double(), dim=1).T
-    cosines = directions * layers
+    # An edit is mask ⊗ vector, so the cosine between two is the product of the cosines of masks and vectors.
+    cosines = moves(a) @ moves(b).T if a.has_own_vectors or b.has_own_vectors else directions * layers
     pairs = tuple(
         Pair(
             row,
@@ -70,6 +72,14 @@ def compare_banks(a: DirectionBank, b: DirectionBank) -> BankComparison:
         for row, column in match(cosines.abs())
     )
     return BankComparison(cosines, pairs)
+
+
+def _flat(bank: DirectionBank, other: DirectionBank) -> Tensor:
+    """Return a bank's vectors as unit rows, [K, D], or [K, L·D] if either bank has vectors for each layer."""
+    vectors = bank.vectors.double()
+    if other.has_own_vectors and not bank.has_own_vectors:
+        vectors = vectors[:, None].repeat(1, bank.num_layers, 1)
+    return F.normalize(vectors.flatten(1), dim=1)
 
 
 def match(likeness: Tensor) -> list[tuple[int, int]]:
@@ -90,5 +100,4 @@ def match(likeness: Tensor) -> list[tuple[int, int]]:
 
 def moves(bank: DirectionBank) -> Tensor:
     """Return what each direction adds to the codes of all layers, scaled to unit length, float64 [K, L·D]."""
-    added = bank.edited_layers[:, :, None] * bank.vectors[:, None].double()
-    return F.normalize(added.flatten(1), dim=1)
+    return F.normalize(bank.steps().double().flatten(1), dim=1)

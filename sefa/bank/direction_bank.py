@@ -23,7 +23,7 @@ from sefa_runtime.version import VERSION
 METADATA_KEY = "sefa_bank"
 # Format 2 adds the unit of alpha, the samples, and the origin of each direction of a merged bank. Format 1 can be read.
 FORMAT_VERSION = 2
-ALPHA_UNITS = ("distance", "sigma")
+ALPHA_UNITS = ("distance", "sigma", "vector")
 UNIT_TOLERANCE = 1e-3
 # Three standard deviations of a latent's entry: beyond that the generator has seen hardly any samples in training.
 ALPHA_RANGE = (-3.0, 3.0)
@@ -41,7 +41,8 @@ class DirectionSource:
     normalize: str
     rank: int  # of the matrix A, or of the samples: directions beyond it change nothing
     version: str  # of sefa
-    # Unit of alpha: distance in code space, or standard deviations of the sampled codes along the direction.
+    # Unit of alpha: distance in code space; standard deviations of the sampled codes along the direction; or multiples
+    # of the vector that another tool's file gives, of whatever length.
     alpha_unit: str = "distance"
     samples: int = 0  # how many latents were sampled; 0: none
     seed: int | None = None  # of the sampled latents
@@ -53,8 +54,8 @@ class DirectionBank:
     """K directions in a latent space of D dimensions, for a generator of L layers.
 
     Attributes:
-        vectors: What alpha 1 adds to a code, float32 [K, D]: unit length if alpha is a distance, one standard deviation
-            if alpha counts standard deviations.
+        vectors: What alpha 1 adds to a code, float32 [K, D], or [K, L, D] if each layer has a vector of its own: unit
+            length if alpha is a distance, one standard deviation if alpha counts standard deviations.
         eigenvalues: Squared change of what was analysed per unit of alpha, float64 [K], descending within each source:
             the eigenvalues λ of AᵀA for SeFa, variances for GANSpace.
         edited_layers: Which layers' codes an edit changes, bool [K, L].
@@ -85,12 +86,29 @@ class DirectionBank:
     @property
     def code_dim(self) -> int:
         """D, the length of a direction."""
-        return self.vectors.shape[1]
+        return self.vectors.shape[-1]
+
+    @property
+    def has_own_vectors(self) -> bool:
+        """Whether each layer is moved by a vector of its own."""
+        return self.vectors.ndim == 3
 
     @property
     def num_layers(self) -> int:
         """L, the number of layers that an edit may touch."""
         return self.edited_layers.shape[1]
+
+    def steps(self) -> Tensor:
+        """Return what alpha 1 adds to the codes of all layers, [K, L, D]: zeros where a direction edits nothing."""
+        vectors = self.vectors if self.has_own_vectors else self.vectors[:, None]
+        return self.edited_layers[:, :, None] * vectors
+
+    def lengths(self, index: int) -> Tensor:
+        """Return the length of a direction's vector, [1], or of those of the layers that it edits."""
+        mask = self.edited_layers[index]
+        vectors = self.vectors[index, mask if mask.any() else ~mask] if self.has_own_vectors else self.vectors[[index]]
+        lengths: Tensor = vectors.norm(dim=1)
+        return lengths
 
     def origin(self, index: int) -> DirectionSource:
         """Return where one direction came from."""
@@ -187,7 +205,7 @@ class DirectionBank:
 
         Args:
             generator: The generator.
-            vectors: Shape [K, latent_dim].
+            vectors: Shape [K, latent_dim], or [K, L, latent_dim] for a vector of each layer.
             eigenvalues: Shape [K].
             analysed: The layers in which each direction was found.
             edit_layers: The layers that an edit changes; None: those that the direction was found in, or all layers if
@@ -225,6 +243,8 @@ class DirectionBank:
         }
         for name, (dtype, shape) in expected.items():
             tensor: Tensor = getattr(self, name)
+            if name == "vectors" and tensor.ndim == 3:
+                shape = (count, self.edited_layers.shape[-1], None)
             fits = len(tensor.shape) == len(shape) and all(
                 want in (None, got) for want, got in zip(shape, tensor.shape, strict=True)
             )
@@ -250,16 +270,16 @@ class DirectionBank:
 
     def _length_problems(self) -> list[str]:
         problems = []
-        lengths = self.vectors.norm(dim=1).tolist()
         origins = [self.origin(index) for index in range(len(self))]
         for unit in sorted({origin.alpha_unit for origin in origins} - set(ALPHA_UNITS)):
             problems.append(f"alpha_unit is {unit!r}")
-        if any(
-            origin.alpha_unit == "distance" and abs(length - 1) > UNIT_TOLERANCE
-            for origin, length in zip(origins, lengths, strict=True)
-        ):
+        lengths = self.vectors.norm(dim=-1).reshape(len(self), -1)  # [K, 1] or [K, L]
+        is_off = (lengths - 1).abs() > UNIT_TOLERANCE
+        if self.has_own_vectors:
+            is_off &= self.edited_layers
+        if any(origin.alpha_unit == "distance" and bool(is_off[index].any()) for index, origin in enumerate(origins)):
             problems.append("vectors are not of unit length")
-        if min(lengths) == 0:
+        if (lengths.amax(dim=1) == 0).any():
             problems.append("a vector is zero")
         if any(origin.family != self.source.family for origin in origins):
             problems.append("directions are of different generators")

@@ -87,8 +87,13 @@ def merge(
                 "(allow_other_checkpoint=True) joins them if one was tuned from the other; sefa bank compare says how "
                 "alike they are"
             )
+    tensors = [bank.tensors() for bank in banks]
+    if any(bank.has_own_vectors for bank in banks):
+        for bank, own in zip(banks, tensors, strict=True):
+            if not bank.has_own_vectors:
+                own["vectors"] = bank.vectors[:, None].repeat(1, bank.num_layers, 1)
     return _joined(
-        {name: torch.cat([bank.tensors()[name] for bank in banks]) for name in TENSORS},
+        {name: torch.cat([own[name] for own in tensors]) for name in TENSORS},
         _merged_names(banks, prefixes),
         [bank.origin(index) for bank in banks for index in range(len(bank))],
     )

@@ -1,6 +1,7 @@
 """Read the `factor.pt` of rosinality's stylegan2-pytorch as a direction bank, and write a bank as such a file."""
 
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,6 +14,11 @@ from sefa.linear_algebra import zero_level
 from sefa_runtime.files import replacing
 
 ENTRY = "eigvec"
+
+
+def is_factor(content: Any) -> bool:
+    """Return whether a file's content is that of a factor.pt."""
+    return isinstance(content, dict) and ENTRY in content
 
 
 def import_factor(path: str | Path, generator: Generator) -> DirectionBank:
@@ -74,6 +80,8 @@ def export_factor(bank: DirectionBank, path: str | Path, checkpoint: str = "") -
     path = Path(path)
     if bank.source.family != StyleGAN2.family:
         raise BankError(f"factor.pt is for directions of a StyleGAN2, these are of a {bank.source.family}")
+    if bank.has_own_vectors:
+        raise BankError("factor.pt is for directions that move all layers alike: this bank has a vector for each layer")
     for index, name in enumerate(bank.names):
         if not bank.edited_layers[index].all():
             raise BankError(f"factor.pt is for directions that edit all layers: {name} does not")

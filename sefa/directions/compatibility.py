@@ -41,7 +41,7 @@ def check_fits(bank: DirectionBank, generator: Generator, *, allow_other_checkpo
             f"the bank was made for another generator: {', '.join(differing)}"
             + ("; allowing another checkpoint does not help: it must be of the same sizes" * allow_other_checkpoint)
         )
-    if bank.vectors[:, generator.latent_dim :].any():
+    if bank.vectors[..., generator.latent_dim :].any():
         raise BankError(
             f"its directions move the class: the last {generator.class_dim} of {generator.code_dim} entries of this "
             "generator's code hold it, and were latent where the directions were found: find directions anew, with the "
@@ -99,7 +99,9 @@ def likeness(bank: DirectionBank, generator: Generator) -> Likeness | None:
         except ArgumentError:  # The bank describes an impossible way of finding directions.
             continue
         free = own[:, (own != 0).any(dim=0)]  # without the class entries
-        found += _cosines(bank.vectors[indices], own)
+        vectors = bank.vectors[indices]
+        # Methods find one vector for all layers, which a bank with others repeats.
+        found += _cosines(vectors[:, 0] if bank.has_own_vectors else vectors, own)
         chance += _cosines(torch.randn(len(indices), free.shape[1], generator=random), free)
     if not found:
         return None

@@ -58,7 +58,7 @@ def show(bank: BankArgument, json: JsonOption = False) -> None:
                 index,
                 name,
                 f"{float(loaded.eigenvalues[index]):.4g}",
-                f"{float(loaded.vectors[index].norm()):.4g}",
+                _length(loaded.lengths(index)),
                 _layers(loaded.edited_layers[index]),
                 _layers(loaded.analysed_layers[index]),
                 alpha_range(loaded, index),
@@ -170,8 +170,8 @@ def import_(
         Path,
         typer.Argument(
             metavar="FILE",
-            help="Boundaries .npy of genforce's tools, components .npz of GANSpace, rosinality's factor.pt, or an .npz "
-            "of [b]sefa bank export[/b].",
+            help="Boundaries .npy of genforce's tools, GANSpace's components, rosinality's factor.pt, vectors as .npy, "
+            ".pt or .safetensors, or an .npz of [b]sefa bank export[/b].",
         ),
     ],
     output: BankOutput,
@@ -189,14 +189,22 @@ def import_(
 
     [b]sefa bank import pose_boundary.npy stylegan.pth -o pose.safetensors --layers 0-3[/b]
 
-    The kind of file is detected from its contents; nothing in it is unpickled. Only an .npz of [b]sefa bank export[/b]
+    The kind of file is detected from its contents; nothing in it is run. Vectors may be for all layers or for each, and
+    of any length: alpha then counts them. Only an .npz of [b]sefa bank export[/b]
     says which generator it belongs to.
     """
     from sefa.bank_files import import_bank
 
     check_output(output, file, checkpoint)
     generator = None if checkpoint is None else open_checkpoint(checkpoint, replace(opening, device=Device.CPU))
-    bank = import_bank(file, generator, layers, edit_layers, allow_other_checkpoint=allow_other_checkpoint)
+    bank = import_bank(
+        file,
+        generator,
+        layers,
+        edit_layers,
+        allow_other_checkpoint=allow_other_checkpoint,
+        report=lambda text: say(f"{file}: {text}", err=True),
+    )
     bank.save(output)
     print_directions(bank)
     say("", f"{output}: {len(bank)} directions of {bank.code_dim} components, by {bank.source.method}")
@@ -261,7 +269,7 @@ def _document(bank: "DirectionBank") -> dict[str, Any]:
                 "index": index,
                 "name": name,
                 "eigenvalue": float(bank.eigenvalues[index]),
-                "length": float(bank.vectors[index].norm()),
+                "length": bank.lengths(index).tolist() if bank.has_own_vectors else float(bank.vectors[index].norm()),
                 "alpha_range": bank.alpha_range[index].tolist(),
                 "edited_layers": bank.edited_layers[index].nonzero()[:, 0].tolist(),
                 "analysed_layers": bank.analysed_layers[index].nonzero()[:, 0].tolist(),
@@ -301,8 +309,14 @@ def _origin(source: "DirectionSource") -> str:
     if source.samples:
         label = "" if source.label is None else f" of class {source.label}"
         parts.append(f"{source.samples} samples{label}, seed {source.seed}")
-    alpha = "standard deviations" if source.alpha_unit == "sigma" else "distance"
+    alpha = {"sigma": "standard deviations", "vector": "the file's own vectors"}.get(source.alpha_unit, "distance")
     return ", ".join([*parts, f"rank {source.rank}", f"alpha counts {alpha}", f"sefa {source.version}"])
+
+
+def _length(lengths: "Tensor") -> str:
+    """Return the length of a direction's vector, or those of its shortest and longest if each layer has its own."""
+    shown = dict.fromkeys(f"{float(length):.4g}" for length in (lengths.min(), lengths.max()))
+    return "-".join(shown)
 
 
 def _layers(mask: "Tensor") -> str:

@@ -6,14 +6,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
 import torch
 
 import sefa
+import sefa_export
+import sefa_runtime
 from sefa import ArgumentError, BankError, DirectionBank
-from sefa.bank.editing import change, merge
+from sefa.bank.comparison import compare_banks
+from sefa.bank.editing import change, merge, subset
 from sefa.bank.naming import Change
 from sefa.bank_files import export_bank, import_bank
 from sefa.directions.compatibility import check_fits
+from sefa_export.bake import bake
 from support.golden_checkpoints import GoldenCheckpoint
 
 
@@ -202,7 +207,7 @@ def test_what_is_no_file_of_directions_is_refused(dcgan: sefa.Generator, tmp_pat
         import_bank(tmp_path / "other.npz", dcgan)
     for array, message in (
         (np.eye(3, 21), "float64 \\[3, 21\\], directions \\[K, 20\\] were expected"),
-        (np.eye(3, 20) * 2, "rows of length 2 to 2, not 1"),
+        (np.eye(3, 20) * 0, "a direction is zero"),
         (np.eye(3, 20, dtype=np.int64), "int64"),
         (np.full((3, 20), np.inf), "NaN or infinite"),
     ):
@@ -213,6 +218,173 @@ def test_what_is_no_file_of_directions_is_refused(dcgan: sefa.Generator, tmp_pat
         import_bank(tmp_path / "b.npy")
     with pytest.raises(ArgumentError, match=r"must end in \.npz, \.npy, \.pt"):
         export_bank(sefa.factorize(dcgan), tmp_path / "bank.txt")
+
+
+def random_rows(*shape: int) -> np.ndarray[Any, Any]:
+    return np.random.RandomState(1).randn(*shape).astype(np.float32)
+
+
+def unit(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+
+
+def moved(generator: sefa.Generator, bank: DirectionBank, index: int, alpha: float) -> np.ndarray[Any, Any]:
+    """What the edit graph adds to the codes of one image, [L, D]."""
+    graph = bake(generator, bank)
+    shift = graph.shift(torch.zeros(1, 1, generator.code_dim), torch.tensor([[index]]), torch.tensor([[alpha]]))
+    return np.asarray(shift.expand(1, generator.num_layers, -1)[0].numpy())
+
+
+def save_as(path: Path, array: Any, kind: str) -> Path:
+    """Save an array, or a dict of arrays."""
+    if kind == "npy":
+        with path.open("wb") as file:
+            np.savez(file, **array) if isinstance(array, dict) else np.save(file, array)
+        return path
+    if kind == "pickle":
+        path.write_bytes(pickle.dumps(array))
+        return path
+    is_dict = isinstance(array, dict)
+    tensors = {name: torch.from_numpy(value) for name, value in (array if is_dict else {"x": array}).items()}
+    if kind == "safetensors":
+        safetensors.torch.save_file(tensors, path)
+    else:
+        torch.save(tensors if is_dict else tensors["x"], path, _use_new_zipfile_serialization=kind == "torch")
+    return path
+
+
+SHARED = {(32,): (1, 32), (1, 32): (1, 32), (3, 32): (3, 32), (3, 1, 32): (3, 32), (1, 1, 1, 32): (1, 32)}
+OWN = {(10, 32): (1, 10, 32), (1, 10, 32): (1, 10, 32), (3, 10, 32): (3, 10, 32), (1, 1, 10, 32): (1, 10, 32)}
+
+
+@pytest.mark.parametrize("kind", ["npy", "torch", "old torch", "pickle", "safetensors"])
+@pytest.mark.parametrize("shape", [*SHARED, *OWN])
+def test_an_edit_adds_alpha_times_the_vectors_of_the_file(
+    stylegan: sefa.Generator, tmp_path: Path, shape: tuple[int, ...], kind: str
+) -> None:
+    array = random_rows(*shape) * np.float32(0.4)
+    bank = import_bank(save_as(tmp_path / "file", array, kind), stylegan, "all", "0-9")
+    expected = array.reshape((SHARED | OWN)[shape])
+    assert bank.vectors.shape == expected.shape
+    assert bank.source.alpha_unit == "vector"
+    for index in range(len(bank)):
+        of_each_layer = np.broadcast_to(expected[index], (10, 32))
+        np.testing.assert_allclose(moved(stylegan, bank, index, -2.5), -2.5 * of_each_layer, rtol=1e-5, atol=1e-6)
+        A = [affine.numpy().astype(float) for affine in stylegan.affines()]
+        squares = sum(np.square(A[layer] @ of_each_layer[layer]).sum() for layer in stylegan.default_layers)
+        assert float(bank.eigenvalues[index]) == pytest.approx(squares, rel=1e-4)
+        # The suggested range is about as far as that of a direction of length 1.
+        length = np.sqrt(np.square(of_each_layer).sum(axis=1).mean())
+        assert bank.alpha_range[index].tolist() == pytest.approx([-3 / length, 3 / length], rel=1e-4)
+
+
+def test_unit_vectors_are_directions_and_alpha_a_distance(stylegan: sefa.Generator, tmp_path: Path) -> None:
+    rows = unit(random_rows(10, 32))
+    for array, shape in ((rows, (10, 32)), (rows[None], (1, 10, 32)), (np.repeat(rows[:1], 10, axis=0)[None], (1, 32))):
+        bank = import_bank(save_as(tmp_path / "pose.pt", array, "torch"), stylegan)
+        assert (bank.source.alpha_unit, bank.vectors.shape) == ("distance", shape)
+        assert bank.alpha_range[0].tolist() == [-3, 3]
+
+
+def test_what_a_matrix_of_rows_is_read_as_is_said(stylegan: sefa.Generator, tmp_path: Path) -> None:
+    said: list[str] = []
+    np.save(tmp_path / "v.npy", random_rows(10, 32))
+    import_bank(tmp_path / "v.npy", stylegan, report=said.append)
+    assert said[0].startswith(
+        "[10, 32] is read as one direction with a vector for each of the 10 layers; 10 directions"
+    )
+    assert "not 1: alpha counts these vectors as they are" in said[1]
+
+
+@pytest.mark.parametrize("kind", ["npy", "torch", "pickle", "safetensors"])
+def test_vectors_by_name_keep_their_names(stylegan: sefa.Generator, tmp_path: Path, kind: str) -> None:
+    rows = {"age": random_rows(1, 32), "smile": random_rows(32), "pose": random_rows(1, 10, 32)}
+    bank = import_bank(save_as(tmp_path / "file", rows, kind), stylegan, "all", "0-9")
+    for name in rows:
+        expected = np.broadcast_to(rows[name].reshape(-1, 32), (10, 32))
+        np.testing.assert_allclose(moved(stylegan, bank, bank.names.index(name), 1.0), expected, atol=1e-6)
+
+
+def test_vectors_of_each_layer_go_through_everything(stylegan: sefa.Generator, tmp_path: Path) -> None:
+    own = import_bank(save_as(tmp_path / "v.npy", random_rows(2, 10, 32), "npy"), stylegan, "all", "2-5")
+    found = sefa.factorize(stylegan, "0-3", top=2)
+    bank = change(merge([own, found], ["own-", "found-"]), {1: Change("turned", flip=True)})
+    bank = DirectionBank.load(bank.save(tmp_path / "bank.safetensors"))
+    assert same(import_bank(export_bank(bank, tmp_path / "bank.npz")), bank)
+    assert same(subset(merge([own, found]), [0, 1]), merge([own]))
+    steps = np.stack([moved(stylegan, bank, index, 1.0) for index in range(4)])
+    expected = np.zeros((4, 10, 32), np.float32)
+    expected[:2, 2:6] = random_rows(2, 10, 32)[:, 2:6] * np.array([1, -1])[:, None, None]
+    expected[2:, :4] = found.vectors[:, None].numpy()
+    np.testing.assert_allclose(steps, expected, atol=1e-6)
+    np.testing.assert_allclose(bank.steps().numpy(), expected, atol=1e-6)
+    # A cosine between two edits is one between what they add to all codes.
+    flat = unit(expected.reshape(4, -1).astype(float))
+    np.testing.assert_allclose(compare_banks(bank, bank).cosines, flat @ flat.T, atol=1e-6)
+    one = unit(found.steps().flatten(1).double().numpy())
+    np.testing.assert_allclose(compare_banks(bank, found).cosines, flat @ one.T, atol=1e-6)
+    with pytest.raises(BankError, match="this bank has a vector for each layer"):
+        export_bank(bank, tmp_path / "factor.pt")
+    again = import_bank(export_bank(bank, tmp_path / "rows.npy"), stylegan, "all", "0-9")
+    np.testing.assert_allclose(again.steps(), expected, atol=1e-6)
+    check_fits(bank, stylegan)
+
+
+def test_an_exported_model_moves_each_layer_by_its_vector(tmp_path: Path) -> None:
+    generator = GoldenCheckpoint("rosi_convert_32").generator
+    layers, width = generator.num_layers, generator.code_dim
+    rows = random_rows(2, layers, width) * np.float32(0.3)
+    bank = import_bank(save_as(tmp_path / "v.npy", rows, "npy"), generator, "all", range(layers))
+    path = sefa_export.export_onnx(generator, bank, tmp_path / "m.onnx", "float32", latent="w+")
+    codes = random_rows(3, layers, width)
+    image = sefa_runtime.load(path, "cpu").run(codes=codes, direction=[[0, 1]] * 3, alpha=[[2.0, -1.0]] * 3)
+    with torch.no_grad():
+        expected = generator.decode(torch.from_numpy(codes + 2 * rows[0] - rows[1])).numpy()
+    np.testing.assert_allclose(image, expected, atol=2e-4)
+
+
+def test_components_of_e4e_and_of_ganspaces_viewer(stylegan: sefa.Generator, tmp_path: Path) -> None:
+    comp, std = unit(random_rows(3, 1, 32)), np.array([3, 2, 1], np.float32)
+    path = save_as(tmp_path / "ffhq_pca.pt", {"comp": comp, "std": std, "mean": random_rows(1, 32)}, "torch")
+    bank = import_bank(path, stylegan, "4-7")
+    np.testing.assert_allclose(bank.vectors, comp[:, 0] * std[:, None], rtol=1e-5)
+    assert (bank.source.alpha_unit, bank.eigenvalues.tolist()) == ("sigma", [9, 4, 1])
+    component = {
+        "name": "Head pose", "sigma_range": 4.0, "component_index": 1, "act_comp": comp[1], "lat_comp": comp[1],
+        "latent_space": "W", "act_stdev": 2.0, "lat_stdev": 2.0, "edit_type": "latent", "edit_start": 2, "edit_end": 6,
+    }  # fmt: skip
+    path = save_as(tmp_path / "pose.pkl", component, "pickle")
+    bank = import_bank(path, stylegan)
+    np.testing.assert_allclose(moved(stylegan, bank, 0, 1.5)[2:6], np.repeat(comp[1] * 3.0, 4, axis=0), rtol=1e-5)
+    assert not moved(stylegan, bank, 0, 1.5)[[0, 1, 6, 7, 8, 9]].any()
+    assert (bank.names, bank.alpha_range.tolist()) == (("Head pose",), [[-4, 4]])
+    with pytest.raises(ArgumentError, match="the component says itself what layers"):
+        import_bank(path, stylegan, "0")
+    for changes, message in (
+        ({"edit_type": "both"}, r"moves activations \(both\)"),
+        ({"edit_end": 18}, "it edits layers 2 to 18, the last one excluded; this generator has 10"),
+        ({"lat_stdev": 1.0}, "its components are of z"),
+        ({"lat_stdev": "much"}, "lat_stdev must be 1 positive numbers"),
+    ):
+        save_as(path, component | changes, "pickle")
+        with pytest.raises(BankError, match=message):
+            import_bank(path, stylegan)
+
+
+def test_style_space_is_named_and_refused(tmp_path: Path) -> None:
+    stylegan = GoldenCheckpoint("rosi_train_64").generator
+    widths = [len(affine) for affine in stylegan.affines()]
+    for content, message in (
+        (random_rows(sum(widths)), f"a direction of the {sum(widths)} channels of StyleSpace"),
+        (random_rows(700, 512), "fs3.npy of StyleCLIP"),
+        ([(11, 286), (6, 501)], "a list of 2 channels of StyleSpace"),
+        ([random_rows(1, width) for width in widths], "a direction of the channels of StyleSpace, in 10 layers"),
+    ):
+        path = save_as(tmp_path / "s", content, "pickle")
+        with pytest.raises(BankError, match=message):
+            import_bank(path, stylegan)
+    with pytest.raises(BankError, match=r"vectors for 18 layers; this generator has 10"):
+        import_bank(save_as(path, random_rows(1, 18, 24), "torch"), stylegan)
 
 
 def test_a_cut_file_is_refused(dcgan: sefa.Generator, tmp_path: Path) -> None:
