@@ -78,6 +78,8 @@ class OpenOptions:
         image_range: See `sefa.wrap`.
         image_layout: See `sefa.wrap`.
         output_key: See `sefa.wrap`.
+        call: See `sefa.wrap`.
+        freeze_noise: See `sefa.wrap`.
         run_code: Whether a TorchScript archive may be loaded, which runs its code.
     """
 
@@ -93,6 +95,8 @@ class OpenOptions:
     image_range: tuple[float, float] | None = None
     image_layout: ImageLayout | None = None
     output_key: str | None = None
+    call: str | None = None
+    freeze_noise: int | None = None
     run_code: bool = False
 
     @property
@@ -100,7 +104,7 @@ class OpenOptions:
         """The given options that apply only to generators of the user's own."""
         names = list(vars(self))
         own = names[names.index("weights") :]
-        return [option_name(name) for name in own if getattr(self, name) not in (None, False)]
+        return [option_name(name) for name in own if (value := getattr(self, name)) is not None and value is not False]
 
 
 def option_name(field: str) -> str:
@@ -207,7 +211,7 @@ def _open_own(
     source: Path, kind: Kind, options: OpenOptions, layers: str, need_layers: bool, warn: Warn
 ) -> "CustomGenerator":
     from sefa.custom import wrap
-    from sefa.custom.module_sources import check_may_run
+    from sefa.custom.sources.module_sources import check_may_run
 
     if kind == Kind.ARCHIVE:
         check_may_run(source, options.run_code)
@@ -238,6 +242,8 @@ def _open_own(
                 image_range=options.image_range,
                 image_layout=options.image_layout,
                 output_key=options.output_key,
+                call=options.call,
+                freeze_noise=options.freeze_noise,
             )
         except ArgumentError as error:
             raise ArgumentError(f"{source}: {error}") from error.__cause__
@@ -270,7 +276,7 @@ def _build(source: Path, kind: Kind, options: OpenOptions, warn: Warn) -> tuple[
 
 
 def _warn_of_range(generator: "CustomGenerator", given: bool, warn: Warn) -> None:
-    from sefa.custom.custom_generator import trial_codes
+    from sefa.custom.probing import trial_codes
 
     images = generator.decode(trial_codes(4, generator.z_dim, generator.num_classes)[:, None])
     if not given and float(images.min()) >= 0 and float(images.max()) <= 1:

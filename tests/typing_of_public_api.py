@@ -90,6 +90,8 @@ def own_generators() -> sefa.Generator:
         image_range=(0.0, 1.0),
         image_layout=ImageLayout.NHWC,
         output_key="image",
+        call="z, label, psi=0.7",
+        freeze_noise=7,
     )
     return generator
 

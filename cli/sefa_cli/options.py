@@ -64,6 +64,15 @@ OWN = Group(
         help="Which of its outputs is the image: a key, an attribute or an index.",
         show_default="the only one that can be",
     ),
+    call=typer.Option(
+        metavar="ARGUMENTS",
+        help="How its forward is called: [b]z,label[/b], [b]z,c=None[/b], [b]z,None,psi=1,mode='const'[/b].",
+        show_default="z, then the label if there are classes",
+    ),
+    freeze_noise=typer.Option(
+        metavar="SEED",
+        help="Replace the random numbers that its forward draws by constants of this seed, the same in every image.",
+    ),
     run_code=typer.Option(
         "--run-code",
         help="Load a TorchScript archive, which is a program and can do anything you can: only if you trust it.",

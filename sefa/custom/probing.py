@@ -6,6 +6,9 @@ from itertools import combinations
 import torch
 from torch import Tensor
 
+from sefa.generators.common.labels import one_hot
+
+CHECK_SEED = 0
 # Largest deviation from x = s·z that float32 sums may cause, as a share of the largest entry of x.
 SCALED_TOLERANCE = 1e-4
 
@@ -28,6 +31,16 @@ class Probe:
     def z(self) -> Tensor:
         """The latents, [K, latent_dim]."""
         return self.codes[:, : self.latent_dim]
+
+
+def trial_codes(count: int, z_dim: int, num_classes: int, seed: int = CHECK_SEED) -> Tensor:
+    """Return random latents, each followed by its class: [count, z_dim + num_classes], the same at every call."""
+    random = torch.Generator().manual_seed(seed)
+    z = torch.randn(count, z_dim, generator=random)
+    if not num_classes:
+        return z
+    label = torch.randint(num_classes, (count,), generator=random)
+    return torch.cat([z, one_hot(label, num_classes)], dim=1)
 
 
 def rows_of(output: Tensor, count: int) -> Tensor | None:

@@ -5,8 +5,6 @@ import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -14,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from sefa.custom.user_code import kind
+from sefa.custom.user_code import kind, users_line
 from sefa.errors import ArgumentError
 
 # How far a value may move when float32 numbers are summed in another order, as a share of the image's largest value;
@@ -22,7 +20,6 @@ from sefa.errors import ArgumentError
 SAME = 1e-3
 # The limit if only the batch-mates or their order differ: then every image is computed in the same way.
 SAME_WAY = 1e-5
-OURS = (Path(torch.__file__).parent, Path(__file__).parents[1])  # folders without code of the user's
 
 Render = Callable[[Tensor], Tensor]  # codes [N, D] to images [N, C, H, W]
 
@@ -137,7 +134,7 @@ def _render_watched(module: nn.Module, render: Render, codes: Tensor) -> Tensor:
         raise ArgumentError(
             f"{kind(module)} draws random numbers: {operator}{f' at {where}' if where else ''}; "
             + (f"{training[0] or 'it'} stays in training mode; " if training else "")
-            + "make them constant, as a buffer or an argument, or leave them out in inference mode"
+            + "make them constant with --freeze-noise SEED, or as a buffer, or leave them out in inference mode"
         )
     return image
 
@@ -151,7 +148,7 @@ class _RandomWatch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if self.found is None and _is_random(func):
-            self.found = f"torch's {func.overloadpacket.__name__.strip('_')}", _users_line(sys._getframe(1))
+            self.found = f"torch's {func.overloadpacket.__name__.strip('_')}", users_line(sys._getframe(1))
         return func(*args, **(kwargs or {}))
 
 
@@ -159,16 +156,6 @@ def _is_random(func: Any) -> bool:
     return torch.Tag.nondeterministic_seeded in func.tags or any(
         argument.name == "generator" for argument in func._schema.arguments
     )
-
-
-def _users_line(frame: FrameType | None) -> str:
-    """Return file and line of the innermost call from code that is neither torch's nor ours; empty if there is none."""
-    while frame is not None:
-        file = Path(frame.f_code.co_filename)
-        if not any(file.is_relative_to(folder) for folder in OURS) and file.is_file():
-            return f"{file.name}:{frame.f_lineno}"
-        frame = frame.f_back
-    return ""
 
 
 def _random_node(module: nn.Module) -> tuple[str, str] | None:

@@ -2,11 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
 
 import torch
 from torch import nn
 
 from sefa.errors import ArgumentError
+
+TORCH, OURS = Path(torch.__file__).parent, Path(__file__).parents[1]
+CALLER = Path(__file__).with_name("custom_generator.py")  # where the user's module is called
 
 
 def kind(module: nn.Module) -> str:
@@ -31,3 +36,19 @@ def blamed(message: str) -> Iterator[None]:
         raise
     except (Exception, SystemExit) as error:
         raise ArgumentError(message + first_line(error)) from error
+
+
+def users_line(frame: FrameType | None) -> str:
+    """Return file and line of the innermost call from the user's code; empty if there is none.
+
+    Args:
+        frame: Where to begin, going outwards to where this toolkit calls the module.
+    """
+    while frame is not None:
+        file = Path(frame.f_code.co_filename)
+        if file == CALLER:
+            return ""
+        if not file.is_relative_to(OURS) and not file.is_relative_to(TORCH) and file.is_file():
+            return f"{file.name}:{frame.f_lineno}"
+        frame = frame.f_back
+    return ""

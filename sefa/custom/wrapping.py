@@ -8,10 +8,13 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from sefa.choices import ImageLayout, LabelFormat, choice_of
-from sefa.custom.custom_generator import CustomGenerator, call, image_of, trial_codes
+from sefa.custom.calls.call_text import parse_call
+from sefa.custom.calls.frozen_noise import FrozenNoise, make_noise
+from sefa.custom.calls.trial_calls import assumptions, find_form
+from sefa.custom.custom_generator import CustomGenerator, call_module
 from sefa.custom.inference_copy import copy_for_inference, fold_own_norms
+from sefa.custom.probing import trial_codes
 from sefa.custom.purity import State, check_pure
-from sefa.custom.trial_calls import assumptions, find_form
 from sefa.custom.user_code import blamed, kind
 from sefa.errors import ArgumentError
 from sefa.generators.common.labels import one_hot
@@ -33,13 +36,15 @@ def wrap(
     image_range: tuple[float, float] | None = None,
     image_layout: str | None = None,
     output_key: str | int | None = None,
+    call: str | None = None,
+    freeze_noise: int | None = None,
 ) -> CustomGenerator:
     """Make a Generator from any module that turns latents into images.
 
     Args:
-        module: Called as module(z), or module(z, label) if there are classes, with z as [N, latent_dim],
-            [N, latent_dim, 1, 1] or [N, 1, latent_dim], whichever it takes; returns images [N, C, H, W] or
-            [N, H, W, C]. It is copied, not changed. Its images must depend on latent and class alone.
+        module: Called as module(z), or module(z, label) if there are classes, or as `call` says, with z as
+            [N, latent_dim], [N, latent_dim, 1, 1] or [N, 1, latent_dim], whichever it takes; returns images
+            [N, C, H, W] or [N, H, W, C]. It is copied, not changed. Its images must depend on latent and class alone.
         latent_dim: Length of z.
         layers: Names, from `module.named_modules()`, of the layers that read the latent first; the weights of several
             layers are stacked. May be empty if the directions come from a bank.
@@ -50,6 +55,10 @@ def wrap(
         image_layout: `nchw` or `nhwc`; None: inferred from the shape of the images.
         output_key: Which of the module's outputs is the image: a key, an attribute, an index, or several of these
             joined by dots. None: the only output that can be an image.
+        call: The arguments of the module's forward, with `z` and `label` in their places: `z,None,truncation_psi=1`.
+            None: z, then a label if there are classes.
+        freeze_noise: A seed: the random numbers that forward draws with torch become constants of this seed, the same
+            in every image. None: a module that draws random numbers is refused.
 
     Returns:
         The generator, in float32, in inference mode, on the CPU; its `assumptions` list what was found out rather than
@@ -65,16 +74,29 @@ def wrap(
     with torch.no_grad():
         codes = trial_codes(3, latent_dim, num_classes)
         state = State(module)
-        form, image_form, dtype = find_form(module, latent_dim, num_classes, label_format, output_key, layout)
+        form, image_form, dtype = find_form(
+            module,
+            latent_dim,
+            num_classes,
+            label_format,
+            output_key,
+            layout,
+            None if call is None else parse_call(call),
+        )
         changed = state.changed(module)
         if changed:
             state.restore(module)
-            call(module, codes, latent_dim, form)
+            call_module(module, codes, latent_dim, form)
             module = fold_own_norms(module, changed)
 
+        def run(codes: Tensor) -> object:
+            return call_module(module, codes, latent_dim, form)
+
+        frozen = FrozenNoise() if freeze_noise is None else make_noise(module, run, codes, freeze_noise)
+
         def render(codes: Tensor) -> Tensor:
-            with blamed(f"{kind(module)} cannot render {_count(codes)}: "):
-                return image_of(call(module, codes, latent_dim, form), image_form).clone()
+            with frozen.in_place(), blamed(f"{kind(module)} cannot render {_count(codes)}: "):
+                return image_form.image_of(run(codes)).clone()
 
         if num_classes:
             _check_last_class(render, codes[:1, :latent_dim], num_classes)
@@ -92,9 +114,13 @@ def wrap(
             image_range=(float(low), float(high)),
             resolution=(image.shape[2], image.shape[3]),
             channels=image.shape[1],
+            frozen=frozen,
         )
         generator.eval().requires_grad_(False)
-    found = list(assumptions(module, num_classes, form, image_form, output_key, layout))
+    found = list(assumptions(module, num_classes, form, image_form, output_key, layout, call))
+    if frozen.draws:
+        generator.noise = f"constants of seed {freeze_noise}"
+        found.append(f"random numbers are constants: {frozen.in_words}")
     if image_range is None:
         found.append(f"images of {low:g} to {high:g}")
     generator.assumptions = tuple(found)

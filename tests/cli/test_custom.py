@@ -185,6 +185,11 @@ def test_from_torchscript_to_onnx(sefa_command: Command, package: Path, model: A
         (REFERENCE, [*OWN, "--label-input", "onehot"], "--label-input needs --num-classes"),
         ("g.ts", RUN, "g.ts: a generator of your own needs --latent-dim and --layers"),
         ("g.ts", [*OWN[:2], *RUN], "g.ts: a generator of your own needs --latent-dim and --layers"),
+        (REFERENCE, [*OWN, "--call", "z,label=y"], "--call knows the names z and label, and literals, got y"),
+        (REFERENCE, [*OWN, "--call", "z,1,2"], "cannot be called for (z,1,2) with z [3, 10]"),
+        (REFERENCE, [*OWN, "--freeze-noise", "1"], "draws no random numbers that could be frozen"),
+        ("other.pth", ["--call", "z"], "--call is for a generator of your own"),
+        ("other.pth", ["--freeze-noise", "0"], "--freeze-noise is for a generator of your own"),
         ("g.ts", OWN, "g.ts: TorchScript is code: loading it runs it"),
         (REFERENCE, [*OWN, *RUN], "code that is named by its class runs anyway: leave out --run-code"),
         ("other.pth", RUN, "--run-code is for a generator of your own"),
@@ -338,6 +343,25 @@ def test_from_python_it_must_be_said_too(writing: Path) -> None:
         load_torchscript("evil.ts")
     assert [path.name for path in writing.iterdir()] == ["evil.ts"]
     assert isinstance(load_torchscript("evil.ts", run_code=True), nn.Module)
+
+
+def test_how_it_is_called_and_what_is_frozen_is_said(sefa_command: Command, package: Path) -> None:
+    with (package / "their_package" / "models.py").open("a") as file:
+        file.write(
+            "\nclass Noisy(Generator):\n    def forward(self, style, *, psi):\n"
+            "        return psi * super().forward(style) + 0.01 * torch.randn(style.shape[0], 1, 4, 8)\n"
+        )
+    reference = "their_package.models:Noisy"
+    assert "other arguments are given with --call" in sefa_command("inspect", reference, *OWN).err
+    call = [*OWN, "--call", "style=z, psi=0.5"]
+    assert "torch's randn at models.py:" in sefa_command("inspect", reference, *call).err
+    result = sefa_command("export", reference, *call, "--freeze-noise", "3", "-o", "g.onnx")
+    assert result.code == 0, result.err
+    info = sefa_runtime.load(Path("g.onnx"), "cpu").info
+    assert info.noise == "constants of seed 3"
+    assert info.assumptions[0].startswith("random numbers are constants: randn at models.py:")
+    assert "assumed: random numbers are constants: randn at models.py:" in result.out
+    assert "g.onnx" in sefa_command("inspect", "g.onnx").out
 
 
 def test_what_was_found_out_is_said(sefa_command: Command, package: Path, tmp_path: Path) -> None:

@@ -94,8 +94,11 @@ def test_the_only_image_is_found_and_it_is_said(give: Callable[[Tensor], Any], a
         (lambda x: {"image": x, "mask": -x}, "image"),
         (lambda x: (-x, x), 1),
         (lambda x: (-x, x), "1"),
+        (lambda x: (-x, x), "-1"),
+        (lambda x: {0: x, 1: -x, "z": [x, x]}, "0"),
         (lambda x: Named(-x, x), "image"),
         (lambda x: {"a": Output(x, -x), "b": x}, "a.sample"),
+        (lambda x: Output(x, -x), ".sample"),
     ],
 )
 def test_of_several_the_key_tells(give: Callable[[Tensor], Any], key: str | int) -> None:
@@ -285,7 +288,8 @@ def test_an_argument_that_is_missing_is_named_with_the_way_on() -> None:
     ):
         wrapped(NeedsMore())
     with pytest.raises(
-        ArgumentError, match=r"forward\(z, noise, step\) wants 3 arguments, where .* z and a label: give"
+        ArgumentError,
+        match=r"forward\(z, noise, step\) wants 3 arguments, where .* z and a label: .*--call z,label,step=1",
     ):
         wrapped(NeedsMore(), num_classes=4)
 
@@ -302,11 +306,49 @@ class ClassFirst(NeedsClass):
 
 def test_how_it_is_called_is_said_where_it_wants_another_way() -> None:
     with pytest.raises(
-        ArgumentError, match=r"positional argument.*; wrap it in a module whose forward\(self, z\) calls"
+        ArgumentError, match=r"positional argument.*; --call says which arguments it wants, as in --call x=z"
     ):
         wrapped(ByName())
-    with pytest.raises(ArgumentError, match=r"; it is called as forward\(z, label\), with classes of 0 to 3"):
+    with pytest.raises(
+        ArgumentError, match=r"; it is called as forward\(z, label\), with classes of 0 to 3; with --call"
+    ):
         wrapped(ClassFirst(), num_classes=4)
+
+
+class Truncated(Net):
+    """As NVlabs' generators are called: a class that may be None, a factor, and a word."""
+
+    def forward(  # type: ignore[override]
+        self, styles: list[Tensor], c: Tensor | None, *, psi: float = 0.5, mode: str = "random", size: Any = None
+    ) -> Any:
+        assert (c, mode, size) == (None, "const", {"height": (8, 8)})
+        return psi * super().forward(styles[0])
+
+
+def test_constants_are_given_by_call() -> None:
+    module = Truncated()
+    generator = wrapped(module, call="[z], c=None, psi=-.25, mode='const', size={'height': (8, 8)}")
+    assert generator.assumptions == ()
+    z = torch.randn(2, D)
+    with torch.no_grad():
+        expected = module([z], None, psi=-0.25, mode="const", size={"height": (8, 8)})
+        torch.testing.assert_close(generator.decode(generator.encode(z)), expected, atol=1e-6, rtol=0)
+    with pytest.raises(ArgumentError, match=r"cannot be called for \(\[z\],c=0\) with z \[3, 10\] or .* --call says"):
+        wrapped(module, call="[z],c=0")
+
+
+@pytest.mark.parametrize("call", ["label,z", "z=z,label=label", "label, z=z"])
+def test_the_label_goes_where_call_says(call: str) -> None:
+    module = ClassFirst()
+    generator = wrapped(module, num_classes=4, call=call)
+    z, label = torch.randn(4, D), torch.tensor([3, 0, 1, 2])
+    with torch.no_grad():
+        torch.testing.assert_close(generator.decode(generator.encode(z, label)), module(label, z), atol=1e-6, rtol=0)
+    assert sefa.factorize(generator).vectors.shape == (D, D + 4)
+    with pytest.raises(ArgumentError, match="--call names a label: say how many classes there are with --num-classes"):
+        wrapped(module, call=call)
+    with pytest.raises(ArgumentError, match="--call names no label: leave out --num-classes, or write label"):
+        wrapped(module, call="z", num_classes=4)
 
 
 @pytest.mark.parametrize("classes", [5, 6, 40])

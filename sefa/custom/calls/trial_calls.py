@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from sefa.choices import ImageLayout, LabelFormat
-from sefa.custom.custom_generator import Axes, CallForm, ImageForm, arguments_for, entry_of, trial_codes
+from sefa.custom.calls.call_text import Call
+from sefa.custom.calls.forms import PLAIN, WITH_LABEL, WITH_NONE, Axes, CallForm, ImageForm, entry_of
+from sefa.custom.probing import trial_codes
 from sefa.custom.user_code import first_line, kind
 from sefa.errors import ArgumentError, listed
 
@@ -28,6 +30,7 @@ def find_form(
     label_format: LabelFormat,
     output_key: str | int | None,
     layout: ImageLayout | None,
+    call: Call | None = None,
 ) -> tuple[CallForm, ImageForm, torch.dtype]:
     """Try ways of calling until one gives images; return it, where the image is, and the image's dtype.
 
@@ -35,14 +38,21 @@ def find_form(
         ArgumentError: If none does, or it is unclear which output is the image or which axis holds the channels.
     """
     codes = trial_codes(LATENTS, latent_dim, num_classes)
-    none = len(_required(module)) == 2 and not num_classes
+    if call is None:
+        call = WITH_LABEL if num_classes else WITH_NONE if len(_required(module)) == 2 else PLAIN
+    elif call.takes_label != bool(num_classes):
+        raise ArgumentError(
+            "--call names a label: say how many classes there are with --num-classes N"
+            if call.takes_label
+            else "--call names no label: leave out --num-classes, or write label where the class goes"
+        )
     label_axes = (Axes.FLAT, Axes.IMAGE) if num_classes and label_format is LabelFormat.ONEHOT else (Axes.FLAT,)
-    forms = [CallForm(z_axes, label_format, axes, none) for axes in label_axes for z_axes in Axes]
+    forms = [CallForm(call, z_axes, label_format, axes) for axes in label_axes for z_axes in Axes]
     refused, results = [], []
     for form in forms:
-        arguments = arguments_for(codes, latent_dim, form)
+        positional, keywords = form.arguments_for(codes, latent_dim)
         try:
-            result = module(*arguments)
+            result = module(*positional, **keywords)
         except Exception as error:  # The user's class may raise anything.
             refused.append((_describe(form, latent_dim, num_classes), error))
             continue
@@ -59,7 +69,7 @@ def find_form(
             f"{kind(module)} renders one image at a time: let its forward take a batch; of {LATENTS} latents it makes "
             f"{first_line(refused[0][1])}"
         )
-    raise ArgumentError(_refusal(module, num_classes, refused))
+    raise ArgumentError(_refusal(module, num_classes, call, refused))
 
 
 def assumptions(
@@ -69,12 +79,13 @@ def assumptions(
     image_form: ImageForm,
     output_key: object,
     layout: ImageLayout | None,
+    call: str | None,
 ) -> Iterator[str]:
     """Yield what was found out by calling the module and not stated by the user."""
     names = list(_arguments(module) or ())
-    if form.none:
+    if call is None and form.call is WITH_NONE:
         yield "None as its second argument" + (f", {names[1]}" if len(names) > 1 else "")
-    elif not num_classes and len(names) > 1 and names[1] in LABEL_NAMES:
+    elif call is None and not num_classes and len(names) > 1 and names[1] in LABEL_NAMES:
         yield f"no {names[1]}, which its forward may be given"
     if image_form.path and output_key is None:
         yield f"the image is its output {'.'.join(image_form.path)}"
@@ -89,7 +100,7 @@ def _find_image(result: object, output_key: str | int | None, layout: ImageLayou
         ArgumentError: If that is unclear, or `output_key` names no image.
     """
     if output_key is not None:
-        path = tuple(str(output_key).split("."))
+        path = tuple(str(output_key).removeprefix(".").split("."))
         try:
             found = entry_of(result, path)
         except LookupError:
@@ -188,9 +199,9 @@ def _describe_tensor(value: object) -> str:
 
 
 def _runs(module: nn.Module, code: Tensor, latent_dim: int, form: CallForm) -> bool:
-    arguments = arguments_for(code, latent_dim, form)
+    positional, keywords = form.arguments_for(code, latent_dim)
     try:
-        module(*arguments)
+        module(*positional, **keywords)
     except Exception:  # The user's class may raise anything.
         return False
     return True
@@ -198,14 +209,16 @@ def _runs(module: nn.Module, code: Tensor, latent_dim: int, form: CallForm) -> b
 
 def _describe(form: CallForm, latent_dim: int, num_classes: int) -> str:
     z = f"z [{LATENTS}, {form.z_axes.in_words(latent_dim)}]"
+    if form.call not in (PLAIN, WITH_LABEL):
+        return f"({form.call.text}) with {z}"
     if not num_classes:
-        return f"{z} and None" if form.none else z
+        return z
     if form.label_format is LabelFormat.ONEHOT:
         return f"{z} and one-hot label [{LATENTS}, {form.label_axes.in_words(num_classes)}]"
     return f"{z} and int64 label [{LATENTS}]"
 
 
-def _refusal(module: nn.Module, num_classes: int, refused: list[tuple[str, Exception]]) -> str:
+def _refusal(module: nn.Module, num_classes: int, call: Call, refused: list[tuple[str, Exception]]) -> str:
     """Say why a module cannot be called, and what to do about it."""
     required = _required(module)
     reasons: dict[str, list[str]] = {}
@@ -216,26 +229,35 @@ def _refusal(module: nn.Module, num_classes: int, refused: list[tuple[str, Excep
     )
     errors = " ".join(str(error) for _, error in refused)
     wanted = 2 if num_classes else 1
+    if call not in (PLAIN, WITH_LABEL, WITH_NONE):
+        return f"{text}; its forward is given what --call says" + (
+            f", and wants {', '.join(required)}" if required else ""
+        )
     if len(required) > wanted and (num_classes or len(required) > 2):
         return (
             f"{kind(module)}.forward({', '.join(required)}) wants {len(required)} arguments, where it is called with "
-            f"{'z and a label' if num_classes else 'z alone'}: give the others defaults, or wrap it in a module that "
-            "fills them in"
+            f"{'z and a label' if num_classes else 'z alone'}: say what the others are, as in "
+            f"--call {'z,label' if num_classes else 'z'},{required[-1]}=1"
         )
     if len(required) > wanted:
         return (
             f"{text}; its forward({', '.join(required)}) wants {required[1]} besides the latent: with --num-classes N "
-            f"it is given class indices (one-hot rows with --label-input onehot)"
+            f"it is given class indices (one-hot rows with --label-input onehot), with --call another value"
         )
     if any(word in errors for word in ("CUDA", "cuda", "NVIDIA")):
         return f"{text}; it is run on the CPU: let its forward take the device of z instead of naming one"
     if any(word in errors for word in ("Double", "double", "Half", "BFloat16")):
         return f"{text}; it is run in float32: let its forward keep the dtype of z"
     if num_classes:
-        return f"{text}; it is called as forward(z, label), with classes of 0 to {num_classes - 1}"
+        return (
+            f"{text}; it is called as forward(z, label), with classes of 0 to {num_classes - 1}; with --call otherwise"
+        )
     if _arguments(module) == {}:
-        return f"{text}; wrap it in a module whose forward(self, z) calls it as it wants to be called"
-    return f"{text}; a class-conditional one needs the number of classes (--num-classes N)"
+        return f"{text}; --call says which arguments it wants, as in --call x=z"
+    return (
+        f"{text}; a class-conditional one needs the number of classes (--num-classes N), and other arguments are given "
+        "with --call"
+    )
 
 
 def _arguments(module: nn.Module) -> dict[str, bool] | None:

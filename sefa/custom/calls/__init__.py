@@ -1,0 +1,1 @@
+"""How a user's module is called, and what becomes of the random numbers that it draws."""

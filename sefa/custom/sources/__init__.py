@@ -1,0 +1,1 @@
+"""Where a user's module and its weights come from."""
