@@ -74,6 +74,13 @@ def positive(text: str) -> float:
     return number
 
 
+def whole(text: str) -> int:
+    """Read a whole number from 1 on."""
+    if not text.isdecimal() or not int(text):
+        raise ValueError("a whole number from 1 on was expected")
+    return int(text)
+
+
 def one_of(text: str, names: Iterable[str]) -> str:
     """Read one of several words."""
     if text not in names:

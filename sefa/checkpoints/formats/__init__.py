@@ -23,7 +23,13 @@ from sefa.checkpoints.formats import (
     unsupported,
 )
 from sefa.checkpoints.formats.genforce import genforce_pggan, genforce_stylegan, genforce_stylegan2
-from sefa.checkpoints.formats.nvidia import nvidia_stylegan2, nvidia_stylegan3, nvidia_stylegan_xl
+from sefa.checkpoints.formats.nvidia import (
+    nvidia_stylegan2,
+    nvidia_stylegan2_state_dict,
+    nvidia_stylegan3,
+    nvidia_stylegan3_state_dict,
+    nvidia_stylegan_xl,
+)
 from sefa.checkpoints.formats.residual import mimicry, studiogan
 from sefa.checkpoints.formats.rosinality import basicsr_stylegan2, rosinality_decoder, rosinality_stylegan2
 from sefa.checkpoints.formats.tensorflow import tensorflow_pggan, tensorflow_stylegan, tensorflow_stylegan2
@@ -41,6 +47,9 @@ FORMATS: tuple[Format, ...] = (
     nvidia_stylegan2.FORMAT,
     nvidia_stylegan3.FORMAT,
     nvidia_stylegan_xl.FORMAT,
+    nvidia_stylegan2_state_dict.FORMAT,
+    nvidia_stylegan3_state_dict.FORMAT,
+    nvidia_stylegan3_state_dict.XL_FORMAT,
     tensorflow_stylegan2.FORMAT,
     rosinality_stylegan2.FORMAT,
     rosinality_decoder.FORMAT,

@@ -1,1 +1,1 @@
-"""Pickles written by NVlabs' PyTorch code."""
+"""Files written by NVlabs' PyTorch code and its descendants."""

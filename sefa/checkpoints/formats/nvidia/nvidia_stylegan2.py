@@ -36,8 +36,12 @@ def recognises(checkpoint: Checkpoint) -> bool:
 
 def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN2:
     """Build the generator."""
-    network = checkpoint.persisted
-    assert network is not None
+    assert checkpoint.persisted is not None
+    return read(checkpoint.persisted, options)
+
+
+def read(network: PersistedModule, options: LoadOptions) -> StyleGAN2:
+    """Build the generator of a network whose modules have their attributes."""
     reader = _Reader(network, options.noise == "const")
     with torch.device("meta"):
         mapping, blocks = reader.mapping(), reader.blocks()

@@ -47,16 +47,22 @@ def has_sinusoids(network: PersistedModule | None) -> bool:
 
 
 def is_stylegan_xl(network: PersistedModule | None) -> bool:
-    """Return whether the network embeds labels as StyleGAN-XL does, or is of StyleGAN-XL's own class."""
+    """Return whether the network has StyleGAN-XL's embeddings, used or not, or is of StyleGAN-XL's own class."""
     mapping = network.modules.get("mapping") if network else None
-    embeds = isinstance(mapping, PersistedModule) and "embed_proj" in mapping.modules
+    embed = mapping.modules.get("embed") if isinstance(mapping, PersistedModule) else None
+    # An nn.Embedding; a StyleGAN3 has a linear layer.
+    embeds = embed is not None and not (isinstance(embed, PersistedModule) and "bias" in embed.parameters)
     return embeds or (network is not None and network.class_name == "SuperresGenerator")
 
 
 def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN3:
     """Build the generator."""
-    network = checkpoint.persisted
-    assert network is not None
+    assert checkpoint.persisted is not None
+    return read(checkpoint.persisted)
+
+
+def read(network: PersistedModule) -> StyleGAN3:
+    """Build the generator of a network whose modules have their attributes."""
     reader = Reader(network, clean(network.tensors()))
     if not reader.num_classes:
         return reader.build(0)

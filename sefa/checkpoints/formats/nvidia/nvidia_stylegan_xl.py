@@ -19,6 +19,7 @@ from sefa.checkpoints.formats.nvidia.nvidia_stylegan3 import (
     is_stylegan_xl,
 )
 from sefa.checkpoints.parts.assembly import Parameters
+from sefa.checkpoints.pickled_networks import PersistedModule
 from sefa.generators.stylegan3 import StyleGAN3
 
 EMBED = "mapping.embed.weight"
@@ -32,8 +33,12 @@ def recognises(checkpoint: Checkpoint) -> bool:
 
 def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN3:
     """Build the generator."""
-    network = checkpoint.persisted
-    assert network is not None
+    assert checkpoint.persisted is not None
+    return read(checkpoint.persisted)
+
+
+def read(network: PersistedModule) -> StyleGAN3:
+    """Build the generator of a network whose modules have their attributes."""
     classes = network.attribute("c_dim", int)
     # The embeddings come from elsewhere: one row per ImageNet class, however many classes the network has.
     reader = Reader(network, _of_classes(network.tensors(), classes))

@@ -1,0 +1,97 @@
+"""NVlabs' networks from state dicts: modules, which are given the attributes that only a pickle holds."""
+
+import math
+from collections.abc import Iterator, Mapping
+
+from torch import Tensor
+
+from sefa.checkpoints.assumptions import Assumptions, mapping_rate, positive
+from sefa.checkpoints.pickled_networks import PersistedModule
+from sefa.errors import CheckpointError
+
+MAPPING_LR = 0.01
+CLAMP = 256.0
+
+
+def as_modules(tensors: Mapping[str, Tensor]) -> PersistedModule:
+    """Return the modules that a state dict's keys name, still without attributes."""
+    network = _empty("Generator")
+    for key, tensor in tensors.items():
+        *path, name = key.split(".")
+        module = network
+        for inner in path:
+            module = module.modules.setdefault(inner, _empty(inner))
+        module.parameters[name] = tensor
+    return network
+
+
+def each_module(network: PersistedModule) -> Iterator[tuple[str, PersistedModule]]:
+    """Yield every module within a network made by `as_modules`, and the last part of its name."""
+    for name, module in network.modules.items():
+        yield name, module
+        yield from each_module(module)
+
+
+def describe_dense_layers(network: PersistedModule, assumptions: Assumptions) -> None:
+    """Give the linear layers their gains and activations: those of the mapping network, label and styles."""
+    rate = mapping_rate(assumptions, MAPPING_LR)
+    for name, module in each_module(network):
+        multiplier = rate if name.startswith("fc") else 1.0
+        linear = name in ("affine", "embed")
+        module.attributes |= {
+            "activation": "linear" if linear else "lrelu",
+            "weight_gain": multiplier / math.sqrt(inputs_of(module)),
+            "bias_gain": multiplier,
+        }
+
+
+def describe_mapping(network: PersistedModule, style: str) -> None:
+    """Give the network the lengths of z and w and the number of classes; `style` is the path of any style's layer.
+
+    Raises:
+        CheckpointError: If that layer is missing, or the number of classes cannot be known.
+    """
+    if "weight" not in network.module(style).parameters:
+        raise CheckpointError(f"missing {style}.weight")
+    mapping = network.module("mapping")
+    inputs = size_of(mapping.modules.get("fc0"), "weight", 1)
+    embed, projection = (mapping.modules.get(name) for name in ("embed", "embed_proj"))
+    classes = 0
+    if projection:  # StyleGAN-XL's embeddings may be of more classes, but it has a centre for each of its own.
+        center = mapping.parameters.get("w_avg")
+        if not isinstance(center, Tensor) or center.ndim != 2:
+            raise CheckpointError("its mapping.w_avg has no row for each class, so the number of classes is unknown")
+        classes, inputs = len(center), inputs - size_of(projection, "weight", 0)
+    elif embed and "bias" in embed.parameters:  # Without, it is StyleGAN-XL's, there even if there are no classes.
+        classes, inputs = size_of(embed, "weight", 1), inputs - size_of(embed, "weight", 0)
+    w_dim = size_of(network.module(style), "weight", 1)
+    network.attributes |= {"z_dim": max(inputs, 0), "c_dim": classes, "w_dim": w_dim}
+
+
+def inputs_of(module: PersistedModule) -> int:
+    """Return how many values each output of a layer reads; 1 if its weight is missing or no weight."""
+    weight = module.parameters.get("weight")
+    return weight[0].numel() if isinstance(weight, Tensor) and weight.ndim > 1 else 1
+
+
+def size_of(module: PersistedModule | None, name: str, axis: int) -> int:
+    """Return a parameter's size along an axis; 1 if it is missing or has no such axis, which the reader will report."""
+    tensor = module.parameters.get(name) if module else None
+    return tensor.shape[axis] if isinstance(tensor, Tensor) and tensor.ndim > axis else 1
+
+
+def describe_clamp(network: PersistedModule, assumptions: Assumptions) -> None:
+    """Give all layers the limit of their outputs."""
+    usual: float | None = CLAMP
+    clamp = assumptions.take("conv_clamp", usual, _limit)
+    assumptions.note("no clamp" if clamp is None else f"outputs of layers clamped to {clamp:g}", "conv_clamp")
+    for _, module in each_module(network):
+        module.attributes["conv_clamp"] = clamp
+
+
+def _limit(text: str) -> float | None:
+    return None if text == "none" else positive(text)
+
+
+def _empty(class_name: str) -> PersistedModule:
+    return PersistedModule(class_name, {"_parameters": {}, "_buffers": {}, "_modules": {}})

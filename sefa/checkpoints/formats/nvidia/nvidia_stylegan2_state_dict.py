@@ -1,0 +1,46 @@
+"""StyleGAN2 as the state dict of NVlabs' PyTorch code: `torch.save(G_ema.state_dict(), ...)`.
+
+The keys are those of the pickle's modules. The architecture shows in them: skip has a ToRGB in every block, resnet a
+`skip` convolution in all but the first, orig neither. What they do not show are the mapping network's learning rate and
+the limit of the layers' outputs.
+"""
+
+from sefa.checkpoints.assumptions import Assumptions
+from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
+from sefa.checkpoints.formats.nvidia import nvidia_stylegan2
+from sefa.checkpoints.formats.nvidia.nvidia_modules import (
+    as_modules,
+    describe_clamp,
+    describe_dense_layers,
+    describe_mapping,
+    each_module,
+)
+from sefa.checkpoints.pickled_networks import PersistedModule
+from sefa.generators import StyleGAN2
+
+FIRST = "synthesis.b4.conv1"
+
+
+def recognises(checkpoint: Checkpoint) -> bool:
+    """Recognise the styles and weights of the first convolution."""
+    return f"{FIRST}.affine.weight" in checkpoint.stored and f"{FIRST}.weight" in checkpoint.stored
+
+
+def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN2:
+    """Build the generator."""
+    network = as_modules(checkpoint.tensors)
+    describe(network, options.assumptions)
+    return nvidia_stylegan2.read(network, options)
+
+
+def describe(network: PersistedModule, assumptions: Assumptions) -> None:
+    """Give the modules the attributes that they have in a pickle."""
+    describe_dense_layers(network, assumptions)
+    describe_clamp(network, assumptions)
+    for name, module in each_module(network):
+        if name in ("conv0", "conv1"):
+            module.attributes["use_noise"] = "noise_strength" in module.parameters
+    describe_mapping(network, f"{FIRST}.affine")
+
+
+FORMAT = Format("NVIDIA StyleGAN2, a state dict", recognises, load)
