@@ -62,6 +62,8 @@ BUFFER = re.compile(
     r"|noise\w*|\w*kernel|\w*filter|freqs|phases|transform|magnitude_ema)"
 )
 RATES = ("decay", "num_updates")  # what such an average holds beside the parameters
+# Centres of truncation that scripts keep beside the networks: in a flat file, such as .safetensors, they are no layers.
+CENTRES = ("latent_avg", "mean_latent", "latent_mean", "w_avg", "dlatent_avg")
 TENSORFLOW_NAMES = ("G", "D", "Gs")  # in the order in which NVlabs' code pickles the networks
 
 
@@ -289,7 +291,8 @@ def parts_of(entry: Entry) -> list[Entry]:
         if dot:
             groups.setdefault(prefix, {})[rest] = tensor
         else:
-            loose |= not (isinstance(tensor, Tensor) and tensor.numel() == 1)  # Counters and rates.
+            is_number = isinstance(tensor, Tensor) and tensor.numel() == 1  # Counters and rates.
+            loose |= not is_number and prefix not in CENTRES
     if len(groups) > MAX_GROUPS:
         return []
     if len(groups) == 1 and not loose:

@@ -20,9 +20,11 @@ from sefa.checkpoints.parts.growing import SQRT2, Growth, count_levels, equalize
 from sefa.checkpoints.sizes import check_class_codes
 from sefa.errors import CheckpointError
 from sefa.generators.pggan import PGGAN
+from sefa_runtime.json_text import read_json
 from sefa_runtime.pickles.placeholders import Placeholder
 
 DENSE = "formatLayer.module"
+CONFIG = "config.json"  # beside a file of weights alone, such as .safetensors
 BASE = (4, 4)
 # Whether a tanh ends the generator, by the loss that it was trained with.
 TANH = {"WGANGP": False, "Logistic": False, "MSE": True, "DCGAN": True}
@@ -105,10 +107,16 @@ def config_of(checkpoint: Checkpoint) -> Mapping[str, Any]:
     """
     content = checkpoint.beside.get("config")
     config = content.state if isinstance(content, Placeholder) else content
+    path = checkpoint.path.with_name(CONFIG)
+    if config is None and path.exists():
+        try:
+            config = read_json(path)
+        except (OSError, ValueError) as error:
+            raise CheckpointError(f"its {CONFIG} cannot be read: {error}") from error
     if not isinstance(config, Mapping):
         raise CheckpointError(
-            "missing config, which stands beside the weights where pytorch_GAN_zoo saves them: "
-            "without it, the image's blending and activation are unknown"
+            "missing config, which stands beside the weights where pytorch_GAN_zoo saves them: without it, the image's "
+            f"blending and activation are unknown; put its entries, as JSON, at {path}"
         )
     if setting(config, "perChannelNormalization", bool, True) is False:
         raise CheckpointError(

@@ -225,7 +225,7 @@ def random_rows(*shape: int) -> np.ndarray[Any, Any]:
 
 
 def unit(rows: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
+    return np.asarray(rows / np.linalg.norm(rows, axis=-1, keepdims=True))
 
 
 def moved(generator: sefa.Generator, bank: DirectionBank, index: int, alpha: float) -> np.ndarray[Any, Any]:
