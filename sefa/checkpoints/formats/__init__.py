@@ -31,7 +31,12 @@ from sefa.checkpoints.formats.nvidia import (
     nvidia_stylegan_xl,
 )
 from sefa.checkpoints.formats.residual import mimicry, studiogan
-from sefa.checkpoints.formats.rosinality import basicsr_stylegan2, rosinality_decoder, rosinality_stylegan2
+from sefa.checkpoints.formats.rosinality import (
+    basicsr_stylegan2,
+    rosinality_decoder,
+    rosinality_stylegan,
+    rosinality_stylegan2,
+)
 from sefa.checkpoints.formats.tensorflow import tensorflow_pggan, tensorflow_stylegan, tensorflow_stylegan2
 
 # Tried in this order; the first that recognises a network loads it.
@@ -54,6 +59,7 @@ FORMATS: tuple[Format, ...] = (
     rosinality_stylegan2.FORMAT,
     rosinality_decoder.FORMAT,
     basicsr_stylegan2.FORMAT,
+    rosinality_stylegan.FORMAT,
     genforce_pggan.FORMAT,
     genforce_stylegan.FORMAT,
     tensorflow_pggan.FORMAT,

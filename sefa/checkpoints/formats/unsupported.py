@@ -76,6 +76,11 @@ FORMATS = (
         _with_keys(r"convs\.0\.0\.weight$", r"final_linear\.0\.weight$"),
     ),
     _refused(
+        "rosinality's StyleGAN discriminator",
+        NEEDS_GENERATOR,
+        _with_keys(r"progression\.0\.conv1\.0\.conv\.weight_orig$", r"from_rgb\.0\."),
+    ),
+    _refused(
         "a discriminator of genforce",
         NEEDS_GENERATOR,
         _with_keys(r"input0\.weight$", r"layer0\.weight$", without=r"output0\.weight$"),

@@ -23,6 +23,7 @@ ROSINALITY = ["conv1.conv.modulation.weight", "style.1.weight", "input.input", "
         ("state_dict", ["mapper.course_mapping.mapping.1.weight"], "a StyleCLIP mapper, but the decoder is not in"),
         ("g", ["module.init.init.0.weight_orig", "module.feat_8.1.weight", "module.se_64.main.1.weight"], "FastGAN"),
         (None, ["convs.0.0.weight", "final_conv.0.weight", "final_linear.0.weight"], f"discriminator, {NEEDED}"),
+        (None, ["progression.0.conv1.0.conv.weight_orig", "from_rgb.0.conv.bias"], f"discriminator, {NEEDED}"),
         (None, ["lod", "input0.weight", "layer0.weight", "layer1.weight"], f"a discriminator of genforce, {NEEDED}"),
         (None, ["blocks.0.0.conv1.weight", "linear.weight", "embed.weight"], f"a BigGAN discriminator, {NEEDED}"),
         (
