@@ -47,6 +47,7 @@ FORMATS: tuple[Format, ...] = (
     biggan_pytorch.FORMAT,
     huggingface_biggan.FORMAT,
     studiogan.FORMAT,
+    mimicry.PROJECTION,
     mimicry.FORMAT,
     genforce_stylegan2.FORMAT,
     nvidia_stylegan2.FORMAT,

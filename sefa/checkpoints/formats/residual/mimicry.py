@@ -2,8 +2,12 @@
 
 A state dict, model_state_dict, with the optimizer's beside it. The layers are l1, block2, block3, ..., then a norm and
 a convolution with the next number. Shapes give every size.
+
+Also crcrpar's pytorch.sngan_projection, whose layers have the same names but for the last convolution, conv7, and the
+gains and biases of each class.
 """
 
+import re
 from functools import partial
 
 import torch
@@ -26,7 +30,9 @@ from sefa.generators.biggan import Attention, Block, ConditionalNorm, Norm
 from sefa.generators.sngan import SNGAN
 
 ATTENTION = "attn_block"
-EMBEDDING = "{}.embed.weight"  # of a conditional norm: a row of gains and biases for each class
+# The norms' gains and biases, a row for each class: [num_classes, 2C], or [num_classes, C] each.
+EMBEDDING = "{}.embed.weight"
+GAINS, BIASES = "{}.weights.weight", "{}.biases.weight"
 EPSILON = 1e-5
 UPSAMPLINGS = ("bilinear", "nearest")
 
@@ -35,6 +41,11 @@ def recognises(checkpoint: Checkpoint) -> bool:
     """Recognise the first linear layer and the first block's norm, which the discriminators do not have."""
     keys = {key.removesuffix("_orig") for key in checkpoint.stored}
     return "l1.weight" in keys and bool(keys & {"block2.b1.running_mean", "block2.b1.bn.running_mean"})
+
+
+def is_projection(checkpoint: Checkpoint) -> bool:
+    """Recognise pytorch.sngan_projection by its last layer."""
+    return recognises(checkpoint) and any(re.fullmatch(r"conv\d{1,3}\.weight", key) for key in checkpoint.stored)
 
 
 def load(checkpoint: Checkpoint, options: LoadOptions) -> SNGAN:
@@ -48,8 +59,12 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> SNGAN:
     widths = [layers.shape("block2.c1", 4)[1], *(layers.shape(f"{name}.c2", 4)[0] for name in blocks)]
     rows, z_dim = layers.shape("l1", 2)
     width = bottom_width(file, rows, widths[0])
-    is_conditional = EMBEDDING.format("block2.b1") in tensors
-    num_classes = file.shape(EMBEDDING.format("block2.b1"), 2)[0] if is_conditional else 0
+    tables = (table.format("block2.b1") for table in (EMBEDDING, GAINS))
+    num_classes = next((file.shape(table, 2)[0] for table in tables if table in tensors), 0)
+    last_conv = f"conv{last}" if is_projection(checkpoint) else f"c{last}"
+    channels, _, kernel, _ = layers.shape(last_conv, 4)
+    if kernel % 2 == 0:
+        raise file.misfit(f"{last_conv}'s kernel has {kernel} pixels, an odd number was expected")
     attended = _attended(layers, blocks, widths, options) if f"{ATTENTION}.gamma" in tensors else ""
     upsampling = assumptions.take("upsample", "bilinear", partial(one_of, names=UPSAMPLINGS))
     output = assumptions.take("output", "tanh", partial(one_of, names=OUTPUTS))
@@ -62,7 +77,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> SNGAN:
             if name == attended:
                 sizes = [layers.shape(f"{ATTENTION}.{part}", 4)[0] for part in ("theta", "g")]
                 modules.append(Attention(widths[i + 1], *sizes))
-        conv = nn.Conv2d(widths[-1], layers.shape(f"c{last}", 4)[0], 3, padding=1)
+        conv = nn.Conv2d(widths[-1], channels, kernel, padding=kernel // 2)
         generator = SNGAN(
             z_dim,
             num_classes,
@@ -83,7 +98,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> SNGAN:
     for attention in (module for module in modules if isinstance(module, Attention)):
         layers.add_attention(attention, f"{ATTENTION}.{{}}", "o", f"{ATTENTION}.gamma")
     _add_norm(file, generator.norm, f"b{last}", 0)
-    layers.add(conv, f"c{last}")
+    layers.add(conv, last_conv)
     return file.fill(generator, (r".*\.num_batches_tracked",))
 
 
@@ -102,18 +117,27 @@ def _attended(layers: SpectralLayers, blocks: list[str], widths: list[int], opti
 
 
 def _add_norm(file: Assembly, module: nn.Module | None, name: str, num_classes: int) -> None:
-    if isinstance(module, ConditionalNorm):
-        channels = module.affine.out_features // 2
-        embedding = (EMBEDDING.format(name), (num_classes, 2 * channels))
-        file.layer(module, _by_class, embedding=embedding, **statistics(f"{name}.bn", channels))
-    elif isinstance(module, Norm):
+    if isinstance(module, Norm):
         add_norm(file, module, name, EPSILON)
+    elif isinstance(module, ConditionalNorm):
+        channels = module.affine.out_features // 2
+        table = (num_classes, channels)
+        if GAINS.format(name) in file.tensors:
+            gains, biases = (GAINS.format(name), table), (BIASES.format(name), table)
+            file.layer(module, _by_class, gains=gains, biases=biases, **statistics(name, channels))
+        else:
+            both = (EMBEDDING.format(name), (num_classes, 2 * channels))
+            file.layer(module, _halves, embedding=both, **statistics(f"{name}.bn", channels))
 
 
-def _by_class(embedding: Tensor, mean: Tensor, variance: Tensor) -> Parameters:
-    """Return the parameters of a norm from its gains and biases for each class, [num_classes, 2C]."""
-    gain, bias = embedding.T.chunk(2)  # [C, num_classes] each
-    return conditional_norm(gain - 1, bias, mean, variance, EPSILON)
+def _halves(embedding: Tensor, mean: Tensor, variance: Tensor) -> Parameters:
+    return _by_class(*embedding.chunk(2, dim=1), mean, variance)
+
+
+def _by_class(gains: Tensor, biases: Tensor, mean: Tensor, variance: Tensor) -> Parameters:
+    """Return the parameters of a norm from its gains and biases for each class, [num_classes, C]."""
+    return conditional_norm(gains.T - 1, biases.T, mean, variance, EPSILON)
 
 
 FORMAT = Format("torch-mimicry", recognises, load)
+PROJECTION = Format("pytorch.sngan_projection", is_projection, load)

@@ -21,6 +21,7 @@ FILES = [
     "hf_biggan_deep_32/pytorch_model.bin",
     "lucidrains_32/model_5.pt",
     "mimicry_sagan_32/netG_1000_steps.pth",
+    "projection_64/gen_0_iter_0001000.pth.tar",
     "rosi_convert_32/checkpoint.pt",
     "sefa_pggan_cond_16/checkpoint.pth",
     "sefa_stylegan2_cond_32/checkpoint.pth",

@@ -1,4 +1,4 @@
-"""PyTorch-StudioGAN, torch-mimicry and pytorch_GAN_zoo's DCGAN: what their files leave open, and what is refused.
+"""PyTorch-StudioGAN, torch-mimicry, sngan_projection and pytorch_GAN_zoo's DCGAN: what their files leave open, and what is refused.
 
 Images, edits and directions of each are compared with the originals' in test_formats.py.
 """
