@@ -1,4 +1,4 @@
-"""PyTorch-StudioGAN, torch-mimicry, sngan_projection and pytorch_GAN_zoo's DCGAN: what their files leave open, and what is refused.
+"""Generators of residual blocks, and pytorch_GAN_zoo's DCGAN: what their files leave open, and what is refused.
 
 Images, edits and directions of each are compared with the originals' in test_formats.py.
 """
