@@ -1,26 +1,22 @@
 """Load a generator from a checkpoint file, whose contents say which format it is in."""
 
-from collections.abc import Mapping, Sequence
-from itertools import islice
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sefa.checkpoints.assumptions import Assumptions
-from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, Network, clean
-from sefa.checkpoints.contents import EXPECTED, read_contents
-from sefa.checkpoints.entries import Entry, choose, find_entries
+from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, Network
+from sefa.checkpoints.contents import read_contents
+from sefa.checkpoints.entries import choose, find_entries
 from sefa.checkpoints.formats import FORMATS
-from sefa.checkpoints.pickled_networks import PersistedModule, TensorFlowNetwork
 from sefa.checkpoints.sizes import check_sizes
+from sefa.checkpoints.unknown_files import describe_unknown, with_file
 from sefa.choices import Noise, choice_of
 from sefa.errors import ArgumentError, CheckpointError
 from sefa.generators import Generator
 from sefa_runtime.files import sha256_of
-from sefa_runtime.pickles.names import Name
-from sefa_runtime.pickles.placeholders import Placeholder
 
 MAX_MESSAGE = 1000  # characters
-OWN_CLASS = "a generator of your own class is read with MODULE:CLASS --weights FILE"
 
 
 def load(
@@ -57,7 +53,7 @@ def load(
     try:
         generator = _build(path, read_contents(path), LoadOptions(num_classes, noise, entry, Assumptions(assume)))
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: {_one_line(str(error))}") from error.__cause__
+        raise CheckpointError(f"{path}: {_one_line(with_file(str(error), path))}") from error.__cause__
     if num_classes not in (None, generator.num_classes):
         raise ArgumentError(
             f"{path}: num_classes {num_classes} was given, but the {generator.family} has {generator.num_classes}"
@@ -87,11 +83,11 @@ def _build(path: Path, content: Any, options: LoadOptions) -> Generator:
         options.entry,
     )
     if choice is None and not unsupported:
-        raise CheckpointError(_describe(content, entries))
+        raise CheckpointError(describe_unknown(path, content, entries))
     entry = choice.entry if choice else unsupported[0]
     format_ = recognise(entry.network)
     if format_ is None:
-        raise CheckpointError(_describe(content, [entry]))
+        raise CheckpointError(describe_unknown(path, content, [entry]))
     try:
         generator = format_.load(Checkpoint(path, entry.network, entry.beside, entry.path), options)
         options.assumptions.check_all_asked()
@@ -104,37 +100,6 @@ def _build(path: Path, content: Any, options: LoadOptions) -> Generator:
     generator.assumptions = options.assumptions.words
     generator.source_entry = generator.source_entry or (choice.described if choice else "")
     return generator
-
-
-def _describe(content: Any, entries: Sequence[Entry]) -> str:
-    """Describe a file that no format recognises, and say what to do with it."""
-    for entry in entries:
-        network, where = entry.network, f"its {entry.name}" if entry.name else "it"
-        if isinstance(network, Placeholder) and network.is_module:
-            return (
-                f"{where} is a whole module of class {network.class_name}, whose code is not in the file: save the "
-                f"generator's state_dict() instead, {OWN_CLASS}"
-            )
-        if isinstance(network, PersistedModule):
-            return f"no known generator; {EXPECTED}, {where} is a network of class {network.class_name}; {OWN_CLASS}"
-        if isinstance(network, TensorFlowNetwork):
-            return f"no known generator; {EXPECTED}, {where} is a TensorFlow network of another architecture"
-    state_dicts = [(entry.name, entry.network) for entry in entries if isinstance(entry.network, Mapping)]
-    if any(entry.is_large for entry in entries) and state_dicts:
-        name, state_dict = max(state_dicts, key=lambda named: len(named[1]))
-        tensors = clean(state_dict)
-        where = f"{name}'s" if name else "its"
-        return f"no known generator; {EXPECTED}, {where} keys begin with {_some(tensors)}; {OWN_CLASS}"
-    if isinstance(content, Placeholder | Name):
-        named = content.class_name if isinstance(content, Placeholder) else content
-        return f"no generator inside: it holds a {named}; {EXPECTED}"
-    keys = f" of {_some(content)}" if isinstance(content, Mapping) else ""
-    return f"no generator inside: it holds a {type(content).__name__}{keys}; {EXPECTED}"
-
-
-def _some(keys: Mapping[Any, Any]) -> str:
-    names = [str(key)[:80] for key in islice(keys, 4)] or ["nothing"]
-    return ", ".join(names) + (", ..." if len(keys) > 4 else "")
 
 
 def _one_line(text: str) -> str:

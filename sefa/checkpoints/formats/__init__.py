@@ -9,6 +9,8 @@ To add one, write its module, and list its FORMAT below. The module describes th
     FORMAT                       its name in messages, and the two functions above
 
 Its test, tests/sefa/checkpoints/formats/test_<format>.py, compares it with the original's formulas or recorded images.
+`python tests/sefa/checkpoints/test_unknown_files.py` notes the keys of golden checkpoints, by which the refusal of an
+unknown file finds the nearest format.
 """
 
 from sefa.checkpoints.checkpoint import Format
