@@ -118,10 +118,11 @@ def kind_of(source: Path) -> Kind:
     Raises:
         InputError: If there is no such file.
     """
-    module, colon, name = str(source).partition(":")
-    names = (*module.split("."), *name.split("."))
-    if colon and all(part.isidentifier() for part in names) and not source.exists():
-        return Kind.CLASS
+    module, colon, name = str(source).rpartition(":")
+    if colon and not source.exists():
+        names = name.split(".") if module.endswith(".py") else (*module.split("."), *name.split("."))
+        if all(part.isidentifier() for part in names):
+            return Kind.CLASS
     problem = input_problem(source)
     if problem:
         raise InputError(f"{source}: {problem}")
@@ -147,7 +148,7 @@ def open_generator(
     """Open a generator from any kind of source.
 
     Args:
-        source: A checkpoint; MODULE:CLASS; or a TorchScript archive.
+        source: A checkpoint; MODULE:CLASS or FILE.py:CLASS, of a class or a function; or a TorchScript archive.
         options: How to open it.
         layers: For a generator of the user's own: comma-separated names of the layers to analyse; `all`: none given.
         need_layers: Whether directions will be searched for, which needs these names.

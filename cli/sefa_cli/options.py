@@ -28,7 +28,8 @@ CheckpointArgument = Annotated[
     Path,
     typer.Argument(
         metavar="CHECKPOINT",
-        help="A trained generator's checkpoint; or a generator of your own: MODULE:CLASS, or a TorchScript archive.",
+        help="A trained generator's checkpoint; or a generator of your own: MODULE:CLASS, FILE.py:CLASS, or a "
+        "TorchScript archive.",
     ),
 ]
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file made by [b]sefa export[/b].")]
@@ -37,9 +38,14 @@ JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON for scripts
 
 # How a generator is opened; first, the options for one of the user's own.
 OWN = Group(
-    weights=typer.Option(metavar="FILE", help="The state dict of MODULE:CLASS, saved by torch.save."),
+    weights=typer.Option(
+        metavar="FILE", help="Its weights: a state dict, a training checkpoint or .safetensors; read, never run."
+    ),
     kwargs=(
-        typer.Option(metavar="JSON", help='Keyword arguments of CLASS: [b]\'{"nz": 100, "ngf": 64}\'[/b].'),
+        typer.Option(
+            metavar="JSON",
+            help='Keyword arguments of CLASS, which may be a function: [b]\'{"nz": 100, "ngf": 64}\'[/b].',
+        ),
         Typed(str | None, parse_kwargs),
     ),
     latent_dim=typer.Option(metavar="D", help="Length of its latent code z."),
@@ -77,7 +83,7 @@ OWN = Group(
         "--run-code",
         help="Load a TorchScript archive, which is a program and can do anything you can: only if you trust it.",
     ),
-).in_panel("A generator of your own: MODULE:CLASS, or a TorchScript archive")
+).in_panel("A generator of your own: MODULE:CLASS, FILE.py:CLASS, or a TorchScript archive")
 OPENING = Group(
     num_classes=typer.Option(
         metavar="N",

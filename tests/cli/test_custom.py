@@ -50,8 +50,11 @@ class Broken(nn.Module):
         raise FileNotFoundError("config.yaml")
 
 
-def helper():
-    return Generator()
+number = 3
+
+
+def nothing():
+    pass
 """
 
 
@@ -168,8 +171,12 @@ def test_from_torchscript_to_onnx(sefa_command: Command, package: Path, model: A
         ("their_package.needing:G", OWN, "ModuleNotFoundError: No module named 'a_package_that_is_not_installed'"),
         ("their_package.leaving:G", OWN, "importing their_package.leaving raised SystemExit: usage: train.py"),
         ("their_package.models:Generater", OWN, "their_package.models has no Generater; it has Generator, Broken"),
-        ("their_package.models:Table", OWN, "a subclass of torch.nn.Module was expected, it is the class Table"),
-        ("their_package.models:helper", OWN, "a subclass of torch.nn.Module was expected, it is a function"),
+        ("their_package.models:Table", OWN, "a function that makes one, was expected, it is the class Table"),
+        ("their_package.models:number", OWN, "or a function that makes one, was expected, it is a int"),
+        ("their_package.models:nothing", OWN, "their_package.models:nothing: nothing() returns a NoneType, no torch"),
+        ("their_package/modells.py:Generator", OWN, "their_package/modells.py: no such file"),
+        ("their_package/models.py:Generater", OWN, "models.py has no Generater; it has Generator, Broken"),
+        ("their_package/raising.py:G", OWN, "importing their_package/raising.py raised RuntimeError: no GPU here"),
         ("their_package.models:Broken", OWN, "Broken() raised FileNotFoundError: config.yaml"),
         (REFERENCE, [*OWN, "--kwargs", '{"ngf": 3}'], "Generator(ngf=3) raised TypeError: "),
         (REFERENCE, [*OWN, "--kwargs", "[100]"], "--kwargs must be a JSON object"),

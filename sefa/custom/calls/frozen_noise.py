@@ -154,7 +154,7 @@ def _record(run: Callable[[Tensor], object], codes: Tensor) -> list[Draw]:
 Give = Callable[[str, Sequence[Any], str, tuple[int, int]], Tensor]
 
 
-class _Drawing(TorchFunctionMode):  # type: ignore[misc]
+class _Drawing(TorchFunctionMode):
     """Calls `give` where torch would draw random numbers.
 
     This is the level of Python's calls, above the operators, so that exporters see the constants.
@@ -209,7 +209,8 @@ def _like(sort: str) -> Callable[..., Tensor]:
 
 def _normal(draw: Any, mean: Any = 0.0, std: Any = 1.0, size: Any = None, *, dtype: Any = None, out: Any = None) -> Any:
     tensors = [value.shape for value in (mean, std) if isinstance(value, Tensor)]
-    numbers = draw("normal", torch.broadcast_shapes(*tensors) if tensors else _sizes((), size))
+    shape = torch.broadcast_shapes(*tensors) if tensors else _sizes((), size)  # type: ignore[no-untyped-call]
+    numbers = draw("normal", shape)
     return _as(numbers * std + mean, dtype, out)
 
 

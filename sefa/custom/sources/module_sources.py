@@ -1,48 +1,79 @@
-"""Load a user's module from a class given by name, `my_pkg.models:Generator`, or from a TorchScript archive.
+"""Make a user's module from what is named, `my_pkg.models:Generator` or `models.py:make_generator`, or TorchScript.
 
 This is the only place where code chosen by the user is loaded.
 """
 
 import importlib
+import importlib.util
 import sys
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
-from sefa.custom.user_code import blamed
+from sefa.custom.user_code import blamed, first_line
 from sefa.errors import ArgumentError, CheckpointError, listed
+from sefa_runtime.files import input_problem
+
+FILE_SUFFIX = ".py"
 
 
 def build_module(reference: str, arguments: Mapping[str, Any]) -> nn.Module:
-    """Import MODULE:CLASS and construct it.
+    """Import what is named and make a module of it.
 
-    Modules are found in the current directory first, as with `python -m`.
+    Modules are found in the current directory first, as with `python -m`; a file is found where it lies, and what it
+    imports in its folder first, as with `python FILE`.
 
     Args:
-        reference: MODULE:CLASS.
-        arguments: Keyword arguments of the constructor.
+        reference: MODULE:NAME or FILE.py:NAME, where the name is of a class, of a function that returns a module, or of
+            a module.
+        arguments: Keyword arguments of the class or the function.
 
     Raises:
-        ArgumentError: If the module cannot be imported, or the class is missing, is not an nn.Module or rejects the
-            arguments.
+        ArgumentError: If the file or module cannot be imported, or the name is missing, is something else or rejects
+            the arguments.
     """
-    module_name, _, class_name = reference.partition(":")
-    found = _import(module_name)
-    for part in class_name.split("."):
-        if not hasattr(found, part):
-            raise ArgumentError(f"{reference}: {module_name} has no {class_name}{_classes_in(found)}")
-        found = getattr(found, part)
-    if not isinstance(found, type) or not issubclass(found, nn.Module):
-        what = f"the class {found.__name__}" if isinstance(found, type) else f"a {type(found).__name__}"
-        raise ArgumentError(f"{reference}: a subclass of torch.nn.Module was expected, it is {what}")
-    called = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-    with blamed(f"{reference}: {class_name}({called}) raised "):
-        return found(**arguments)
+    source, _, name = reference.rpartition(":")
+    folder = Path(source).absolute().parent if source.endswith(FILE_SUFFIX) else Path.cwd()
+    with _on_path(folder):
+        found = _import_file(Path(source)) if source.endswith(FILE_SUFFIX) else _import(source)
+        for part in name.split("."):
+            if not hasattr(found, part):
+                raise ArgumentError(f"{reference}: {source} has no {name}{_classes_in(found)}")
+            found = getattr(found, part)
+        if isinstance(found, nn.Module):
+            if arguments:
+                raise ArgumentError(f"{reference}: it is a {type(found).__name__} already: leave out --kwargs")
+            return _unwrapped(found)
+        if isinstance(found, type) and not issubclass(found, nn.Module):
+            raise ArgumentError(
+                f"{reference}: a subclass of torch.nn.Module, or a function that makes one, was expected, it is the "
+                f"class {found.__name__}"
+            )
+        if not callable(found):
+            raise ArgumentError(
+                f"{reference}: a subclass of torch.nn.Module, or a function that makes one, was expected, it is a "
+                f"{type(found).__name__}"
+            )
+        called = f"{name}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"
+        with blamed(f"{reference}: {called} raised "):
+            made = found(**arguments)
+    if not isinstance(made, nn.Module):
+        raise ArgumentError(f"{reference}: {called} returns a {type(made).__name__}, no torch.nn.Module")
+    return _unwrapped(made)
+
+
+def _unwrapped(module: nn.Module) -> nn.Module:
+    """Return the module inside DataParallel and torch.compile."""
+    if isinstance(module, nn.DataParallel):
+        return _unwrapped(module.module)
+    inner = getattr(module, "_orig_mod", None)
+    return _unwrapped(inner) if isinstance(inner, nn.Module) else module
 
 
 def check_may_run(path: str | Path, run_code: bool) -> None:
@@ -84,17 +115,55 @@ def load_torchscript(path: str | Path, *, run_code: bool = False) -> nn.Module:
     return module
 
 
+@contextmanager
+def _on_path(folder: Path) -> Iterator[None]:
+    """Let a folder come first on Python's path; the current one stays there, for what is imported later."""
+    added = str(folder)
+    if added in sys.path:
+        yield
+        return
+    sys.path.insert(0, added)
+    try:
+        yield
+    finally:
+        if folder != Path.cwd() and added in sys.path:
+            sys.path.remove(added)
+
+
 def _import(name: str) -> object:
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
     with blamed(f"importing {name} raised "):
         try:
             return importlib.import_module(name)
         except ModuleNotFoundError as error:
             if error.name and f"{name}.".startswith(f"{error.name}."):
-                raise ArgumentError(f"no module {name!r} in {here} or on Python's path") from error
+                raise ArgumentError(f"no module {name!r} in {Path.cwd()} or on Python's path") from error
             raise
+
+
+def _import_file(path: Path) -> object:
+    """Import a file as a module of its own name, or of a longer one if that is taken."""
+    problem = input_problem(path)
+    if problem:
+        raise ArgumentError(f"{path}: {problem}")
+    name = path.stem if path.stem.isidentifier() and path.stem not in sys.modules else f"_file_{abs(hash(path))}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        with blamed(f"importing {path} raised "):
+            spec.loader.exec_module(module)
+    except ArgumentError as error:
+        del sys.modules[name]
+        if isinstance(error.__cause__, ImportError) and "relative import" in str(error.__cause__):
+            package = path.absolute().parent
+            raise ArgumentError(
+                f"{path} imports from its package ({first_line(error.__cause__)}): name it as part of the package, "
+                f"{package.name}.{path.stem}:NAME, in the folder that holds {package.name} ({package.parent})"
+            ) from error.__cause__
+        raise
+    return module
 
 
 def _classes_in(module: object) -> str:

@@ -84,7 +84,13 @@ def test_a_draw_becomes_a_constant(name: str) -> None:
 
 def test_a_model_with_frozen_noise_is_exported_and_says_so(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    module = Noisy(lambda x: sum(DRAWS[name](x) for name in ("randn", "normal", "dropout", "randint")))  # type: ignore[arg-type]
+    module = Noisy(
+        lambda x: (
+            torch.cat([DRAWS[name](x) + 0 * x for name in ("randn", "normal", "dropout", "randint")])
+            .view(4, *x.shape)
+            .sum(0)
+        )
+    )
     generator = sefa.wrap(module, latent_dim=D, layers=["first"], image_range=(-1, 1), freeze_noise=7)
     bank = sefa.factorize(generator, top=3)
     export_onnx(generator, bank, tmp_path / "g.onnx", "float32")  # Each is verified against PyTorch.
