@@ -17,13 +17,7 @@ from sefa.checkpoints.assumptions import one_of
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
 from sefa.checkpoints.parts.activations import ACTIVATIONS, OUTPUTS
 from sefa.checkpoints.parts.assembly import Assembly, Parameters
-from sefa.checkpoints.parts.biggan_layers import (
-    add_norm,
-    bottom_width,
-    check_variances,
-    conditional_norm,
-    statistics,
-)
+from sefa.checkpoints.parts.biggan_layers import add_norm, bottom_width, check_variances, conditional_norm, statistics
 from sefa.checkpoints.parts.growing import highest
 from sefa.checkpoints.parts.spectral_norm import SpectralLayers
 from sefa.generators.biggan import Attention, Block, ConditionalNorm, Norm

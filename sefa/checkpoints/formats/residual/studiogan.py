@@ -41,8 +41,9 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> BigGAN | BigGANDeep | 
 
 def _is_biggan(layers: StudioGANLayers) -> bool:
     """Return whether the blocks' norms read chunks of z, rather than the one-hot class or nothing."""
-    if layers.is_deconv or layers.embedding_shape[0] or layers.condition_dim != layers.latent_dim:
-        return bool(layers.embedding_shape[0])
+    has_embedding = layers.embedding_shape[0] > 0
+    if has_embedding or layers.is_deconv or layers.has_tables or layers.condition_dim != layers.latent_dim:
+        return has_embedding
     # As many classes as numbers in z, or a BigGAN without classes.
     read = layers.assumptions.take("norms_read", "latent", partial(one_of, names=("latent", "label")))
     layers.assumptions.note(f"the norms read the {read}", "norms_read")

@@ -1,6 +1,7 @@
 """The layers of PyTorch-StudioGAN's generators: linear0, the list blocks, the norm bn4, and a convolution.
 
-In the list, attention counts as a block.
+In the list, attention counts as a block. A conditional norm's gain and bias are linear layers; until 2021, those that
+read the class alone were tables, embed0 and embed1.
 """
 
 from collections.abc import Mapping
@@ -12,13 +13,7 @@ from torch import Tensor, nn
 from sefa.checkpoints.assumptions import Assumptions, positive
 from sefa.checkpoints.parts.activations import activation
 from sefa.checkpoints.parts.assembly import Assembly, Parameters
-from sefa.checkpoints.parts.biggan_layers import (
-    add_norm,
-    bottom_width,
-    check_variances,
-    conditional_norm,
-    statistics,
-)
+from sefa.checkpoints.parts.biggan_layers import add_norm, bottom_width, check_variances, conditional_norm, statistics
 from sefa.checkpoints.parts.growing import highest
 from sefa.checkpoints.parts.spectral_norm import SpectralLayers, normalized
 from sefa.generators.biggan import Attention, BigGAN, Block, ConditionalNorm, Norm
@@ -56,6 +51,7 @@ class StudioGANLayers:
         latent_dim: How many numbers `linear0` reads.
         bottom: Height and width of the image that it makes.
         condition_dim: How many numbers the blocks' norms read; 0: they are unconditional.
+        has_tables: Whether the norms have a row of gains and biases for each class.
         embedding_shape: Number of classes, and length of a class embedding; zeros if there is none.
         channels: Channels of the image.
         activation: What follows each norm.
@@ -89,12 +85,13 @@ class StudioGANLayers:
             self.widths += [weights.shape(f"{name}.{last}", 4)[0] for name in self.blocks]
         rows, self.latent_dim = weights.shape("linear0", 2)
         self.bottom = bottom_width(file, rows, self.widths[0])
-        gain = f"{FIRST}.{'bn0' if self.is_deconv else 'bn1'}.gain"
+        gain, table = (f"{FIRST}.{'bn0' if self.is_deconv else 'bn1'}.{name}" for name in ("gain", "embed0"))
+        self.has_tables = weights.has(table)
         self.condition_dim = weights.shape(gain, 2)[1] if weights.has(gain) else 0
-        self.embedding_shape = (0, 0)
-        if EMBEDDING in tensors:
-            num_classes, embed_dim = file.shape(EMBEDDING, 2)
-            self.embedding_shape = (num_classes, embed_dim)
+        if self.has_tables:
+            self.condition_dim = weights.shape(table, 2)[0]
+        shape = file.shape(EMBEDDING, 2) if EMBEDDING in tensors else (0, 0)
+        self.embedding_shape = (shape[0], shape[1])
         self._last = "conv4" if self.is_deconv else "conv2d5"
         self.channels = weights.shape(self._last, 4)[0]
         self.activation: nn.Module = assumptions.take("activation", activation("relu"), activation)
@@ -125,17 +122,27 @@ class StudioGANLayers:
         return self.file.fill(generator, (r".*\.num_batches_tracked",))
 
     def _add_conditional_norm(self, norm: ConditionalNorm, name: str) -> None:
-        shape = (norm.affine.out_features // 2, norm.affine.in_features)
-        self.file.layer(
-            norm,
-            partial(_conditional_norm, embed_dim=self.embedding_shape[1], epsilon=self._epsilon),
-            **self.weights.weight(f"{name}.gain", shape, "gain"),
-            **self.weights.weight(f"{name}.bias", shape, "bias"),
-            **statistics(f"{name}.bn", shape[0]),
+        channels, codes = norm.affine.out_features // 2, norm.affine.in_features
+        if self.has_tables:
+            names, shape = ("embed0", "embed1"), (codes, channels)
+            make = partial(_norm_by_class, epsilon=self._epsilon)
+        else:
+            names, shape = ("gain", "bias"), (channels, codes)
+            make = partial(_conditional_norm, embed_dim=self.embedding_shape[1], epsilon=self._epsilon)
+        gain, bias = (
+            self.weights.weight(f"{name}.{theirs}", shape, ours)
+            for theirs, ours in zip(names, ("gain", "bias"), strict=True)
         )
+        self.file.layer(norm, make, **gain, **bias, **statistics(f"{name}.bn", channels))
 
 
 def _conditional_norm(mean: Tensor, variance: Tensor, embed_dim: int, epsilon: float, **weights: Tensor) -> Parameters:
     """Return the parameters of a batch norm with gain and bias linear in the code; our codes end with the embedding."""
     gain, bias = (normalized(weights, name).roll(-embed_dim, dims=1) for name in ("gain", "bias"))
+    return conditional_norm(gain, bias, mean, variance, epsilon)
+
+
+def _norm_by_class(mean: Tensor, variance: Tensor, epsilon: float, **tables: Tensor) -> Parameters:
+    """Return the parameters of a batch norm with a row of gains and a row of biases for each class."""
+    gain, bias = (normalized(tables, name).T for name in ("gain", "bias"))
     return conditional_norm(gain, bias, mean, variance, epsilon)

@@ -132,6 +132,19 @@ def test_a_studiogan_without_classes_follows_its_formula(
     torch.testing.assert_close(generator.affines()[0], state["linear0.weight"])
 
 
+def test_older_studiogans_have_a_row_of_gains_for_each_class(tmp_path: Path) -> None:
+    entries = {"weight_orig": "weight_orig", "weight_u": "weight_v", "weight_v": "weight_u"}  # of the transposed
+    name = "studio_sngan_32"
+    state = {}
+    for key, tensor in state_of(name, "state_dict").items():
+        norm, part, entry = ["", "", *key.rsplit(".", 2)][-3:]
+        table = {"gain": "embed0", "bias": "embed1"}.get(part)
+        state[f"{norm}.{table}.{entries[entry]}" if table else key] = tensor.T if table and tensor.ndim == 2 else tensor
+    assert "blocks.0.0.bn1.embed0.weight_orig" in state
+    old = sefa.load(saved(tmp_path, state))
+    torch.testing.assert_close(images(old, name), images(GoldenCheckpoint(name).generator, name))
+
+
 def test_norms_that_read_as_many_numbers_as_z_has_are_said_to_read_the_latent(tmp_path: Path) -> None:
     state = state_of("studio_sngan_32", "state_dict")
     for key, tensor in state.items():  # As many latents as classes.
