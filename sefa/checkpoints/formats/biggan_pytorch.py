@@ -68,7 +68,7 @@ class _Reader:
         check_variances(tensors, "stored_var")
         self.assumptions = assumptions
         self.file = file = Assembly(tensors)
-        self.num_blocks = 1 + highest(tensors, r"blocks\.(\d{1,4})\..*")
+        self.num_blocks = 1 + highest(tensors, r"blocks\.(\d{1,2})\..*")
         last_conv = "conv4" if _is_deep(tensors) else "conv2"
         # Channels of the features that `linear` makes, then of each block's output.
         self.widths = [file.shape(FIRST_CONV, 4)[1]]

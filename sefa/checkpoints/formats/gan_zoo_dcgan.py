@@ -35,7 +35,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> DCGAN:
     check_variances(tensors, "running_var")
     _check_statistics(tensors)
     file = Assembly(tensors)
-    depth = highest(tensors, r"main\.convTranspose(\d{1,3})\..*")
+    depth = highest(tensors, r"main\.convTranspose(\d{1,2})\..*")
     names = [FIRST, *(f"main.convTranspose{i}" for i in range(1, depth + 1)), LAST]
     shapes = [file.shape(f"{name}.weight", 4) for name in names]  # [in, out, 4, 4] each
     num_classes = _num_classes(file, config, shapes[0][0])

@@ -48,7 +48,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> SNGAN:
     check_variances(tensors, "running_var")
     file = Assembly(tensors)
     layers = SpectralLayers(file)
-    last = 1 + highest(tensors, r"block(\d{1,3})\..*")
+    last = 1 + highest(tensors, r"block(\d{1,2})\..*")
     blocks = [f"block{number}" for number in range(2, last)]
     widths = [layers.shape("block2.c1", 4)[1], *(layers.shape(f"{name}.c2", 4)[0] for name in blocks)]
     rows, z_dim = layers.shape("l1", 2)
@@ -125,7 +125,8 @@ def _add_norm(file: Assembly, module: nn.Module | None, name: str, num_classes: 
 
 
 def _halves(embedding: Tensor, mean: Tensor, variance: Tensor) -> Parameters:
-    return _by_class(*embedding.chunk(2, dim=1), mean, variance)
+    gains, biases = embedding.chunk(2, dim=1)
+    return _by_class(gains, biases, mean, variance)
 
 
 def _by_class(gains: Tensor, biases: Tensor, mean: Tensor, variance: Tensor) -> Parameters:

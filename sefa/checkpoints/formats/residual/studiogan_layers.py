@@ -64,7 +64,7 @@ class StudioGANLayers:
         self.weights = weights = SpectralLayers(file)
         self.blocks: list[str] = []
         self.attentions: dict[int, AttentionSizes] = {}
-        for i in range(1 + highest(tensors, r"blocks\.(\d{1,4})\..*")):
+        for i in range(1 + highest(tensors, r"blocks\.(\d{1,2})\..*")):
             name = LAYER.format(i)
             if f"{name}.sigma" in tensors:
                 key_dim, channels, *_ = weights.shape(f"{name}.conv1x1_theta", 4)
