@@ -74,30 +74,9 @@ class PersistedModule:
             raise CheckpointError(f"its {self.class_name} has {name} = {shown}, {kind.__name__} was expected")
         return value
 
-    def tensors(self, prefix: str = "") -> dict[str, Tensor]:
-        """Return all parameters and buffers, including those of submodules, as a state dict.
-
-        Raises:
-            CheckpointError: If one of them is not an ordinary tensor.
-        """
-        found: dict[str, Tensor] = {}
-        entries = 0
-        pending: list[tuple[str, object]] = [(prefix, self)]
-        while pending:
-            path, module = pending.pop()
-            parameters, modules = _parts(module)
-            entries += 1 + len(parameters) + len(modules)
-            if entries > MAX_ENTRIES:
-                raise CheckpointError(f"damaged: more than {MAX_ENTRIES} modules and parameters")
-            check_names((*parameters, *modules), path)
-            for name, tensor in parameters.items():
-                if isinstance(tensor, Tensor):
-                    found[f"{path}{name}"] = tensor
-                elif tensor is not None:
-                    raise CheckpointError(f"{path}{name} is not an ordinary tensor of weights: {reprlib.repr(tensor)}")
-            pending.extend((f"{path}{name}.", inner) for name, inner in reversed(list(modules.items())))
-        check_uses(found)
-        return found
+    def tensors(self) -> dict[str, Tensor]:
+        """Return all parameters and buffers: see `module_tensors`."""
+        return module_tensors(self)
 
 
 class TensorFlowNetwork(StandIn):
@@ -155,6 +134,32 @@ class TensorFlowNetwork(StandIn):
                     pending.append((f"{path}{name}/", component))
         check_uses(found)
         return found
+
+
+def module_tensors(module: PersistedModule | Placeholder) -> dict[str, Tensor]:
+    """Return all parameters and buffers, including those of submodules, as a state dict.
+
+    Raises:
+        CheckpointError: If one of them is not an ordinary tensor.
+    """
+    found: dict[str, Tensor] = {}
+    entries = 0
+    pending: list[tuple[str, object]] = [("", module)]
+    while pending:
+        path, part = pending.pop()
+        parameters, modules = _parts(part)
+        entries += 1 + len(parameters) + len(modules)
+        if entries > MAX_ENTRIES:
+            raise CheckpointError(f"damaged: more than {MAX_ENTRIES} modules and parameters")
+        check_names((*parameters, *modules), path)
+        for name, tensor in parameters.items():
+            if isinstance(tensor, Tensor):
+                found[f"{path}{name}"] = tensor
+            elif tensor is not None:
+                raise CheckpointError(f"{path}{name} is not an ordinary tensor of weights: {reprlib.repr(tensor)}")
+        pending.extend((f"{path}{name}.", inner) for name, inner in reversed(list(modules.items())))
+    check_uses(found)
+    return found
 
 
 def _parts(module: object) -> tuple[Mapping[str, Any], Mapping[str, Any]]:

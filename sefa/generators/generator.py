@@ -50,7 +50,7 @@ class Generator(nn.Module, ABC):
     family: ClassVar[str]
     tolerance: ClassVar[float] = 1e-4
     has_style_codes: ClassVar[bool] = False
-    normalizes_codes: ClassVar[bool] = False
+    normalizes_codes: bool = False
     runs_user_code: ClassVar[bool] = False
     z_dim: int
     code_dim: int

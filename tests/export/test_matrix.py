@@ -28,6 +28,7 @@ CHECKPOINTS = {
     "biggan": "biggan_tfhub_style_32/G_ema.pth",
     "biggan-deep": "hf_biggan_deep_32/pytorch_model.bin",
     "dcgan": "dcgan_small_64/netG.pth",
+    "fastgan": "projected_fastgan_cond_128/network-snapshot.pkl",
     "lucidrains-stylegan2": "lucidrains_32/model_5.pt",
     "sngan": "mimicry_sagan_32/netG_1000_steps.pth",
     "pggan": "tf_pggan_16/network.pkl",
@@ -37,7 +38,7 @@ CHECKPOINTS = {
     "stylegan3": "nv_xl_stem_cond_16/network.pkl",
 }
 STYLE_BASED = [name for name in CHECKPOINTS if "stylegan" in name]
-ONE_LAYER = ["dcgan", "pggan", "sngan"]
+ONE_LAYER = ["dcgan", "fastgan", "pggan", "sngan"]
 LAYERS = {"all": ["all"], "some": ["1-2"], "groups": ["0-1", "2-3"]}
 FORMATS = [("onnx", "fp32"), ("onnx", "fp16"), ("torchscript", "fp32"), ("pt2", "fp32")]
 TOP = 3
@@ -92,6 +93,7 @@ ALWAYS = [
     Export("biggan-deep", "z", truncation="0.6", output_type="uint8"),
     Export("pggan", "z", precision="fp16", bank=True, batch=3),
     Export("dcgan", "z", method="ganspace", edits=0),
+    Export("fastgan", "z", precision="fp16", bank=True),
     Export("sngan", "z", "pt2", bank=True, output_type="uint8"),
 ]
 

@@ -136,8 +136,8 @@ class GoldenCheckpoint:
         for key, expected in self.arrays.items():
             match = PSI.fullmatch(key)
             rows = np.arange(len(expected)) if expected.ndim else np.arange(0)
-            if key in ("img", "img_none"):
-                noise = "none" if key == "img_none" else "const"
+            if key in ("img", "imgcrop", "img_none", "imgcrop_none"):
+                noise = "none" if key.endswith("_none") else "const"
                 self.compare_image(key, self.render(self.encode(self.psi)[: len(rows)], rows, noise))
             elif match and match["what"] in ("img", "imgcrop"):
                 self.compare_image(key, self.render(self.encode(*_psi(match))[: len(rows)], rows))

@@ -17,6 +17,7 @@ from sefa.checkpoints.checkpoint import Format
 from sefa.checkpoints.formats import (
     biggan_pytorch,
     dcgan,
+    fastgan,
     gan_zoo,
     gan_zoo_dcgan,
     huggingface_biggan,
@@ -44,6 +45,7 @@ from sefa.checkpoints.formats.tensorflow import tensorflow_pggan, tensorflow_sty
 # Tried in this order; the first that recognises a network loads it.
 FORMATS: tuple[Format, ...] = (
     *unsupported.FORMATS,
+    fastgan.FORMAT,
     dcgan.DISCRIMINATOR,
     dcgan.FORMAT,
     biggan_pytorch.FORMAT,

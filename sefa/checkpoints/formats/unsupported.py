@@ -7,13 +7,11 @@ from typing import NoReturn
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
 from sefa.checkpoints.pickled_networks import PersistedModule
 from sefa.errors import CheckpointError
-from sefa_runtime.pickles.placeholders import Placeholder
 
 NO_LATENT = "it turns images into images, there is no latent code to find directions in"
 NOT_A_GAN = "diffusion models have no latent code as GANs do"
 NEEDS_GENERATOR = "the generator's checkpoint is needed"
 OWN_CODE = "its own code can read it: MODULE:CLASS --weights FILE"
-NO_STYLE = f"its blocks have no transforms of the latent beyond the first, and are not supported; {OWN_CODE}"
 
 
 def _refused(name: str, reason: str, recognises: Callable[[Checkpoint], bool]) -> Format:
@@ -34,13 +32,12 @@ def _with_keys(*patterns: str, without: str | None = None) -> Callable[[Checkpoi
     return recognises
 
 
-def _of_class(class_name: str, *, any_object: bool = False) -> Callable[[Checkpoint], bool]:
-    """Return a test for networks that NVlabs' code pickled, or any objects, by a regular expression for the class."""
+def _of_class(class_name: str) -> Callable[[Checkpoint], bool]:
+    """Return a test for networks that NVlabs' code pickled, by a regular expression for the class."""
 
     def recognises(checkpoint: Checkpoint) -> bool:
         network = checkpoint.network
-        kinds = PersistedModule | Placeholder if any_object else PersistedModule
-        return isinstance(network, kinds) and re.fullmatch(class_name, network.class_name) is not None
+        return isinstance(network, PersistedModule) and re.fullmatch(class_name, network.class_name) is not None
 
     return recognises
 
@@ -61,8 +58,6 @@ FORMATS = (
         "the decoder is not in the file: the checkpoint of the StyleGAN2 that it was trained with is needed",
         _with_keys(r"mapper\.(\w+\.)+mapping\.1\.weight$", without=r"decoder\."),
     ),
-    _refused("FastGAN", NO_STYLE, _with_keys(r"init\.", r"feat_8\.", r"se_64\.")),
-    _refused("Projected GAN's FastGAN", NO_STYLE, _of_class(r".*\bnetworks_fastgan\..*", any_object=True)),
     _refused(
         "EG3D",
         f"its images depend on a camera, which is not supported; {OWN_CODE}, with the camera fixed",

@@ -18,6 +18,7 @@ FAMILIES = [
     "tf_stylegan_32",
     "sefa_stylegan2_cond_32",
     "nv_xl_stem_cond_16",
+    "projected_fastgan_cond_128",
 ]
 
 

@@ -18,6 +18,7 @@ FILES = [
     "biggan_hier_64/G_ema.pth",
     "biggandeep_32/G_ema.pth",
     "dcgan_small_64/netG.pth",
+    "fastgan_256/50000.pth",
     "hf_biggan_deep_32/pytorch_model.bin",
     "lucidrains_32/model_5.pt",
     "mimicry_sagan_32/netG_1000_steps.pth",

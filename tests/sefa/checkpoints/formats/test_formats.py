@@ -8,6 +8,7 @@ from support.golden_checkpoints import MANIFEST, GoldenCheckpoint
 EXPORTED = {
     "biggan_hier_64",
     "dcgan_small_64",
+    "fastgan_256",
     "hf_biggan_deep_32",
     "lucidrains_32",
     "mimicry_sagan_32",
