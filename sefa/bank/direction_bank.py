@@ -1,6 +1,7 @@
 """The direction bank: the directions of one generator, and their file."""
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
@@ -163,7 +164,8 @@ class DirectionBank:
                 tensors = {name: file.get_tensor(name) for name in TENSORS}
         except (SafetensorError, OSError) as error:
             raise BankError(
-                f"{path}: not a direction bank, or damaged; a file made by `sefa factorize` was expected ({error})"
+                f"{path}: not a direction bank, or damaged; a file made by `sefa factorize` was expected, of another "
+                f"tool's directions `sefa bank import {shlex.quote(str(path))} CHECKPOINT -o BANK` makes one ({error})"
             ) from error
         try:
             return cls.build(metadata[METADATA_KEY], tensors)

@@ -78,12 +78,12 @@ def vectors_bank(
         alpha_unit="distance" if is_unit else "vector",
     )
     rank = int((bank.eigenvalues > zero_level(bank.eigenvalues.max()[None], generator.latent_dim)).sum())
-    scale = torch.ones(len(vectors)) if is_unit else lengths.square().mean(dim=1).sqrt()
+    sizes = [1.0] * len(vectors) if is_unit else lengths.square().mean(dim=1).sqrt().tolist()
     return replace(
         bank,
         names=tuple(names) if all(names) and not name_problems(names) else bank.names,
         source=replace(bank.source, rank=rank),
-        alpha_range=torch.tensor(ALPHA_RANGE) / scale[:, None].float(),
+        alpha_range=torch.tensor([[float(f"{end / size:.2g}") for end in ALPHA_RANGE] for size in sizes]),
     )
 
 
