@@ -85,8 +85,9 @@ def predict(model: Classifier, images: Tensor, batch: int = 256) -> tuple[Tensor
 
 def load_classifier(path: Path) -> Classifier:
     """Load a trained classifier."""
-    model = Classifier()
-    model.load_state_dict(load_file(path))
+    state = load_file(path)
+    model = Classifier(len(state["score.weight"]))
+    model.load_state_dict(state)
     return model.eval()
 
 
