@@ -129,16 +129,18 @@ def licences(package: str) -> str:
     if not package or not path.exists():
         return "unknown"
     text = path.read_text(errors="replace")
-    # Machine-readable files name them; of others the best known licences are looked for.
-    names = re.findall(r"^License: *(\S[^\n]*)$", text, re.M)
+    # Machine-readable files name them in paragraphs about files; those about Debian's own do not matter here.
+    paragraphs = [part for part in re.split(r"\n\s*\n", text) if re.search(r"^Files:(?! *debian/)", part, re.M)]
+    names = [name for part in paragraphs for name in re.findall(r"^License: *(\S[^\n]*)$", part, re.M)]
+    # In others the best known licences are looked for.
     if not names:
         known = {
             "OFL": r"Open Font Licen[sc]e", "GPL": r"General Public Licen[sc]e", "Apache-2.0": r"Apache Licen[sc]e",
             "Bitstream Vera": "Bitstream Vera", "LPPL": "LaTeX Project Public", "public domain": "public domain",
-            "GUST": "GUST Font Licen[sc]e", "MIT": r"MIT Licen[sc]e|Permission is hereby granted, free of charge",
+            "GUST": "GUST Font Licen[sc]e", "MIT": r"MIT Licen[sc]e",
         }  # fmt: skip
         names = [name for name, pattern in known.items() if re.search(pattern, text, re.I)]
-    return ", ".join(dict.fromkeys(name.strip() for name in names)) or "see its copyright file"
+    return ", ".join(dict.fromkeys(name.strip().replace("|", " or ") for name in names)) or "see its copyright file"
 
 
 def source_table(faces: Sequence[Face]) -> str:

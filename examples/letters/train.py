@@ -113,16 +113,15 @@ class Training:
         real = glyphs.batch(label, np.random.default_rng([settings.seed, 1, turn])).to(self.device)
         label = label.to(self.device)
         random = torch.Generator().manual_seed((settings.seed << 40) + turn)
-        z = torch.randn(2, share, self.generator.sizes.z_dim, generator=random).to(self.device)
+        z = torch.randn(share, self.generator.sizes.z_dim, generator=random).to(self.device)
         for optimizer in (self.generator_optimizer, self.discriminator_optimizer):
             rate = settings.rate_at(self.images)
             if optimizer is self.discriminator_optimizer:
                 rate *= R1_INTERVAL / (R1_INTERVAL + 1)  # Karras et al. 2020: it takes more, smaller steps.
             optimizer.param_groups[0]["lr"] = rate
 
-        with torch.no_grad():
-            fake = self.generator(z[0], label).clamp(-1, 1)
-        real_logits, fake_logits = self.discriminator(real, label), self.discriminator(fake, label)
+        fake = limit(self.generator(z, label))
+        real_logits, fake_logits = self.discriminator(real, label), self.discriminator(fake.detach(), label)
         loss = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
         losses = {"D": loss.item(), "real": real_logits.mean().item(), "fake": fake_logits.mean().item()}
         if self.step % R1_INTERVAL == 0:
@@ -132,7 +131,6 @@ class Training:
         self._update(self.discriminator, self.discriminator_optimizer, loss)
 
         self.discriminator.requires_grad_(False)
-        fake = limit(self.generator(z[1], label))
         loss = F.softplus(-self.discriminator(fake, label)).mean()
         self.discriminator.requires_grad_(True)
         losses["G"] = loss.item()
