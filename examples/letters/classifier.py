@@ -18,13 +18,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from letters.dataset import Glyphs
-from letters.glyphs import CHARACTERS, Coverage
+from letters.glyphs import CHARACTERS, Coverage, blurred
 
 CHANNELS = (1, 24, 48, 96, 128)
 FEATURES = 128
 SHIFT = 1  # pixels by which glyphs are shifted while it learns
-# Two characters are drawn alike by a face if their glyphs differ by less, averaged over the pixels, 0 to 255 ...
-ALIKE = 4.0
+# Two characters are drawn alike by a face if their blurred glyphs differ by less, on average, 0 to 255 ...
+ALIKE = 1.0
 # ... and cannot be told apart in principle if as many faces as this do so.
 AMBIGUOUS_SHARE = 0.05
 
@@ -96,11 +96,9 @@ def ambiguous_pairs(coverage: Coverage) -> dict[str, float]:
 
     No classifier can tell these apart in such a face, and no generator of such faces can do better.
     """
-    flat = coverage.reshape(*coverage.shape[:2], -1)
-    alike = np.zeros((coverage.shape[1],) * 2)
-    for face in flat.astype(np.int16):
-        alike += np.stack([np.abs(face - glyph).mean(axis=1) < ALIKE for glyph in face])
-    share = np.triu(alike / len(flat), 1)
+    faces = torch.from_numpy(blurred(coverage))  # [n, 62, 256]
+    alike = torch.cdist(faces, faces, p=1) / faces.shape[2] < ALIKE  # [n, 62, 62]
+    share = alike.double().mean(dim=0).triu(1).numpy()
     pairs = [(CHARACTERS[a] + CHARACTERS[b], float(share[a, b])) for a, b in np.argwhere(share >= AMBIGUOUS_SHARE)]
     return dict(sorted(pairs, key=lambda pair: -pair[1]))
 

@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from letters.glyphs import CHARACTERS, SIZE, Coverage, UnusableFaceError, render_face, variable_instances
+from letters.glyphs import CHARACTERS, Coverage, UnusableFaceError, blurred, render_face, variable_instances
 
 # Hundreds of decorations by one hand, few of which can be read as text, under a licence of their own.
 EXCLUDED_PACKAGES = {"fonts-aenigma"}
@@ -31,9 +31,22 @@ SAME_SHAPE = 0.9
 # A face is legible if this share of its glyphs are closer to their own class than to most others.
 LEAST_LEGIBLE = 0.6
 AMONG_NEAREST = 4
-# Faces are duplicates if their glyphs differ by less than this, on average over the pixels, 0 to 255.
+# Faces are duplicates if their blurred glyphs differ by less than this, on average, 0 to 255.
 DUPLICATE = 1.5
-UNNAMED = re.compile(r"emoji|symbol|dingbat|math|icon|awesome|barcode|music|braille|smallcap|\bsc\b|-sc\.|caps", re.I)
+KNOWN_LICENCES = {
+    "OFL": r"Open\s+Font\s+Licen[sc]e",
+    "GPL": r"General\s+Public\s+Licen[sc]e",
+    "Apache-2.0": r"Apache\s+Licen[sc]e",
+    "Bitstream Vera": r"Bitstream\s+Vera",
+    "LPPL": r"LaTeX\s+Project\s+Public",
+    "GUST": r"GUST\s+Font\s+Licen[sc]e",
+    "MIT": r"MIT\s+Licen[sc]e",
+    "public domain": r"public\s+domain",
+}
+# Faces of signs, and of small capitals in the place of small letters.
+NOT_LETTERS = re.compile(
+    r"emoji|symbol|dingbat|math|icon|awesome|barcode|music|braille|smallcap|\bsc\b|-sc\.|caps", re.I
+)
 
 
 @dataclass(frozen=True)
@@ -101,7 +114,7 @@ def select(glyphs: Coverage) -> Selection:
     refused: Counter[str] = Counter()
     kept = [i for i in range(len(glyphs)) if has_small_letters(glyphs[i])]
     refused["no small letters of its own"] = len(glyphs) - len(kept)
-    coarse = _blur(glyphs[kept])
+    coarse = blurred(glyphs[kept])
     legible = _legible(coarse)
     refused["not legible"] = int((~legible).sum())
     kept = [i for i, good in zip(kept, legible, strict=True) if good]
@@ -134,12 +147,7 @@ def licences(package: str) -> str:
     names = [name for part in paragraphs for name in re.findall(r"^License: *(\S[^\n]*)$", part, re.M)]
     # In others the best known licences are looked for.
     if not names:
-        known = {
-            "OFL": r"Open Font Licen[sc]e", "GPL": r"General Public Licen[sc]e", "Apache-2.0": r"Apache Licen[sc]e",
-            "Bitstream Vera": "Bitstream Vera", "LPPL": "LaTeX Project Public", "public domain": "public domain",
-            "GUST": "GUST Font Licen[sc]e", "MIT": r"MIT Licen[sc]e",
-        }  # fmt: skip
-        names = [name for name, pattern in known.items() if re.search(pattern, text, re.I)]
+        names = [name for name, pattern in KNOWN_LICENCES.items() if re.search(pattern, text, re.I)]
     return ", ".join(dict.fromkeys(name.strip().replace("|", " or ") for name in names)) or "see its copyright file"
 
 
@@ -158,7 +166,7 @@ def _render_installed() -> tuple[list[tuple[str, int, str | None, str, str]], Co
     for line in sorted(set(re.findall(r"(?m)^/.*$", listing))):
         file, number, family, style = line.split("\t")
         index = int(number or 0) & 0xFFFF  # the upper half is a named instance
-        if (file, index) in seen or UNNAMED.search(f"{Path(file).name} {family} {style}"):
+        if (file, index) in seen or NOT_LETTERS.search(f"{Path(file).name} {family} {style}"):
             continue
         seen.add((file, index))
         for instance in variable_instances(Path(file), index):
@@ -190,14 +198,6 @@ def _output(*command: str) -> str:
 def _family_group(family: str) -> str:
     """Return what relatives share: Noto Sans Display and Noto Sans Mono are one group."""
     return " ".join(family.split()[:2]).lower()
-
-
-def _blur(glyphs: Coverage) -> NDArray[np.float32]:
-    """Average over blocks of 4x4 pixels: [n, 62, 64, 64] -> [n, 62, 256]."""
-    count, characters = glyphs.shape[:2]
-    blocks = glyphs.reshape(count, characters, SIZE // 4, 4, SIZE // 4, 4)
-    means: NDArray[np.float32] = blocks.mean(axis=(3, 5), dtype=np.float32)
-    return means.reshape(count, characters, -1)
 
 
 def _legible(coarse: NDArray[np.float32]) -> NDArray[np.bool_]:

@@ -67,6 +67,13 @@ def as_coverage(images: NDArray[np.float32]) -> Coverage:
     return np.rint((1 - images).clip(0, 2) * 127.5).astype(np.uint8)
 
 
+def blurred(coverage: Coverage) -> NDArray[np.float32]:
+    """Average over blocks of 4x4 pixels: [..., 64, 64] -> [..., 256]; what is alike then looks alike."""
+    blocks = coverage.reshape(*coverage.shape[:-2], SIZE // 4, 4, SIZE // 4, 4)
+    means: NDArray[np.float32] = blocks.mean(axis=(-3, -1), dtype=np.float32)
+    return means.reshape(*coverage.shape[:-2], -1)
+
+
 def sheet(coverage: Sequence[Coverage] | Coverage, columns: int) -> Image.Image:
     """Arrange glyphs [n, h, w] in rows, dark on light."""
     glyphs = np.asarray(coverage)

@@ -12,7 +12,7 @@ import sefa
 from letters.classifier import Classifier, accuracy, predict
 from letters.dataset import Glyphs
 from letters.fonts import DUPLICATE
-from letters.glyphs import CHARACTERS, Coverage, as_coverage, as_images
+from letters.glyphs import CHARACTERS, Coverage, as_coverage, as_images, blurred
 from letters.measures import MEASURED, measure, slant
 
 BATCH = 124
@@ -113,13 +113,12 @@ def nearest(fonts: Fonts, seen: Fonts) -> tuple[NDArray[np.int64], NDArray[np.fl
 
     Returns:
         index: Which seen font, [fonts, 62].
-        distance: Mean difference of their pixels, 0 to 255, [fonts, 62].
+        distance: Mean difference of the two, blurred, 0 to 255, [fonts, 62].
     """
     count, classes = fonts.coverage.shape[:2]
     index, distance = np.zeros((count, classes), np.int64), np.zeros((count, classes))
     for label in range(classes):
-        known = torch.from_numpy(np.ascontiguousarray(seen.coverage[:, label])).flatten(1).float()
-        glyphs = torch.from_numpy(np.ascontiguousarray(fonts.coverage[:, label])).flatten(1).float()
+        known, glyphs = (torch.from_numpy(blurred(part.coverage[:, label])) for part in (seen, fonts))
         differences = torch.cdist(glyphs, known, p=1) / known.shape[1]
         least = differences.min(dim=1)
         index[:, label], distance[:, label] = least.indices.numpy(), least.values.numpy()
