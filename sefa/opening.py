@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sefa.custom.custom_generator import CustomGenerator
+    from sefa.custom.style_space.style_generator import CustomStyleGenerator
     from sefa.generators import Generator
 
 # Warn if more than this share of the values lies beyond black and white: most generators without a tanh have a few.
@@ -80,6 +81,7 @@ class OpenOptions:
         output_key: See `sefa.wrap`.
         call: See `sefa.wrap`.
         freeze_noise: See `sefa.wrap`.
+        mapping: The module that gives the style code, or `auto`; see `sefa.custom.edit_styles`.
         run_code: Whether a TorchScript archive may be loaded, which runs its code.
     """
 
@@ -97,6 +99,7 @@ class OpenOptions:
     output_key: str | None = None
     call: str | None = None
     freeze_noise: int | None = None
+    mapping: str | None = None
     run_code: bool = False
 
     @property
@@ -210,9 +213,10 @@ def choose_device(device: Device) -> str:
 
 def _open_own(
     source: Path, kind: Kind, options: OpenOptions, layers: str, need_layers: bool, warn: Warn
-) -> "CustomGenerator":
+) -> "CustomGenerator | CustomStyleGenerator":
     from sefa.custom import wrap
     from sefa.custom.sources.module_sources import check_may_run
+    from sefa.custom.style_space.style_generator import edit_what_is_read
 
     if kind == Kind.ARCHIVE:
         check_may_run(source, options.run_code)
@@ -226,18 +230,19 @@ def _open_own(
         raise ArgumentError("--label-input needs --num-classes")
     with contextlib.redirect_stdout(sys.stderr):  # What the user's code prints is not our output.
         module, source_entry = _build(source, kind, options, warn)
-        if need_layers and not names:
+        if need_layers and not names and options.mapping is None:
             from sefa.custom.layer_readers import name_usable_layers
 
             raise ArgumentError(
-                f"{source}: --layers is needed: which of its layers read the latent first? Those with a weight are "
+                f"{source}: --layers is needed: which of its layers read the latent first? auto finds them; "
+                "those with a weight are "
                 f"{name_usable_layers(module)}"
             )
         try:
-            generator = wrap(
+            wrapped = wrap(
                 module,
                 latent_dim=options.latent_dim,
-                layers=names,
+                layers=[],
                 num_classes=options.num_classes or 0,
                 label_format=options.label_format or LabelFormat.INDEX,
                 image_range=options.image_range,
@@ -246,9 +251,15 @@ def _open_own(
                 call=options.call,
                 freeze_noise=options.freeze_noise,
             )
+            _warn_of_range(wrapped, options.image_range is not None, warn)
+            is_automatic = names in ([], ["auto"])
+            generator = (
+                wrapped
+                if options.mapping is None and not names
+                else edit_what_is_read(wrapped, None if is_automatic else names, options.mapping)
+            )
         except ArgumentError as error:
             raise ArgumentError(f"{source}: {error}") from error.__cause__
-        _warn_of_range(generator, options.image_range is not None, warn)
     file = options.weights if kind == Kind.CLASS else source
     generator.checkpoint_format = str(source) if kind == Kind.CLASS else "TorchScript"
     generator.source_entry = source_entry

@@ -59,7 +59,7 @@ FLOORS = {
     ],
     "sefa.generators": ["common"],
     "sefa.checkpoints": ["parts", "formats"],
-    "sefa.custom": ["calls sources"],
+    "sefa.custom": ["calls sources style_space"],
     "sefa.checkpoints.formats": ["genforce nvidia residual rosinality tensorflow"],
     "sefa_export": ["onnx_graph torch_archives"],
     "sefa_cli": ["commands"],

@@ -79,6 +79,11 @@ OWN = Group(
         metavar="SEED",
         help="Replace the random numbers that its forward draws by constants of this seed, the same in every image.",
     ),
+    mapping=typer.Option(
+        metavar="NAME",
+        help="Edit its style codes: the module that maps z to them, or [b]auto[/b].",
+        show_default="if the layers read its output",
+    ),
     run_code=typer.Option(
         "--run-code",
         help="Load a TorchScript archive, which is a program and can do anything you can: only if you trust it.",
@@ -126,7 +131,8 @@ FINDING = Group(
     layers=typer.Option(
         metavar="SPEC",
         help="Layers to analyse: [b]all[/b], [b]3[/b], [b]0-3[/b], [b]0,2,5-7[/b]; for a generator of your own, "
-        "the names of the layers that read the latent first: [b]main.0[/b].",
+        "the names of the layers that read the latent or the style code first, [b]main.0[/b], [b]*.style[/b], or "
+        "[b]auto[/b].",
     ),
     edit_layers=typer.Option(metavar="SPEC", help="Layers that an edit changes, if other than those analysed."),
     top=typer.Option(

@@ -219,6 +219,8 @@ def bake(
         return LatentEditGraph(generator, bank, output_type, truncation).eval()
     if not generator.has_style_codes:
         raise ArgumentError(f"{generator.family} has no style codes: latent must be z, got {latent}")
+    if generator.class_dim:
+        raise ArgumentError(f"the class is read beside the style code, so latent must be z, got {latent}")
     if truncation != 1:
         raise ArgumentError(f"a graph of {latent} takes codes as they are: truncation psi must be 1, got {truncation}")
     return (StyleEditGraph if latent == "w" else CodesEditGraph)(generator, bank, output_type).eval()

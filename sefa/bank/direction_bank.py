@@ -220,7 +220,9 @@ class DirectionBank:
             edit_layers = range(generator.num_layers)
         edited = analysed
         if edit_layers is not None:
-            edited = [parse_layers(edit_layers, generator.num_layers, generator.default_layers)] * count
+            edited = [
+                parse_layers(edit_layers, generator.num_layers, generator.default_layers, generator.layer_names)
+            ] * count
         return cls(
             vectors=F.pad(vectors, (0, generator.class_dim)).float().cpu(),  # No direction changes the class.
             eigenvalues=eigenvalues.cpu(),

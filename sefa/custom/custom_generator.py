@@ -76,7 +76,7 @@ class CustomGenerator(OneHotGenerator):
         if not self.layers:
             raise ArgumentError("no layers were named that read the latent first: no directions can be found")
         device = next(self.parameters()).device
-        probe = _probe(self.z_dim, self.num_classes, device)
+        probe = probe_codes(self.z_dim, self.num_classes, device)
         found = [affine_weight(self.module, name, self.call, probe) for name in self.layers]
         A = torch.cat(found)  # [out, z_dim]
         return [torch.cat([A, A.new_zeros(len(A), self.num_classes)], dim=1)]  # zeros for the class
@@ -88,7 +88,7 @@ def call_module(module: nn.Module, codes: Tensor, z_dim: int, form: CallForm) ->
     return module(*positional, **keywords)
 
 
-def _probe(z_dim: int, num_classes: int, device: torch.device) -> Probe:
+def probe_codes(z_dim: int, num_classes: int, device: torch.device) -> Probe:
     """Make latents of several lengths: five of one class, three of other classes."""
     codes = trial_codes(len(PROBE_LENGTHS), z_dim, num_classes)
     codes[:, :z_dim] *= torch.tensor(PROBE_LENGTHS)[:, None]

@@ -89,7 +89,7 @@ def _affine_of_run(run: Run, layer: nn.Module, seen: Seen, probe: Probe, chunk: 
     # Fill one tensor rather than join outputs: small outputs kept between large inputs would hold on to their memory.
     y = at_codes.new_empty(len(origins) + size, at_codes.shape[1])
     filled = 0
-    for some in chain(torch.split(origins, chunk), _unit_steps(origins[0], torch.arange(size), chunk)):
+    for some in chain(torch.split(origins, chunk), unit_steps(origins[0], torch.arange(size), chunk)):
         one = watch(run, layer, some)
         rows = None if one is None else rows_of(one.y, len(some))
         if rows is None or rows.shape[1] != y.shape[1]:
@@ -97,7 +97,7 @@ def _affine_of_run(run: Run, layer: nn.Module, seen: Seen, probe: Probe, chunk: 
         y[filled : filled + len(some)] = rows
         filled += len(some)
     at_origins, at_steps = y[: len(origins)], y[len(origins) :]
-    return _affine(at_steps - at_origins[:1], at_codes - at_origins, probe.z)
+    return affine_part(at_steps - at_origins[:1], at_codes - at_origins, probe.z)
 
 
 def _differs_between_classes(run: Run, layer: nn.Module, probe: Probe, chunk: int) -> bool:
@@ -122,7 +122,7 @@ def _own_weight(seen: Seen, probe: Probe) -> Tensor | None:
     base = x.clone()
     base[:, own] = 0  # Keep what is read beside z: the label.
     outputs = [
-        seen.replay(chunk.reshape(-1, *seen.x.shape[1:])) for chunk in chain([base], _unit_steps(base[0], own, CHUNK))
+        seen.replay(chunk.reshape(-1, *seen.x.shape[1:])) for chunk in chain([base], unit_steps(base[0], own, CHUNK))
     ]
     if not all(isinstance(output, Tensor) and output.ndim for output in outputs):
         return None
@@ -130,13 +130,13 @@ def _own_weight(seen: Seen, probe: Probe) -> Tensor | None:
     if replayed is None or replayed.shape[1] != y.shape[1]:
         return None
     at_base, at_steps = replayed[: len(base)], replayed[len(base) :]
-    weight = _affine(at_steps - at_base[:1], y - at_base, x[:, own])
+    weight = affine_part(at_steps - at_base[:1], y - at_base, x[:, own])
     if weight is None:
         return None
     return weight.new_zeros(len(weight), size).index_add_(1, of_z, weight)
 
 
-def _unit_steps(origin: Tensor, entries: Tensor, chunk: int) -> Iterator[Tensor]:
+def unit_steps(origin: Tensor, entries: Tensor, chunk: int) -> Iterator[Tensor]:
     """Yield copies of `origin` [D], each with a 1 at one of the entries, [N, D] at a time: all would take [D, D]."""
     for some in torch.split(entries, chunk):
         steps = origin.repeat(len(some), 1)
@@ -144,7 +144,7 @@ def _unit_steps(origin: Tensor, entries: Tensor, chunk: int) -> Iterator[Tensor]
         yield steps
 
 
-def _affine(at_steps: Tensor, change: Tensor, z: Tensor) -> Tensor | None:
+def affine_part(at_steps: Tensor, change: Tensor, z: Tensor) -> Tensor | None:
     """Return A [out, D] = at_steps.T if change = A·z at all points, else None.
 
     Args:

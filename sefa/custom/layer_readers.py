@@ -24,12 +24,12 @@ def name_usable_layers(module: nn.Module) -> str:
 
 def say_readers(module: nn.Module, run: Run, probe: Probe) -> str:
     """Name the layers that read the latent."""
-    return _readers_in_words(_readers(module, run, probe))
+    return _readers_in_words(find_readers(module, run, probe))
 
 
 def say_why_not(module: nn.Module, name: str, run: Run, seen: Seen, probe: Probe) -> str:
     """Say why a layer whose output is not affine in the latent cannot be analysed, and which layers can."""
-    readers = _readers(module, run, probe)
+    readers = find_readers(module, run, probe)
     if name in readers:
         return "is no affine map of what it reads"
     sources = _sources(module, run, seen.x, probe)
@@ -58,7 +58,7 @@ def _sources(module: nn.Module, run: Run, x: Tensor, probe: Probe) -> list[str]:
     return found
 
 
-def _readers(module: nn.Module, run: Run, probe: Probe) -> list[str]:
+def find_readers(module: nn.Module, run: Run, probe: Probe) -> list[str]:
     """Find the layers with a weight that read s·z or an affine function of z."""
     a, b = probe.codes[:2].clone(), probe.codes[:1].clone()
     size = probe.latent_dim

@@ -32,7 +32,7 @@ class Seen:
     replay: Callable[[Tensor], Any] | None
 
 
-class _Reached(BaseException):
+class Reached(BaseException):
     """Raised when the layer has run, to skip the rest. Not an Exception: those are taken for the user's errors."""
 
 
@@ -72,9 +72,9 @@ def _watch_forward(run: Run, layer: nn.Module, codes: Tensor) -> Seen | None:
 
         # Keep copies: an activation after the layer may work in place.
         seen.append(Seen(inputs[0].clone(), output.clone(), replay if len(inputs) == 1 else None))
-        raise _Reached
+        raise Reached
 
-    with _listening(layer, reached), suppress(_Reached):
+    with _listening(layer, reached), suppress(Reached):
         run(codes)
     return seen[0] if seen else None
 
@@ -85,7 +85,7 @@ def watch_operators(run: Run, layer: nn.Module, codes: Tensor) -> Seen | None:
     try:
         with tracker:
             run(codes)
-    except (Exception, _Reached):  # TorchScript's interpreter turns _Reached into another class.
+    except (Exception, Reached):  # TorchScript's interpreter turns Reached into another class.
         if tracker.seen is None:
             raise
     return tracker.seen
@@ -110,7 +110,7 @@ class _Tracker(TorchDispatchMode):  # type: ignore[no-untyped-call]
         name = func.overloadpacket.__name__
         if latents and weights and name in PRODUCTS and isinstance(output, Tensor):
             self.seen = Seen(latents[0].clone(), output.clone(), self._layer)
-            raise _Reached
+            raise Reached
         for value in tree_leaves(output):
             if isinstance(value, Tensor):
                 if latents:
@@ -141,19 +141,30 @@ def listening_to(
 
 @contextmanager
 def _listening(layer: nn.Module, heard: Callable[[Callable[..., Any], Any, Any, Any], None]) -> Iterator[None]:
-    """Call `heard` with a layer's forward, its arguments and its output, whenever it runs.
+    """Call `heard` with a layer's forward, its arguments and its output, whenever it runs."""
+
+    def around(forward: Callable[..., Any], arguments: Any, keywords: Any) -> Any:
+        output = forward(*arguments, **keywords)
+        heard(forward, arguments, keywords, output)
+        return output
+
+    with intercepting(layer, around):
+        yield
+
+
+@contextmanager
+def intercepting(layer: nn.Module, around: Callable[[Callable[..., Any], Any, Any], Any]) -> Iterator[None]:
+    """Call `around` with a layer's forward and its arguments in place of the forward, whenever it runs.
 
     Hooks would miss a layer whose wrapper calls `module.forward()`, as home-made spectral norms do.
     """
     own = layer.__dict__.get("forward")
     forward = layer.forward
 
-    def listened(*arguments: Any, **keywords: Any) -> Any:
-        output = forward(*arguments, **keywords)
-        heard(forward, arguments, keywords, output)
-        return output
+    def intercepted(*arguments: Any, **keywords: Any) -> Any:
+        return around(forward, arguments, keywords)
 
-    layer.__dict__["forward"] = listened
+    layer.__dict__["forward"] = intercepted
     try:
         yield
     finally:

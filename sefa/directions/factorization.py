@@ -63,9 +63,9 @@ def factorize(
         ArgumentError: If a layer is unknown, `top` is out of range, an option is unknown or does not belong to the
             method, or the weights are not finite.
     """
-    analysed = parse_layers(layers, generator.num_layers, generator.default_layers)
+    analysed = parse_layers(layers, generator.num_layers, generator.default_layers, generator.layer_names)
     if edit_layers is not None:
-        edit_layers = parse_layers(edit_layers, generator.num_layers, generator.default_layers)
+        edit_layers = parse_layers(edit_layers, generator.num_layers, generator.default_layers, generator.layer_names)
     if top is not None and type(top) is not int:
         raise ArgumentError(f"top must be an integer, got {top!r}")
     method, normalize = choice_of(Method, method, "method"), choice_of(Normalize, normalize, "normalize")

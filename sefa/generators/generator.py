@@ -33,6 +33,7 @@ class Generator(nn.Module, ABC):
             direction belongs to one of them.
         edits_all_layers: Whether an edit changes all layers by default, whichever were analysed. If not, the default is
             to edit the analysed layers.
+        layer_names: Names of the layers, which may stand for their indices; empty if they have none.
         default_layers: The layers that `all` means.
         has_style_codes: Whether the codes are style codes w, which are the same for all layers and which a graph may
             take instead of z.
@@ -59,6 +60,7 @@ class Generator(nn.Module, ABC):
     resolution: tuple[int, int]
     channels: int
     num_classes: int = 0
+    layer_names: tuple[str, ...] = ()
     layers_share_latent: bool = True
     edits_all_layers: bool = False
     truncation_center: str = ""

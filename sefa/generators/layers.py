@@ -1,20 +1,24 @@
 """Layer specifications: `all`, `3`, `0-3`, `0,2,5-7`."""
 
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from fnmatch import fnmatchcase
 
 from sefa.errors import ArgumentError
 
 LayerSpec = str | int | Iterable[int]
 
 
-def parse_layers(spec: LayerSpec, num_layers: int, default: tuple[int, ...] | None = None) -> tuple[int, ...]:
+def parse_layers(
+    spec: LayerSpec, num_layers: int, default: tuple[int, ...] | None = None, names: Sequence[str] = ()
+) -> tuple[int, ...]:
     """Turn a specification into layer indices.
 
     Args:
         spec: `all`, an index, a range including both ends, a comma-separated list of these, or an iterable of indices.
         num_layers: The number of layers, L.
         default: What `all` means; None: every layer.
+        names: Names of the layers, if they have any: these, and patterns such as `blocks.*.style`, stand for indices.
 
     Returns:
         Indices in ascending order, each once.
@@ -26,7 +30,8 @@ def parse_layers(spec: LayerSpec, num_layers: int, default: tuple[int, ...] | No
         wanted = set[int]()
         for part in spec.split(","):
             every = range(num_layers) if default is None else default
-            wanted |= set(every) if part.strip() == "all" else _parse_part(part.strip(), spec, num_layers)
+            named = {index for index, name in enumerate(names) if fnmatchcase(name, part.strip())}
+            wanted |= set(every) if part.strip() == "all" else named or _parse_part(part.strip(), spec, num_layers)
     else:
         try:
             wanted = {operator.index(index) for index in (spec if isinstance(spec, Iterable) else [spec])}

@@ -183,7 +183,7 @@ def test_from_torchscript_to_onnx(sefa_command: Command, package: Path, model: A
         (REFERENCE, [*OWN, "--kwargs", "nz=100"], "--kwargs is not JSON"),
         (REFERENCE, [*OWN, "--weights", "missing.pth"], "missing.pth: no such file"),
         (REFERENCE, [*OWN, "--weights", "other.pth"], "other.pth: its weights do not fit Generator: missing main.0."),
-        (REFERENCE, OWN[:2], "--layers is needed: which of its layers read the latent first? Those with a weight"),
+        (REFERENCE, OWN[:2], "--layers is needed: which of its layers read the latent first? auto finds them; those"),
         (REFERENCE, OWN[2:], "needs --latent-dim and --layers"),
         (REFERENCE, [*OWN[:2], "--layers", "main"], "layer 'main' (Sequential) has no weight matrix"),
         (REFERENCE, [*OWN[:2], "--layers", "first"], "no layer 'first'; those with a weight are main.0, main.2"),
@@ -386,3 +386,52 @@ def test_what_was_found_out_is_said(sefa_command: Command, package: Path, tmp_pa
     result = sefa_command("inspect", reference, *OWN, "--output-key", "rgb", "--image-layout", "nhwc", "--json")
     assert json.loads(result.out)["assumptions"] == []
     assert json.loads(result.out)["resolution"] == [4, 8]
+
+
+STYLED = """
+import torch
+from torch import nn
+
+
+class Styled(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.mapping = nn.Sequential(nn.Linear(10, 8), nn.LeakyReLU(0.2), nn.Linear(8, 8))
+        self.style1, self.style2, self.rgb = nn.Linear(8, 6), nn.Linear(8, 6), nn.Conv2d(6, 3, 1)
+        self.const = nn.Parameter(torch.randn(1, 6, 4, 4))
+
+    def synthesis(self, w1, w2):
+        x = self.const * self.style1(w1)[:, :, None, None]
+        return torch.tanh(self.rgb(torch.relu(x) * self.style2(w2)[:, :, None, None]))
+
+    def forward(self, z):
+        w = self.mapping(z)
+        return self.synthesis(w, w)
+"""
+
+
+@pytest.mark.parametrize("named", [["--layers", "auto"], ["--mapping", "mapping", "--layers", "style1,style2"]])
+def test_style_codes_of_ones_own_module(sefa_command: Command, package: Path, named: list[str]) -> None:
+    (package / "their_package" / "styled.py").write_text(STYLED)
+    own = ["their_package.styled:Styled", "--latent-dim", "10"]
+    result = sefa_command("inspect", *own, *named, "--json")
+    assert result.code == 0, result.err
+    document = json.loads(result.out)
+    assert (document["num_layers"], document["code_dim"]) == (2, 8)
+    assert document["truncation_center"] == "mean of 4096 latents, seed 0"
+    result = sefa_command("factorize", *own, *named, "--edit-layers", "style2", "-o", "bank.safetensors")
+    assert result.code == 0, result.err
+    bank = sefa.DirectionBank.load("bank.safetensors")
+    assert bank.analysed_layers[0].tolist() == [True, True]
+    assert bank.edited_layers[0].tolist() == [False, True]
+    arguments = ["--bank", "bank.safetensors", "--latent", "w+", "--output-type", "float32", "-o", "g.onnx"]
+    result = sefa_command("export", *own, "--mapping", "auto", *arguments)
+    assert result.code == 0, result.err
+    editor = sefa_runtime.load(Path("g.onnx"), "cpu")
+    from their_package.styled import Styled  # type: ignore[import-not-found]
+
+    torch.manual_seed(0)  # As the command line does where no weights are given.
+    module, codes = Styled(), torch.randn(2, 2, 8)
+    with torch.no_grad():
+        expected = module.synthesis(codes[:, 0], codes[:, 1] + 2 * bank.vectors[1])
+    np.testing.assert_allclose(editor.run(codes=codes.numpy(), direction=1, alpha=2.0), expected, atol=1e-4)

@@ -3,7 +3,7 @@
 Source: Karras, Laine & Aila, "A Style-Based Generator Architecture for Generative Adversarial Networks", CVPR 2019.
 """
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from enum import Enum
 
@@ -31,7 +31,23 @@ class LabelNorm(Enum):
     SEPARATE = "separate"  # concat(norm(z), norm(y)): ADA, StyleGAN3
 
 
-class Mapping(nn.Module):
+class MappingNetwork(nn.Module, ABC):
+    """w = f(z, label).
+
+    Attributes:
+        z_dim: Length of z; 0 if w depends on the label alone.
+        num_classes: Number of classes of a conditional generator, or 0.
+    """
+
+    z_dim: int
+    num_classes: int
+
+    @abstractmethod
+    def forward(self, z: Tensor, label: Tensor | None) -> Tensor:
+        """[N, z_dim] and [N] -> [N, w_dim]."""
+
+
+class Mapping(MappingNetwork):
     """w = f(z, label): x = norm(z); x = lrelu(W·x + b) for every layer.
 
     The weights are effective ones: learning-rate multipliers, equalised gains and the √2 that follows the activation in
@@ -94,7 +110,7 @@ class StyleBasedGenerator(Generator, ABC):
     center: Tensor
     center_per_layer: bool = False
 
-    def __init__(self, mapping: Mapping, w_dim: int, center_per_class: bool = False) -> None:
+    def __init__(self, mapping: MappingNetwork, w_dim: int, center_per_class: bool = False) -> None:
         super().__init__()
         self.mapping = mapping
         self.register_buffer("center", torch.empty(*([mapping.num_classes] if center_per_class else []), w_dim))
@@ -125,7 +141,7 @@ class StyleBasedGenerator(Generator, ABC):
     def estimate_center(self) -> None:
         """Set the centre of truncation, for a file without one, to the mean w of seeded latents over all classes."""
         sums = (w.double().sum(dim=0) for w in self._seeded_codes())
-        total = sum(sums, torch.zeros(self.code_dim, dtype=torch.float64))
+        total = sum(sums, torch.zeros(self.latent_dim, dtype=torch.float64))
         self.center = (total / SAMPLES).float()
         self.truncation_center = f"mean of {SAMPLES} latents, seed {SEED}"
 
