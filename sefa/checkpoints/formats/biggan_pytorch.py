@@ -10,13 +10,13 @@ from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from sefa.checkpoints.assumptions import Assumptions, positive
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
 from sefa.checkpoints.parts.assembly import Assembly, Parameters, Stored
 from sefa.checkpoints.parts.biggan_layers import bottom_width, check_variances, conditional_norm, norm, stage_depth
 from sefa.checkpoints.parts.growing import highest
+from sefa.checkpoints.parts.spectral_norm import spectrally_normalized
 from sefa.checkpoints.sizes import one_hot_codes
 from sefa.errors import CheckpointError
 from sefa.generators.biggan import Attention, BigGAN, ConditionalNorm
@@ -263,21 +263,6 @@ def _norm_by_class(gain: Tensor, bias: Tensor, mean: Tensor, variance: Tensor, n
 
 def _normalized(weight: Tensor, u: Tensor | None, epsilon: float) -> Tensor:
     return weight if u is None else spectrally_normalized(weight, u, epsilon)
-
-
-def spectrally_normalized(weight: Tensor, u: Tensor, epsilon: float) -> Tensor:
-    """Divide a weight by its largest singular value, as estimated from a stored left vector [1, out].
-
-    Raises:
-        CheckpointError: If the weight is all zeros.
-    """
-    W = weight.flatten(1).double()  # [out, in·kh·kw]
-    v = F.normalize(u.double() @ W, dim=1, eps=epsilon)  # [1, in·kh·kw]
-    Wv = v @ W.T  # [1, out]
-    sigma = (F.normalize(Wv, dim=1, eps=epsilon) * Wv).sum()
-    if sigma <= 0:
-        raise CheckpointError(f"a weight of shape {list(weight.shape)} has no spectral norm: its values are all zero")
-    return (weight / sigma).float()
 
 
 FORMAT = Format("BigGAN-PyTorch", recognises, load)

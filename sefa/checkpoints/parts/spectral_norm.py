@@ -1,18 +1,23 @@
 """Layers with torch's spectral norm, and without: what the file holds of them, and their effective weights.
 
 torch.nn.utils.spectral_norm stores a weight as weight_orig, with weight_u and weight_v, from which inference computes
-the norm by which it divides. Source: Miyato, Kataoka, Koyama & Yoshida, "Spectral Normalization for Generative
-Adversarial Networks", ICLR 2018.
+the norm by which it divides. torch-mimicry's own layers store a weight with the left vector alone, sn_u.
+
+Source: Miyato, Kataoka, Koyama & Yoshida, "Spectral Normalization for Generative Adversarial Networks", ICLR 2018.
 """
 
 import math
 from collections.abc import Callable, Mapping
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from sefa.checkpoints.parts.assembly import Assembly, Parameters, Stored
 from sefa.errors import CheckpointError
 from sefa.generators.biggan import Attention
+
+LEFT_VECTOR = "sn_u"
+EPSILON = 1e-12  # of the norm that is estimated from it
 
 
 class SpectralLayers:
@@ -48,7 +53,10 @@ class SpectralLayers:
             axis: The axis of the outputs, which the left vector has; 1 in transposed convolutions.
         """
         if not self.is_normalizable(name):
-            return {argument: (f"{name}.weight", shape)}
+            stored: dict[str, Stored] = {argument: (f"{name}.weight", shape)}
+            if f"{name}.{LEFT_VECTOR}" in self.file.tensors:
+                stored[f"{argument}_left"] = (f"{name}.{LEFT_VECTOR}", (1, shape[axis]))
+            return stored
         return {
             argument: (f"{name}.weight_orig", shape),
             f"{argument}_u": (f"{name}.weight_u", (shape[axis],)),
@@ -94,15 +102,34 @@ def attended(gamma: Tensor, **tensors: Tensor) -> Parameters:
 
 
 def normalized(tensors: Mapping[str, Tensor], name: str) -> Tensor:
-    """Divide a weight by its spectral norm uᵀ·W·v, with u and v as stored; without them, return it as it is.
+    """Divide a weight by its spectral norm: uᵀ·W·v, with u and v as stored, or estimated from a left vector alone.
+
+    Without them, it is returned as it is.
 
     Raises:
         CheckpointError: If the norm is 0.
     """
     weight = tensors[name]
+    if f"{name}_left" in tensors:
+        return spectrally_normalized(weight, tensors[f"{name}_left"], EPSILON)
     if f"{name}_u" not in tensors:
         return weight
     sigma = tensors[f"{name}_u"].double() @ weight.flatten(1).double() @ tensors[f"{name}_v"].double()
     if sigma == 0:
         raise CheckpointError(f"a weight of shape {list(weight.shape)} has a spectral norm of 0")
+    return (weight / sigma).float()
+
+
+def spectrally_normalized(weight: Tensor, u: Tensor, epsilon: float) -> Tensor:
+    """Divide a weight by its largest singular value, as estimated from a stored left vector [1, out].
+
+    Raises:
+        CheckpointError: If the weight is all zeros.
+    """
+    W = weight.flatten(1).double()  # [out, in·kh·kw]
+    v = F.normalize(u.double() @ W, dim=1, eps=epsilon)  # [1, in·kh·kw]
+    Wv = v @ W.T  # [1, out]
+    sigma = (F.normalize(Wv, dim=1, eps=epsilon) * Wv).sum()
+    if sigma <= 0:
+        raise CheckpointError(f"a weight of shape {list(weight.shape)} has no spectral norm: its values are all zero")
     return (weight / sigma).float()

@@ -93,7 +93,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> SNGAN:
         layers.add_attention(attention, f"{ATTENTION}.{{}}", "o", f"{ATTENTION}.gamma")
     _add_norm(file, generator.norm, f"b{last}", 0)
     layers.add(conv, last_conv)
-    return file.fill(generator, (r".*\.num_batches_tracked",))
+    return file.fill(generator, (r".*\.num_batches_tracked", r".*\.sn_sigma"))
 
 
 def _attended(layers: SpectralLayers, blocks: list[str], widths: list[int], options: LoadOptions) -> str:

@@ -160,6 +160,22 @@ def test_norms_that_read_as_many_numbers_as_z_has_are_said_to_read_the_latent(tm
     assert (told.family, told.z_dim, told.num_classes) == ("sngan", 6, 6)
 
 
+def test_the_left_vector_of_a_spectral_norm_is_enough_for_a_mimicry(tmp_path: Path) -> None:
+    name = "mimicry_sagan_32"
+    divided: State = {}
+    with_vector: State = {}
+    for key, tensor in state_of(name, "model_state_dict").items():
+        layer, _, entry = key.rpartition(".")
+        if entry == "weight_orig":
+            U, S, _ = torch.linalg.svd(tensor.flatten(1), full_matrices=False)
+            divided[f"{layer}.weight"] = tensor / S[0]
+            with_vector |= {f"{layer}.weight": tensor, f"{layer}.sn_u": U[None, :, 0], f"{layer}.sn_sigma": S[:1]}
+        elif entry not in ("weight_u", "weight_v"):
+            divided[key] = with_vector[key] = tensor
+    expected = images(sefa.load(saved(tmp_path, divided)), name)
+    torch.testing.assert_close(images(sefa.load(saved(tmp_path, with_vector)), name), expected)
+
+
 def test_attention_of_a_mimicry_stands_where_the_original_has_it_or_where_the_owner_says() -> None:
     name = "mimicry_sagan_32"
     assert "attention after block3" in GoldenCheckpoint(name).generator.assumptions
