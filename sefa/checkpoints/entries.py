@@ -6,10 +6,11 @@ which is which.
 """
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Callable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -85,7 +86,7 @@ class Entry:
     Attributes:
         path: The keys that lead to it.
         network: Its state dict, or the stand-in for its object.
-        beside: The container that holds it.
+        beside: The container that holds it, and those around that.
         averaged: Whether something other than its name says that it is an averaged copy.
         extract: Whether it is part of a state dict whose other parts may belong to the same network.
     """
@@ -174,8 +175,9 @@ def find_entries(content: Any) -> list[Entry]:
                 pending += [((*path, str(key)[:80]), inner, inside) for key, inner in inside.items()]
         elif isinstance(value, Mapping):
             found += _state_dict(path, value, beside)
+            around = ChainMap(cast("MutableMapping[Any, Any]", value), cast("MutableMapping[Any, Any]", beside))
             inner = [
-                ((*path, str(key)[:80]), item, value)
+                ((*path, str(key)[:80]), item, around)
                 for key, item in value.items()
                 if not NO_NETWORK.fullmatch(str(key)[:80]) and not _is_tensor(item)
             ]

@@ -216,6 +216,7 @@ TABLE: Table = {
     **tensor_table(make_tensor),
     ("builtins", "getattr"): _method,
     ("dnnlib.util", "EasyDict"): make_dict,
+    ("easydict", "EasyDict"): make_dict,
     ("torch_utils.persistence", "_reconstruct_persistent_obj"): _persisted,
     ("tfutil", "Network"): _network,
     ("dnnlib.tflib.network", "Network"): _network,

@@ -25,7 +25,13 @@ from sefa.checkpoints.formats import (
     theano,
     unsupported,
 )
-from sefa.checkpoints.formats.genforce import genforce_pggan, genforce_stylegan, genforce_stylegan2
+from sefa.checkpoints.formats.genforce import (
+    genforce_pggan,
+    genforce_stylegan,
+    genforce_stylegan2,
+    hammer_nvidia,
+    hammer_stylegan,
+)
 from sefa.checkpoints.formats.nvidia import (
     nvidia_stylegan2,
     nvidia_stylegan2_state_dict,
@@ -67,6 +73,9 @@ FORMATS: tuple[Format, ...] = (
     rosinality_stylegan.FORMAT,
     genforce_pggan.FORMAT,
     genforce_stylegan.FORMAT,
+    hammer_stylegan.FORMAT,
+    hammer_nvidia.STYLEGAN2,
+    hammer_nvidia.STYLEGAN3,
     tensorflow_pggan.FORMAT,
     tensorflow_stylegan.FORMAT,
     gan_zoo.FORMAT,

@@ -1,4 +1,4 @@
-"""PGGAN from genforce's SeFa repository and model zoo.
+"""PGGAN from genforce's SeFa repository, model zoo, and trainer (Hammer).
 
 The layers are layer0, a convolution of z as an image, layer1, ..., two for every level. The levels' 1x1 convolutions to
 an image are output0, ...; lod says how far training had grown the generator. Weights are stored without their gains.
@@ -12,8 +12,10 @@ from torch import Tensor
 
 from sefa.checkpoints.assumptions import Assumptions, one_of, positive
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
+from sefa.checkpoints.formats.genforce.hammer_options import options_of
 from sefa.checkpoints.parts.assembly import Assembly, Parameters
 from sefa.checkpoints.parts.growing import (
+    SQRT2,
     Growth,
     conv,
     count_levels,
@@ -24,6 +26,7 @@ from sefa.checkpoints.parts.growing import (
     up_conv,
     weight_and_bias,
 )
+from sefa.checkpoints.parts.tensorflow_variables import integer
 from sefa.checkpoints.sizes import one_hot_codes
 from sefa.generators.pggan import PGGAN
 
@@ -46,8 +49,13 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> PGGAN:
     growth = Growth.of(file, "lod", levels)
     _, inputs, height, width = file.shape("layer0.weight", 4)
     widths = [file.shape(f"{name}.bias", 1)[0] for name in layers]
-    fused = _fused(file, widths, assumptions)
     num_classes = options.num_classes
+    own = options_of(checkpoint, SQRT2)
+    if own is not None:  # Hammer's: nothing is left to assume.
+        num_classes = num_classes or integer(own, "label_dim", 0)
+        output = "tanh" if own.get("final_tanh", False) else "none"
+        assumptions = Assumptions({"output": output, "fused": "all" if own.get("fused_scale", False) else "none"})
+    fused = _fused(file, widths, assumptions)
     assumptions.note(
         f"a one-hot label of {num_classes} classes after z (as told)" if num_classes else "no label after z"
     )

@@ -19,7 +19,10 @@ CONST = "synthesis.layer0.const"
 def recognises(checkpoint: Checkpoint) -> bool:
     """Recognise the format's name for the learned constant or, if that is missing, for the noise's weights."""
     tensors = checkpoint.stored
-    return CONST in tensors or highest(tensors, r"synthesis\.layer(\d{1,3})\.apply_noise\.weight") >= 0
+    is_hammers = "synthesis.layer2.filter" in tensors
+    return (CONST in tensors and not is_hammers) or highest(
+        tensors, r"synthesis\.layer(\d{1,3})\.apply_noise\.weight"
+    ) >= 0
 
 
 def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN:

@@ -40,7 +40,7 @@ NOISE = (r"synthesis\.layer\d+\.noise(_strength)?",)
 
 def recognises(checkpoint: Checkpoint) -> bool:
     """Recognise the format's name for the learned constant."""
-    return CONST in checkpoint.stored
+    return CONST in checkpoint.stored and "synthesis.layer1.filter" not in checkpoint.stored  # Hammer's.
 
 
 def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN2:

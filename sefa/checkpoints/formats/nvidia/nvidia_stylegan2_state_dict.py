@@ -5,6 +5,10 @@ The keys are those of the pickle's modules. The architecture shows in them: skip
 the limit of the layers' outputs.
 """
 
+from collections.abc import Mapping
+
+from torch import Tensor
+
 from sefa.checkpoints.assumptions import Assumptions
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
 from sefa.checkpoints.formats.nvidia import nvidia_stylegan2
@@ -15,7 +19,6 @@ from sefa.checkpoints.formats.nvidia.nvidia_modules import (
     describe_mapping,
     each_module,
 )
-from sefa.checkpoints.pickled_networks import PersistedModule
 from sefa.generators import StyleGAN2
 
 FIRST = "synthesis.b4.conv1"
@@ -28,19 +31,19 @@ def recognises(checkpoint: Checkpoint) -> bool:
 
 def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN2:
     """Build the generator."""
-    network = as_modules(checkpoint.tensors)
-    describe(network, options.assumptions)
-    return nvidia_stylegan2.read(network, options)
+    return read(checkpoint.tensors, options.assumptions, options)
 
 
-def describe(network: PersistedModule, assumptions: Assumptions) -> None:
-    """Give the modules the attributes that they have in a pickle."""
+def read(tensors: Mapping[str, Tensor], assumptions: Assumptions, options: LoadOptions) -> StyleGAN2:
+    """Build the generator of a clean state dict, with these facts about it."""
+    network = as_modules(tensors)
     describe_dense_layers(network, assumptions)
     describe_clamp(network, assumptions)
     for name, module in each_module(network):
         if name in ("conv0", "conv1"):
             module.attributes["use_noise"] = "noise_strength" in module.parameters
     describe_mapping(network, f"{FIRST}.affine")
+    return nvidia_stylegan2.read(network, options)
 
 
 FORMAT = Format("NVIDIA StyleGAN2, a state dict", recognises, load)

@@ -7,6 +7,7 @@ of up- and downsampling, from which sampling rates follow, back from the last: t
 
 import math
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -57,17 +58,16 @@ def _recognises(checkpoint: Checkpoint, xl: bool) -> bool:
 
 def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN3:
     """Build the generator."""
-    network = as_modules(checkpoint.tensors)
-    describe(network, options.assumptions)
-    return nvidia_stylegan_xl.read(network) if is_stylegan_xl(network) else nvidia_stylegan3.read(network)
+    return read(checkpoint.tensors, options.assumptions)
 
 
-def describe(network: PersistedModule, assumptions: Assumptions) -> None:
-    """Give the modules the attributes that they have in a pickle.
+def read(tensors: Mapping[str, Tensor], assumptions: Assumptions) -> StyleGAN3:
+    """Build the generator of a clean state dict, with these facts about it.
 
     Raises:
-        CheckpointError: If sizes and filters do not fit together.
+        CheckpointError: If keys are missing or not understood, or sizes and filters do not fit together.
     """
+    network = as_modules(tensors)
     synthesis = network.module("synthesis")
     layers, rate = _layers(synthesis, assumptions, gaps=1 if is_stylegan_xl(network) else 0)
     describe_dense_layers(network, assumptions)
@@ -92,6 +92,7 @@ def describe(network: PersistedModule, assumptions: Assumptions) -> None:
         size = layer.size
     synthesis.module(layers[-1].name).parameters |= dict.fromkeys(FILTERS)
     network.attributes["img_resolution"] = size
+    return nvidia_stylegan_xl.read(network) if is_stylegan_xl(network) else nvidia_stylegan3.read(network)
 
 
 def _describe_input(module: PersistedModule, size: int, rate: int, assumptions: Assumptions) -> None:

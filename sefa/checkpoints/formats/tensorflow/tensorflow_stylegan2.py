@@ -3,11 +3,16 @@
 The variables' scopes are mapping/Dense0, ...; and synthesis/4x4 with Conv, then 8x8, ..., each with Conv0_up and Conv1;
 any may have ToRGB, and all but the first Skip. Weights are stored without their gains. The options that the network was
 built with are stored beside the variables.
+
+Forks that train on images of other shapes begin with another constant, such as 3x5 (height x width). skyflynil's names
+the scopes by such sizes, eps696's as if images were square.
 """
 
 import math
+import re
 from collections.abc import Mapping
 from functools import partial
+from itertools import count, takewhile
 from typing import Any, TypeVar
 
 import torch
@@ -40,7 +45,7 @@ from sefa.generators.stylegan2 import ModulatedConv, Shortcut, SynthesisBlock, U
 
 S = TypeVar("S", ModulatedConv, ToRGB)
 
-CONST = "synthesis/4x4/Const/const"
+FIRST = re.compile(r"synthesis/([1-9]\d{0,4})x([1-9]\d{0,4})/Conv/mod_weight")
 CENTER = "dlatent_avg"
 CONCATENATED, EMBEDDED = "mapping/LabelConcat", "mapping/LabelEmbed"
 # How far a progressive training had grown the generator; unused without growing.
@@ -60,7 +65,7 @@ DEFAULTS: Mapping[str, Any] = {
 def recognises(checkpoint: Checkpoint) -> bool:
     """Recognise styles that modulate weights; StyleGAN's StyleMod modulates features."""
     network = checkpoint.tensorflow
-    return network is not None and "synthesis/4x4/Conv/mod_weight" in network.tensors()
+    return network is not None and any(map(FIRST.fullmatch, network.tensors()))
 
 
 def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN2:
@@ -78,7 +83,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN2:
         mapping,
         reader.sizes,
         blocks,
-        const=CONST,
+        const=f"{reader.scopes[0]}/Const/const",
         center=CENTER,
         ignored=[LOD] if reader.with_noise else [LOD, *NOISE],
     )
@@ -106,13 +111,13 @@ class _Reader:
         self.rate = _number(settings, "mapping_lrmul")
         self.clamp = None if settings["conv_clamp"] is None else _number(settings, "conv_clamp")
         self.taps = square_taps(_taps(settings["resample_kernel"]), 4.0)
-        self.scopes = ["synthesis/4x4"]
-        while f"{(scope := _scope(len(self.scopes)))}/Conv1/weight" in file.tensors:
-            self.scopes.append(scope)
+        height, width = next((int(m[1]), int(m[2])) for m in map(FIRST.fullmatch, file.tensors) if m)
+        scopes = (f"synthesis/{height << block}x{width << block}" for block in count())
+        self.scopes = [next(scopes), *takewhile(lambda scope: f"{scope}/Conv1/weight" in file.tensors, scopes)]
         self.sizes = Sizes(
-            const=file.shape(CONST, 4)[1:],
+            const=file.shape(f"{self.scopes[0]}/Const/const", 4)[1:],
             channels=[file.shape(f"{self._conv_name(2 * index)}/weight", 4)[0] for index in range(len(self.scopes))],
-            w_dim=file.shape("synthesis/4x4/Conv/mod_weight", 2)[1],
+            w_dim=file.shape(f"{self.scopes[0]}/Conv/mod_weight", 2)[1],
         )
 
     def mapping(self) -> MappingNetwork:
@@ -139,7 +144,7 @@ class _Reader:
 
     def _block(self, index: int, scope: str) -> SynthesisBlock:
         has_rgb = f"{scope}/ToRGB/weight" in self.file.tensors
-        sums_images = index > 0 and "synthesis/4x4/ToRGB/weight" in self.file.tensors
+        sums_images = index > 0 and f"{self.scopes[0]}/ToRGB/weight" in self.file.tensors
         path = self._shortcut(index) if index and f"{scope}/Skip/weight" in self.file.tensors else None
         return SynthesisBlock(
             up=self._conv(2 * index - 1) if index else None,
@@ -194,10 +199,6 @@ class _Reader:
 
     def _up_filter(self) -> UpFilter:
         return self.file.layer(empty_filter(self.taps), partial(filter_parameters, self.taps))
-
-
-def _scope(block: int) -> str:
-    return f"synthesis/{4 << block}x{4 << block}"
 
 
 def _embedding(weight: Tensor, bias: Tensor | None = None) -> Parameters:
