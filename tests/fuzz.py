@@ -13,6 +13,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import pickle
 import random
 import resource
 import sys
@@ -122,12 +123,24 @@ def sources(folder: Path) -> list[tuple[str, bytes]]:
     np.save(folder / "w.npy", w)
     torch.save({"latents": torch.from_numpy(w)}, folder / "w.pt")
     np.save(folder / "n.npy", w[0, :1])
-    for reader, name in [("codes", "w.npz"), ("codes", "w.npy"), ("codes", "w.pt"), ("latents", "n.npy")]:
-        found.append((reader, folder / name))
-    np.save(folder / "boundary.npy", np.ones((1, 512), np.float32))
-    np.savez(folder / "pca.npz", comp=np.ones((3, 512), np.float32))
-    torch.save({"eigvec": torch.eye(8), "ckpt": "x.pt"}, folder / "factor.pt")
-    found += [("directions", folder / name) for name in ("boundary.npy", "pca.npz", "factor.pt")]
+    images = {"a.jpg": [w[0], w[1]], "b.jpg": w[0].tolist()}
+    np.save(folder / "latents.npy", np.array(images, object))
+    (folder / "latents.pkl").write_bytes(pickle.dumps(images))
+    torch.save(torch.from_numpy(w).bfloat16(), folder / "old.pt", _use_new_zipfile_serialization=False)
+    save_file({"w": torch.from_numpy(w).half()}, folder / "w.safetensors")
+    codes = ("w.npz", "w.npy", "w.pt", "latents.npy", "latents.pkl", "old.pt", "w.safetensors")
+    found += [("codes", folder / name) for name in codes] + [("latents", folder / "n.npy")]
+    rows = np.random.default_rng(1).standard_normal((3, 8, 28), np.float32)  # for 8 layers and codes of 28
+    np.save(folder / "boundary.npy", rows[0, :1])
+    torch.save({"age": torch.from_numpy(rows[0, :1]), "pose": torch.from_numpy(rows)}, folder / "named.pt")
+    save_file({"x": torch.from_numpy(rows)}, folder / "rows.safetensors")
+    torch.save({"comp": torch.from_numpy(rows[:, :1]), "std": torch.ones(3) * 2}, folder / "pca.pt")
+    np.savez(folder / "pca.npz", lat_comp=rows[:, :1], lat_stdev=np.arange(2, 5.0), act_stdev=np.arange(2, 5.0))
+    component = {"lat_comp": rows[0, :1], "lat_stdev": 2.0, "act_stdev": 2.0, "edit_start": 1, "edit_end": 4}
+    (folder / "pose.pkl").write_bytes(pickle.dumps({**component, "name": "pose", "sigma_range": 3.0}))
+    torch.save({"eigvec": torch.eye(28), "ckpt": "x.pt"}, folder / "factor.pt")
+    directions = ("boundary.npy", "named.pt", "rows.safetensors", "pca.pt", "pca.npz", "pose.pkl", "factor.pt")
+    found += [("directions", folder / name) for name in directions]
     return [(reader, path.read_bytes()) for reader, path in found]
 
 

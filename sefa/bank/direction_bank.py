@@ -1,7 +1,6 @@
 """The direction bank: the directions of one generator, and their file."""
 
 import json
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
@@ -19,6 +18,7 @@ from sefa.generators.layers import LayerSpec, parse_layers
 from sefa_runtime.files import check_utf8_output, input_problem, utf8_problem, write_whole
 from sefa_runtime.json_text import MAX_JSON, parse_json
 from sefa_runtime.model.direction_names import name_problems
+from sefa_runtime.printable import quoted
 from sefa_runtime.version import VERSION
 
 METADATA_KEY = "sefa_bank"
@@ -165,7 +165,7 @@ class DirectionBank:
         except (SafetensorError, OSError) as error:
             raise BankError(
                 f"{path}: not a direction bank, or damaged; a file made by `sefa factorize` was expected, of another "
-                f"tool's directions `sefa bank import {shlex.quote(str(path))} CHECKPOINT -o BANK` makes one ({error})"
+                f"tool's directions `sefa bank import {quoted(str(path))} CHECKPOINT -o BANK` makes one ({error})"
             ) from error
         try:
             return cls.build(metadata[METADATA_KEY], tensors)

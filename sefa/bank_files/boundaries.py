@@ -24,6 +24,7 @@ from sefa.linear_algebra import zero_level
 from sefa_runtime.files import write_whole
 from sefa_runtime.inputs.numpy_files import SINGLE
 from sefa_runtime.model.direction_names import name_problems
+from sefa_runtime.printable import printable
 
 MAX_NAMED = 8
 
@@ -97,12 +98,12 @@ def _named_arrays(path: Path, content: Any, sizes: tuple[int, int]) -> tuple[lis
     elif isinstance(content, list):
         items = (("", item) for item in content)
     named = [(str(name) if name != SINGLE else "", array) for name, array in items]
-    if [name for name, _ in named] == [""]:
-        return [""], [named[0][1]]
-    if not named or not all(
-        isinstance(array, np.ndarray) and array.shape[-1:][:1] in [(n,) for n in sizes] for _, array in named
-    ):
-        inside = ", ".join(name[:80] for name, _ in named[:MAX_NAMED] if name) or type(content).__name__
+    is_alone = [name for name, _ in named] == [""]  # Its shape is spoken of later.
+    fits = [
+        isinstance(array, np.ndarray) and (is_alone or array.shape[-1:] in [(n,) for n in sizes]) for _, array in named
+    ]
+    if not named or not all(fits):
+        inside = printable(", ".join(name[:80] for name, _ in named[:MAX_NAMED] if name)) or type(content).__name__
         raise BankError(f"{path}: neither a direction bank's arrays nor GANSpace's components; it has {inside}")
     return [name for name, _ in named], [array for _, array in named]
 

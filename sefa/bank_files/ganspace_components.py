@@ -50,11 +50,11 @@ def named_component_bank(path: Path, content: Mapping[str, Any], generator: Gene
     kind, start, end = content.get(TYPE, "latent"), content[START], content[END]
     if kind != "latent":
         raise BankError(
-            f"{path}: a component that moves activations ({kind!s:.40}), not the latent: it cannot be baked"
+            f"{path}: a component that moves activations ({kind!r:.40}), not the latent: it cannot be baked"
         )
     if type(start) is not int or type(end) is not int or not 0 <= start < end <= generator.num_layers:
         raise BankError(
-            f"{path}: it edits layers {start!s:.20} to {end!s:.20}, the last one excluded; this generator has "
+            f"{path}: it edits layers {start!r:.20} to {end!r:.20}, the last one excluded; this generator has "
             f"{generator.num_layers}"
         )
     found = content[DIRECTIONS]

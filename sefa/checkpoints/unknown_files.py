@@ -2,7 +2,6 @@
 
 import json
 import re
-import shlex
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import islice
@@ -17,6 +16,7 @@ from sefa.checkpoints.entries import Entry, parts_of
 from sefa.checkpoints.pickled_networks import PersistedModule, TensorFlowNetwork
 from sefa_runtime.pickles.names import Name
 from sefa_runtime.pickles.placeholders import Placeholder
+from sefa_runtime.printable import quoted
 
 # The kinds of keys of each format of state dicts, with # for numbers: those of the golden checkpoints.
 KNOWN_KEYS = Path(__file__).with_name("known_keys.json")
@@ -90,11 +90,9 @@ def own_command(path: Path, entry: Entry, tensors: Mapping[str, Tensor]) -> str:
     """Return the command that reads a state dict with its own code, as complete as the tensors allow."""
     options = ["--weights", str(path), *(["--entry", entry.name] if entry.name else [])]
     layer = first_layer(tensors)
-    if layer is None:
-        return f"sefa export MODULE:CLASS {shlex.join(options)} --latent-dim D --layers NAMES -o {_output(path)}"
-    name, latent_dim = layer
-    options += ["--latent-dim", str(latent_dim), "--layers", name]
-    return f"sefa export MODULE:CLASS {shlex.join(options)} -o {_output(path)}"
+    name, latent_dim = layer or ("NAMES", "D")
+    options += ["--latent-dim", str(latent_dim), "--layers", name, "-o", f"{path.stem}.onnx"]
+    return f"sefa export MODULE:CLASS {' '.join(map(quoted, options))}"
 
 
 def first_layer(tensors: Mapping[str, Tensor]) -> tuple[str, int] | None:
@@ -128,15 +126,11 @@ def kind_of_key(key: str) -> str:
 
 def with_file(text: str, path: Path) -> str:
     """Return a message in which the way to the file's own code names the file."""
-    return text.replace(OWN_CODE, f"MODULE:CLASS --weights {shlex.quote(str(path))}")
+    return text.replace(OWN_CODE, f"MODULE:CLASS --weights {quoted(str(path))}")
 
 
 def _tensors(network: Network) -> Mapping[str, Any]:
     return network if isinstance(network, Mapping) else {}
-
-
-def _output(path: Path) -> str:
-    return shlex.quote(f"{path.stem}.onnx")
 
 
 def _first(kinds: set[str]) -> str:

@@ -7,7 +7,6 @@ damaged weights are found on loading and renaming a direction rewrites only the 
 
 import hashlib
 import io
-import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +27,7 @@ from sefa_runtime.model.graph_check import (
 )
 from sefa_runtime.model.info import CHECKSUM_KEY, EXTRA_FILE, METADATA_KEY, ModelInfo, Payload
 from sefa_runtime.model.protobuf import BYTES, fields
+from sefa_runtime.printable import quoted
 
 EXPECTED = "a model made by `sefa export` was expected"
 HEAD = 16  # bytes that tell an ONNX model
@@ -81,7 +81,7 @@ def read_info(path: Path) -> ModelInfo:
 
 def how_to_seal(path: Path) -> str:
     """Return the command that accepts a model which another tool changed."""
-    return f"`sefa seal {shlex.quote(str(path))} --like ORIGINAL.onnx`"
+    return f"`sefa seal {quoted(str(path))} --like ORIGINAL.onnx`"
 
 
 @dataclass(frozen=True)

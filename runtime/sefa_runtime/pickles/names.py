@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import NoReturn
 
 from sefa_runtime.errors import ContentError
+from sefa_runtime.printable import printable
 
 MAX_LENGTH = 250  # characters in the name of a module or of something in it
 # With old protocols, Python 3 writes Python 2's names.
@@ -66,4 +67,4 @@ def refuse_to_run(name: Name) -> NoReturn:
     Raises:
         ContentError: Always.
     """
-    raise ContentError(f"a pickle that wants to run {str(name)[:80]}: refused, nothing in it was run")
+    raise ContentError(f"a pickle that wants to run {printable(str(name)[:80])}: refused, nothing in it was run")

@@ -361,7 +361,7 @@ def test_components_of_e4e_and_of_ganspaces_viewer(stylegan: sefa.Generator, tmp
     with pytest.raises(ArgumentError, match="the component says itself what layers"):
         import_bank(path, stylegan, "0")
     for changes, message in (
-        ({"edit_type": "both"}, r"moves activations \(both\)"),
+        ({"edit_type": "both"}, r"moves activations \('both'\)"),
         ({"edit_end": 18}, "it edits layers 2 to 18, the last one excluded; this generator has 10"),
         ({"lat_stdev": 1.0}, "its components are of z"),
         ({"lat_stdev": "much"}, "lat_stdev must be 1 positive numbers"),
