@@ -27,6 +27,7 @@ from sefa_export.onnx_graph.precision import find_overflow, to_float16
 from sefa_export.onnx_graph.traced_onnx import trace_to_onnx
 from sefa_export.parity import Case, make_cases, verify
 from sefa_export.tracing import exporting, holds_torchscript, one_line
+from sefa_export.user_lines import lines_as_run, naming_the_users_lines
 from sefa_runtime.files import check_utf8_output, replacing
 from sefa_runtime.model.choices import Precision
 from sefa_runtime.model.description_entries import description_entries
@@ -105,14 +106,16 @@ def export_onnx(
     size = sum(tensor.numel() * tensor.element_size() for tensor in graph.state_dict().values())
     if size > MAX_WEIGHT_BYTES:
         raise ExportError(f"{size / 2**30:.1f} GiB of weights do not fit into one ONNX file, which ends at 2 GiB")
-    full = _inlined(_to_onnx(draft))
-    model = to_float16(full) if precision == "fp16" else full
-    check_model(model)
-    _strip(model)
-    model.ir_version = _lowest_ir_version(model)
-    with exporting(graph, "onnx.checker"):
-        onnx.checker.check_model(model)
     with ExitStack() as stack:
+        overcome = stack.enter_context(naming_the_users_lines(draft))
+        full = _inlined(_to_onnx(draft, overcome))
+        draft = lines_as_run(draft, overcome)
+        model = to_float16(full) if precision == "fp16" else full
+        check_model(model)
+        _strip(model)
+        model.ir_version = _lowest_ir_version(model)
+        with exporting(graph, "onnx.checker"):
+            onnx.checker.check_model(model)
         weights = stack.enter_context(weights_beside(model, graph, weights_file)) if weights_file else None
         payload = model.SerializeToString()
         partial = stack.enter_context(replacing(path))
@@ -124,7 +127,8 @@ def export_onnx(
     return path
 
 
-def _to_onnx(draft: Draft) -> ModelProto:
+def _to_onnx(draft: Draft, overcome: list[BaseException]) -> ModelProto:
+    """Export a graph; add to `overcome` what torch.export raised where a trace did instead."""
     if holds_torchscript(draft.graph):
         return trace_to_onnx(draft, OPSET)
     if not draft.graph.generator.runs_user_code:
@@ -133,6 +137,7 @@ def _to_onnx(draft: Draft) -> ModelProto:
         return _export(draft)
     except ExporterError as error:
         # For example, Python code that depends on values: a trace may still be valid for every input.
+        overcome.append(error)
         try:
             return trace_to_onnx(draft, OPSET)
         except ExporterError as second:

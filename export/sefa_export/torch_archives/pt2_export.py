@@ -14,6 +14,7 @@ from sefa_export.draft import Draft, prepare
 from sefa_export.errors import ExportError
 from sefa_export.torch_archives.separate_process import verify_in_process
 from sefa_export.tracing import exporting, holds_torchscript
+from sefa_export.user_lines import naming_the_users_lines
 from sefa_runtime.files import check_utf8_output, replacing
 from sefa_runtime.model.info import EXTRA_FILE
 
@@ -71,7 +72,7 @@ def export_pt2(
         batch=batch,
         num_edits=num_edits,
     )
-    with replacing(path, suffix=".pt2") as archive:  # AOTInductor loads no other suffix.
+    with naming_the_users_lines(draft), replacing(path, suffix=".pt2") as archive:  # AOTInductor loads no other suffix.
         archive.write_bytes(_archive(draft, _trace(draft), compiled))
         parity = verify_in_process(draft, archive, "compiled" if compiled else "pt2")
         _add_description(archive, draft.describe(parity).to_json())

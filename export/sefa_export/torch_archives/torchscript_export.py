@@ -9,6 +9,7 @@ from sefa.generators import Generator
 from sefa_export.draft import Draft, prepare
 from sefa_export.torch_archives.separate_process import verify_in_process
 from sefa_export.tracing import exporting, trace
+from sefa_export.user_lines import lines_as_run, naming_the_users_lines
 from sefa_runtime.files import check_utf8_output, replacing
 from sefa_runtime.model.info import EXTRA_FILE
 
@@ -57,8 +58,9 @@ def export_torchscript(
         truncation=truncation,
         allow_other_checkpoint=allow_other_checkpoint,
     )
-    traced = trace(draft)
-    with replacing(path) as partial:
+    with naming_the_users_lines(draft), replacing(path) as partial:
+        traced = trace(draft)
+        draft = lines_as_run(draft)
         partial.write_bytes(_archive(draft, traced, {}))
         parity = verify_in_process(draft, partial, "torchscript")
         partial.write_bytes(_archive(draft, traced, {EXTRA_FILE: draft.describe(parity).to_json()}))
