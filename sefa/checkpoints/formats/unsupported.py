@@ -5,13 +5,16 @@ from collections.abc import Callable
 from typing import NoReturn
 
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
-from sefa.checkpoints.pickled_networks import PersistedModule
+from sefa.checkpoints.pickled_networks import PersistedModule, TensorFlowNetwork
+from sefa.checkpoints.sizes import MAX_ENTRIES
 from sefa.errors import CheckpointError
 
 NO_LATENT = "it turns images into images, there is no latent code to find directions in"
 NOT_A_GAN = "diffusion models have no latent code as GANs do"
 NEEDS_GENERATOR = "the generator's checkpoint is needed"
 OWN_CODE = "its own code can read it: MODULE:CLASS --weights FILE"
+RESTORES = "it restores photos: its StyleGAN2 reads a photo's features besides its code"
+OWN_IMAGE = f"which is not supported; {OWN_CODE}, with a masked image that is always the same"
 
 
 def _refused(name: str, reason: str, recognises: Callable[[Checkpoint], bool]) -> Format:
@@ -30,6 +33,23 @@ def _with_keys(*patterns: str, without: str | None = None) -> Callable[[Checkpoi
         return present and not (without and re.search(f"^{without}", keys, re.MULTILINE))
 
     return recognises
+
+
+def _is_mat(checkpoint: Checkpoint) -> bool:
+    """Recognise the name of the first of MAT's two synthesis networks, in a state dict or in a pickle."""
+    synthesis = checkpoint.persisted.modules.get("synthesis") if checkpoint.persisted else None
+    pickled = isinstance(synthesis, PersistedModule) and "first_stage" in synthesis.modules
+    return pickled or any(key.startswith("synthesis.first_stage.") for key in checkpoint.stored)
+
+
+def _is_comodgan(checkpoint: Checkpoint) -> bool:
+    """Recognise the name of an encoder's last layer among the variables of the synthesis network."""
+    components = checkpoint.tensorflow.state.get("components") if checkpoint.tensorflow else None
+    synthesis = components.get("synthesis") if isinstance(components, dict) else None
+    variables = synthesis.state.get("variables") if isinstance(synthesis, TensorFlowNetwork) else None
+    named = variables[:MAX_ENTRIES] if isinstance(variables, list) else []
+    names = [one[0] for one in named if isinstance(one, tuple | list) and one]
+    return any(isinstance(name, str) and name.startswith("E_4x4/") for name in names)
 
 
 def _of_class(class_name: str) -> Callable[[Checkpoint], bool]:
@@ -58,6 +78,20 @@ FORMATS = (
         "the decoder is not in the file: the checkpoint of the StyleGAN2 that it was trained with is needed",
         _with_keys(r"mapper\.(\w+\.)+mapping\.1\.weight$", without=r"decoder\."),
     ),
+    _refused(
+        "MAT",
+        f"it completes a masked image, and draws random numbers, {OWN_IMAGE}",
+        _is_mat,
+    ),
+    _refused("CoModGAN", f"it completes a masked image, {OWN_IMAGE}", _is_comodgan),
+    _refused(
+        "CoModGAN in PyTorch",
+        f"it completes a masked image, {OWN_IMAGE}",
+        _with_keys(r"encoder\.b4\.", r"synthesis\.b4\."),
+    ),
+    _refused("GFPGAN", RESTORES, _with_keys(r"conv_body_first\.", r"stylegan_decoder\.")),
+    _refused("GPEN", RESTORES, _with_keys(r"ecd0\.", r"generator\.conv1\.conv\.modulation\.weight$")),
+    _refused("CodeFormer", NO_LATENT, _with_keys(r"quantize\.embedding\.weight$", r"ft_layers\.0\.")),
     _refused(
         "EG3D",
         f"its images depend on a camera, which is not supported; {OWN_CODE}, with the camera fixed",

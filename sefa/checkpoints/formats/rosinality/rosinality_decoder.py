@@ -13,8 +13,8 @@ DECODER = "decoder."
 
 def recognises(checkpoint: Checkpoint) -> bool:
     """Recognise rosinality's names below `decoder.`, beside other networks."""
-    decoder = _decoder(checkpoint)
-    return len(decoder.stored) < len(checkpoint.stored) and rosinality_stylegan2.recognises(decoder)
+    needed = {f"{DECODER}{key}" for key in rosinality_stylegan2.first_keys()}
+    return needed <= checkpoint.stored.keys() and not all(key.startswith(DECODER) for key in checkpoint.stored)
 
 
 def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN2:

@@ -80,7 +80,12 @@ ROSINALITY = Names()
 
 def recognises(checkpoint: Checkpoint, names: Names = ROSINALITY) -> bool:
     """Recognise the names of the learned constant and the first style."""
-    return {names.const, f"{names.style(names.layer(0))}.weight"} <= checkpoint.stored.keys()
+    return first_keys(names) <= checkpoint.stored.keys()
+
+
+def first_keys(names: Names = ROSINALITY) -> set[str]:
+    """Return the keys of the learned constant and of the first style."""
+    return {names.const, f"{names.style(names.layer(0))}.weight"}
 
 
 def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN2:

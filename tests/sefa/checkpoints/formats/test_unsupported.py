@@ -9,6 +9,7 @@ import torch
 import sefa
 from sefa import CheckpointError
 from support.pickle_files import call, dict_of, pickle_of, text
+from support.stylegan2_files import tensorflow_network, write_tensorflow
 
 FILTERS = torch.ones(2, 2)
 NEEDED = "but the generator's checkpoint is needed"
@@ -21,6 +22,11 @@ ROSINALITY = ["conv1.conv.modulation.weight", "style.1.weight", "input.input", "
         ("g_ema", [*ROSINALITY, "to_rgbs.0.iwt.ll", "iwt.ll"], "SWAGAN, but its images are wavelet coefficients"),
         ("state_dict", ["encoder.body.0.weight", "encoder.styles.0.convs.0.weight"], "an encoder of photos"),
         ("state_dict", ["mapper.course_mapping.mapping.1.weight"], "a StyleCLIP mapper, but the decoder is not in"),
+        ("params_ema", ["conv_body_first.weight", "stylegan_decoder.style_mlp.1.weight"], "GFPGAN, but it restores"),
+        (None, ["ecd0.0.weight", *(f"generator.{key}" for key in ROSINALITY)], "GPEN, but it restores photos"),
+        ("params_ema", ["quantize.embedding.weight", "ft_layers.0.linear1.weight"], "CodeFormer, but it turns images"),
+        (None, ["synthesis.first_stage.conv_first.conv.weight"], "MAT, but it completes a masked image"),
+        (None, ["encoder.b4.conv.weight", "synthesis.b4.fc.weight"], "CoModGAN in PyTorch, but it completes a masked"),
         (None, ["convs.0.0.weight", "final_conv.0.weight", "final_linear.0.weight"], f"discriminator, {NEEDED}"),
         (None, ["progression.0.conv1.0.conv.weight_orig", "from_rgb.0.conv.bias"], f"discriminator, {NEEDED}"),
         (None, ["lod", "input0.weight", "layer0.weight", "layer1.weight"], f"a discriminator of genforce, {NEEDED}"),
@@ -49,8 +55,8 @@ def test_they_are_called_what_they_are(tmp_path: Path, wrapped: str | None, keys
         sefa.load(tmp_path / "file.pt")
 
 
-def persisted(class_name: str, module: str = "torch_utils.persistence") -> bytes:
-    state = dict_of({"_parameters": b"}", "_buffers": b"}", "_modules": b"}"})
+def persisted(class_name: str, module: str = "torch_utils.persistence", **modules: bytes) -> bytes:
+    state = dict_of({"_parameters": b"}", "_buffers": b"}", "_modules": dict_of(modules)})
     meta = dict_of({"type": text("class"), "class_name": text(class_name), "state": state})
     return call(module, "_reconstruct_persistent_obj", meta)
 
@@ -62,10 +68,21 @@ def persisted(class_name: str, module: str = "torch_utils.persistence") -> bytes
         ({"G_ema": b"N", "D": persisted("ProjectedDiscriminator")}, "a discriminator, but the generator's"),
         ({"G_ema": persisted("TriPlaneGenerator"), "D": persisted("Discriminator")}, "EG3D, but its images depend"),
         ({"ema": persisted("EDMPrecond")}, "NVlabs' EDM, but diffusion models"),
+        (
+            {"G_ema": persisted("Generator", synthesis=persisted("SynthesisNet", first_stage=persisted("FirstStage")))},
+            "MAT, but it completes a masked image",
+        ),
         ({"G_ema": persisted("Unheard")}, "no known generator; .* its G_ema is a network of class Unheard"),
     ],
 )
 def test_nvlabs_pickles_of_other_networks_are_too(tmp_path: Path, entries: dict[str, bytes], message: str) -> None:
     (tmp_path / "network.pkl").write_bytes(pickle_of(dict_of(entries)))
     with pytest.raises(CheckpointError, match=message):
+        sefa.load(tmp_path / "network.pkl")
+
+
+def test_a_tensorflow_pickle_of_comodgan_is_too(tmp_path: Path) -> None:
+    variables = {"synthesis/E_4x4/Conv/weight": FILTERS, "synthesis/G_4x4/Conv/mod_weight": FILTERS}
+    write_tensorflow(tmp_path / "network.pkl", tensorflow_network(variables))
+    with pytest.raises(CheckpointError, match=r"CoModGAN, but it completes a masked image.*MODULE:CLASS"):
         sefa.load(tmp_path / "network.pkl")
