@@ -60,7 +60,7 @@ FLOORS = {
     "sefa.generators": ["common"],
     "sefa.checkpoints": ["parts", "formats"],
     "sefa.custom": ["calls sources style_space"],
-    "sefa.checkpoints.formats": ["nvidia residual rosinality tensorflow", "genforce"],
+    "sefa.checkpoints.formats": ["nvidia residual rosinality tensorflow", "genforce openmmlab"],
     "sefa_export": ["onnx_graph torch_archives"],
     "sefa_cli": ["commands"],
 }

@@ -35,6 +35,7 @@ class PGGAN(Generator):
         normalize_z: Whether z is first normalised on its own.
         slope: Negative slope of the leaky ReLU.
         tanh: Whether the image passes through a tanh.
+        epsilons: Added to the mean square by norm, and to its root.
     """
 
     family = "pggan"
@@ -51,6 +52,7 @@ class PGGAN(Generator):
         normalize_z: bool = False,
         slope: float = 0.2,
         tanh: bool = False,
+        epsilons: tuple[float, float] = (1e-8, 0.0),
     ) -> None:
         super().__init__()
         self.num_classes, self.class_dim = class_codes
@@ -60,6 +62,7 @@ class PGGAN(Generator):
         self.normalize_z = normalize_z
         self.slope = slope
         self.tanh = tanh
+        self.epsilons = epsilons
         # One row per class: what follows z, [num_classes, class_dim].
         self.class_codes = nn.Parameter(torch.empty(class_codes)) if self.num_classes else None
         self.dense = nn.Linear(self.code_dim, widths[0] * base[0] * base[1])
@@ -100,4 +103,6 @@ class PGGAN(Generator):
         x = F.leaky_relu(x, self.slope)
         # Compute the mean over channels as a convolution: onnxruntime takes several times as long to reduce that axis.
         mean = torch.full((1, x.shape[1], 1, 1), 1 / x.shape[1], dtype=x.dtype, device=x.device)
-        return x / (F.conv2d(x * x, mean) + 1e-8).sqrt()
+        inner, outer = self.epsilons
+        rms = (F.conv2d(x * x, mean) + inner).sqrt()
+        return x / (rms + outer if outer else rms)

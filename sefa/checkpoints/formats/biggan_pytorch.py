@@ -43,7 +43,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> BigGAN | BigGANDeep:
     tensors = checkpoint.tensors
     if not any(key.startswith("output_layer.") for key in tensors):
         raise CheckpointError("this is a discriminator, the generator's G_ema.pth is needed")
-    reader = _Reader(tensors, options.assumptions)
+    reader = Reader(tensors, options.assumptions)
     options.assumptions.note("ReLU")
     return reader.biggan_deep() if _is_deep(tensors) else reader.biggan()
 
@@ -52,14 +52,21 @@ def _is_deep(tensors: Container[str]) -> bool:
     return "blocks.0.0.conv4.weight" in tensors
 
 
-class _Reader:
+class Reader:
     """The layers of a state dict.
+
+    Args:
+        tensors: The state dict, with this format's names.
+        assumptions: Facts from the owner, and a record of what was assumed.
+        spectral_epsilon: The usual epsilon of the spectral norms, unless it is this format's.
 
     Raises:
         CheckpointError: If its keys are not a generator's, or of a kind that is not supported.
     """
 
-    def __init__(self, tensors: Mapping[str, Tensor], assumptions: Assumptions) -> None:
+    def __init__(
+        self, tensors: Mapping[str, Tensor], assumptions: Assumptions, spectral_epsilon: float | None = None
+    ) -> None:
         if any(key.endswith(".bn.running_mean") for key in tensors):
             raise CheckpointError(
                 "its batch norms are the cross-replica ones, whose inference in the original adds the gain "
@@ -90,7 +97,7 @@ class _Reader:
         converted = self.spectral and not any(key.endswith(".sv0") for key in tensors)
         usual = CONVERTED_EPSILON if converted else SPECTRAL_EPSILON
         self.norm_epsilon = assumptions.take("bn_eps", CONVERTED_EPSILON if converted else EPSILON, positive)
-        self.spectral_epsilon = assumptions.take("sn_eps", usual, positive)
+        self.spectral_epsilon = assumptions.take("sn_eps", spectral_epsilon or usual, positive)
         assumptions.note(f"batch norms' eps {self.norm_epsilon:g}", "bn_eps")
         if self.spectral:
             assumptions.note(f"spectral norms' eps {self.spectral_epsilon:g}", "sn_eps")
@@ -124,15 +131,15 @@ class _Reader:
         self._add_dense(generator.linear, "linear")
         return self._fill(generator)
 
-    def biggan_deep(self) -> BigGANDeep:
-        """Build a BigGAN-deep."""
+    def biggan_deep(self, told_depth: int | None = None) -> BigGANDeep:
+        """Build a BigGAN-deep; `told_depth` is what the file says of the blocks in a stage."""
         num_classes, embed_dim = self.file.shape("shared.weight", 2)
         condition_dim = self.file.shape("linear.weight", 2)[1]
         if condition_dim <= embed_dim:
             raise self.file.misfit(
                 f"linear reads {condition_dim} numbers, {embed_dim} of the class and a latent expected"
             )
-        depth = stage_depth(self.widths, self.attentions, self.assumptions)
+        depth = stage_depth(self.widths, self.attentions, self.assumptions, told_depth)
         layers: list[DeepBlockSizes | AttentionSizes] = []
         for i in range(self.num_blocks):
             hidden = self.file.shape(f"{BLOCK.format(i)}.conv1.weight", 4)[0]

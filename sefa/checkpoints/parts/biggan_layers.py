@@ -81,7 +81,9 @@ def bottom_width(file: Assembly, rows: int, channels: int) -> int:
     return width
 
 
-def stage_depth(widths: Sequence[int], attended: Iterable[int], assumptions: Assumptions) -> int:
+def stage_depth(
+    widths: Sequence[int], attended: Iterable[int], assumptions: Assumptions, told: int | None = None
+) -> int:
     """Return how many blocks make up a stage of a BigGAN-deep; its last block doubles the size and may drop channels.
 
     No tensor's shape gives this number, but a stage ends wherever channels drop or attention follows.
@@ -90,6 +92,7 @@ def stage_depth(widths: Sequence[int], attended: Iterable[int], assumptions: Ass
         widths: Channels before the first block, then after each.
         attended: The indices of the blocks that attention follows.
         assumptions: Takes the fact `depth`, and notes it.
+        told: What the file says of it.
 
     Raises:
         CheckpointError: If a block adds channels.
@@ -103,6 +106,7 @@ def stage_depth(widths: Sequence[int], attended: Iterable[int], assumptions: Ass
     depths = [depth for depth in range(1, common + 1) if common % depth == 0]
     known = [depth for depth in depths if tuple(width / widths[-1] for width in widths[::depth]) in ARCHITECTURES]
     usual = known[0] if known else USUAL_DEPTH if USUAL_DEPTH in depths else common
+    usual = told if told in depths else usual
     depth = assumptions.take("depth", usual, lambda text: int(one_of(text, list(map(str, depths)))))
     assumptions.note(f"{depth} blocks in a stage", "depth")
     return depth

@@ -46,6 +46,7 @@ class Names:
         mapping: The mapping network, a sequence that begins with the normalisation of z.
         convs: The first convolution, and the list of the others.
         conv: A layer's modulated convolution.
+        modulation: The transform of a convolution's style.
         blur: The filter of a modulated convolution that doubles the size.
         strength: A layer's noise strength.
         noise: The beginning of the constant noises' keys, before their index.
@@ -55,6 +56,7 @@ class Names:
     mapping: str = "style"
     convs: tuple[str, str] = ("conv1", "convs")
     conv: str = "conv"
+    modulation: str = "modulation"
     blur: str = "blur.kernel"
     strength: str = "noise.weight"
     noise: str = "noises.noise_"
@@ -66,7 +68,7 @@ class Names:
 
     def style(self, layer: str) -> str:
         """Return the name of the transform of a layer's style."""
-        return f"{layer}.{self.conv}.modulation"
+        return f"{layer}.{self.conv}.{self.modulation}"
 
     @property
     def noises(self) -> tuple[str, str]:
@@ -97,23 +99,23 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN2:
     return build(Assembly(tensors), ROSINALITY, options)
 
 
-def build(file: Assembly, names: Names, options: LoadOptions) -> StyleGAN2:
-    """Build a generator from a file's tensors.
+def build(file: Assembly, names: Names, options: LoadOptions, rate: float = MAPPING_LR) -> StyleGAN2:
+    """Build a generator from a file's tensors; `rate` is the mapping network's usual learning rate.
 
     Raises:
         CheckpointError: If keys are missing, not understood, or of the wrong shape, or sizes do not fit together.
     """
-    return _Reader(file, names, options).generator()
+    return _Reader(file, names, options, rate).generator()
 
 
 class _Reader:
     """The layers of a state dict."""
 
-    def __init__(self, file: Assembly, names: Names, options: LoadOptions) -> None:
+    def __init__(self, file: Assembly, names: Names, options: LoadOptions, rate: float) -> None:
         self.file = file
         self.names = names
         self.num_blocks = 1 + file.count(f"to_rgbs.{{}}.{names.conv}.weight")
-        self.rate = mapping_rate(options.assumptions, MAPPING_LR)
+        self.rate = mapping_rate(options.assumptions, rate)
         stores_noise = any(key.startswith(names.noise) for key in file.tensors)
         self.noise = "none" if options.noise == "none" else "stored" if stores_noise else "seeded"
         weights = [f"{names.layer(index)}.{names.conv}.weight" for index in range(0, 2 * self.num_blocks, 2)]

@@ -1,0 +1,1 @@
+"""Files written by OpenMMLab's mmgeneration and mmagic."""
