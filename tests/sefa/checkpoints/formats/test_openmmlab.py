@@ -121,9 +121,7 @@ def test_a_generator_alone_is_fully_grown(tmp_path: Path) -> None:
     assert sefa.load(tmp_path / "generator.pth").resolution == (32, 32)
     assert sefa.load(PGGAN_FILE).resolution == (16, 16)
     state["_curr_scale_int"] = torch.tensor(64)
-    with pytest.raises(
-        CheckpointError, match=r"reached 64 pixels with a share of 0\.25, of sizes \[4, 8, 16, 32\]"
-    ):
+    with pytest.raises(CheckpointError, match=r"reached 64 pixels with a share of 0\.25, of sizes \[4, 8, 16, 32\]"):
         sefa.load(save(tmp_path / "file.pth", state))
 
 
