@@ -15,6 +15,7 @@ NEEDS_GENERATOR = "the generator's checkpoint is needed"
 OWN_CODE = "its own code can read it: MODULE:CLASS --weights FILE"
 RESTORES = "it restores photos: its StyleGAN2 reads a photo's features besides its code"
 OWN_IMAGE = f"which is not supported; {OWN_CODE}, with a masked image that is always the same"
+NEEDS_CAMERA = f"its images depend on a camera, which is not supported; {OWN_CODE}, with the camera fixed"
 
 
 def _refused(name: str, reason: str, recognises: Callable[[Checkpoint], bool]) -> Format:
@@ -92,11 +93,8 @@ FORMATS = (
     _refused("GFPGAN", RESTORES, _with_keys(r"conv_body_first\.", r"stylegan_decoder\.")),
     _refused("GPEN", RESTORES, _with_keys(r"ecd0\.", r"generator\.conv1\.conv\.modulation\.weight$")),
     _refused("CodeFormer", NO_LATENT, _with_keys(r"quantize\.embedding\.weight$", r"ft_layers\.0\.")),
-    _refused(
-        "EG3D",
-        f"its images depend on a camera, which is not supported; {OWN_CODE}, with the camera fixed",
-        _of_class("TriPlaneGenerator"),
-    ),
+    _refused("EG3D", NEEDS_CAMERA, _of_class("TriPlaneGenerator")),
+    _refused("EG3D", NEEDS_CAMERA, _with_keys(r"backbone\.synthesis\.b4\.", r"superresolution\.")),
     _refused("an NVlabs pickle of a discriminator", NEEDS_GENERATOR, _of_class(".*Discriminator")),
     _refused("NVlabs' EDM", NOT_A_GAN, _of_class(r"(\w+Precond|Precond)")),
     _refused(

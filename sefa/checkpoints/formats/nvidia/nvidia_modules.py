@@ -32,25 +32,33 @@ def each_module(network: PersistedModule) -> Iterator[tuple[str, PersistedModule
         yield from each_module(module)
 
 
-def describe_dense_layers(network: PersistedModule, assumptions: Assumptions) -> None:
-    """Give the linear layers their gains and activations: those of the mapping network, label and styles."""
-    rate = mapping_rate(assumptions, MAPPING_LR)
-    for name, module in each_module(network):
-        multiplier = rate if name.startswith("fc") else 1.0
-        linear = name in ("affine", "embed")
-        module.attributes |= {
-            "activation": "linear" if linear else "lrelu",
-            "weight_gain": multiplier / math.sqrt(inputs_of(module)),
-            "bias_gain": multiplier,
-        }
+def describe(network: PersistedModule, assumptions: Assumptions, style: str) -> None:
+    """Give the modules the attributes that all of NVlabs' generators have.
 
-
-def describe_mapping(network: PersistedModule, style: str) -> None:
-    """Give the network the lengths of z and w and the number of classes; `style` is the path of any style's layer.
+    Args:
+        network: The modules.
+        assumptions: What was told, and a record of what was assumed.
+        style: The path of a layer that reads w.
 
     Raises:
         CheckpointError: If that layer is missing, or the number of classes cannot be known.
     """
+    rate = mapping_rate(assumptions, MAPPING_LR)
+    usual: float | None = CLAMP
+    clamp = assumptions.take("conv_clamp", usual, _limit)
+    assumptions.note("no clamp" if clamp is None else f"outputs of layers clamped to {clamp:g}", "conv_clamp")
+    for name, module in each_module(network):
+        multiplier = rate if name.startswith("fc") else 1.0
+        module.attributes |= {
+            "activation": "linear" if name in ("affine", "embed") else "lrelu",
+            "weight_gain": multiplier / math.sqrt(inputs_of(module)),
+            "bias_gain": multiplier,
+            "conv_clamp": clamp,
+        }
+    _describe_sizes(network, style)
+
+
+def _describe_sizes(network: PersistedModule, style: str) -> None:
     if "weight" not in network.module(style).parameters:
         raise CheckpointError(f"missing {style}.weight")
     mapping = network.module("mapping")
@@ -64,8 +72,11 @@ def describe_mapping(network: PersistedModule, style: str) -> None:
         classes, inputs = len(center), inputs - size_of(projection, "weight", 0)
     elif embed and "bias" in embed.parameters:  # Without, it is StyleGAN-XL's, there even if there are no classes.
         classes, inputs = size_of(embed, "weight", 1), inputs - size_of(embed, "weight", 0)
-    w_dim = size_of(network.module(style), "weight", 1)
-    network.attributes |= {"z_dim": max(inputs, 0), "c_dim": classes, "w_dim": w_dim}
+    network.attributes |= {
+        "z_dim": max(inputs, 0),
+        "c_dim": classes,
+        "w_dim": size_of(network.module(style), "weight", 1),
+    }
 
 
 def inputs_of(module: PersistedModule) -> int:
@@ -78,15 +89,6 @@ def size_of(module: PersistedModule | None, name: str, axis: int) -> int:
     """Return a parameter's size along an axis; 1 if it is missing or has no such axis, which the reader will report."""
     tensor = module.parameters.get(name) if module else None
     return tensor.shape[axis] if isinstance(tensor, Tensor) and tensor.ndim > axis else 1
-
-
-def describe_clamp(network: PersistedModule, assumptions: Assumptions) -> None:
-    """Give all layers the limit of their outputs."""
-    usual: float | None = CLAMP
-    clamp = assumptions.take("conv_clamp", usual, _limit)
-    assumptions.note("no clamp" if clamp is None else f"outputs of layers clamped to {clamp:g}", "conv_clamp")
-    for _, module in each_module(network):
-        module.attributes["conv_clamp"] = clamp
 
 
 def _limit(text: str) -> float | None:

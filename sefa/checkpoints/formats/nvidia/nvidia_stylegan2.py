@@ -29,9 +29,10 @@ NOISE = r"synthesis\.b\d+\.conv[01]\.noise_(const|strength)"
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
-    """Recognise a synthesis network that begins with a 4x4 block."""
+    """Recognise a synthesis network that begins with a 4x4 block of a constant; StyleGAN-T's are sinusoids."""
     synthesis = checkpoint.persisted.modules.get("synthesis") if checkpoint.persisted else None
-    return isinstance(synthesis, PersistedModule) and isinstance(synthesis.modules.get("b4"), PersistedModule)
+    first = synthesis.modules.get("b4") if isinstance(synthesis, PersistedModule) else None
+    return isinstance(first, PersistedModule) and "input" not in first.modules
 
 
 def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN2:

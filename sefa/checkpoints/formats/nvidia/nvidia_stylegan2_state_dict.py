@@ -12,13 +12,7 @@ from torch import Tensor
 from sefa.checkpoints.assumptions import Assumptions
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
 from sefa.checkpoints.formats.nvidia import nvidia_stylegan2
-from sefa.checkpoints.formats.nvidia.nvidia_modules import (
-    as_modules,
-    describe_clamp,
-    describe_dense_layers,
-    describe_mapping,
-    each_module,
-)
+from sefa.checkpoints.formats.nvidia.nvidia_modules import as_modules, describe, each_module
 from sefa.generators import StyleGAN2
 
 FIRST = "synthesis.b4.conv1"
@@ -37,12 +31,10 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN2:
 def read(tensors: Mapping[str, Tensor], assumptions: Assumptions, options: LoadOptions) -> StyleGAN2:
     """Build the generator of a clean state dict, with these facts about it."""
     network = as_modules(tensors)
-    describe_dense_layers(network, assumptions)
-    describe_clamp(network, assumptions)
     for name, module in each_module(network):
         if name in ("conv0", "conv1"):
             module.attributes["use_noise"] = "noise_strength" in module.parameters
-    describe_mapping(network, f"{FIRST}.affine")
+    describe(network, assumptions, f"{FIRST}.affine")
     return nvidia_stylegan2.read(network, options)
 
 

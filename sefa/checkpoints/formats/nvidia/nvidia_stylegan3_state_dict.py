@@ -16,13 +16,7 @@ from torch import Tensor
 from sefa.checkpoints.assumptions import Assumptions, positive, whole
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
 from sefa.checkpoints.formats.nvidia import nvidia_stylegan3, nvidia_stylegan_xl
-from sefa.checkpoints.formats.nvidia.nvidia_modules import (
-    as_modules,
-    describe_clamp,
-    describe_dense_layers,
-    describe_mapping,
-    size_of,
-)
+from sefa.checkpoints.formats.nvidia.nvidia_modules import as_modules, describe, size_of
 from sefa.checkpoints.formats.nvidia.nvidia_stylegan3 import EMBED, FILTERS, INPUT, is_stylegan_xl
 from sefa.checkpoints.pickled_networks import PersistedModule
 from sefa.errors import CheckpointError, listed
@@ -70,9 +64,7 @@ def read(tensors: Mapping[str, Tensor], assumptions: Assumptions) -> StyleGAN3:
     network = as_modules(tensors)
     synthesis = network.module("synthesis")
     layers, rate = _layers(synthesis, assumptions, gaps=1 if is_stylegan_xl(network) else 0)
-    describe_dense_layers(network, assumptions)
-    describe_clamp(network, assumptions)
-    describe_mapping(network, f"{INPUT}.affine")
+    describe(network, assumptions, f"{INPUT}.affine")
     scale = assumptions.take("output_scale", OUTPUT_SCALE, positive)
     assumptions.note(f"image scaled by {scale:g}", "output_scale")
     synthesis.attributes |= {"layer_names": [layer.name for layer in layers], "output_scale": scale}

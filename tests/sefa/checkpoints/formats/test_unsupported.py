@@ -27,6 +27,11 @@ ROSINALITY = ["conv1.conv.modulation.weight", "style.1.weight", "input.input", "
         ("params_ema", ["quantize.embedding.weight", "ft_layers.0.linear1.weight"], "CodeFormer, but it turns images"),
         (None, ["synthesis.first_stage.conv_first.conv.weight"], "MAT, but it completes a masked image"),
         (None, ["encoder.b4.conv.weight", "synthesis.b4.fc.weight"], "CoModGAN in PyTorch, but it completes a masked"),
+        (
+            "G_ema",
+            ["backbone.synthesis.b4.const", "superresolution.block0.conv0.weight"],
+            "EG3D, but its images depend",
+        ),
         (None, ["convs.0.0.weight", "final_conv.0.weight", "final_linear.0.weight"], f"discriminator, {NEEDED}"),
         (None, ["progression.0.conv1.0.conv.weight_orig", "from_rgb.0.conv.bias"], f"discriminator, {NEEDED}"),
         (None, ["lod", "input0.weight", "layer0.weight", "layer1.weight"], f"a discriminator of genforce, {NEEDED}"),
