@@ -12,6 +12,7 @@ from sefa.checkpoints.assumptions import Assumptions
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
 from sefa.checkpoints.parts import torch_stylegan_layers
 from sefa.checkpoints.parts.assembly import Assembly
+from sefa.checkpoints.parts.growing import count_levels
 from sefa.checkpoints.parts.torch_stylegan_layers import Keys
 from sefa.generators.stylegan import StyleGAN
 
@@ -31,7 +32,7 @@ def recognises(checkpoint: Checkpoint) -> bool:
 def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN:
     """Build the generator, as far as it was trained."""
     file = Assembly(checkpoint.tensors)
-    total = max(1, file.count(f"{IMAGE}.weight_orig"))
+    total = count_levels(file.count(f"{IMAGE}.weight_orig") - 1)
     levels = _levels(file, total, options.assumptions)
     dense = takewhile(lambda index: f"style.{index}.linear.weight_orig" in file.tensors, count(1, 2))
     keys = Keys(

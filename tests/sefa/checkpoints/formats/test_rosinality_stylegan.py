@@ -59,7 +59,7 @@ def reference_image(state: dict[str, Tensor], codes: Tensor, noises: list[Tensor
     codes = codes.double()
 
     def weight(key: str, fan_in: int) -> Tensor:
-        return state[key] * (2 / fan_in) ** 0.5
+        return torch.mul(state[key], (2 / fan_in) ** 0.5)
 
     def finished(x: Tensor, level: int, number: int) -> Tensor:
         name, width = f"generator.progression.{level}", WIDTHS[level]
