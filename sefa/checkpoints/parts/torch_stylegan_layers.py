@@ -57,11 +57,11 @@ def build(file: Assembly, keys: Keys, noise: str, ignored: Sequence[str] = ()) -
     Raises:
         CheckpointError: If keys are missing, not understood, or of the wrong shape, or sizes do not fit together.
     """
-    _, _, height, width = file.shape(keys.layers[0]["const"], 4)
+    _, first, height, width = file.shape(keys.layers[0]["const"], 4)
     scale = 1 << len(keys.layers) // 2 - 1
     check_pixels(height * scale, width * scale)
     w_dim = file.shape(keys.layers[0]["style_weight"], 2)[1]
-    widths = [file.shape(layer["style_weight"], 2)[0] // 2 for layer in keys.layers]
+    widths = [first, *(file.shape(layer["bias"], 1)[0] for layer in keys.layers[1:])]
     channels = file.shape(keys.image["bias"], 1)[0]
     with torch.device("meta"):
         mapping = _mapping(file, keys)

@@ -20,7 +20,7 @@ def recognises(checkpoint: Checkpoint) -> bool:
 def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN2:
     """Build the generator."""
     generator = rosinality_stylegan2.load(_decoder(checkpoint), options)
-    others = sorted({key.partition(".")[0] for key in checkpoint.stored} - {DECODER[:-1]})
+    others = sorted({key.partition(".")[0] for key in checkpoint.stored if "." in key} - {DECODER[:-1]})
     where = ".".join((*checkpoint.location, ""))
     generator.source_entry = f"{where}decoder, beside {', '.join(others[:4])}"
     return generator

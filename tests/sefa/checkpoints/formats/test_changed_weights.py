@@ -15,6 +15,7 @@ from sefa.errors import CheckpointError
 
 # One of each format that torch.save wrote.
 FILES = [
+    "basicsr_16/net_g.pth",
     "biggan_hier_64/G_ema.pth",
     "biggandeep_32/G_ema.pth",
     "dcgan_small_64/netG.pth",
@@ -27,7 +28,9 @@ FILES = [
     "mm_stylegan2_16/iter_800000.pth",
     "mimicry_sagan_32/netG_1000_steps.pth",
     "projection_64/gen_0_iter_0001000.pth.tar",
+    "psp_layers_16/psp.pt",
     "rosi_convert_32/checkpoint.pt",
+    "rosi_stylegan_16/000002.model",
     "sefa_pggan_cond_16/checkpoint.pth",
     "sefa_stylegan2_cond_32/checkpoint.pth",
     "sefa_stylegan_64/checkpoint.pth",
