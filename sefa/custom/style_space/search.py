@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Any
 
@@ -290,6 +290,11 @@ class _Search:
     def _space(self, feed: Feed, readers: Sequence[Reader], named: Sequence[str]) -> StyleSpace:
         codes = self._probe(feed)
         affines = _affines(self.module, self.generator, readers, self.codes, codes)
+        # A learned constant may be given the code only to know how many images there are.
+        ignoring = {name for name, A in affines.items() if A is not None and not A.any()}
+        if ignoring:
+            readers = [reader for reader in readers if reader.name not in ignoring]
+            return self._space(replace(feed, readers=tuple(readers)), readers, named)
         for name in named:
             if name in affines and affines[name] is None:
                 raise ArgumentError(f"layer {name!r} reads the style code, but is no affine map of it")

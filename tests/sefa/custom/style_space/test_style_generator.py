@@ -83,13 +83,24 @@ class Broadcast(nn.Module):
         return {"z": z, "ws": w[:, None].repeat(1, self.count, 1)}
 
 
+class Constant(nn.Module):
+    """A learned input, repeated for each image: the code only says how many there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.value = nn.Parameter(torch.randn(1, 5, 4, 4))
+
+    def forward(self, w: Tensor) -> Tensor:
+        return self.value.repeat(w.shape[0], 1, 1, 1)
+
+
 class Convolutional(Design):
     """Modulated convolutions of a constant, each with its slice of [N, L, D]."""
 
     def __init__(self) -> None:
         super().__init__()
         self.mapping = Broadcast(3)
-        self.const = nn.Parameter(torch.randn(1, 5, 4, 4))
+        self.const = Constant()
         self.first, self.second, self.colours = Modulated(5, 5), Modulated(5, 4), Modulated(4, 3)
 
     def codes(self, z: Tensor, label: Tensor | None = None) -> Tensor:
@@ -100,9 +111,10 @@ class Convolutional(Design):
         return self.layers(w[:, None].repeat(1, 3, 1))
 
     def layers(self, ws: Tensor) -> Tensor:
-        x = self.first(self.const.repeat(ws.shape[0], 1, 1, 1), ws[:, 0])
+        x = self.first(self.const(ws[:, 0]), ws[:, 0])
         x = self.second(F.interpolate(x, scale_factor=2), ws[:, 1])
-        return 0.3 * self.colours(x, ws[:, 2])
+        image: Tensor = 0.3 * self.colours(x, ws[:, 2])
+        return image
 
     def forward(self, z: Tensor) -> Tensor:
         return self.layers(self.mapping(z)["ws"])
@@ -117,7 +129,8 @@ class Split(nn.Module):
 
     def forward(self, w: Tensor) -> Tensor:
         a, b, c = self.projection(w).chunk(3, dim=1)
-        return a * b + c
+        image: Tensor = a * b + c
+        return image
 
 
 class SecondOrder(Convolutional):
@@ -145,7 +158,8 @@ class Tokens(Design):
             scale, shift = style(w if index else w[:, :, None]).reshape(w.shape[0], 1, 8).chunk(2, dim=2)
             q, k, v = qkv(F.instance_norm(x.mT).mT * scale + shift).chunk(3, dim=2)
             x = x + (q @ k.mT / 2).softmax(2) @ v
-        return self.colours(x).tanh().mT.reshape(-1, 3, 4, 4)
+        image: Tensor = self.colours(x).tanh().mT.reshape(-1, 3, 4, 4)
+        return image
 
 
 class Front(Design):
@@ -187,7 +201,8 @@ class Components(Design):
             x = x * style(ws[:, 2])[:, :, None, None]
             attention = (x.flatten(2).mT @ self.key(ws[:, :2]).mT).softmax(2)
             x = x + (attention @ self.value(ws[:, :2])).mT.reshape(x.shape)
-        return 0.3 * self.colours(x)
+        image: Tensor = 0.3 * self.colours(x)
+        return image
 
 
 class Added(Front):
@@ -200,12 +215,13 @@ class Added(Front):
     def synthesis(self, w: Tensor, label: Tensor | None = None) -> Tensor:
         x = self.main[:3](w[:, :, None, None])
         x = x * self.late(w)[:, :, None, None] + w[:, :, None, None]
-        return 0.3 * self.main[3](x)
+        image: Tensor = 0.3 * self.main[3](x)
+        return image
 
 
 def weights(*layers: nn.Module) -> Tensor:
     found = [layer.effective() if isinstance(layer, ScaledLinear) else layer.weight for layer in layers]
-    return torch.cat([weight.reshape(-1, D) for weight in found])  # type: ignore[operator, union-attr]
+    return torch.cat([weight.reshape(-1, D) for weight in found])  # type: ignore[operator]
 
 
 def of_component(weight: Tensor, *components: int) -> Tensor:
@@ -404,7 +420,8 @@ class Leaking(Tokens):
         self.shade = nn.Linear(Z, 3)
 
     def forward(self, z: Tensor) -> Tensor:
-        return self.synthesis(self.codes(z)) + 0.1 * self.shade(z)[:, :, None, None]
+        image: Tensor = self.synthesis(self.codes(z)) + 0.1 * self.shade(z)[:, :, None, None]
+        return image
 
 
 class Squared(Tokens):
