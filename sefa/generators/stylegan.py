@@ -34,6 +34,7 @@ class StyleGAN(StyleBasedGenerator):
         to_image: Turns features into the image.
         epsilon: Added to the variance by norm.
         blurs_bias: Whether the layers that double the size add their bias before they blur.
+        blurs_activated: Whether these also have an activation before they blur, besides the one after it.
     """
 
     family = "stylegan"
@@ -48,6 +49,7 @@ class StyleGAN(StyleBasedGenerator):
         to_image: ToImage,
         epsilon: float = EPSILON,
         blurs_bias: bool = False,
+        blurs_activated: bool = False,
     ) -> None:
         super().__init__(mapping, w_dim)
         self.num_layers = len(widths)
@@ -62,6 +64,7 @@ class StyleGAN(StyleBasedGenerator):
                 noise=noise,
                 epsilon=epsilon,
                 blurs_bias=blurs_bias,
+                blurs_activated=blurs_activated,
             )
             for k in range(1, len(widths))
         )
@@ -99,6 +102,7 @@ class Layer(nn.Module):
         epsilon: Added to the variance by norm.
         blurs_bias: Whether a layer that doubles the size adds its bias before it blurs, which the zeros around the
             image make another thing.
+        blurs_activated: Whether such a layer also has an activation before it blurs.
     """
 
     noise: Tensor
@@ -112,10 +116,12 @@ class Layer(nn.Module):
         noise: bool,
         epsilon: float = EPSILON,
         blurs_bias: bool = False,
+        blurs_activated: bool = False,
     ) -> None:
         super().__init__()
         early = up and blurs_bias
         self.epsilon = epsilon
+        self.blurs_activated = blurs_activated
         self.conv = up_conv(inputs, outputs, bias=early) if up else nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)
         self.blur = nn.Parameter(torch.empty(outputs, 1, 3, 3)) if up else None
         self.bias = None if early else nn.Parameter(torch.empty(1, outputs, 1, 1))
@@ -126,6 +132,8 @@ class Layer(nn.Module):
         """[N, inputs, h, w] -> [N, outputs, H, W]."""
         x = self.conv(x)
         if self.blur is not None:
+            if self.blurs_activated:
+                x = F.leaky_relu(x, 0.2)
             x = F.conv2d(x, self.blur, padding=1, groups=self.blur.shape[0])
         if self.noise_weight is not None:
             x = x + self.noise_weight * self.noise

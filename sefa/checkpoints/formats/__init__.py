@@ -39,7 +39,12 @@ from sefa.checkpoints.formats.nvidia import (
     nvidia_stylegan3_state_dict,
     nvidia_stylegan_xl,
 )
-from sefa.checkpoints.formats.openmmlab import openmmlab_biggan, openmmlab_pggan, openmmlab_stylegan2
+from sefa.checkpoints.formats.openmmlab import (
+    openmmlab_biggan,
+    openmmlab_pggan,
+    openmmlab_stylegan,
+    openmmlab_stylegan2,
+)
 from sefa.checkpoints.formats.residual import mimicry, studiogan
 from sefa.checkpoints.formats.rosinality import (
     basicsr_stylegan2,
@@ -73,6 +78,7 @@ FORMATS: tuple[Format, ...] = (
     basicsr_stylegan2.FORMAT,
     rosinality_stylegan.FORMAT,
     openmmlab_biggan.FORMAT,
+    openmmlab_stylegan.FORMAT,
     openmmlab_stylegan2.FORMAT,
     openmmlab_pggan.FORMAT,
     genforce_pggan.FORMAT,

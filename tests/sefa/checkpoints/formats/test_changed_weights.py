@@ -26,6 +26,7 @@ FILES = [
     "mm_biggandeep_32/iter_500000.pth",
     "mm_pggan_16/iter_5000.pth",
     "mm_stylegan2_16/iter_800000.pth",
+    "mm_stylegan_16/iter_5000.pth",
     "mimicry_sagan_32/netG_1000_steps.pth",
     "projection_64/gen_0_iter_0001000.pth.tar",
     "psp_layers_16/psp.pt",
