@@ -61,7 +61,7 @@ def describe(network: PersistedModule, assumptions: Assumptions, style: str) -> 
 def _describe_sizes(network: PersistedModule, style: str) -> None:
     if "weight" not in network.module(style).parameters:
         raise CheckpointError(f"missing {style}.weight")
-    mapping = network.module("mapping")
+    mapping, w_dim = network.module("mapping"), size_of(network.module(style), "weight", 1)
     inputs = size_of(mapping.modules.get("fc0"), "weight", 1)
     embed, projection = (mapping.modules.get(name) for name in ("embed", "embed_proj"))
     classes = 0
@@ -70,13 +70,11 @@ def _describe_sizes(network: PersistedModule, style: str) -> None:
         if not isinstance(center, Tensor) or center.ndim != 2:
             raise CheckpointError("its mapping.w_avg has no row for each class, so the number of classes is unknown")
         classes, inputs = len(center), inputs - size_of(projection, "weight", 0)
-    elif embed and "bias" in embed.parameters:  # Without, it is StyleGAN-XL's, there even if there are no classes.
+    elif embed and "bias" in embed.parameters:
         classes, inputs = size_of(embed, "weight", 1), inputs - size_of(embed, "weight", 0)
-    network.attributes |= {
-        "z_dim": max(inputs, 0),
-        "c_dim": classes,
-        "w_dim": size_of(network.module(style), "weight", 1),
-    }
+    elif embed and inputs > w_dim == size_of(embed, "weight", 0):  # Else it is StyleGAN-XL's, unused without classes.
+        raise CheckpointError("missing mapping.embed.bias")
+    network.attributes |= {"z_dim": max(inputs, 0), "c_dim": classes, "w_dim": w_dim}
 
 
 def inputs_of(module: PersistedModule) -> int:

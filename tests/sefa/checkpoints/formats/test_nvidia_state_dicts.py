@@ -15,7 +15,9 @@ from torch import Tensor
 
 import sefa
 from sefa import ArgumentError, CheckpointError
+from sefa.checkpoints.checkpoint import Checkpoint, LoadOptions
 from sefa.checkpoints.contents import read_contents
+from sefa.checkpoints.formats import FORMATS
 from sefa.checkpoints.pickled_networks import PersistedModule
 from support.golden_checkpoints import MANIFEST, GoldenCheckpoint
 
@@ -163,3 +165,24 @@ def test_an_xl_without_its_centres_is_refused(tmp_path: Path) -> None:
     del state["mapping.w_avg"]
     with pytest.raises(CheckpointError, match="the number of classes is unknown"):
         sefa.load(saved(state, tmp_path))
+
+
+# Without it, the centre is estimated; and only layers that change the size use their filters.
+OPTIONAL = re.compile(r"(mapping\.)?w_avg|synthesis\.b\d+\.(conv1\.)?resample_filter")
+
+
+@pytest.mark.parametrize("name", ["nv_ada_resnet_32", "nv_ada_cond_map2_32", "nv_sg3_r_cond_32", "nv_xl_superres_32"])
+def test_every_weight_is_needed(name: str) -> None:
+    state = state_dict(name)
+    unneeded = set()
+    for key in state:
+        file = Checkpoint(Path("network.pt"), {other: tensor for other, tensor in state.items() if other != key})
+        reader = next((format_ for format_ in FORMATS if format_.recognises(file)), None)
+        try:
+            if reader is not None:
+                reader.load(file, LoadOptions())
+                unneeded.add(key)
+        except CheckpointError:
+            pass
+    assert [key for key in unneeded if not OPTIONAL.fullmatch(key)] == []
+    assert ("mapping.w_avg" in unneeded) != (name == "nv_xl_superres_32")  # Its rows say how many classes there are.
