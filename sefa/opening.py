@@ -4,9 +4,10 @@ Importing this module does not need torch: `kind_of` works where torch is not in
 """
 
 import contextlib
+import json
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -23,12 +24,16 @@ if TYPE_CHECKING:
     from torch import nn
 
     from sefa.custom.custom_generator import CustomGenerator
+    from sefa.custom.discovery import Discovery
     from sefa.custom.style_space.style_generator import CustomStyleGenerator
     from sefa.generators import Generator
 
 # Warn if more than this share of the values lies beyond black and white: most generators without a tanh have a few.
 MAX_BEYOND = 0.05
 Warn = Callable[[str], None]
+# The options that are arguments of `sefa.wrap`.
+WRAPPED = ("latent_dim", "num_classes", "label_format", "image_range", "image_layout", "output_key", "call")
+WRAPPED += ("freeze_noise",)
 
 
 class Device(StrEnum):
@@ -105,9 +110,14 @@ class OpenOptions:
     @property
     def own(self) -> list[str]:
         """The given options that apply only to generators of the user's own."""
+        return [option_name(name) for name in self.own_fields]
+
+    @property
+    def own_fields(self) -> list[str]:
+        """The fields of these options."""
         names = list(vars(self))
         own = names[names.index("weights") :]
-        return [option_name(name) for name in own if (value := getattr(self, name)) is not None and value is not False]
+        return [name for name in own if (value := getattr(self, name)) is not None and value is not False]
 
 
 def option_name(field: str) -> str:
@@ -181,6 +191,58 @@ def open_generator(
             + f"; {options.own[0]} is for a generator of your own"
         )
     return open_checkpoint(source, options)
+
+
+def discover_own(source: Path, options: OpenOptions, layers: str, warn: Warn) -> "tuple[Discovery, list[str]]":
+    """Find out what a generator of the user's own takes and gives, on the CPU.
+
+    Args:
+        source: What `kind_of` calls the user's own.
+        options: What is known of it.
+        layers: As in `open_generator`.
+        warn: As in `open_generator`.
+
+    Returns:
+        What was found, and the options with which other commands open it: `--latent-dim`, `100`, ...
+
+    Raises:
+        ArgumentError: If no way of calling it gives images, or as `open_generator`.
+    """
+    from sefa.custom.discovery import discover
+    from sefa.custom.sources.module_sources import check_may_run
+
+    kind = kind_of(source)
+    if kind == Kind.ARCHIVE:
+        check_may_run(source, options.run_code)
+    given = {name: value for name in WRAPPED if (value := getattr(options, name)) is not None}
+    with contextlib.redirect_stdout(sys.stderr):
+        module, _ = _build(source, kind, options, warn)
+        try:
+            found = discover(module, given, options.mapping)
+        except ArgumentError as error:
+            raise ArgumentError(f"{source}: {error}") from error.__cause__
+    found.generator.checkpoint_format = str(source) if kind == Kind.CLASS else "TorchScript"
+    names = [layer.name for layer in found.layers.layers if layer.shape is not None]
+    named = layers if layers != "all" else ",".join(names) if found.layers.reads == "z" and names else "auto"
+    return found, [*_as_written(replace(options, **found.options)), "--layers", named]
+
+
+def _as_written(options: OpenOptions) -> list[str]:
+    """Return the options of a generator of the user's own as words of a command line."""
+    words: list[str] = []
+    for one in (
+        *(name for name in ("num_classes", "entry") if getattr(options, name) is not None),
+        *options.own_fields,
+    ):
+        value = getattr(options, one)
+        if isinstance(value, bool):
+            written: list[str] = []
+        elif isinstance(value, tuple):
+            written = [",".join(f"{number:g}" for number in value)]
+        else:
+            written = [json.dumps(value) if isinstance(value, Mapping) else str(value)]
+        words += [option_name(one), *written]
+    return words
 
 
 def open_checkpoint(path: Path, options: OpenOptions) -> "Generator":

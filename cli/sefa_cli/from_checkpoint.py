@@ -10,6 +10,7 @@ from sefa_cli.output import progress_bar, warn, working
 
 if TYPE_CHECKING:
     from sefa.bank.direction_bank import DirectionBank
+    from sefa.custom.discovery import Discovery
     from sefa.generators import Generator
 
 
@@ -19,6 +20,12 @@ def open_generator(
     """Open a generator: see `sefa.opening.open_generator`."""
     with working("Loading the checkpoint"):
         return opening.open_generator(source, options, layers, need_layers=need_layers, warn=warn)
+
+
+def discover_own(source: Path, options: opening.OpenOptions, layers: str) -> "tuple[Discovery, list[str]]":
+    """Find out about a generator of the user's own: see `sefa.opening.discover_own`."""
+    with working("Finding out how it is called"):
+        return opening.discover_own(source, options, layers, warn)
 
 
 def open_checkpoint(path: Path, options: opening.OpenOptions) -> "Generator":

@@ -151,7 +151,7 @@ def _say_why(draft: Draft, errors: list[BaseException]) -> str:
     for error in errors:
         operator = UNSUPPORTED.search(str(error))
         if operator and traced:
-            graph = traced.inlined_graph  # Its nodes live as long as it does.
+            graph: Any = traced.inlined_graph  # Its nodes live as long as it does.
             line = next(filter(None, map(_line_of_node, graph.findAllNodes(operator[1]))), None)
             if line:
                 return f"{who}, {line}: ONNX has no operator for {operator[1]}: {NO_OPERATOR}"

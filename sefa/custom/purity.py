@@ -24,6 +24,10 @@ SAME_WAY = 1e-5
 Render = Callable[[Tensor], Tensor]  # codes [N, D] to images [N, C, H, W]
 
 
+class RandomNumbersError(ArgumentError):
+    """A module draws random numbers with torch."""
+
+
 def check_pure(module: nn.Module, render: Render, codes: Tensor, others: Tensor) -> Tensor:
     """Refuse a module whose images are not a function of latent and class alone.
 
@@ -131,7 +135,7 @@ def _render_watched(module: nn.Module, render: Render, codes: Tensor) -> Tensor:
     operator, where = watch.found or _random_node(module) or ("", "")
     if operator:
         training = [name for name, layer in module.named_modules() if layer.training]
-        raise ArgumentError(
+        raise RandomNumbersError(
             f"{kind(module)} draws random numbers: {operator}{f' at {where}' if where else ''}; "
             + (f"{training[0] or 'it'} stays in training mode; " if training else "")
             + "make them constant with --freeze-noise SEED, or as a buffer, or leave them out in inference mode"

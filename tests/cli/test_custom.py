@@ -1,6 +1,7 @@
 """A generator of the user's own, from its package or TorchScript archive to edited images."""
 
 import json
+import shlex
 import sys
 import warnings
 import zipfile
@@ -183,15 +184,11 @@ def test_from_torchscript_to_onnx(sefa_command: Command, package: Path, model: A
         (REFERENCE, [*OWN, "--kwargs", "nz=100"], "--kwargs is not JSON"),
         (REFERENCE, [*OWN, "--weights", "missing.pth"], "missing.pth: no such file"),
         (REFERENCE, [*OWN, "--weights", "other.pth"], "other.pth: its weights do not fit Generator: missing main.0."),
-        (REFERENCE, OWN[:2], "--layers is needed: which of its layers read the latent first? auto finds them; those"),
-        (REFERENCE, OWN[2:], "needs --latent-dim and --layers"),
         (REFERENCE, [*OWN[:2], "--layers", "main"], "layer 'main' (Sequential) has no weight matrix"),
         (REFERENCE, [*OWN[:2], "--layers", "first"], "no layer 'first'; those with a weight are main.0, main.2"),
         (REFERENCE, ["--latent-dim", "11", *OWN[2:]], "cannot be called for z [3, 11] or z [3, 1, 11]: RuntimeError: "),
         (REFERENCE, [*OWN[:4], "--image-range", "0"], "--image-range looks like 0,1, got '0'"),
         (REFERENCE, [*OWN, "--label-input", "onehot"], "--label-input needs --num-classes"),
-        ("g.ts", RUN, "g.ts: a generator of your own needs --latent-dim and --layers"),
-        ("g.ts", [*OWN[:2], *RUN], "g.ts: a generator of your own needs --latent-dim and --layers"),
         (REFERENCE, [*OWN, "--call", "z,label=y"], "--call knows the names z and label, and literals, got y"),
         (REFERENCE, [*OWN, "--call", "z,1,2"], "cannot be called for (z,1,2) with z [3, 10]"),
         (REFERENCE, [*OWN, "--freeze-noise", "1"], "draws no random numbers that could be frozen"),
@@ -226,6 +223,52 @@ def test_mistakes(
     assert len(lines) == 1
     assert message in lines[0]
     assert {path.name for path in package.iterdir()} == names
+
+
+@pytest.mark.parametrize(
+    ("reference", "options", "message"),
+    [
+        (REFERENCE, OWN[:2], "--layers is needed: which of its layers read the latent first? auto finds them; those"),
+        (REFERENCE, OWN[2:], "needs --latent-dim and --layers"),
+        ("g.ts", RUN, "g.ts: a generator of your own needs --latent-dim and --layers"),
+        ("g.ts", [*OWN[:2], *RUN], "g.ts: a generator of your own needs --latent-dim and --layers"),
+    ],
+)  # fmt: skip
+def test_what_inspect_finds_out_must_be_said_to_export(
+    sefa_command: Command, package: Path, model: Any, reference: str, options: list[str], message: str
+) -> None:
+    archive(trained(model()))
+    result = sefa_command("export", reference, *options, "-o", "out.onnx")
+    assert (result.code, message in result.err) == (1, True)
+    result = sefa_command("inspect", reference, *options)
+    assert result.code == 0, result.err
+    command = shlex.split(result.out.splitlines()[-1].removeprefix("next: "))
+    assert command[:3] == ["sefa", "export", reference]
+    result = sefa_command(*command[1:])
+    assert result.code == 0, result.err
+    info = sefa_runtime.load(Path(command[-1]), "cpu").info
+    assert (info.z_dim, info.resolution, len(info.directions)) == (10, (4, 8), 10)
+
+
+def test_the_command_that_inspect_prints_repeats_what_was_given(
+    sefa_command: Command, package: Path, model: Any
+) -> None:
+    Path("a folder").mkdir()
+    torch.save({"gen": trained(model(nz=12)).state_dict()}, "a folder/w.pth")
+    given = ["--weights", "a folder/w.pth", "--kwargs", '{"nz": 12}', "--call", "z, label=None"]
+    reference = "their_package/models.py:Generator"
+    document = json.loads(sefa_command("inspect", reference, *given, "--json").out)
+    found = ["--latent-dim", "12", "--image-range", "0,1", "--layers", "main.0", "-o", "generator.onnx"]
+    assert sorted(document["command"]) == sorted(["sefa", "export", reference, *given, *found])
+    assert (document["reads"], document["layers"]) == (
+        "z",
+        [{"name": "main.0", "kind": "Linear", "shape": [16, 12]}],
+    )
+    assert 0 <= document["values"][0] < document["values"][1] <= 1
+    text = sefa_command("inspect", reference, *given)
+    assert shlex.split(text.out.splitlines()[-1])[1:] == document["command"]
+    assert "main.0 (Linear, A 16x12), which read its latent z" in text.out
+    assert sefa_command(*document["command"][1:]).code == 0
 
 
 def test_a_file_of_that_name_is_read_and_nothing_is_imported(sefa_command: Command, package: Path) -> None:

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 import sefa
-import sefa_runtime
 from sefa_export import ExportError, export_onnx, export_pt2, export_torchscript
+from sefa_runtime.model.reading import read_info
 
 HERE = Path(__file__).name
 
@@ -64,7 +64,8 @@ class InANestedLayer(Net):
 
 class Numpy(Net):
     def forward(self, z: Tensor) -> Tensor:
-        return torch.from_numpy(np.tanh(self.render(z).detach().numpy()))  # the line
+        x: Tensor = torch.from_numpy(np.tanh(self.render(z).detach().numpy()))  # the line
+        return x
 
 
 class PastRecords(Net):
@@ -138,7 +139,7 @@ def test_a_branch_that_a_trace_fixed_is_described(tmp_path: Path, export: Callab
     generator, bank = wrapped(Branch)
     export(generator, bank, tmp_path / name)
     expected = "goes as it went for the images that were compared: " + line_of(Branch).partition(", ")[2]
-    info = sefa_runtime.model.reading.read_info(tmp_path / name)
+    info = read_info(tmp_path / name)
     assert info.assumptions == (expected,)
 
 
@@ -150,4 +151,4 @@ class Plain(Net):
 def test_a_module_without_such_lines_is_described_as_it_is(tmp_path: Path) -> None:
     generator, bank = wrapped(Plain)
     export_torchscript(generator, bank, tmp_path / "g.ts")
-    assert sefa_runtime.model.reading.read_info(tmp_path / "g.ts").assumptions == ()
+    assert read_info(tmp_path / "g.ts").assumptions == ()

@@ -1,5 +1,7 @@
 """sefa inspect: what is in a file?"""
 
+import re
+import shlex
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
@@ -7,9 +9,10 @@ from typing import Annotated
 
 import typer
 
+from sefa.errors import listed
 from sefa.opening import Device, Kind, OpenOptions, kind_of
 from sefa_cli.descriptions import checkpoint_fact, describe_parity, origin_facts, print_directions, spans
-from sefa_cli.from_checkpoint import open_generator
+from sefa_cli.from_checkpoint import discover_own, open_generator
 from sefa_cli.options import OPENING, JsonOption, LayersOption
 from sefa_cli.output import format_bytes, print_facts, print_json, print_table, say
 from sefa_runtime.archives import open_archive
@@ -38,6 +41,8 @@ def inspect(
         _inspect_model(file, kind, json)
     elif kind == Kind.BANK:
         _inspect_bank(file, json)
+    elif kind.is_own and (layers == "all" or opening.latent_dim is None):
+        _inspect_own(file, layers, replace(opening, device=Device.CPU), json)
     else:
         _inspect_generator(file, layers, replace(opening, device=Device.CPU), json)
 
@@ -163,6 +168,59 @@ def _inspect_generator(path: Path, layers: str, opening: OpenOptions, json: bool
             *origin_facts(generator),
         ]
     )
+
+
+def _inspect_own(source: Path, layers: str, opening: OpenOptions, json: bool) -> None:
+    """Print what was found out about a user's module by running it, and the command that exports it."""
+    found, options = discover_own(source, opening, layers)
+    generator, read_by = found.generator, found.layers
+    model = re.sub(r"\W", "", source.name.rpartition(":")[2].rpartition(".")[2] or source.stem).lower() or "mine"
+    command = ["sefa", "export", str(source), *options, "-o", f"{model}.onnx"]
+    parameters = sum(parameter.numel() for parameter in generator.parameters())
+    called = generator.form.call.text
+    if json:
+        print_json(
+            {
+                "kind": "module",
+                "format": generator.checkpoint_format,
+                "z_dim": generator.z_dim,
+                "call": called,
+                "resolution": list(generator.resolution),
+                "channels": generator.channels,
+                "values": list(found.values),
+                "num_classes": generator.num_classes,
+                "noise": generator.noise,
+                "parameters": parameters,
+                "reads": read_by.reads,
+                "mapping": read_by.mapping,
+                "code_dim": read_by.code_dim,
+                "layers": [{"name": one.name, "kind": one.kind, "shape": one.shape} for one in read_by.layers],
+                "assumptions": list(generator.assumptions),
+                "command": command,
+            }
+        )
+        return
+    read = "its latent z" if read_by.reads == "z" else f"a style code w of {read_by.code_dim}"
+    if read_by.mapping:
+        read += f", which {read_by.mapping} ({read_by.mapping_kind}) gives"
+    analysed = [f"{one.name} ({one.kind}, A {'x'.join(map(str, one.shape))})" for one in read_by.layers if one.shape]
+    unfit = [one.name for one in read_by.layers if one.shape is None]
+    low, high = found.values
+    print_facts(
+        [
+            ("file", f"{source}, {'a class' if kind_of(source) == Kind.CLASS else 'TorchScript archive'}"),
+            ("generator", f"{generator.family}, latent z of {generator.z_dim}, called with {called}"),
+            ("image", f"{_pixels(generator.resolution, generator.channels)}, values {low:.3g} to {high:.3g}"),
+            ("classes", generator.num_classes or "none"),
+            ("random numbers", generator.noise or "none"),
+            ("parameters", f"{parameters:,}"),
+            ("layers", f"{listed(analysed) or 'none'}, which read {read}"),
+            *([("", f"{listed(unfit)} read it too, but are no affine maps of it")] if unfit else []),
+            *([("codes", read_by.reason or "each layer may have its own (W+)")] if read_by.reads == "w" else []),
+            *origin_facts(generator),
+        ]
+    )
+    say("", f"next: {shlex.join(command)}")
 
 
 def _inspect_torchscript(path: Path, json: bool) -> None:
