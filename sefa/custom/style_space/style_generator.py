@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sefa.custom.custom_generator import CustomGenerator
 from sefa.custom.style_space.feeding import Feed, capture, feeding
@@ -76,6 +76,11 @@ class CustomStyleGenerator(StyleBasedGenerator):
         self.space = space
         self.eval().requires_grad_(False)
         self.estimate_center()
+
+    @property
+    def module(self) -> nn.Module:
+        """The user's module."""
+        return self.mapping.generator.module
 
     @property
     def default_layers(self) -> tuple[int, ...]:

@@ -460,3 +460,13 @@ def test_a_layer_that_is_not_affine_has_a_code_but_is_not_analysed() -> None:
     assert (generator.num_layers, generator.default_layers) == (2, (0,))
     found = find_layers(sefa.wrap(Squared().eval(), latent_dim=Z, layers=[]))
     assert [layer.shape for layer in found.layers] == [(8, D), None]
+
+
+def test_what_keeps_it_from_a_graph_is_said_with_the_line(tmp_path: Path) -> None:
+    class Counting(Tokens):
+        def synthesis(self, w: Tensor, label: Tensor | None = None) -> Tensor:
+            return super().synthesis(w) * torch.ones(len(w), 1, 1, 1)
+
+    generator = styled(Counting().eval())
+    with pytest.raises(sefa_export.ExportError, match=r"Counting.*len\(w\).*write x.shape\[0\] for len\(x\)"):
+        sefa_export.export_onnx(generator, sefa.factorize(generator, top=1), tmp_path / "g.onnx")
