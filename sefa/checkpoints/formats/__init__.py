@@ -41,9 +41,11 @@ from sefa.checkpoints.formats.nvidia import (
 )
 from sefa.checkpoints.formats.openmmlab import (
     openmmlab_biggan,
+    openmmlab_dcgan,
     openmmlab_pggan,
     openmmlab_stylegan,
     openmmlab_stylegan2,
+    openmmlab_stylegan3,
 )
 from sefa.checkpoints.formats.residual import mimicry, studiogan
 from sefa.checkpoints.formats.rosinality import (
@@ -70,6 +72,7 @@ FORMATS: tuple[Format, ...] = (
     nvidia_stylegan3.FORMAT,
     nvidia_stylegan_xl.FORMAT,
     nvidia_stylegan2_state_dict.FORMAT,
+    openmmlab_stylegan3.FORMAT,  # before NVlabs' own, whose names of the synthesis network it has
     nvidia_stylegan3_state_dict.FORMAT,
     nvidia_stylegan3_state_dict.XL_FORMAT,
     tensorflow_stylegan2.FORMAT,
@@ -80,6 +83,7 @@ FORMATS: tuple[Format, ...] = (
     openmmlab_biggan.FORMAT,
     openmmlab_stylegan.FORMAT,
     openmmlab_stylegan2.FORMAT,
+    openmmlab_dcgan.FORMAT,
     openmmlab_pggan.FORMAT,
     genforce_pggan.FORMAT,
     genforce_stylegan.FORMAT,

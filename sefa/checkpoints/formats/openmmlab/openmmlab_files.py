@@ -74,7 +74,11 @@ def _number(checkpoint: Checkpoint, name: str, usual: float) -> float:
 
 
 def in_rgb(
-    tensors: Mapping[str, Tensor], keys: str, config: Mapping[str, Any], assumptions: Assumptions
+    tensors: Mapping[str, Tensor],
+    keys: str,
+    config: Mapping[str, Any],
+    assumptions: Assumptions,
+    transposed: bool = False,
 ) -> dict[str, Tensor]:
     """Return the tensors with the image's channels in the order red, green, blue.
 
@@ -86,16 +90,20 @@ def in_rgb(
         keys: A regular expression for those that make the image's channels, which are the first axis of 3.
         config: The configuration.
         assumptions: Takes and notes the fact `channels`.
+        transposed: Whether their weights are those of a transposed convolution, [in, 3, k, k].
     """
     usual = "rgb" if generator_options(config).get("rgb2bgr") is True or _trained_on_rgb(config) else "bgr"
     order = assumptions.take("channels", usual, partial(one_of, names=("rgb", "bgr")))
     assumptions.note(f"the weights give images as {order.upper()}", "channels")
     if order == "rgb":
         return dict(tensors)
-    return {
-        key: tensor.flip(tensor.shape.index(3)) if 3 in tensor.shape[:2] and re.fullmatch(keys, key) else tensor
-        for key, tensor in tensors.items()
-    }
+    flipped = dict(tensors)
+    for key, tensor in tensors.items():
+        first = 1 if transposed and tensor.ndim > 1 else 0
+        axes = [axis for axis, length in enumerate(tensor.shape[:2]) if length == 3 and axis >= first]
+        if axes and re.fullmatch(keys, key):
+            flipped[key] = tensor.flip(axes[0])
+    return flipped
 
 
 def _trained_on_rgb(config: Mapping[str, Any]) -> bool:

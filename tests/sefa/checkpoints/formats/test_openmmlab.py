@@ -18,6 +18,8 @@ STYLEGAN2 = CHECKPOINTS / "mm_stylegan2_16" / "iter_800000.pth"
 PGGAN_FILE = CHECKPOINTS / "mm_pggan_16" / "iter_5000.pth"
 BIGGAN = CHECKPOINTS / "mm_biggan_32" / "iter_500000.pth"
 STYLEGAN = CHECKPOINTS / "mm_stylegan_16" / "iter_5000.pth"
+STYLEGAN3 = CHECKPOINTS / "mm_stylegan3_16" / "iter_160000.pth"
+DCGAN = CHECKPOINTS / "mm_dcgan_32" / "iter_300000.pth"
 DEEP = CHECKPOINTS / "mm_biggandeep_32" / "iter_500000.pth"
 MODEL = "model = dict(type='S', generator=dict(type='G'{}), discriminator=dict(rgb2bgr=True))\n"
 NORMALIZE = "train_pipeline = [dict(type='Load', key='x'), dict(type='Normalize', keys=['x'], to_rgb={})]\n"
@@ -65,7 +67,9 @@ def test_images_are_bgr_unless_the_configuration_says_otherwise(tmp_path: Path, 
     assert torch.allclose(image(generator), image(told) if order == "BGR" else image(told).flip(1))
 
 
-@pytest.mark.parametrize("path", [PGGAN_FILE, STYLEGAN, BIGGAN, DEEP], ids=lambda path: path.parent.name)
+@pytest.mark.parametrize(
+    "path", [DCGAN, PGGAN_FILE, STYLEGAN, STYLEGAN3, BIGGAN, DEEP], ids=lambda path: path.parent.name
+)
 def test_every_family_is_brought_to_rgb(path: Path) -> None:
     bgr, rgb = (sefa.load(path, assume={"channels": order}) for order in ("bgr", "rgb"))
     assert torch.allclose(image(bgr), image(rgb).flip(1), atol=1e-6)
