@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sefa.generators.common.fir import filter_channels
+from sefa.generators.common.fir import bilinear, filter_channels
 from sefa.generators.common.mapping import Mapping, StyleBasedGenerator
 from sefa.generators.common.scaling import scale
 from sefa.generators.common.to_rgb import ToRGB
@@ -152,8 +152,3 @@ class LucidrainsStyleGAN2(StyleBasedGenerator):
         assert self.to_initial is not None
         x: Tensor = self.to_initial(codes.mean(dim=1))
         return x.reshape(-1, *self.initial_shape)
-
-
-def bilinear(x: Tensor) -> Tensor:
-    """Double height and width."""
-    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)

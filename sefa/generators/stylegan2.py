@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sefa.generators.common.fir import filter_channels
+from sefa.generators.common.fir import bilinear, filter_channels
 from sefa.generators.common.mapping import Mapping, StyleBasedGenerator
 from sefa.generators.common.scaling import scale
 from sefa.generators.common.to_rgb import ToRGB, limit
@@ -48,6 +48,11 @@ class UpFilter(nn.Module):
             x = filter_channels(x, kernel.flip(0, 1), padding)  # A convolution flips its kernel.
         return x
 
+    def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Double the size and convolve with a weight [in, out, 3, 3]: [N, in, H, W] -> [N, out, 2H, 2W]."""
+        doubled: Tensor = self(F.conv_transpose2d(x, weight, stride=2))
+        return doubled
+
     def upsample(self, x: Tensor) -> Tensor:
         """Stuff zeros between pixels and convolve each channel: [N, C, H, W] -> [N, C, 2H, 2W]."""
         channels = x.shape[1]
@@ -66,6 +71,21 @@ class UpFilter(nn.Module):
         return [(self.column[:, None], (self.padding[0], 0)), (self.row[None], (0, self.padding[1]))]
 
 
+class BilinearUp(nn.Module):
+    """Upsampling by 2 as implementations without transposed convolutions do it: bilinear, and before the convolution.
+
+    Within an image it is the filter 1, 3, 3, 1; at the border it repeats pixels where the filter meets zeros.
+    """
+
+    def convolve(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Double the size and convolve with a weight [in, out, 3, 3]: [N, in, H, W] -> [N, out, 2H, 2W]."""
+        return F.conv2d(bilinear(x), weight.transpose(0, 1), padding=1)
+
+    def upsample(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] -> [N, C, 2H, 2W]."""
+        return bilinear(x)
+
+
 class ModulatedConv(nn.Module):
     """x = lrelu(demodulate(conv(s·x)) + noise + bias)·gain, s = affine(w).
 
@@ -79,7 +99,7 @@ class ModulatedConv(nn.Module):
         energy: Σ_yx W²/gain², [in, out].
         noise: Constant noise times its strength, [1, 1, H, W]; None if the layer has none.
         bias: [out].
-        blur: The filter after the transposed convolution; None if the layer does not double the size.
+        blur: What doubles the size, such as the filter after a transposed convolution; None if the layer does not.
     """
 
     affine: nn.Linear
@@ -95,7 +115,7 @@ class ModulatedConv(nn.Module):
         gain: float,
         noise: bool,
         clamp: float | None = None,
-        blur: UpFilter | None = None,
+        blur: UpFilter | BilinearUp | None = None,
     ) -> None:
         """Build without values.
 
@@ -107,7 +127,7 @@ class ModulatedConv(nn.Module):
             gain: Factor after the activation.
             noise: Whether the layer adds noise.
             clamp: Largest magnitude of the output; None: no limit.
-            blur: The filter, if the layer doubles the size.
+            blur: What doubles the size, if the layer does.
         """
         super().__init__()
         self.epsilon = DEMODULATION_EPSILON / gain**2
@@ -124,10 +144,7 @@ class ModulatedConv(nn.Module):
         s = self.affine(w)  # [N, in]
         demodulation = (s.square() @ self.energy + self.epsilon).rsqrt()  # [N, out]
         x = scale(x, s)
-        if self.blur is None:
-            x = F.conv2d(x, self.weight, padding=1)
-        else:
-            x = self.blur(F.conv_transpose2d(x, self.weight, stride=2))
+        x = F.conv2d(x, self.weight, padding=1) if self.blur is None else self.blur.convolve(x, self.weight)
         x = scale(x, demodulation)
         if self.noise is not None:
             x = x + self.noise
@@ -167,7 +184,7 @@ class SynthesisBlock(nn.Module):
         up: ModulatedConv | None,
         conv: ModulatedConv,
         rgb: ToRGB | None,
-        image_up: UpFilter | None = None,
+        image_up: UpFilter | BilinearUp | None = None,
         shortcut: Shortcut | None = None,
     ) -> None:
         super().__init__()

@@ -77,7 +77,7 @@ class GoldenCheckpoint:
 
     def load(self, noise: str = "const") -> sefa.Generator:
         """Return our generator, with the original's centre of truncation where it estimated one."""
-        generator = sefa.load(self.path, num_classes=self.num_classes, noise=noise)
+        generator = sefa.load(self.path, num_classes=self.num_classes, noise=noise, assume=self.facts.get("assume"))
         center = self.arrays.get("truncation_latent", self.arrays.get("truncation_mean"))
         if center is not None:
             generator.center = torch.from_numpy(center[0])

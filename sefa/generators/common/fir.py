@@ -11,6 +11,11 @@ def filter_channels(x: Tensor, kernel: Tensor, padding: tuple[int, int] = (0, 0)
     return F.conv2d(x, kernel.repeat(channels, 1, 1, 1), padding=padding, groups=channels)
 
 
+def bilinear(x: Tensor) -> Tensor:
+    """Double height and width."""
+    return F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+
+
 def separate(kernel: Tensor) -> tuple[Tensor, Tensor] | None:
     """Split a kernel [kh, kw] into a column [kh] and a row [kw] whose outer product it is; None if not separable."""
     u, s, vh = torch.linalg.svd(kernel.double())

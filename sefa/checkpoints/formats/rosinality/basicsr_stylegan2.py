@@ -1,17 +1,21 @@
 """StyleGAN2 from BasicSR, a rewriting of rosinality's with other names.
 
-The filters are not stored, and there is no centre of truncation. BasicSR's bilinear variant has the same keys.
+The filters are not stored, and there is no centre of truncation. BasicSR's bilinear variant has the same keys: only
+the file's owner can say which it is.
 """
+
+from functools import partial
 
 import torch
 
-from sefa.checkpoints.assumptions import resample_kernel
+from sefa.checkpoints.assumptions import one_of, resample_kernel
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
 from sefa.checkpoints.formats.rosinality import rosinality_stylegan2
 from sefa.checkpoints.formats.rosinality.rosinality_stylegan2 import Names
 from sefa.checkpoints.parts.assembly import Assembly
 from sefa.generators import StyleGAN2
 
+UPSAMPLING = ("filter", "bilinear")
 NAMES = Names(
     const="constant_input.weight",
     mapping="style_mlp",
@@ -30,13 +34,18 @@ def recognises(checkpoint: Checkpoint) -> bool:
 
 def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN2:
     """Build the generator."""
-    tensors = checkpoint.tensors
-    count = Assembly(tensors).count("to_rgbs.{}.bias")
-    upsampling = [f"style_convs.{2 * index}.modulated_conv.smooth.kernel" for index in range(count)]
-    upsampling += [f"to_rgbs.{index}.upsample.kernel" for index in range(count)]
-    taps = torch.tensor(resample_kernel(options.assumptions))
-    kernel = torch.outer(taps, taps) * 4 / taps.sum() ** 2
-    return rosinality_stylegan2.build(Assembly(tensors | dict.fromkeys(upsampling, kernel)), NAMES, options)
+    tensors, assumptions = checkpoint.tensors, options.assumptions
+    upsampling = assumptions.take("upsample", UPSAMPLING[0], partial(one_of, names=UPSAMPLING))
+    bilinear = upsampling == "bilinear"
+    if bilinear:
+        assumptions.note("bilinear upsampling", "upsample")
+    else:
+        count = Assembly(tensors).count("to_rgbs.{}.bias")
+        filters = [f"style_convs.{2 * index}.modulated_conv.smooth.kernel" for index in range(count)]
+        filters += [f"to_rgbs.{index}.upsample.kernel" for index in range(count)]
+        taps = torch.tensor(resample_kernel(assumptions))
+        tensors = tensors | dict.fromkeys(filters, torch.outer(taps, taps) * 4 / taps.sum() ** 2)
+    return rosinality_stylegan2.build(Assembly(tensors), NAMES, options, bilinear=bilinear)
 
 
 FORMAT = Format("BasicSR StyleGAN2", recognises, load)

@@ -29,7 +29,7 @@ from sefa.checkpoints.parts.stylegan2_layers import (
 from sefa.generators import StyleGAN2
 from sefa.generators.common.mapping import Mapping
 from sefa.generators.common.to_rgb import ToRGB
-from sefa.generators.stylegan2 import ModulatedConv, SynthesisBlock
+from sefa.generators.stylegan2 import BilinearUp, ModulatedConv, SynthesisBlock, UpFilter
 
 S = TypeVar("S", ModulatedConv, ToRGB)
 
@@ -99,20 +99,30 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN2:
     return build(Assembly(tensors), ROSINALITY, options)
 
 
-def build(file: Assembly, names: Names, options: LoadOptions, rate: float = MAPPING_LR) -> StyleGAN2:
-    """Build a generator from a file's tensors; `rate` is the mapping network's usual learning rate.
+def build(
+    file: Assembly, names: Names, options: LoadOptions, rate: float = MAPPING_LR, bilinear: bool = False
+) -> StyleGAN2:
+    """Build a generator from a file's tensors.
+
+    Args:
+        file: The tensors.
+        names: What they are called.
+        options: See LoadOptions.
+        rate: The mapping network's usual learning rate.
+        bilinear: Whether upsampling is bilinear, rather than by filters in the file.
 
     Raises:
         CheckpointError: If keys are missing, not understood, or of the wrong shape, or sizes do not fit together.
     """
-    return _Reader(file, names, options, rate).generator()
+    return _Reader(file, names, options, rate, bilinear).generator()
 
 
 class _Reader:
     """The layers of a state dict."""
 
-    def __init__(self, file: Assembly, names: Names, options: LoadOptions, rate: float) -> None:
+    def __init__(self, file: Assembly, names: Names, options: LoadOptions, rate: float, bilinear: bool) -> None:
         self.file = file
+        self.bilinear = bilinear
         self.names = names
         self.num_blocks = 1 + file.count(f"to_rgbs.{{}}.{names.conv}.weight")
         self.rate = mapping_rate(options.assumptions, rate)
@@ -154,14 +164,14 @@ class _Reader:
             up=self._conv(2 * index - 1) if index else None,
             conv=self._conv(2 * index),
             rgb=self._to_rgb(rgb, index),
-            image_up=up_filter(self.file, f"{rgb}.upsample.kernel", 1.0) if index else None,
+            image_up=self._up(f"{rgb}.upsample.kernel") if index else None,
         )
 
     def _conv(self, index: int) -> ModulatedConv:
         name = self.names.layer(index)
         conv = f"{name}.{self.names.conv}"
         inputs, outputs, size, _ = self.sizes.conv(index)
-        blur = up_filter(self.file, f"{conv}.{self.names.blur}", 1.0) if index % 2 else None
+        blur = self._up(f"{conv}.{self.names.blur}") if index % 2 else None
         module = ModulatedConv(*self.sizes.conv(index), SQRT2, self.noise != "none", blur=blur)
         self.file.layer(
             module,
@@ -172,6 +182,9 @@ class _Reader:
             noise=f"{self.names.noise}{index}" if self.noise == "stored" else None,
         )
         return self._with_style(module, name)
+
+    def _up(self, key: str) -> UpFilter | BilinearUp:
+        return BilinearUp() if self.bilinear else up_filter(self.file, key, 1.0)
 
     def _to_rgb(self, name: str, block: int) -> ToRGB:
         key = f"{name}.{self.names.conv}.weight"
