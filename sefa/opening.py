@@ -32,8 +32,16 @@ if TYPE_CHECKING:
 MAX_BEYOND = 0.05
 Warn = Callable[[str], None]
 # The options that are arguments of `sefa.wrap`.
-WRAPPED = ("latent_dim", "num_classes", "label_format", "image_range", "image_layout", "output_key", "call")
-WRAPPED += ("freeze_noise",)
+WRAPPED = [
+    "latent_dim",
+    "num_classes",
+    "label_format",
+    "image_range",
+    "image_layout",
+    "output_key",
+    "call",
+    "freeze_noise",
+]
 
 
 class Device(StrEnum):
