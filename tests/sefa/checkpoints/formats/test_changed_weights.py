@@ -26,6 +26,7 @@ FILES = [
     "mm_biggandeep_32/iter_500000.pth",
     "mm_dcgan_32/iter_300000.pth",
     "mm_pggan_16/iter_5000.pth",
+    "mm_sagan_32/iter_500000.pth",
     "mm_stylegan2_16/iter_800000.pth",
     "mm_stylegan3_16/iter_160000.pth",
     "mm_stylegan_16/iter_5000.pth",

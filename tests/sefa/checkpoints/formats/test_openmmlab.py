@@ -1,7 +1,7 @@
 """What OpenMMLab's configurations say, and what is done where they say nothing."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
@@ -12,6 +12,7 @@ from sefa.checkpoints.checkpoint import Checkpoint
 from sefa.checkpoints.formats.openmmlab.openmmlab_files import configuration
 from sefa.errors import CheckpointError
 from sefa.generators import PGGAN, StyleGAN2
+from sefa.generators.stylegan2 import SynthesisBlock
 from support.paths import CHECKPOINTS
 
 STYLEGAN2 = CHECKPOINTS / "mm_stylegan2_16" / "iter_800000.pth"
@@ -20,6 +21,7 @@ BIGGAN = CHECKPOINTS / "mm_biggan_32" / "iter_500000.pth"
 STYLEGAN = CHECKPOINTS / "mm_stylegan_16" / "iter_5000.pth"
 STYLEGAN3 = CHECKPOINTS / "mm_stylegan3_16" / "iter_160000.pth"
 DCGAN = CHECKPOINTS / "mm_dcgan_32" / "iter_300000.pth"
+SAGAN = CHECKPOINTS / "mm_sagan_32" / "iter_500000.pth"
 DEEP = CHECKPOINTS / "mm_biggandeep_32" / "iter_500000.pth"
 MODEL = "model = dict(type='S', generator=dict(type='G'{}), discriminator=dict(rgb2bgr=True))\n"
 NORMALIZE = "train_pipeline = [dict(type='Load', key='x'), dict(type='Normalize', keys=['x'], to_rgb={})]\n"
@@ -68,7 +70,7 @@ def test_images_are_bgr_unless_the_configuration_says_otherwise(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    "path", [DCGAN, PGGAN_FILE, STYLEGAN, STYLEGAN3, BIGGAN, DEEP], ids=lambda path: path.parent.name
+    "path", [DCGAN, SAGAN, PGGAN_FILE, STYLEGAN, STYLEGAN3, BIGGAN, DEEP], ids=lambda path: path.parent.name
 )
 def test_every_family_is_brought_to_rgb(path: Path) -> None:
     bgr, rgb = (sefa.load(path, assume={"channels": order}) for order in ("bgr", "rgb"))
@@ -107,7 +109,8 @@ def test_layers_in_half_precision_limit_their_output(tmp_path: Path) -> None:
     ):
         generator = sefa.load(save(tmp_path / "file.pth", state, MODEL.format(config), "cfg"))
         assert isinstance(generator, StyleGAN2)
-        layers = [[block.up, block.conv, block.rgb] for block in generator.blocks]
+        blocks = cast("list[SynthesisBlock]", list(generator.blocks))
+        layers = [(block.up, block.conv, block.rgb) for block in blocks]
         assert [tuple(layer.clamp for layer in block if layer is not None) for block in layers] == clamps
 
 
@@ -164,3 +167,13 @@ def test_a_biggan_without_classes_is_refused(tmp_path: Path) -> None:
     }
     with pytest.raises(CheckpointError, match="recognised as OpenMMLab BigGAN, but it has no classes"):
         sefa.load(save(tmp_path / "file.pth", state))
+
+
+def test_the_gains_of_classes_are_around_1_or_0_as_their_initialisation_says(tmp_path: Path) -> None:
+    state = content(SAGAN)["state_dict"]
+    for config, around in ((", init_cfg=dict(type='SNGAN')", "1"), (", init_cfg=dict(type='studio')", "0"), ("", "0")):
+        generator = sefa.load(save(tmp_path / "file.pth", state, MODEL.format(config)))
+        assert f"gains of classes stored around {around}" in generator.assumptions
+        told = sefa.load(SAGAN, assume={"gains": around})
+        assert image(generator).equal(image(told))
+    assert not torch.allclose(image(told), image(sefa.load(SAGAN)), atol=1e-3)
