@@ -13,6 +13,7 @@ NO_LATENT = "it turns images into images, there is no latent code to find direct
 NOT_A_GAN = "diffusion models have no latent code as GANs do"
 NEEDS_GENERATOR = "the generator's checkpoint is needed"
 OWN_CODE = "its own code can read it: MODULE:CLASS --weights FILE"
+CODES = "it makes codes, not images: the StyleGAN2 that it was trained with is needed"
 RESTORES = "it restores photos: its StyleGAN2 reads a photo's features besides its code"
 OWN_IMAGE = f"which is not supported; {OWN_CODE}, with a masked image that is always the same"
 NEEDS_CAMERA = f"its images depend on a camera, which is not supported; {OWN_CODE}, with the camera fixed"
@@ -71,12 +72,12 @@ FORMATS = (
     ),
     _refused(
         "an encoder of photos into StyleGAN's codes (pSp, e4e)",
-        "the decoder is not in the file: the checkpoint of the StyleGAN2 that it was trained with is needed",
+        CODES,
         _with_keys(r"(encoder\.)?styles\.0\.convs\.0\.weight$", without=r"decoder\."),
     ),
     _refused(
         "a StyleCLIP mapper",
-        "the decoder is not in the file: the checkpoint of the StyleGAN2 that it was trained with is needed",
+        CODES,
         _with_keys(r"mapper\.(\w+\.)+mapping\.1\.weight$", without=r"decoder\."),
     ),
     _refused(

@@ -1,7 +1,7 @@
 """StyleGAN2 as the decoder of an encoder of photos: pSp, e4e, ReStyle, HyperStyle, StyleCLIP's mappers.
 
 A state dict of everything: encoder, hypernet or mapper, which are not needed, and decoder, which is rosinality's
-StyleGAN2 as it was before the encoder was trained. Beside it is the centre of truncation, once for each layer.
+StyleGAN2. Beside it is the centre of truncation, once for each layer.
 """
 
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
@@ -29,6 +29,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN2:
 def _decoder(checkpoint: Checkpoint) -> Checkpoint:
     stored = checkpoint.stored
     decoder = {key.removeprefix(DECODER): value for key, value in stored.items() if key.startswith(DECODER)}
+    decoder |= {key: stored[key] for key in (rosinality_stylegan2.CENTER,) if key in stored}
     return Checkpoint(checkpoint.path, decoder, checkpoint.beside, (*checkpoint.location, DECODER[:-1]))
 
 

@@ -93,7 +93,7 @@ def first_keys(names: Names = ROSINALITY) -> set[str]:
 def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN2:
     """Build the generator."""
     tensors = checkpoint.tensors
-    center = checkpoint.beside.get(CENTER)
+    center = checkpoint.beside.get(CENTER, checkpoint.stored.get(CENTER))
     if isinstance(center, Tensor):
         tensors = tensors | {CENTER: _one_center(clean({CENTER: center})[CENTER])}
     return build(Assembly(tensors), ROSINALITY, options)

@@ -21,7 +21,7 @@ ROSINALITY = ["conv1.conv.modulation.weight", "style.1.weight", "input.input", "
     [
         ("g_ema", [*ROSINALITY, "to_rgbs.0.iwt.ll", "iwt.ll"], "SWAGAN, but its images are wavelet coefficients"),
         ("state_dict", ["encoder.body.0.weight", "encoder.styles.0.convs.0.weight"], "an encoder of photos"),
-        ("state_dict", ["mapper.course_mapping.mapping.1.weight"], "a StyleCLIP mapper, but the decoder is not in"),
+        ("state_dict", ["mapper.course_mapping.mapping.1.weight"], "a StyleCLIP mapper, but it makes codes"),
         ("params_ema", ["conv_body_first.weight", "stylegan_decoder.style_mlp.1.weight"], "GFPGAN, but it restores"),
         (None, ["ecd0.0.weight", *(f"generator.{key}" for key in ROSINALITY)], "GPEN, but it restores photos"),
         ("params_ema", ["quantize.embedding.weight", "ft_layers.0.linear1.weight"], "CodeFormer, but it turns images"),

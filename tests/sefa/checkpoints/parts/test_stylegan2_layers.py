@@ -216,17 +216,20 @@ def test_basicsrs_names_mean_the_same(tmp_path: Path) -> None:
         assert torch.equal(generator.encode(codes[0], truncation=0), original.encode(codes[0], truncation=0))
 
 
-def test_layers_with_centers_of_their_own_are_truncated_each_to_its_own(tmp_path: Path) -> None:
+@pytest.mark.parametrize("beside", [True, False])
+def test_layers_with_centers_of_their_own_are_truncated_each_to_its_own(tmp_path: Path, beside: bool) -> None:
     spec = Spec()
     tensors = random_tensors(spec)
     content = torch.load(decoder(tmp_path / "file", spec, tensors), weights_only=True)
-    content["latent_avg"] = torch.randn(spec.num_layers, spec.w_dim)
+    del content["latent_avg"]
+    centers = torch.randn(spec.num_layers, spec.w_dim)
+    (content if beside else content["state_dict"])["latent_avg"] = centers
     torch.save(content, tmp_path / "file")
     generator = sefa.load(tmp_path / "file")
     assert generator.truncation_center == "stored, one for each layer"
     z, _ = seeded_inputs(spec)
     codes = generator.encode(z)
-    expected = content["latent_avg"] + 0.25 * (codes - content["latent_avg"])
+    expected = centers + 0.25 * (codes - centers)
     torch.testing.assert_close(generator.encode(z, truncation=0.25), expected)
     expected[:, 2:] = codes[:, 2:]
     psi = torch.full((len(z),), 0.25)
