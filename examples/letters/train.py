@@ -263,6 +263,8 @@ def run(data: Path, out: Path, settings: Settings, device: torch.device) -> None
             draw_sheet(training.average, out / f"sheet-{name}.png", device)
             save_generator(training.average, out / f"letters-{name}.safetensors")
             drawn = now
+    if world > 1:
+        distributed.destroy_process_group()
 
 
 def _adam(network: nn.Module, rate: float) -> torch.optim.Optimizer:

@@ -1,6 +1,9 @@
 """Training: its batches, its schedules, and that it goes on where it stopped."""
 
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +13,7 @@ import torch
 from letters.dataset import Glyphs, balanced_labels
 from letters.generator import Sizes
 from letters.train import Settings, Training, run
+from support.paths import ROOT
 
 SMALL = Sizes(num_classes=4, channels=(8, 8, 8, 4, 4), z_dim=4, embed_dim=4, w_dim=8, mapping_layers=2)
 SETTINGS = Settings(images=64, batch=8)
@@ -86,3 +90,24 @@ def test_a_run_leaves_a_state_figures_a_sheet_and_a_generator(data: Path, tmp_pa
     assert json.loads(line)["images"] == 16
     names = {path.name for path in (tmp_path / "run").iterdir()}
     assert names == {"log.jsonl", "state.pt", "sheet-000000k.png", "letters-000000k.safetensors"}
+
+
+def test_processes_average_their_gradients(tmp_path: Path) -> None:
+    script = """
+import sys, torch
+from torch import distributed
+from letters.train import average_gradients
+rank = int(sys.argv[1])
+distributed.init_process_group("gloo", init_method="file://" + sys.argv[2], rank=rank, world_size=2)
+a, b, unused = (torch.nn.Parameter(torch.zeros(size)) for size in (3, (2, 2), 1))
+a.grad, b.grad = torch.full((3,), rank * 2.0), torch.full((2, 2), 1.0 - rank)
+average_gradients([a, unused, b])
+assert a.grad.tolist() == [1.0] * 3 and b.grad.tolist() == [[0.5] * 2] * 2 and unused.grad is None
+distributed.destroy_process_group()
+"""
+    environment = os.environ | {"PYTHONPATH": str(ROOT / "examples"), "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script, str(rank), str(tmp_path / "meeting")], env=environment)
+        for rank in range(2)
+    ]
+    assert [process.wait(timeout=600) for process in processes] == [0, 0]
