@@ -7,7 +7,6 @@ one. Convolutions have torch's spectral norm. The file stores no noise: the orig
 
 import itertools
 from collections.abc import Iterable
-from dataclasses import dataclass
 from functools import partial
 from typing import cast
 
@@ -19,6 +18,7 @@ from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, clean
 from sefa.checkpoints.parts import fastgan_layers
 from sefa.checkpoints.parts.assembly import Assembly, Stored
 from sefa.checkpoints.parts.biggan_layers import add_norm, check_variances
+from sefa.checkpoints.parts.fastgan_layers import EPSILON, ConvNames, names_of_level
 from sefa.checkpoints.parts.spectral_norm import SpectralLayers
 from sefa.checkpoints.parts.stylegan2_layers import NOISE_SEED
 from sefa.checkpoints.pickled_networks import module_tensors
@@ -53,15 +53,6 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> FastGAN:
     return _Reader(Assembly(tensors), options).generator()
 
 
-@dataclass(frozen=True)
-class _Names:
-    """The names of a convolution, its noise's strength and its norm."""
-
-    conv: str
-    strength: str | None
-    norm: str
-
-
 class _Reader:
     """The layers of a state dict."""
 
@@ -77,7 +68,7 @@ class _Reader:
         while any(key.startswith(f"feat_{2 * sizes[-1]}.") for key in file.tensors):
             sizes.append(2 * sizes[-1])
             check_pixels(sizes[-1], sizes[-1])
-        self.levels = {size: self._names(size) for size in sizes}
+        self.levels = {size: names_of_level(self.weights, size, self.is_conditional) for size in sizes}
         _, rows, *_ = self.weights.shape("init.init.0", 4)
         outputs = [rows, *(self.weights.shape(names[0].conv, 4)[0] for names in self.levels.values())]
         self.widths = [max(1, count // 2) for count in outputs]  # One half gates the other.
@@ -85,17 +76,6 @@ class _Reader:
         self.is_cut = sizes[-1] == 256 and self.weights.shape("to_big", 4)[1] != self.widths[-1]
         if self.is_cut:
             del self.levels[256], self.widths[-1]
-
-    def _names(self, size: int) -> list[_Names]:
-        """Return the names of a level's convolutions and what belongs to them."""
-        level = f"feat_{size}"
-        if self.is_conditional:
-            if self.weights.has(f"{level}.conv"):
-                return [_Names(f"{level}.conv", None, f"{level}.bn")]
-            return [_Names(f"{level}.conv{i}", f"{level}.noise.weight", f"{level}.bn{i}") for i in (1, 2)]
-        if not self.weights.has(f"{level}.5"):
-            return [_Names(f"{level}.1", None, f"{level}.2")]
-        return [_Names(f"{level}.{i}", f"{level}.{i + 1}.weight", f"{level}.{i + 2}") for i in (1, 5)]
 
     def generator(self) -> FastGAN:
         """Build the generator."""
@@ -125,7 +105,7 @@ class _Reader:
             file.layer(generator, embedding="embed.weight")
         first = weights.weight("init.init.0", (z_dim, 2 * self.widths[0], 4, 4), axis=1)
         file.layer(generator.linear, fastgan_layers.linear, **first)
-        add_norm(file, generator.norm, "init.init.1", fastgan_layers.EPSILON)
+        add_norm(file, generator.norm, "init.init.1", EPSILON)
         for level, (size, all_names) in zip(generator.levels, self.levels.items(), strict=True):
             for conv, names in zip(cast("nn.ModuleList", level), all_names, strict=True):
                 self._add_conv(cast("GatedConv", conv), names, size)
@@ -145,7 +125,7 @@ class _Reader:
         outputs, inputs, *_ = self.weights.shape(f"{name}.1", 4)
         return inputs, outputs
 
-    def _add_conv(self, module: GatedConv, names: _Names, size: int) -> None:
+    def _add_conv(self, module: GatedConv, names: ConvNames, size: int) -> None:
         outputs, inputs = module.conv.out_channels, module.conv.in_channels
         has_noise = module.noise is not None
         self.file.layer(
@@ -160,7 +140,7 @@ class _Reader:
             strength=(names.strength, 1) if names.strength and has_noise else None,
         )
         if isinstance(module.norm, Norm):
-            add_norm(self.file, module.norm, names.norm, fastgan_layers.EPSILON)
+            add_norm(self.file, module.norm, names.norm, EPSILON)
             return
         condition = module.norm.affine.in_features
         tensors: dict[str, Stored] = {}

@@ -1,15 +1,38 @@
 """Make the layers of a FastGAN, whose weights have torch's spectral norm and whose batch norms are torch's."""
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 from sefa.checkpoints.parts.assembly import Parameters
 from sefa.checkpoints.parts.growing import up_kernel
-from sefa.checkpoints.parts.spectral_norm import dense, normalized
+from sefa.checkpoints.parts.spectral_norm import SpectralLayers, dense, normalized
 from sefa.checkpoints.parts.stylegan2_layers import seeded_noise
 from sefa.generators.biggan import ConditionalNorm
 
 EPSILON = 1e-5  # of batch norms
+
+
+@dataclass(frozen=True)
+class ConvNames:
+    """The names of a convolution, its noise's strength and its norm."""
+
+    conv: str
+    strength: str | None
+    norm: str
+
+
+def names_of_level(weights: SpectralLayers, size: int, is_conditional: bool) -> list[ConvNames]:
+    """Return the names of a level's convolutions: one, or two with noise."""
+    level = f"feat_{size}"
+    if is_conditional:
+        if weights.has(f"{level}.conv"):
+            return [ConvNames(f"{level}.conv", None, f"{level}.bn")]
+        return [ConvNames(f"{level}.conv{i}", f"{level}.noise.weight", f"{level}.bn{i}") for i in (1, 2)]
+    if not weights.has(f"{level}.5"):
+        return [ConvNames(f"{level}.1", None, f"{level}.2")]
+    return [ConvNames(f"{level}.{i}", f"{level}.{i + 1}.weight", f"{level}.{i + 2}") for i in (1, 5)]
 
 
 def linear(**tensors: Tensor) -> Parameters:

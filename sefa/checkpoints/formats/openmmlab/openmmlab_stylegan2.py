@@ -1,7 +1,7 @@
 """StyleGAN2 from OpenMMLab's mmgeneration and mmagic, a rewriting of rosinality's with other names.
 
-The noise of each layer is stored, and there is no centre of truncation. Layers that were trained in half precision
-limit what they give, which only the configuration says.
+The noise of each layer is stored; a centre of truncation, only by mmagic, if its configuration asks for it. Layers that
+were trained in half precision limit what they give, which only the configuration says.
 """
 
 import re
@@ -15,6 +15,7 @@ from sefa.checkpoints.parts.assembly import Assembly
 from sefa.generators import StyleGAN2
 from sefa.generators.stylegan2 import SynthesisBlock
 
+AVERAGE = "w_avg"  # the centre of truncation, which mmagic can keep
 CLAMP = 256.0  # of layers in half precision
 NAMES = Names(
     const="constant_input.input",
@@ -37,6 +38,8 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN2:
     # Linear layers keep their bias outside, and equalised weights are called weight_orig.
     tensors = {re.sub(r"(\.linear)?\.weight_orig$", ".weight", key): one for key, one in checkpoint.tensors.items()}
     tensors.pop(COUNTER, None)
+    if AVERAGE in tensors:
+        tensors[rosinality_stylegan2.CENTER] = tensors.pop(AVERAGE)
     tensors = in_rgb(tensors, IMAGE, config, options.assumptions)
     options_of_config = generator_options(config)
     rate = options_of_config.get("lr_mlp")

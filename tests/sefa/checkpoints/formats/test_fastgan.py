@@ -1,13 +1,17 @@
 """What a FastGAN's file leaves open, and the other ways in which its weights are stored."""
 
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import sefa
+from sefa.checkpoints.contents import read_contents
+from sefa.checkpoints.pickled_networks import module_tensors
+from sefa.generators.fastgan import FastGAN
 from support.paths import CHECKPOINTS
 
 FASTGAN = CHECKPOINTS / "fastgan_256" / "50000.pth"
@@ -81,3 +85,19 @@ def test_projected_gan_normalises_the_edited_latent(alpha: float) -> None:
         edited = generator.decode(generator.encode(z, label) + alpha * bank.vectors[0])
         assert torch.allclose(edited, generator.decode(generator.encode(moved, label)), atol=1e-5)
         assert torch.allclose(edited, generator.decode(generator.encode(longer, label)), atol=1e-4)
+
+
+def test_projected_gans_lite_levels_have_one_convolution_and_no_noise(tmp_path: Path) -> None:
+    state = module_tensors(read_contents(PROJECTED)["G_ema"])
+    lite = {}
+    for key, tensor in state.items():
+        short = re.sub(r"\.(conv|bn)1\.", r".\1.", key)
+        if not re.search(r"\.(noise|conv2|bn2)\.", key):
+            lite[short] = tensor
+    torch.save(lite, tmp_path / "lite.pt")
+    generator = sefa.load(tmp_path / "lite.pt")
+    assert isinstance(generator, FastGAN)
+    assert [len(level) for level in cast("list[nn.ModuleList]", list(generator.levels))] == [1] * 5
+    assert not generator.has_noise
+    assert generator.num_classes == 3
+    assert image(generator).isfinite().all()

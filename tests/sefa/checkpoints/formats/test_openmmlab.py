@@ -122,6 +122,14 @@ def test_the_mapping_networks_rate_is_the_configurations(tmp_path: Path) -> None
     assert image(generator).equal(image(expected))
 
 
+def test_a_stored_average_is_the_centre_of_truncation(tmp_path: Path) -> None:
+    state = content(STYLEGAN2)["state_dict"]
+    center = torch.linspace(-1, 1, 12)
+    generator = sefa.load(save(tmp_path / "file.pth", state | {"generator_ema.w_avg": center}))
+    assert generator.truncation_center == "stored"
+    assert generator.encode(torch.randn(1, 12), truncation=0.0)[0, 0].equal(center)
+
+
 def test_a_generator_alone_is_fully_grown(tmp_path: Path) -> None:
     state = content(PGGAN_FILE)["state_dict"]
     alone = {key.removeprefix("generator_ema."): one for key, one in state.items() if key.startswith("generator_ema")}
