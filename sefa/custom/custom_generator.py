@@ -69,7 +69,7 @@ class CustomGenerator(OneHotGenerator):
 
     def call(self, code: Tensor) -> object:
         """Return the module's output for codes [N, z_dim + num_classes]."""
-        with self.frozen.in_place():
+        with self.frozen.in_place(self.module):
             return call_module(self.module, code, self.z_dim, self.form)
 
     def affines(self) -> list[Tensor]:

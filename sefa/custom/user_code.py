@@ -39,7 +39,13 @@ def blamed(message: str) -> Iterator[None]:
 
 
 def users_line(frame: FrameType | None) -> str:
-    """Return file and line of the innermost call from the user's code; empty if there is none.
+    """Return file and line of the innermost call from the user's code, as `users_frame`; empty if there is none."""
+    frame = users_frame(frame)
+    return "" if frame is None else f"{Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+
+
+def users_frame(frame: FrameType | None) -> FrameType | None:
+    """Return the innermost call from the user's code; None if there is none.
 
     Args:
         frame: Where to begin, going outwards to where this toolkit calls the module.
@@ -47,8 +53,8 @@ def users_line(frame: FrameType | None) -> str:
     while frame is not None:
         file = Path(frame.f_code.co_filename)
         if file == CALLER:
-            return ""
+            return None
         if not file.is_relative_to(OURS) and not file.is_relative_to(TORCH) and file.is_file():
-            return f"{file.name}:{frame.f_lineno}"
+            return frame
         frame = frame.f_back
-    return ""
+    return None

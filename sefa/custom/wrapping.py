@@ -95,7 +95,7 @@ def wrap(
         frozen = FrozenNoise() if freeze_noise is None else make_noise(module, run, codes, freeze_noise)
 
         def render(codes: Tensor) -> Tensor:
-            with frozen.in_place(), blamed(f"{kind(module)} cannot render {_count(codes)}: "):
+            with frozen.in_place(module), blamed(f"{kind(module)} cannot render {_count(codes)}: "):
                 return image_form.image_of(run(codes)).clone()
 
         if num_classes:

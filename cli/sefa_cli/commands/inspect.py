@@ -216,6 +216,7 @@ def _inspect_own(source: Path, layers: str, opening: OpenOptions, json: bool) ->
             ("parameters", f"{parameters:,}"),
             ("layers", f"{listed(analysed) or 'none'}, which read {read}"),
             *([("", f"{listed(unfit)} read it too, but are no affine maps of it")] if unfit else []),
+            *([("style codes", read_by.reason)] if read_by.reads == "z" and not analysed else []),
             *([("codes", read_by.reason or "each layer may have its own (W+)")] if read_by.reads == "w" else []),
             *origin_facts(generator),
         ]

@@ -4,7 +4,8 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from itertools import cycle
 from typing import Any
 
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
-from sefa.custom.user_code import kind, users_line
+from sefa.custom.user_code import kind, users_frame, users_line
 from sefa.errors import ArgumentError
 
 MAX_SEED = 2**63 - 1
@@ -28,6 +29,7 @@ class Draw:
         bounds: The smallest integer, and the first that is too large.
         operator: The function that drew them.
         place: File and line of the user's code that called it; empty if unknown.
+        owner: Name of the module whose forward that is; empty if unknown.
     """
 
     sort: str
@@ -35,6 +37,12 @@ class Draw:
     bounds: tuple[int, int] = field(default=(0, 1), kw_only=True)
     operator: str
     place: str
+    owner: str
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """What tells it from other draws, wherever in a run it comes."""
+        return self.owner, self.place, self.sort, len(self.shape)
 
     def numbers(self, random: torch.Generator) -> Tensor:
         """Draw such numbers."""
@@ -48,7 +56,10 @@ class Draw:
 
 
 class FrozenNoise(nn.Module):
-    """The constants that stand for a module's random numbers, as buffers, in the order in which they are drawn.
+    """The constants that stand for a module's random numbers, as buffers.
+
+    A draw is recognised by its line and by the layer that the line belongs to, so that a layer may also run alone, or
+    once more. Several draws of one line in one layer take turns.
 
     Attributes:
         draws: What each constant stands for; its shape has 1 where the batch size was.
@@ -62,26 +73,36 @@ class FrozenNoise(nn.Module):
             self.register_buffer(f"constant_{index}", draw.numbers(random))
 
     @contextmanager
-    def in_place(self) -> Iterator[None]:
-        """Give the constants instead of random numbers to whatever draws them."""
+    def in_place(self, module: nn.Module) -> Iterator[None]:
+        """Give the constants instead of random numbers to a module that draws them."""
         if not self.draws:
             yield
             return
-        constants = [self.get_buffer(f"constant_{index}") for index in range(len(self.draws))]
-        place = iter(zip(self.draws, constants, strict=True))
+        names = _names(module)
+        turns: dict[tuple[object, ...], Iterator[Tensor]] = {}
+        for draw in self.draws:
+            turns.setdefault(draw.key, self._in_turn(draw.key))
 
         def give(sort: str, shape: Sequence[Any], operator: str, bounds: tuple[int, int]) -> Tensor:
-            draw, constant = next(place, (None, None))
-            if draw is None or constant is None or draw.sort != sort or len(draw.shape) != len(shape):
+            draw = _draw(names, sort, shape, operator, bounds)
+            constant = next(turns[draw.key]) if draw.key in turns else None
+            if constant is None or any(
+                type(size) is int and size != length and length != 1
+                for size, length in zip(shape, constant.shape, strict=True)
+            ):
                 raise ArgumentError(
-                    f"it draws other random numbers from call to call ({operator} at {users_line(sys._getframe(1))}), "
-                    "which cannot be frozen"
+                    f"it draws other random numbers from call to call ({operator} at {draw.place}), which cannot be "
+                    "frozen"
                 )
             # A copy, because the caller may work in place.
             return constant.expand(*shape).clone()
 
         with _Drawing(give):
             yield
+
+    def _in_turn(self, key: tuple[object, ...]) -> Iterator[Tensor]:
+        indices = [index for index, draw in enumerate(self.draws) if draw.key == key]
+        return cycle([self.get_buffer(f"constant_{index}") for index in indices])
 
     @property
     def in_words(self) -> str:
@@ -104,14 +125,14 @@ def make_noise(module: nn.Module, run: Callable[[Tensor], object], codes: Tensor
     """
     if type(seed) is not int or not 0 <= seed <= MAX_SEED:
         raise ArgumentError(f"freeze_noise must be a seed, 0 to {MAX_SEED}, got {seed!r}")
-    three, two = _record(run, codes), _record(run, codes[:2])
+    three, two = _record(module, run, codes), _record(module, run, codes[:2])
     if not three and not two:
         raise ArgumentError(
             f"{kind(module)} draws no random numbers that could be frozen: leave out --freeze-noise"
             + ("; those of compiled TorchScript stay" if any(map(_is_compiled, module.modules())) else "")
         )
     for one, other in zip(three, two, strict=False):
-        if (one.sort, len(one.shape), one.place) != (other.sort, len(other.shape), other.place):
+        if one.key != other.key:
             raise ArgumentError(f"{kind(module)} draws other random numbers for other batches: {_in_batches(one)}")
         if one.sort == "order" and one.shape != other.shape:
             raise ArgumentError(f"{kind(module)} draws an order of its batch: {_in_batches(one)}")
@@ -122,7 +143,7 @@ def make_noise(module: nn.Module, run: Callable[[Tensor], object], codes: Tensor
     draws = []
     for one, other in zip(three, two, strict=True):
         shape = tuple(a if a == b else 1 for a, b in zip(one.shape, other.shape, strict=True))
-        draws.append(Draw(one.sort, shape, one.operator, one.place, bounds=one.bounds))
+        draws.append(replace(one, shape=shape))
     return FrozenNoise(draws, seed)
 
 
@@ -137,13 +158,29 @@ def _in_batches(draw: Draw) -> str:
     )
 
 
-def _record(run: Callable[[Tensor], object], codes: Tensor) -> list[Draw]:
+def _names(module: nn.Module) -> dict[int, str]:
+    return {id(layer): name for name, layer in module.named_modules()}
+
+
+def _draw(names: dict[int, str], sort: str, shape: Sequence[Any], operator: str, bounds: tuple[int, int]) -> Draw:
+    """Describe a draw that is being made, with the line and the layer that make it."""
+    frame = users_frame(sys._getframe(1))
+    place = users_line(frame)
+    owner = ""
+    while frame is not None and not owner:
+        owner = names.get(id(frame.f_locals.get("self")), "")
+        frame = users_frame(frame.f_back)
+    return Draw(sort, tuple(shape), operator, place, owner, bounds=bounds)
+
+
+def _record(module: nn.Module, run: Callable[[Tensor], object], codes: Tensor) -> list[Draw]:
     """Run the module and return what it draws."""
     draws: list[Draw] = []
+    names = _names(module)
     random = torch.Generator().manual_seed(0)
 
     def give(sort: str, shape: Sequence[Any], operator: str, bounds: tuple[int, int]) -> Tensor:
-        draws.append(Draw(sort, tuple(shape), operator, users_line(sys._getframe(1)), bounds=bounds))
+        draws.append(_draw(names, sort, shape, operator, bounds))
         return draws[-1].numbers(random)
 
     with _Drawing(give):

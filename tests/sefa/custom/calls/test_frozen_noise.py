@@ -13,6 +13,7 @@ from torch.nn import functional as F
 import sefa
 import sefa_runtime
 from sefa import ArgumentError
+from sefa.custom import edit_styles, find_layers
 from sefa.custom.calls.frozen_noise import FrozenNoise, make_noise
 from sefa_export import export_onnx, export_torchscript
 
@@ -127,7 +128,7 @@ def test_a_model_with_frozen_noise_is_exported_and_says_so(tmp_path: Path) -> No
 def test_constants_are_distributed_as_the_random_numbers(draw: Any, mean: float, deviation: float) -> None:
     """The mean and deviation of the distributions, from their formulas; 40,000 numbers are within 3 %."""
     frozen = make_noise(nn.Module(), draw, torch.zeros(3, D), 0)
-    with frozen.in_place():
+    with frozen.in_place(nn.Module()):
         numbers = draw(torch.zeros(3, D))
     assert float(numbers.mean()) == pytest.approx(mean, abs=0.03 * max(deviation, 1e-6), rel=0.03)
     assert float(numbers.std()) == pytest.approx(deviation, rel=0.03, abs=1e-6)
@@ -157,7 +158,9 @@ def test_another_number_of_draws_from_call_to_call_is_refused() -> None:
 
     def noise(x: Tensor) -> Tensor:
         calls.append(1)
-        return torch.randn(1) + (torch.randn(1) if len(calls) > 5 else 0)
+        if len(calls) > 5:
+            return torch.randn(1)
+        return 2 * torch.randn(1)
 
     with pytest.raises(ArgumentError, match=f"other random numbers from call to call \\(randn at {HERE}"):
         sefa.wrap(Noisy(noise), latent_dim=D, layers=["first"], freeze_noise=0)
@@ -169,6 +172,45 @@ def test_a_seed_is_a_number(seed: Any) -> None:
         sefa.wrap(Noisy(torch.randn_like), latent_dim=D, layers=["first"], freeze_noise=seed)
 
 
+class Layer(nn.Module):
+    """Draws twice in one line."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.style, self.last = nn.Linear(6, 4), nn.Conv2d(4, 4, 3, padding=1)
+
+    def forward(self, x: Tensor, w: Tensor) -> Tensor:
+        for _ in range(2):
+            x = x + 0.3 * torch.randn(x.shape[0], 1, *x.shape[2:])
+        return torch.tanh(self.last(x * self.style(w)[:, :, None, None]))
+
+
+class Styled(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.mapping = nn.Sequential(nn.Linear(D, 6), nn.Tanh(), nn.Linear(6, 6), nn.Tanh())
+        self.const = nn.Parameter(torch.randn(1, 4, 4, 4))
+        self.layers, self.last = nn.ModuleList([Layer(), Layer()]), nn.Conv2d(4, 3, 1)
+
+    def forward(self, z: Tensor) -> Tensor:
+        w, x = self.mapping(z), self.const.repeat(len(z), 1, 1, 1)
+        for layer in self.layers:
+            x = nn.functional.interpolate(layer(x, w), scale_factor=2.0)
+        return torch.tanh(self.last(x))
+
+
+def test_layers_that_draw_keep_their_constants_where_styles_are_fed() -> None:
+    """Style space runs layers alone and again, and each keeps what it drew, of its own size."""
+    torch.manual_seed(0)
+    module, z = Styled(), torch.randn(2, D)
+    plain = sefa.wrap(module, latent_dim=D, layers=[], image_range=(-1, 1), freeze_noise=1)
+    assert plain.assumptions[0].endswith(" (4 times)")
+    layers = find_layers(plain)
+    assert (layers.reads, [one.name for one in layers.layers]) == ("w", ["layers.0.style", "layers.1.style"])
+    styled = edit_styles(plain)
+    torch.testing.assert_close(render(styled, z), render(plain, z), atol=1e-6, rtol=0)
+
+
 def test_without_constants_nothing_is_replaced() -> None:
-    with FrozenNoise().in_place():
+    with FrozenNoise().in_place(nn.Module()):
         assert not torch.equal(torch.randn(9), torch.randn(9))
