@@ -43,7 +43,7 @@ def turned(key: str, tensor: Tensor) -> Tensor:
 TOLD: dict[str, Any] = {
     "rosinality": ("rosi_convert_32", "g_ema", halved("style."), {"mapping_lr": 0.02}, "learning rate 0.01", "0.02"),
     "BasicSR": (
-        "basicsr_16", "params_ema", halved("style_mlp."), {"mapping_lr": 0.02}, "filter 1,3,3,1", "0.02 (as told)",
+        "basicsr_16", "params_ema", halved("style_mlp."), {"mapping_lr": 0.02}, "not bilinear filter 1,3,3,1", "0.02",
     ),
     "genforce StyleGAN2": (
         "sefa_stylegan2_cond_32", "generator", halved("mapping.dense"), {"mapping_lr": 0.02},

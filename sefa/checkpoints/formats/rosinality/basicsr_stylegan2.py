@@ -37,9 +37,8 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN2:
     tensors, assumptions = checkpoint.tensors, options.assumptions
     upsampling = assumptions.take("upsample", UPSAMPLING[0], partial(one_of, names=UPSAMPLING))
     bilinear = upsampling == "bilinear"
-    if bilinear:
-        assumptions.note("bilinear upsampling", "upsample")
-    else:
+    assumptions.note("bilinear upsampling" if bilinear else "upsampling by a filter, not bilinear", "upsample")
+    if not bilinear:
         count = Assembly(tensors).count("to_rgbs.{}.bias")
         filters = [f"style_convs.{2 * index}.modulated_conv.smooth.kernel" for index in range(count)]
         filters += [f"to_rgbs.{index}.upsample.kernel" for index in range(count)]
