@@ -56,8 +56,10 @@ def check(path: Path, content: Any) -> None:
             torch.save(document, path)
         except (RuntimeError, NotImplementedError, KeyError, ValueError):
             return  # torch cannot save it.
-        for read in (lambda: sefa.load(path), lambda: load_codes(path, (4, 4))):
-            with pytest.raises((CheckpointError, InputError)) as caught:  # One channel-less net is no generator.
+        for read in (lambda: sefa.load(path), lambda: load_codes(path, (5, 7))):
+            with pytest.raises(
+                (CheckpointError, InputError)
+            ) as caught:  # No generator, and no codes of 5 layers and 7 numbers.
                 read()
             assert str(caught.value).startswith(f"{path}: ")
             assert str(caught.value).isprintable()

@@ -490,7 +490,7 @@ def test_tensorflow_options_that_change_the_meaning(tmp_path: Path, kwargs: dict
         ({"lossCriterion": "Hinge"}, "lossCriterion = 'Hinge', one of WGANGP, Logistic, MSE, DCGAN was expected"),
         ({"alpha": 1.5}, "alpha = 1.5 for 2 levels, 0 to 1 was expected"),
         ({"perChannelNormalization": False}, "with which the original renders no image"),
-        ({"categoryVectorDim": 2}, "but formatLayer.module.weight takes 7 values"),
+        ({"categoryVectorDim": 2}, "but its first layer takes 7 values"),
         ({"leakyReluLeak": "0.2"}, "leakyReluLeak = '0.2', float was expected"),
         (
             {"noiseVectorDim": 4, "categoryVectorDim": 3, "attribKeysOrder": {"a": {"order": 0, "values": [1, 2]}}},
