@@ -5,6 +5,7 @@ Importing this module does not need torch: `kind_of` works where torch is not in
 
 import contextlib
 import json
+import shlex
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -294,7 +295,7 @@ def _open_own(
     if options.latent_dim is None or (kind == Kind.ARCHIVE and need_layers and not names):
         raise ArgumentError(
             f"{source}: a generator of your own needs --latent-dim and --layers, the layers that read the latent "
-            "first: --latent-dim 100 --layers main.0"
+            f"first: --latent-dim 100 --layers main.0; sefa inspect {shlex.quote(str(source))} finds them out"
         )
     if options.label_format is not None and not options.num_classes:
         raise ArgumentError("--label-input needs --num-classes")

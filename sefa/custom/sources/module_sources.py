@@ -5,6 +5,7 @@ This is the only place where code chosen by the user is loaded.
 
 import importlib
 import importlib.util
+import re
 import sys
 import warnings
 import zipfile
@@ -21,6 +22,7 @@ from sefa.errors import ArgumentError, CheckpointError, listed
 from sefa_runtime.files import input_problem
 
 FILE_SUFFIX = ".py"
+MISSING = re.compile(r"missing \d+ required .*?arguments?: '(\w+)'")
 
 
 def build_module(reference: str, arguments: Mapping[str, Any]) -> nn.Module:
@@ -61,8 +63,14 @@ def build_module(reference: str, arguments: Mapping[str, Any]) -> nn.Module:
                 f"{type(found).__name__}"
             )
         called = f"{name}({', '.join(f'{name}={value!r}' for name, value in arguments.items())})"
-        with blamed(f"{reference}: {called} raised "):
-            made = found(**arguments)
+        try:
+            with blamed(f"{reference}: {called} raised "):
+                made = found(**arguments)
+        except ArgumentError as error:
+            missing = MISSING.search(str(error.__cause__)) if isinstance(error.__cause__, TypeError) else None
+            if missing is None:
+                raise
+            raise ArgumentError(f"{error}; give it with --kwargs '{{\"{missing[1]}\": VALUE}}'") from error.__cause__
     if not isinstance(made, nn.Module):
         raise ArgumentError(f"{reference}: {called} returns a {type(made).__name__}, no torch.nn.Module")
     return _unwrapped(made)
