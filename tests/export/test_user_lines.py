@@ -143,14 +143,3 @@ def test_a_branch_that_a_trace_fixed_is_described(tmp_path: Path, export: Callab
     expected = "goes as it went for the images that were compared: " + line_of(Branch).partition(", ")[2]
     info = read_info(tmp_path / name)
     assert info.assumptions == (expected,)
-
-
-class Plain(Net):
-    def forward(self, z: Tensor) -> Tensor:
-        return self.render(z)
-
-
-def test_a_module_without_such_lines_is_described_as_it_is(tmp_path: Path) -> None:
-    generator, bank = wrapped(Plain)
-    export_torchscript(generator, bank, tmp_path / "g.ts")
-    assert read_info(tmp_path / "g.ts").assumptions == ()
