@@ -135,10 +135,12 @@ def _render_watched(module: nn.Module, render: Render, codes: Tensor) -> Tensor:
     operator, where = watch.found or _random_node(module) or ("", "")
     if operator:
         training = [name for name, layer in module.named_modules() if layer.training]
+        compiled = any(isinstance(layer, torch.jit.ScriptModule) for layer in module.modules())
         raise RandomNumbersError(
             f"{kind(module)} draws random numbers: {operator}{f' at {where}' if where else ''}; "
             + (f"{training[0] or 'it'} stays in training mode; " if training else "")
-            + "make them constant with --freeze-noise SEED, or as a buffer, or leave them out in inference mode"
+            + ("make them constant " if compiled else "make them constant with --freeze-noise SEED, or ")
+            + "as a buffer, or leave them out in inference mode"
         )
     return image
 
