@@ -4,8 +4,9 @@ import linecache
 import re
 import sys
 import sysconfig
+import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch.overrides import TorchFunctionMode
 import sefa
 from sefa.custom.user_code import kind
 from sefa_export.draft import Draft
-from sefa_export.errors import ExportError
+from sefa_export.errors import ExportError, VerificationError
 from sefa_export.tracing import silenced
 
 # Folders without code of the user's; a library of theirs is only named where nothing else is.
@@ -99,8 +100,12 @@ class Line:
 
 
 @contextmanager
-def naming_the_users_lines(draft: Draft) -> Iterator[list[BaseException]]:
-    """Name the lines of the user's code in an ExportError raised inside, where they can be found.
+def naming_the_users_lines(draft: Draft, write: Callable[[Draft, Path], object]) -> Iterator[list[BaseException]]:
+    """Name the lines of the user's code in an ExportError raised inside, where they can be found, and the way on.
+
+    Args:
+        draft: What is exported.
+        write: Exports and verifies a draft, to find out whether a fixed batch size is a way on.
 
     Yields:
         A list for errors that were overcome, and that may say why a later step fails.
@@ -109,11 +114,17 @@ def naming_the_users_lines(draft: Draft) -> Iterator[list[BaseException]]:
     try:
         yield overcome
     except ExportError as error:
-        said = _say_why(draft, [error, *overcome])
-        if not said:
+        if not draft.graph.generator.runs_user_code:
             raise
-        first, *more = str(error).split("; ")
-        raise type(error)(f"{said}; {first}{', ...' if more else ''}") from error
+        suspects, traced = _suspects(draft)
+        said = _say_why(draft, [error, *overcome], suspects, traced), _say_batch(draft, error, suspects, write)
+        if not any(said):
+            raise
+        found = str(error)
+        if isinstance(error, VerificationError):  # It lists every mismatch.
+            first, *more = found.split("; ")
+            found = f"{first}, ..." if said[0] and more else found
+        raise type(error)("; ".join(filter(None, (*said, found)))) from error
 
 
 def line_of(error: BaseException) -> Line | None:
@@ -142,12 +153,10 @@ def lines_as_run(draft: Draft, overcome: Sequence[BaseException] | None = None) 
     return replace(draft, info=replace(draft.info, assumptions=(*draft.info.assumptions, said)))
 
 
-def _say_why(draft: Draft, errors: list[BaseException]) -> str:
-    generator = draft.graph.generator
-    if not generator.runs_user_code:
-        return ""
-    who = kind(generator.get_submodule("module"))
-    suspects, traced = _suspects(draft)
+def _say_why(
+    draft: Draft, errors: list[BaseException], suspects: dict[Line, str], traced: torch.jit.ScriptModule | None
+) -> str:
+    who = kind(draft.graph.generator.get_submodule("module"))
     for error in errors:
         operator = UNSUPPORTED.search(str(error))
         if operator and traced:
@@ -161,6 +170,21 @@ def _say_why(draft: Draft, errors: list[BaseException]) -> str:
             return f"{who}, {line}: it {_reason(line, suspects.get(line))}"
     lines = list(suspects.items())[:MAX_NAMED]
     return f"{who}, " + "; ".join(f"{line}: it {_reason(line, reason)}" for line, reason in lines) if lines else ""
+
+
+def _say_batch(
+    draft: Draft, error: ExportError, suspects: dict[Line, str], write: Callable[[Draft, Path], object]
+) -> str:
+    """Say that a fixed batch size is a way on, if the export of a batch of one is found to be right."""
+    # In these cases it cannot be; torch may even crash where a module writes past its records.
+    if draft.info.batch is not None or UNSUPPORTED.search(str(error)) or {"in place", "shape"} & {*suspects.values()}:
+        return ""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            write(replace(draft, info=replace(draft.info, batch=1)), Path(folder, "model"))
+        except Exception:  # Whatever it is, this is no way on.
+            return ""
+    return "with --batch 1 it can be exported as it is, for one image at a time"
 
 
 def _reason(line: Line, called: str | None) -> str:
@@ -201,6 +225,8 @@ class _Watch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         reason = REASON_OF_CALL.get(func)
+        if func is Tensor.unbind and (*args[1:], *(kwargs or {}).values()) not in ((), (0,)):
+            reason = None  # The other axes have the same length in every run.
         if reason is None and func is Tensor.__getitem__ and _is_mask(args[1]):
             reason = "shape"
         line = None if reason is None else _innermost(_frames(sys._getframe(1)))

@@ -83,15 +83,19 @@ def _check_batch(who: str, render: Render, codes: Tensor, others: Tensor, image:
     order = torch.tensor([2, 0, 1])
     turned = render(codes[order])
     alone = render(codes[:1])
-    if (
-        (mates - image[:1]).abs().max() > SAME_WAY * largest
-        or (turned - image[order]).abs().max() > SAME_WAY * largest
-        or alone.shape != image[:1].shape
-        or (alone - image[:1]).abs().max() > SAME * largest
-    ):
+    if (mates - image[:1]).abs().max() > SAME_WAY * largest or (turned - image[order]).abs().max() > SAME_WAY * largest:
         raise ArgumentError(
             f"{who}'s images depend on what else is in the batch, as after a BatchNorm without running statistics or "
             "in training mode"
+        )
+    if alone.shape != image[:1].shape:
+        raise ArgumentError(f"{who} gives images {list(image.shape)} for three latents, {list(alone.shape)} for one")
+    apart = float((alone - image[:1]).abs().max() / largest)
+    if apart > SAME:
+        raise ArgumentError(
+            f"{who}'s images depend on the size of the batch: alone, an image differs by {apart:.1g} of the largest "
+            f"value, {float(largest):.2g}; either its code uses the size, or rounding errors grow, as with running "
+            "statistics that are not the weights' own"
         )
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 import sefa
+import sefa_runtime
 from sefa_export import ExportError, export_onnx, export_pt2, export_torchscript
 from sefa_runtime.model.reading import read_info
 
@@ -89,6 +90,22 @@ class Operator(Net):
         return x
 
 
+class Modulated(Net):
+    """Convolutions whose weights are of each image's own, as groups: their number is that of the batch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.style, self.weight = nn.Linear(10, 3), nn.Parameter(torch.randn(5, 3, 3, 3))
+
+    def forward(self, z: Tensor) -> Tensor:
+        count = int(z.shape[0])  # the line
+        x = self.render(z).reshape(1, count * 3, 8, 8)
+        styles = torch.stack([one + 1 for one in self.style(z).unbind(dim=1)], dim=1)
+        weights = self.weight * styles.reshape(count, 1, 3, 1, 1)  # [count, 5, 3, 3, 3]
+        x = nn.functional.conv2d(x, weights.reshape(count * 5, 3, 3, 3), padding=1, groups=count)
+        return torch.tanh(x.reshape(count, 5, 8, 8)[:, :3])
+
+
 def line_of(cls: type) -> str:
     """The line that the comment marks."""
     import inspect
@@ -143,3 +160,40 @@ def test_a_branch_that_a_trace_fixed_is_described(tmp_path: Path, export: Callab
     expected = "goes as it went for the images that were compared: " + line_of(Branch).partition(", ")[2]
     info = read_info(tmp_path / name)
     assert info.assumptions == (expected,)
+
+
+def test_code_that_makes_a_number_of_its_batch_is_told_of_a_fixed_batch(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(ExportError, match="; with --batch 1 it can be exported as it is") as error:
+        export_onnx(*wrapped(Modulated), tmp_path / "g.onnx")
+    assert str(error.value).startswith(line_of(Modulated))
+    assert "unbind" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("export", [export_torchscript, export_pt2])
+def test_such_code_is_exported_for_a_fixed_batch(tmp_path: Path, export: Callable[..., Any]) -> None:
+    info = read_info(export(*wrapped(Modulated), tmp_path / "model", batch=2))
+    assert (info.batch, info.parity.batches) == (2, (2,))
+    assert info.parity.max_abs_error <= 1  # levels
+
+
+def test_one_image_at_a_time_it_gives_its_own_images(tmp_path: Path) -> None:
+    generator, bank = wrapped(Modulated)
+    editor = sefa_runtime.load(export_onnx(generator, bank, tmp_path / "g.onnx", "float32", batch=1), "cpu")
+    z = torch.randn(3, 10)
+    with torch.no_grad():
+        expected = generator.module(z + 2 * bank.vectors[1])  # type: ignore[operator]
+    found = editor.infer({"z": z[:1].numpy(), "direction": np.array([[1]]), "alpha": np.array([[2]], np.float32)})
+    np.testing.assert_allclose(found, expected[:1], atol=1e-5)
+
+
+@pytest.mark.parametrize(("cls", "export"), [(Numpy, export_pt2), (Shape, export_onnx)])
+def test_a_batch_of_one_is_no_way_on_where_something_else_is_wrong(
+    tmp_path: Path, cls: type[nn.Module], export: Callable[..., Any]
+) -> None:
+    with pytest.raises(ExportError) as error:
+        export(*wrapped(cls), tmp_path / "model")
+    assert "--batch" not in str(error.value)

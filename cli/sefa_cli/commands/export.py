@@ -63,7 +63,11 @@ def export(
         ),
     ] = Precision.FP32,
     batch: Annotated[
-        int | None, typer.Option(metavar="N", help="Fix the batch size, for engines that need static shapes.")
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Fix the batch size, for engines that need static shapes, or code that makes a number of it.",
+        ),
     ] = None,
     edits: Annotated[int | None, typer.Option(metavar="E", help="Fix the number of edits per image, too.")] = None,
     compiled: Annotated[
@@ -102,8 +106,6 @@ def export(
         raise ArgumentError("give --truncation or --truncation-input, not both")
     if precision != Precision.FP32 and file_format != Format.ONNX:
         raise ArgumentError(f"--precision fp16 is for ONNX files, not for {file_format}")
-    if (batch, edits) != (None, None) and file_format == Format.TORCHSCRIPT:
-        raise ArgumentError("--batch and --edits are for onnx and pt2 files: TorchScript's axes are dynamic")
     if compiled and file_format != Format.PT2:
         raise ArgumentError(f"--compile is for pt2 files, not for {file_format}")
     if external_data is not None and file_format != Format.ONNX:
@@ -117,12 +119,14 @@ def export(
         "latent": latent,
         "truncation": psi,
         "allow_other_checkpoint": allow_other_checkpoint,
+        "batch": batch,
+        "num_edits": edits,
     }
     if file_format == Format.ONNX:
         write = export_onnx
-        options |= {"precision": precision, "batch": batch, "num_edits": edits, "external_data": external_data}
+        options |= {"precision": precision, "external_data": external_data}
     elif file_format == Format.PT2:
-        write, options = export_pt2, options | {"compiled": compiled, "batch": batch, "num_edits": edits}
+        write, options = export_pt2, options | {"compiled": compiled}
     else:
         write = export_torchscript
     with working("Exporting and verifying against PyTorch"):

@@ -102,15 +102,20 @@ def export_onnx(
         batch=batch,
         num_edits=num_edits,
     )
-    graph = draft.graph
-    size = sum(tensor.numel() * tensor.element_size() for tensor in graph.state_dict().values())
+    size = sum(tensor.numel() * tensor.element_size() for tensor in draft.graph.state_dict().values())
     if size > MAX_WEIGHT_BYTES:
         raise ExportError(f"{size / 2**30:.1f} GiB of weights do not fit into one ONNX file, which ends at 2 GiB")
+    _write(draft, path, weights_file)
+    return path
+
+
+def _write(draft: Draft, path: Path, weights_file: Path | None = None) -> None:
+    graph = draft.graph
     with ExitStack() as stack:
-        overcome = stack.enter_context(naming_the_users_lines(draft))
+        overcome = stack.enter_context(naming_the_users_lines(draft, _write))
         full = _inlined(_to_onnx(draft, overcome))
         draft = lines_as_run(draft, overcome)
-        model = to_float16(full) if precision == "fp16" else full
+        model = to_float16(full) if draft.info.precision == Precision.FP16 else full
         check_model(model)
         _strip(model)
         model.ir_version = _lowest_ir_version(model)
@@ -124,7 +129,6 @@ def export_onnx(
         info = draft.describe(parity, Payload(len(payload), hashlib.sha256(payload).hexdigest(), weights))
         with partial.open("ab") as file:
             file.write(description_entries(info.to_json()))
-    return path
 
 
 def _to_onnx(draft: Draft, overcome: list[BaseException]) -> ModelProto:
@@ -207,8 +211,11 @@ def _verify(draft: Draft, path: Path, full: ModelProto) -> Parity:
 
 
 def _session(graph: EditGraph, path: Path) -> Any:
+    runtime = import_onnxruntime()
+    options = runtime.SessionOptions()
+    options.log_severity_level = 4  # What fails is in the message of the refusal.
     with exporting(graph, "onnxruntime"):
-        return import_onnxruntime().InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        return runtime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def _runner(session: Any) -> Callable[[Case], NDArray[Any]]:

@@ -72,11 +72,16 @@ def export_pt2(
         batch=batch,
         num_edits=num_edits,
     )
-    with naming_the_users_lines(draft), replacing(path, suffix=".pt2") as archive:  # AOTInductor loads no other suffix.
+    _write(draft, path, compiled)
+    return path
+
+
+def _write(draft: Draft, path: Path, compiled: bool = False) -> None:
+    # AOTInductor loads no other suffix.
+    with naming_the_users_lines(draft, _write), replacing(path, suffix=".pt2") as archive:
         archive.write_bytes(_archive(draft, _trace(draft), compiled))
         parity = verify_in_process(draft, archive, "compiled" if compiled else "pt2")
         _add_description(archive, draft.describe(parity).to_json())
-    return path
 
 
 def _trace(draft: Draft) -> ExportedProgram:

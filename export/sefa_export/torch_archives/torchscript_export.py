@@ -23,6 +23,8 @@ def export_torchscript(
     latent: str = "z",
     truncation: float | None = 1.0,
     allow_other_checkpoint: bool = False,
+    batch: int | None = None,
+    num_edits: int | None = None,
 ) -> Path:
     """Bake a generator and its directions into a TorchScript archive with `forward(z, direction, alpha)`.
 
@@ -37,6 +39,8 @@ def export_torchscript(
         latent: `z`, `w` or `w+`, see `bake`.
         truncation: Truncation psi, see `bake`.
         allow_other_checkpoint: See `bake`; recorded in the file.
+        batch: Fixes the batch size; None leaves it dynamic.
+        num_edits: Fixes the number of edits; None leaves it dynamic.
 
     Returns:
         `path`.
@@ -57,14 +61,20 @@ def export_torchscript(
         latent=latent,
         truncation=truncation,
         allow_other_checkpoint=allow_other_checkpoint,
+        batch=batch,
+        num_edits=num_edits,
     )
-    with naming_the_users_lines(draft), replacing(path) as partial:
+    _write(draft, path)
+    return path
+
+
+def _write(draft: Draft, path: Path) -> None:
+    with naming_the_users_lines(draft, _write), replacing(path) as partial:
         traced = trace(draft)
         draft = lines_as_run(draft)
         partial.write_bytes(_archive(draft, traced, {}))
         parity = verify_in_process(draft, partial, "torchscript")
         partial.write_bytes(_archive(draft, traced, {EXTRA_FILE: draft.describe(parity).to_json()}))
-    return path
 
 
 def _archive(draft: Draft, traced: torch.jit.ScriptModule, extra_files: dict[str, str]) -> bytes:

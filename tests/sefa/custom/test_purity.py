@@ -181,7 +181,7 @@ class Normed(Net):
         (lambda: Net(lambda net, x: F.batch_norm(x, None, None, training=True) / 4), "depend on what else is in the"),
         (lambda: Net(lambda net, x: x + 1e-4 * x.mean(0, keepdim=True)), "depend on what else is in the batch"),
         (lambda: Net(lambda net, x: x + 1e-3 * torch.arange(len(x)).view(-1, 1, 1, 1)), "depend on what else"),
-        (lambda: Net(lambda net, x: x / len(x)), "depend on what else is in the batch"),
+        (lambda: Net(lambda net, x: x / len(x)), "depend on the size of the batch: alone, an image differs by"),
         (
             lambda: Net(lambda net, x: F.batch_norm(x.mean((2, 3)), None, None, training=True)[:, :, None, None] / 4),
             "cannot render one image alone: ValueError: Expected more than 1 value",
