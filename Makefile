@@ -69,6 +69,9 @@ coverage: $(DEV) ## The same tests, and which lines they run
 test-slow: $(DEV) ## Tests that take a minute or more
 	$(BIN)/python -m pytest -m slow --numprocesses auto --dist worksteal
 
+test-faults: $(DEV) ## Kills, full disks, lost files, dying providers
+	$(BIN)/python -m pytest -m faults tests/faults --numprocesses auto --dist worksteal
+
 test-browser: $(DEV) ## The pages in Chromium, which must be installed
 	$(PIP) --constraint constraints.txt playwright axe-playwright-python
 	$(BIN)/python -m pytest -m browser tests/browser

@@ -111,13 +111,16 @@ def sources(folder: Path) -> list[tuple[str, bytes]]:
     import torch
     from safetensors.torch import save_file
 
+    import sefa
+
     found = [("checkpoint", path) for path in CHECKPOINTS.glob("*/*") if path.suffix in (".pt", ".pth", ".pkl", ".bin")]
-    found += [("bank", GOLDEN / "style.safetensors")]
     found += [("model", path) for path in GOLDEN.glob("*.onnx")]
     found += [("record", path) for path in (ROOT / "benchmarks" / "results").glob("*latency.json")]
     state = torch.load(CHECKPOINTS / "dcgan_small_64" / "netG.pth", weights_only=True)
     save_file({key: value.contiguous() for key, value in state.items()}, folder / "netG.safetensors")
     found.append(("checkpoint", folder / "netG.safetensors"))
+    sefa.factorize(sefa.load(folder / "netG.safetensors"), top=3).save(folder / "bank.safetensors")
+    found.append(("bank", folder / "bank.safetensors"))
     w = np.random.default_rng(0).standard_normal((2, 4, 5), np.float32)
     np.savez(folder / "w.npz", w=w)
     np.save(folder / "w.npy", w)
