@@ -28,6 +28,7 @@ MAX_PARTS = 64
 OWN_CODE = "MODULE:CLASS --weights FILE"
 # Where a label comes in, the first layer's shape does not say how long z is.
 OF_LABEL = re.compile(r"emb|label|class|cond|(^|\.)y\b", re.IGNORECASE)
+SOURCE = re.compile(r"(?!__main__)[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 WEIGHT = re.compile(r"(?P<layer>.+)\.(weight|weight_orig|weight_v|parametrizations\.weight\.original1?)")
 
 
@@ -38,12 +39,13 @@ def describe_unknown(path: Path, content: Any, entries: Sequence[Entry]) -> str:
         network, where = entry.network, f"its {entry.name}" if entry.name else "it"
         if isinstance(network, Placeholder) and network.is_module:
             return (
-                f"{where} is a whole module of class {network.class_name}, whose code is not in the file: save the "
-                f"generator's state_dict() instead, {own} {OWN_CODE}"
+                f"{where} is a whole module of class {network.class_name}, whose code is not in the file; {own} "
+                f"{_inspection(path, entry, _source(network.class_name))}"
             )
         if isinstance(network, PersistedModule):
             return (
-                f"no known generator; {EXPECTED}, {where} is a network of class {network.class_name}; {own} {OWN_CODE}"
+                f"no known generator; {EXPECTED}, {where} is a network of class {network.class_name}; {own} "
+                f"{_inspection(path, entry, _source(network.class_name))}"
             )
         if isinstance(network, TensorFlowNetwork):
             return f"no known generator; {EXPECTED}, {where} is a TensorFlow network of another architecture"
@@ -55,7 +57,7 @@ def describe_unknown(path: Path, content: Any, entries: Sequence[Entry]) -> str:
         near = nearest_format(largest)
         return (
             f"no known generator; {EXPECTED}, {where} keys begin with {_some(tensors)}; "
-            f"{f'{near}; ' if near else ''}{own} `{own_command(path, largest, tensors)}`"
+            f"{f'{near}; ' if near else ''}{own} {own_command(path, largest, tensors)}"
         )
     if isinstance(content, Placeholder | Name):
         named = content.class_name if isinstance(content, Placeholder) else content
@@ -88,11 +90,27 @@ def nearest_format(entry: Entry) -> str:
 
 def own_command(path: Path, entry: Entry, tensors: Mapping[str, Tensor]) -> str:
     """Return the command that reads a state dict with its own code, as complete as the tensors allow."""
-    options = ["--weights", str(path), *(["--entry", entry.name] if entry.name else [])]
     layer = first_layer(tensors)
-    name, latent_dim = layer or ("NAMES", "D")
-    options += ["--latent-dim", str(latent_dim), "--layers", name, "-o", f"{path.stem}.onnx"]
-    return f"sefa export MODULE:CLASS {' '.join(map(quoted, options))}"
+    if layer is None:
+        return _inspection(path, entry)
+    name, latent_dim = layer
+    options = ["--latent-dim", str(latent_dim), "--layers", name, "-o", f"{path.stem}.onnx"]
+    return f"`sefa export MODULE:CLASS {' '.join(map(quoted, [*_weights(path, entry), *options]))}`"
+
+
+def _inspection(path: Path, entry: Entry, source: str = "MODULE:CLASS") -> str:
+    command = f"sefa inspect {source} {' '.join(map(quoted, _weights(path, entry)))}"
+    return f"`{command}`, which prints the command that exports it"
+
+
+def _weights(path: Path, entry: Entry) -> list[str]:
+    return ["--weights", str(path), *(["--entry", entry.name] if entry.name else [])]
+
+
+def _source(class_name: str) -> str:
+    """Return a class's name as it is given to commands, if it is one that can be."""
+    module, _, name = class_name.rpartition(".")
+    return f"{module}:{name}" if SOURCE.fullmatch(f"{module}:{name}") else "MODULE:CLASS"
 
 
 def first_layer(tensors: Mapping[str, Tensor]) -> tuple[str, int] | None:

@@ -128,7 +128,7 @@ def test_the_first_layer_is_told_where_its_shape_shows_it(
 
 def test_every_way_to_the_files_own_code_names_the_file(tmp_path: Path) -> None:
     whole = refusal(tmp_path, Mine())
-    assert f"MODULE:CLASS --weights '{tmp_path / 'my netG.pth'}'" in whole
+    assert f"`sefa inspect {Mine.__module__}:Mine --weights '{tmp_path / 'my netG.pth'}'`" in whole
     assert "--weights FILE" not in whole
 
 
