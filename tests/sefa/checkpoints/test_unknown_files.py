@@ -20,6 +20,7 @@ from sefa.checkpoints.checkpoint import Checkpoint
 from sefa.checkpoints.contents import read_contents
 from sefa.checkpoints.entries import Entry, find_entries, parts_of
 from sefa.checkpoints.formats import FORMATS
+from sefa.checkpoints.pickled_networks import PersistedModule
 from sefa.checkpoints.unknown_files import KNOWN_KEYS, first_layer, kind_of_key, known_keys
 
 DEPTH = 4
@@ -27,7 +28,7 @@ TRAINED = ("dcgan_real_face_64", "dcgan_real_eye_cond_128")  # made anew, in min
 
 
 def kinds_of_goldens() -> dict[str, set[str]]:
-    """Return the kinds of keys of all golden state dicts, by their format."""
+    """Return the kinds of keys of all golden state dicts, and of those of pickled networks, by their format."""
     from support.golden_checkpoints import MANIFEST, GoldenCheckpoint
 
     kinds: dict[str, set[str]] = {}
@@ -41,10 +42,11 @@ def kinds_of_goldens() -> dict[str, set[str]]:
 
 
 def _recognised(path: Path, entry: Entry, depth: int) -> Iterator[tuple[str, Mapping[str, Any]]]:
+    network = entry.network.tensors() if isinstance(entry.network, PersistedModule) else entry.network
     for format_ in FORMATS:
-        if format_.recognises(Checkpoint(path, entry.network)):
-            if format_.is_supported and isinstance(entry.network, Mapping):
-                yield format_.name, entry.network
+        if format_.recognises(Checkpoint(path, network)):
+            if format_.is_supported and isinstance(network, Mapping):
+                yield format_.name, network
             return
     for part in parts_of(entry) if depth else ():
         yield from _recognised(path, part, depth - 1)
