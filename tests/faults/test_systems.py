@@ -112,7 +112,7 @@ def test_a_server_without_descriptors_answers_again_once_it_has_some() -> None:
     with serving(TINY, limit=lambda: resource.setrlimit(resource.RLIMIT_NOFILE, (limit, limit))) as (process, client):
         expected = client.get(IMAGE).content
         address = client.base_url.host, client.base_url.port
-        held = [socket.create_connection(address, timeout=PATIENCE_S) for _ in range(2 * limit)]  # type: ignore[arg-type]
+        held = [socket.create_connection(address, timeout=PATIENCE_S) for _ in range(2 * limit)]
         time.sleep(1)
         assert process.poll() is None
         for connection in held:
