@@ -2,6 +2,7 @@
 
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import islice
@@ -108,9 +109,10 @@ def _weights(path: Path, entry: Entry) -> list[str]:
 
 
 def _source(class_name: str) -> str:
-    """Return a class's name as it is given to commands, if it is one that can be."""
+    """Return a class's name as commands take it; they call it, so names of Python's own library are not repeated."""
     module, _, name = class_name.rpartition(".")
-    return f"{module}:{name}" if SOURCE.fullmatch(f"{module}:{name}") else "MODULE:CLASS"
+    is_theirs = SOURCE.fullmatch(f"{module}:{name}") and module.partition(".")[0] not in sys.stdlib_module_names
+    return f"{module}:{name}" if is_theirs else "MODULE:CLASS"
 
 
 def first_layer(tensors: Mapping[str, Tensor]) -> tuple[str, int] | None:

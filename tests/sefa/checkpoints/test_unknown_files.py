@@ -8,6 +8,7 @@ import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -132,6 +133,17 @@ def test_every_way_to_the_files_own_code_names_the_file(tmp_path: Path) -> None:
     whole = refusal(tmp_path, Mine())
     assert f"`sefa inspect {Mine.__module__}:Mine --weights '{tmp_path / 'my netG.pth'}'`" in whole
     assert "--weights FILE" not in whole
+
+
+def test_a_file_cannot_suggest_functions_of_pythons_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Theirs(nn.Module):
+        pass
+
+    Theirs.__module__, Theirs.__qualname__ = "antigravity", "Generator"
+    with monkeypatch.context() as patched:
+        patched.setitem(sys.modules, "antigravity", SimpleNamespace(Generator=Theirs))
+        said = refusal(tmp_path, Theirs())
+    assert "`sefa inspect MODULE:CLASS" in said
 
 
 if __name__ == "__main__":
