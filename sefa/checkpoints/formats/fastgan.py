@@ -27,19 +27,18 @@ from sefa.generators.biggan import Norm
 from sefa.generators.fastgan import FastGAN, Gate, GatedConv
 from sefa_runtime.pickles.placeholders import Placeholder
 
-TANH_FROM = 1024  # the size from which on FastGAN's images pass through a tanh
 GATED = (64, 128, 256, 512)  # sizes of the levels that have a gate
-PICKLED = "networks_fastgan.Generator"
 # FastGAN's small second image, and what Projected GAN's images of 128x128 leave unused.
 IGNORED = (r"to_128\..*", r".*\.num_batches_tracked")
 ABOVE_128 = r"(feat|se)_256\..*"
+STRENGTH = r"feat_\d+\.([26]|noise)\.weight"  # of the noise
 
 
 def recognises(checkpoint: Checkpoint) -> bool:
     """Recognise a state dict by the first layer and the first level, or a pickled network by its class."""
     network = checkpoint.network
     if isinstance(network, Placeholder):
-        return network.is_module and network.class_name.endswith(PICKLED)
+        return network.is_module and network.class_name.endswith("networks_fastgan.Generator")
     keys = checkpoint.stored.keys()
     return any(key.startswith("init.init.0.") for key in keys) and any(key.startswith("feat_8.") for key in keys)
 
@@ -69,7 +68,7 @@ class _Reader:
             sizes.append(2 * sizes[-1])
             check_pixels(sizes[-1], sizes[-1])
         self.levels = {size: names_of_level(self.weights, size, self.is_conditional) for size in sizes}
-        _, rows, *_ = self.weights.shape("init.init.0", 4)
+        self.z_dim, rows, *_ = self.weights.shape("init.init.0", 4)
         outputs = [rows, *(self.weights.shape(names[0].conv, 4)[0] for names in self.levels.values())]
         self.widths = [max(1, count // 2) for count in outputs]  # One half gates the other.
         # Of 128x128 pixels, Projected GAN makes the next level as well, and does not use it.
@@ -80,22 +79,21 @@ class _Reader:
     def generator(self) -> FastGAN:
         """Build the generator."""
         file, weights = self.file, self.weights
-        z_dim = weights.shape("init.init.0", 4)[0]
         sizes = list(self.levels)
         gated = {size: f"se_{size}.main" for size in sizes if size in GATED}
         channels, inputs, *_ = weights.shape("to_big", 4)
         is_projected = "to_big.bias" in file.tensors  # FastGAN's convolutions have no biases.
-        usual = "tanh" if not is_projected and sizes[-1] >= TANH_FROM else "none"
+        usual = "tanh" if not is_projected and sizes[-1] >= 1024 else "none"
         output = self.assumptions.take("output", usual, partial(one_of, names=("tanh", "none")))
         self.assumptions.note("tanh at the end" if output == "tanh" else "nothing after the last layer", "output")
         num_classes, embed_dim = file.shape("embed.weight", 2) if self.is_conditional else (0, 0)
         with torch.device("meta"):
             generator = FastGAN(
-                z_dim,
+                self.z_dim,
                 (num_classes, embed_dim),
                 self.widths,
                 [len(names) for names in self.levels.values()],
-                {1 + sizes.index(size): self._gate_sizes(name) for size, name in gated.items()},
+                {1 + sizes.index(size): _gate_sizes(weights, name) for size, name in gated.items()},
                 nn.Conv2d(inputs, channels, 3, padding=1, bias=is_projected),
                 self.with_noise,
                 normalizes_codes=is_projected,
@@ -103,7 +101,7 @@ class _Reader:
             )
         if generator.embedding is not None:
             file.layer(generator, embedding="embed.weight")
-        first = weights.weight("init.init.0", (z_dim, 2 * self.widths[0], 4, 4), axis=1)
+        first = weights.weight("init.init.0", (self.z_dim, 2 * self.widths[0], 4, 4), axis=1)
         file.layer(generator.linear, fastgan_layers.linear, **first)
         add_norm(file, generator.norm, "init.init.1", EPSILON)
         for level, (size, all_names) in zip(generator.levels, self.levels.items(), strict=True):
@@ -113,21 +111,14 @@ class _Reader:
             weights.add(gate.squeeze, f"{name}.1")
             weights.add(gate.excite, f"{name}.3")
         weights.add(generator.to_image, "to_big")
-        ignored = [*IGNORED, *([ABOVE_128] if self.is_cut else [])]
-        if not self.with_noise:
-            ignored += [r"feat_\d+\.([26]|noise)\.weight"]
+        ignored = [*IGNORED, *([ABOVE_128] if self.is_cut else []), *([] if self.with_noise else [STRENGTH])]
         file.fill(generator, ignored)
         if any(names[0].strength for names in self.levels.values()):
             generator.noise = f"const, seed {NOISE_SEED}: the file stores none" if self.with_noise else "none"
         return generator
 
-    def _gate_sizes(self, name: str) -> tuple[int, int]:
-        outputs, inputs, *_ = self.weights.shape(f"{name}.1", 4)
-        return inputs, outputs
-
     def _add_conv(self, module: GatedConv, names: ConvNames, size: int) -> None:
         outputs, inputs = module.conv.out_channels, module.conv.in_channels
-        has_noise = module.noise is not None
         self.file.layer(
             module,
             partial(
@@ -137,18 +128,22 @@ class _Reader:
                 index=next(self.noises) if names.strength else 0,
             ),
             **self.weights.weight(names.conv, (outputs, inputs, 3, 3)),
-            strength=(names.strength, 1) if names.strength and has_noise else None,
+            strength=(names.strength, 1) if names.strength and module.noise is not None else None,
         )
         if isinstance(module.norm, Norm):
             add_norm(self.file, module.norm, names.norm, EPSILON)
             return
-        condition = module.norm.affine.in_features
         tensors: dict[str, Stored] = {}
         for part in ("gain", "bias"):
-            tensors |= self.weights.weight(f"{names.norm}.{part}", (outputs, condition), part)
+            tensors |= self.weights.weight(f"{names.norm}.{part}", (outputs, module.norm.affine.in_features), part)
             tensors[f"{part}_bias"] = (f"{names.norm}.{part}.bias", (outputs,))
         mean, variance = ((f"{names.norm}.stored_{which}", (outputs,)) for which in ("mean", "var"))
         self.file.layer(module.norm, fastgan_layers.conditional_norm, **tensors, mean=mean, variance=variance)
+
+
+def _gate_sizes(weights: SpectralLayers, name: str) -> tuple[int, int]:
+    outputs, inputs, *_ = weights.shape(f"{name}.1", 4)
+    return inputs, outputs
 
 
 FORMAT = Format("FastGAN", recognises, load)

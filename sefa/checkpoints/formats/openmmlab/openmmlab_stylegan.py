@@ -47,9 +47,7 @@ def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN:
     told = generator_options(config).get("lr_mlp")
     usual = float(told) if isinstance(told, float | int) and told > 0 else MAPPING_LR
     file = Assembly(in_rgb(checkpoint.tensors, IMAGE, config, options.assumptions))
-    levels = count_levels(
-        highest(file.tensors, r"convs\.(\d{1,3})\..*"), highest(file.tensors, r"to_rgbs\.(\d{1,3})\..*")
-    )
+    levels = count_levels(*(highest(file.tensors, rf"{name}\.(\d{{1,3}})\..*") for name in ("convs", "to_rgbs")))
     layers, images = [_layer_keys(k) for k in range(2 * levels)], [f"to_rgbs.{level}.conv" for level in range(levels)]
     file.require(
         *(key for keys in layers for key in keys.values()), *(key for one in images for key in _of(one).values())
