@@ -29,6 +29,7 @@ MAX_PARTS = 64
 OWN_CODE = "MODULE:CLASS --weights FILE"
 # Where a label comes in, the first layer's shape does not say how long z is.
 OF_LABEL = re.compile(r"emb|label|class|cond|(^|\.)y\b", re.IGNORECASE)
+NOT_THEIRS = {*sys.stdlib_module_names, "torch"}
 SOURCE = re.compile(r"(?!__main__)[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 WEIGHT = re.compile(r"(?P<layer>.+)\.(weight|weight_orig|weight_v|parametrizations\.weight\.original1?)")
 
@@ -40,7 +41,8 @@ def describe_unknown(path: Path, content: Any, entries: Sequence[Entry]) -> str:
         network, where = entry.network, f"its {entry.name}" if entry.name else "it"
         if isinstance(network, Placeholder) and network.is_module:
             return (
-                f"{where} is a whole module of class {network.class_name}, whose code is not in the file; {own} "
+                f"{where} is a whole module of class {network.class_name}, whose code is not in the file: save the "
+                f"generator's state_dict() instead, or read it as it is: {own} "
                 f"{_inspection(path, entry, _source(network.class_name))}"
             )
         if isinstance(network, PersistedModule):
@@ -109,9 +111,9 @@ def _weights(path: Path, entry: Entry) -> list[str]:
 
 
 def _source(class_name: str) -> str:
-    """Return a class's name as commands take it; they call it, so names of Python's own library are not repeated."""
+    """Return a class's name as commands take it; they call it, so names of Python's and torch's own are not repeated."""
     module, _, name = class_name.rpartition(".")
-    is_theirs = SOURCE.fullmatch(f"{module}:{name}") and module.partition(".")[0] not in sys.stdlib_module_names
+    is_theirs = SOURCE.fullmatch(f"{module}:{name}") and module.partition(".")[0] not in NOT_THEIRS
     return f"{module}:{name}" if is_theirs else "MODULE:CLASS"
 
 

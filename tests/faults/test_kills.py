@@ -41,7 +41,8 @@ def check_image(path: Path) -> None:
 
 
 def check_model(path: Path) -> None:
-    load(path, provider="cpu", threads=1).edit(seed=1)
+    editor = load(path, provider="cpu", threads=1)
+    editor.edit(seed=1, label=1 if editor.info.takes_label else None)
 
 
 def check_archive(path: Path) -> None:
@@ -93,7 +94,7 @@ WRITERS = {
     "pt2": Writer(("export", CHECKPOINT, "--top", "2", "--format", "pt2", "-o", OUT), "m.pt2", check_archive),
     "edit": Writer(("edit", MODEL, "-o", OUT, "--label", "1", "--edit", "0=1"), "face.png", check_image),
     "sweep": Writer(("sweep", MODEL, "-o", OUT, "--label", "1", "--direction", "0"), "turn.gif", check_image),
-    "explore": Writer(("explore", MODEL, "--quick", "-o", OUT), "sheet.html", check_text),
+    "explore": Writer(("explore", MODEL, "--label", "1", "--quick", "-o", OUT), "sheet.html", check_text),
     "name_a_model": Writer(("name", OUT, "0=other"), "m.onnx", check_model, in_place=ALONE),
     "name_a_bank": Writer(("name", OUT, "0=other"), "b.safetensors", check_bank, in_place=Path(BANK)),
     "subset": Writer(("bank", "subset", BANK, "0", "-o", OUT), "b.safetensors", check_bank),
