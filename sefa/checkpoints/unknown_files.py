@@ -111,7 +111,7 @@ def _weights(path: Path, entry: Entry) -> list[str]:
 
 
 def _source(class_name: str) -> str:
-    """Return a class's name as commands take it; they call it, so names of Python's and torch's own are not repeated."""
+    """Return a class's name as commands take and call it, unless it is Python's or torch's own."""
     module, _, name = class_name.rpartition(".")
     is_theirs = SOURCE.fullmatch(f"{module}:{name}") and module.partition(".")[0] not in NOT_THEIRS
     return f"{module}:{name}" if is_theirs else "MODULE:CLASS"
