@@ -53,7 +53,7 @@ def version() -> str:
 
 
 @contextlib.contextmanager
-def index(session: nox.Session, folder: Path) -> Iterator[str]:
+def index(folder: Path) -> Iterator[str]:
     """Run a package index of a folder on this machine, and return its address."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
@@ -102,7 +102,7 @@ def build(session: nox.Session) -> None:
     folder = Path(session.create_tmp()) / "index"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    with index(session, folder) as address:
+    with index(folder) as address:
         upload = ["twine", "upload", "--non-interactive", "--username", "x", "--password", "x", "--repository-url"]
         session.run(*upload, address, str(wheel), str(sdist))
     uploaded = {path.name for path in folder.iterdir()}
@@ -111,7 +111,7 @@ def build(session: nox.Session) -> None:
 
 
 def _install(session: nox.Session, extras: str, *arguments: str) -> None:
-    with index(session, DIST) as address:
+    with index(DIST) as address:
         session.install(*arguments, "--extra-index-url", f"{address}/simple", f"sefa[{extras}]=={version()}")
 
 

@@ -5,6 +5,10 @@ convolutions to an image are synthesis.output0, ...; lod says how far training h
 stored without their gains.
 """
 
+from collections.abc import Callable, Mapping
+
+from torch import Tensor
+
 from sefa.checkpoints.assumptions import mapping_rate
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
 from sefa.checkpoints.parts import stylegan_layers
@@ -28,20 +32,25 @@ def recognises(checkpoint: Checkpoint) -> bool:
 def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN:
     """Build the generator."""
     tensors, assumptions = checkpoint.tensors, options.assumptions
+    keys = keys_of(tensors, _layer_keys, label="mapping.label_weight", center="truncation.w_avg")
+    fused_from, rate = stylegan_layers.fused_from(assumptions), mapping_rate(assumptions, MAPPING_LR)
+    return stylegan_layers.build(Assembly(tensors), keys, rate, fused_from, options.noise)
+
+
+def keys_of(tensors: Mapping[str, Tensor], layer: Callable[[int], dict[str, str]], *, label: str, center: str) -> Keys:
+    """Return the names of all tensors, of which `layer` gives those of a layer; Hammer's names are like these."""
     levels = count_levels(
         highest(tensors, r"synthesis\.layer(\d{1,3})\..*") // 2, highest(tensors, r"synthesis\.output(\d{1,3})\..*")
     )
     dense = 1 + max(0, highest(tensors, r"mapping\.dense(\d{1,3})\..*"))
-    keys = Keys(
+    return Keys(
         mapping=[weight_and_bias(f"mapping.dense{k}") for k in range(dense)],
-        layers=[_layer_keys(k) for k in range(2 * levels)],
+        layers=[layer(k) for k in range(2 * levels)],
         images=[weight_and_bias(f"synthesis.output{level}") for level in range(levels)],
-        label="mapping.label_weight",
-        center="truncation.w_avg",
+        label=label,
+        center=center,
         lod="synthesis.lod",
     )
-    fused_from, rate = stylegan_layers.fused_from(assumptions), mapping_rate(assumptions, MAPPING_LR)
-    return stylegan_layers.build(Assembly(tensors), keys, rate, fused_from, options.noise)
 
 
 def _layer_keys(k: int) -> dict[str, str]:

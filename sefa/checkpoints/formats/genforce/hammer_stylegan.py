@@ -12,11 +12,12 @@ from torch import Tensor
 
 from sefa.checkpoints.assumptions import mapping_rate
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions
+from sefa.checkpoints.formats.genforce.genforce_stylegan import keys_of
 from sefa.checkpoints.formats.genforce.hammer_options import Facts, facts, options_of
 from sefa.checkpoints.parts import stylegan_layers
 from sefa.checkpoints.parts.assembly import Assembly
-from sefa.checkpoints.parts.growing import SQRT2, count_levels, highest, weight_and_bias
-from sefa.checkpoints.parts.stylegan_layers import FUSED_FROM, MAPPING_LR, Keys
+from sefa.checkpoints.parts.growing import SQRT2
+from sefa.checkpoints.parts.stylegan_layers import FUSED_FROM, MAPPING_LR
 from sefa.errors import CheckpointError
 from sefa.generators.stylegan import StyleGAN
 
@@ -32,18 +33,7 @@ def recognises(checkpoint: Checkpoint) -> bool:
 def load(checkpoint: Checkpoint, options: LoadOptions) -> StyleGAN:
     """Build the generator."""
     tensors = _reshaped(checkpoint.tensors)
-    levels = count_levels(
-        highest(tensors, r"synthesis\.layer(\d{1,3})\..*") // 2, highest(tensors, r"synthesis\.output(\d{1,3})\..*")
-    )
-    dense = 1 + max(0, highest(tensors, r"mapping\.dense(\d{1,3})\..*"))
-    keys = Keys(
-        mapping=[weight_and_bias(f"mapping.dense{k}") for k in range(dense)],
-        layers=[_layer_keys(k) for k in range(2 * levels)],
-        images=[weight_and_bias(f"synthesis.output{level}") for level in range(levels)],
-        label="mapping.embedding",
-        center="w_avg",
-        lod="synthesis.lod",
-    )
+    keys = keys_of(tensors, _layer_keys, label="mapping.embedding", center="w_avg")
     assumptions = facts(checkpoint, options, FACTS, SQRT2)
     own = options_of(checkpoint, SQRT2)
     fused_from = stylegan_layers.fused_from(assumptions) if own is None else _fused_from(own)

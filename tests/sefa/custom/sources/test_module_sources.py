@@ -43,7 +43,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """Where the user stands: a file beside which its layers lie, and a package."""
     monkeypatch.chdir(tmp_path)
     for path, imports in (
-        ("work/their_models.py", "from their_layers import block"),
+        ("gans/their_models.py", "from their_layers import block"),
         ("their_nets/gan.py", "from .their_layers import block"),
     ):
         file = Path(path)
@@ -58,7 +58,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     sys.path[:] = path_before
 
 
-@pytest.mark.parametrize("source", ["work/their_models.py", "./work/their_models.py", "their_nets.gan"])
+@pytest.mark.parametrize("source", ["gans/their_models.py", "./gans/their_models.py", "their_nets.gan"])
 @pytest.mark.parametrize(
     ("name", "arguments", "size"),
     [
@@ -78,36 +78,36 @@ def test_what_is_named_becomes_a_module(source: str, name: str, arguments: dict[
 
 def test_a_file_is_found_where_it_lies_and_its_folder_is_on_the_path_for_that(folder: Path) -> None:
     path = list(sys.path)
-    build_module(str(folder / "work" / "their_models.py") + ":Generator", {})
+    build_module(str(folder / "gans" / "their_models.py") + ":Generator", {})
     assert sys.path == path
 
 
 def test_a_file_may_be_called_like_a_module_of_pythons() -> None:
-    (Path("work") / "random.py").write_text(MODELS.format(imports=LAYERS))
+    (Path("gans") / "random.py").write_text(MODELS.format(imports=LAYERS))
     import random
 
-    assert isinstance(build_module("work/random.py:netG", {}), nn.Module)
+    assert isinstance(build_module("gans/random.py:netG", {}), nn.Module)
     assert sys.modules["random"] is random
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_compiled_module_is_taken_out() -> None:
-    with Path("work/their_models.py").open("a") as file:
+    with Path("gans/their_models.py").open("a") as file:
         file.write("import torch\ncompiled = torch.compile(netG)\n")
-    assert type(build_module("work/their_models.py:compiled", {})).__name__ == "Generator"
+    assert type(build_module("gans/their_models.py:compiled", {})).__name__ == "Generator"
 
 
 @pytest.mark.parametrize(
     ("reference", "arguments", "message"),
     [
         ("their_nets/gan.py:Generator", {}, r"imports from its package .*relative.*, their_nets\.gan:NAME, in "),
-        ("work/their_models.py:netG", {"size": 3}, "it is a Generator already: leave out --kwargs"),
-        ("work/their_models.py:size", {}, "a function that makes one, was expected, it is a int"),
-        ("work/their_models.py:make_generator", {}, r"""'size'; give it with --kwargs '{"size": VALUE}'"""),
-        ("work/their_models.py:block", {"size": "a"}, r"block\(size='a'\) raised TypeError"),
-        ("work/their_models.py:Generator.first", {}, "work/their_models.py has no Generator.first"),
-        ("work/their_layers.py:nn", {}, "expected, it is a module"),
-        ("work:Generator", {}, "work has no Generator"),
+        ("gans/their_models.py:netG", {"size": 3}, "it is a Generator already: leave out --kwargs"),
+        ("gans/their_models.py:size", {}, "a function that makes one, was expected, it is a int"),
+        ("gans/their_models.py:make_generator", {}, r"""'size'; give it with --kwargs '{"size": VALUE}'"""),
+        ("gans/their_models.py:block", {"size": "a"}, r"block\(size='a'\) raised TypeError"),
+        ("gans/their_models.py:Generator.first", {}, "gans/their_models.py has no Generator.first"),
+        ("gans/their_layers.py:nn", {}, "expected, it is a module"),
+        ("gans:Generator", {}, "gans has no Generator"),
     ],
 )  # fmt: skip
 def test_mistakes_are_one_line(reference: str, arguments: dict[str, object], message: str) -> None:
