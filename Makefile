@@ -37,7 +37,7 @@ $(DEV): pyproject.toml constraints.txt Makefile
 	$(PYTHON) -c 'import sys; sys.exit("sefa needs Python 3.11 or newer: make PYTHON=python3.11" if sys.version_info < (3, 11) else 0)'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing torch, onnx and onnxruntime into $(VENV) (a few minutes the first time)"
-	$(PIP) --constraint constraints.txt --editable ".[$(EXTRA),export,dev]"
+	$(PIP) --constraint constraints.txt --editable ".[$(EXTRA),export,dev,docs]"
 	$(PIP) --no-deps --ignore-requires-python $(FACES) $(EYES)
 	touch $@
 
@@ -48,11 +48,18 @@ $(RUNTIME): pyproject.toml constraints.txt Makefile
 		hypothesis httpx jsonschema pytest pyyaml schemathesis "tritonclient[grpc,http]"
 	touch $@
 
-check: $(DEV) ## Formatting, lint and types; the public interface also with pyright
+check: $(DEV) docs ## Formatting, lint and types, the public interface also with pyright; the documentation builds without a warning
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pyright --pythonpath $(BIN)/python
+
+# The variable silences material's announcement of its successor.
+docs: $(DEV) ## The documentation as a site, into site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build --strict
+
+docs-serve: $(DEV) ## The same at http://127.0.0.1:8000, built again at each change
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 # In as many processes as there are cores.
 test: $(DEV) ## All tests but those below
@@ -179,5 +186,5 @@ proto: ## Compile the gRPC messages (after a change of a .proto file)
 	$(PROTO_VENV)/bin/python -m pip --disable-pip-version-check install --quiet "grpcio-tools>=1.66"
 	$(PROTO_VENV)/bin/python -m grpc_tools.protoc -I$(GRPC) --descriptor_set_out=$(GRPC)/messages.binpb inference.proto health.proto
 
-clean: ## Remove the environments and the demo's files
-	rm -rf .venv .venv-* $(DEMO_OUT)
+clean: ## Remove the environments, the site and the demo's files
+	rm -rf .venv .venv-* site $(DEMO_OUT)

@@ -15,8 +15,8 @@ from support.paths import ROOT
 
 DOCUMENTS = [
     *sorted(ROOT.glob("*.md")),
-    *sorted((ROOT / "docs").glob("*.md")),
-    *sorted((ROOT / "docs").glob("*.ipynb")),
+    *sorted((ROOT / "docs").rglob("*.md")),
+    *sorted((ROOT / "docs").rglob("*.ipynb")),
 ]
 DOCUMENTS.remove(ROOT / "CHANGELOG.md")  # It speaks of what was.
 OPTIONS = set(re.findall(r"--[a-z][\w-]*", (ROOT / "tests/cli/commands.json").read_text()))
@@ -25,6 +25,10 @@ MAP = ROOT / "ARCHITECTURE.md"
 DOTTED = re.compile(r"(?<![\w./-])(?:sefa|sefa_export|sefa_runtime)(?:\.[A-Za-z_]\w*)+")
 FROM = re.compile(r"^from ((?:sefa|sefa_export|sefa_runtime)[\w.]*) import (.+)$", re.MULTILINE)
 FILES = (".json", ".safetensors")
+
+
+def name_of(document: Path) -> str:
+    return document.relative_to(ROOT).as_posix()
 
 
 def text_of(document: Path) -> str:
@@ -59,7 +63,7 @@ def test_packages_have_what_they_offer(package: object) -> None:
         getattr(package, name)
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_names_in_documents(document: Path) -> None:
     text = text_of(document)
     names = {name for name in DOTTED.findall(text) if not name.endswith(FILES)}
@@ -81,9 +85,16 @@ def test_files_on_the_map_are_there() -> None:
 OTHER_OPTIONS = {"--use_w", "--route-prefix", "--preload", "--no-deps", "--ignore-requires-python", "--help"}
 
 
-@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda document: document.name)
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
 def test_options_in_documents(document: Path) -> None:
     text = text_of(document)
     code = [*re.findall(r"`([^`\n]+)`", text), *re.findall(r"^ *sefa .+$", text, re.MULTILINE)]
     named = {option for part in code for option in re.findall(r"(?<![\w-])--[a-z][\w-]*", part)}
     assert named <= OPTIONS | OTHER_OPTIONS, named - OPTIONS - OTHER_OPTIONS
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)
+def test_linked_files_are_there(document: Path) -> None:
+    text = re.sub(r"^```.*?^```|`[^`\n]+`", "", text_of(document), flags=re.MULTILINE | re.DOTALL)
+    for target in re.findall(r"\]\((?![a-z]+:|#)([^()#\s]+)[^()]*\)", text):
+        assert (document.parent / target).exists(), target
