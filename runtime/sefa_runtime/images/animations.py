@@ -12,7 +12,7 @@ from sefa_runtime.images.saving import TRANSPARENT_SUFFIXES, check_suffix, forma
 ANIMATION_SUFFIXES = (".gif", ".webp")
 
 
-def save_animation(frames: Images, path: Path, frames_per_second: float = 12.0) -> None:
+def save_animation(frames: Images, path: str | Path, frames_per_second: float = 12.0) -> None:
     """Write an endless animation that runs back and forth, so that it does not jump.
 
     Args:
@@ -25,6 +25,7 @@ def save_animation(frames: Images, path: Path, frames_per_second: float = 12.0) 
             frames.
         OSError: If the file cannot be written.
     """
+    path = Path(path)
     check_suffix(path, ANIMATION_SUFFIXES)
     check_pace(frames_per_second)
     loop = [to_pillow(frame) for frame in forth_and_back(frames)]

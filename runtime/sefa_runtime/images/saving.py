@@ -13,7 +13,7 @@ IMAGE_SUFFIXES = (".png", ".webp", ".jpg", ".jpeg")
 TRANSPARENT_SUFFIXES = (".png", ".webp")
 
 
-def save_image(image: Images, path: Path) -> None:
+def save_image(image: Images, path: str | Path) -> None:
     """Write one image; the suffix chooses the format.
 
     Args:
@@ -24,6 +24,7 @@ def save_image(image: Images, path: Path) -> None:
         InputError: If the suffix is not one of these or the format cannot hold the image.
         OSError: If the file cannot be written.
     """
+    path = Path(path)
     check_suffix(path, IMAGE_SUFFIXES)
     pillow = to_pillow(image)
     if path.suffix.lower() not in TRANSPARENT_SUFFIXES:

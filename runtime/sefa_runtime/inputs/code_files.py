@@ -42,7 +42,7 @@ TORCH_TABLE = {**PLAIN_TABLE, **tensor_table(StoredTensor)}
 
 
 def load_codes(
-    path: Path, shape: tuple[int, ...], layers: int = 1, report: Callable[[str], None] = lambda text: None
+    path: str | Path, shape: tuple[int, ...], layers: int = 1, report: Callable[[str], None] = lambda text: None
 ) -> NDArray[np.float32]:
     """Read codes from a `.npz`, `.npy`, `.pt`, `.pkl` or `.safetensors` file, told apart by content.
 
@@ -59,6 +59,7 @@ def load_codes(
     Raises:
         InputError: If the file has no codes, they have another shape, or it is unclear which arrays are codes.
     """
+    path = Path(path)
     content = _read(path)
     try:
         return _read_codes(content, shape, shape[0] if len(shape) == 2 else layers, report)
