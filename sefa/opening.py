@@ -285,6 +285,7 @@ def choose_device(device: Device) -> str:
 def _open_own(
     source: Path, kind: Kind, options: OpenOptions, layers: str, need_layers: bool, warn: Warn
 ) -> "CustomGenerator | CustomStyleGenerator":
+    from sefa.checkpoints.card import read_card
     from sefa.custom import wrap
     from sefa.custom.sources.module_sources import check_may_run
     from sefa.custom.style_space.style_generator import edit_what_is_read
@@ -334,7 +335,9 @@ def _open_own(
     file = options.weights if kind == Kind.CLASS else source
     generator.checkpoint_format = str(source) if kind == Kind.CLASS else "TorchScript"
     generator.source_entry = source_entry
-    generator.source_sha256 = "" if file is None else sha256_of(file)
+    if file is not None:
+        generator.source_sha256 = sha256_of(file)
+        generator.license, generator.note = read_card(file)
     return generator
 
 

@@ -15,12 +15,14 @@ if TYPE_CHECKING:
 
 
 def origin_facts(about: "ModelInfo | Generator") -> list[tuple[str, str]]:
-    """Return which entry of the checkpoint was read, what was assumed, and where the directions come from."""
+    """Return which entry of the checkpoint was read, what was assumed, where directions come from, licence and note."""
     others = getattr(about, "bank_sha256", ())  # Only exported files have it.
     facts = [
         ("read", about.source_entry),
         ("assumed", "; ".join(about.assumptions)),
         ("directions of", f"another checkpoint, sha256 {', '.join(others)}" if others else ""),
+        ("license", about.license),
+        ("note", about.note),
     ]
     return [(name, value) for name, value in facts if value]
 

@@ -17,6 +17,7 @@ from sefa_runtime.editor import as_images
 from sefa_runtime.inputs.batches import split
 from sefa_runtime.inputs.examples import neutral_inputs, reference_inputs
 from sefa_runtime.machine.packages import installed_version
+from sefa_runtime.model.card import card_problems
 from sefa_runtime.model.info import FORMAT_VERSION, MAX_FIXED, DirectionInfo, ModelInfo, Parity, Payload
 from sefa_runtime.model.signature import Signature
 from sefa_runtime.verification import mean_levels
@@ -77,16 +78,24 @@ def prepare(
     precision: str = "fp32",
     batch: int | None = None,
     num_edits: int | None = None,
+    license: str | None = None,
+    note: str | None = None,
 ) -> Draft:
     """Bake a copy of a generator on the CPU and describe it; the arguments are those of `export_onnx`.
 
     Raises:
         BankError: If the bank was made for another generator.
-        ArgumentError: If an option is unknown or not for this generator, or the generator is not in float32.
+        ArgumentError: If an option is unknown or not for this generator, the generator is not in float32, or licence or
+            note are too long or not printable.
     """
     for name, size, least in (("batch", batch, 1), ("edits", num_edits, 0)):
         if size is not None and not least <= size <= MAX_FIXED:
             raise ArgumentError(f"{name} must be in {least}..{MAX_FIXED}, got {size}")
+    license = generator.license if license is None else license
+    note = generator.note if note is None else note
+    problems = card_problems(license, note)
+    if problems:
+        raise ArgumentError("; ".join(problems))
     graph = bake(
         generator,
         bank,
@@ -96,7 +105,8 @@ def prepare(
         allow_other_checkpoint=allow_other_checkpoint,
     )
     graph = copy.deepcopy(graph).cpu()
-    draft = Draft(graph, _describe(graph, bank, precision, batch, num_edits))
+    info = _describe(graph, bank, precision, batch, num_edits)
+    draft = Draft(graph, replace(info, license=license, note=note))
     assert draft.signature.names == graph.input_names  # `forward` takes the inputs that the generator declares.
     return draft
 

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sefa.checkpoints.assumptions import Assumptions
+from sefa.checkpoints.card import read_card
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, Network
 from sefa.checkpoints.contents import read_contents
 from sefa.checkpoints.entries import choose, find_entries
@@ -51,7 +52,8 @@ def load(
     path = Path(path)
     noise = choice_of(Noise, noise, "noise")
     try:
-        generator = _build(path, read_contents(path), LoadOptions(num_classes, noise, entry, Assumptions(assume)))
+        content = read_contents(path)
+        generator = _build(path, content, LoadOptions(num_classes, noise, entry, Assumptions(assume)))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {_one_line(with_file(str(error), path))}") from error.__cause__
     if num_classes not in (None, generator.num_classes):
@@ -61,6 +63,7 @@ def load(
     if noise is Noise.NONE and not generator.has_noise:
         raise ArgumentError(f"{path}: {generator.family} has no noise to leave out")
     generator.source_sha256 = sha256_of(path)
+    generator.license, generator.note = read_card(path, content)
     return generator
 
 

@@ -46,6 +46,8 @@ class Generator(nn.Module, ABC):
         source_entry: Which of the file's entries was read; empty if there was nothing to choose.
         optional_inputs: Numbers that `decode` takes for each image besides the codes, by name.
         assumptions: What the file does not say and was assumed, a few words each: "tanh at the end".
+        license: The generator's licence, if the file says it; else empty.
+        note: What else the file says of the generator in words; else empty.
     """
 
     family: ClassVar[str]
@@ -69,6 +71,8 @@ class Generator(nn.Module, ABC):
     source_sha256: str = ""
     source_entry: str = ""
     assumptions: tuple[str, ...] = ()
+    license: str = ""
+    note: str = ""
     optional_inputs: tuple[OptionalInput, ...] = ()
 
     @property

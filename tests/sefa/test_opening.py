@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
 import sefa
@@ -137,3 +138,10 @@ def test_directions_are_found_as_chosen(own: Path) -> None:
     # The layers of a user's own module were named when it was opened: they are its only one.
     generator = open_generator(own, OpenOptions(latent_dim=6), "first")
     assert len(find_directions(generator, DirectionChoices(layers="first", top=2))) == 2
+
+
+def test_the_weights_of_a_class_name_their_licence(own: Path, tmp_path: Path) -> None:
+    weights = {"first.weight": torch.eye(48, 6), "first.bias": torch.zeros(48)}
+    save_file(weights, tmp_path / "w.safetensors", {"license": "MIT"})
+    options = OpenOptions(device=Device.CPU, weights=tmp_path / "w.safetensors", latent_dim=6, image_range=(0, 1))
+    assert open_generator(own, options, "first", warn=print).license == "MIT"

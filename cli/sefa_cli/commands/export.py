@@ -90,6 +90,22 @@ def export(
             help="[b]uint8[/b]: images \\[batch, H, W, C]; [b]float32[/b]: \\[batch, C, H, W] in -1 to 1.",
         ),
     ] = OutputType.UINT8,
+    license: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SPDX",
+            help="Licence of the generator, to record in the file: [b]CC-BY-4.0[/b], or other text of one line.",
+            show_default="the one that the checkpoint names, if any",
+        ),
+    ] = None,
+    note: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TEXT",
+            help="What else users of the file should know of the generator, one line.",
+            show_default="what the checkpoint says, if anything",
+        ),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Bake a generator and its directions into one graph that takes (z, direction, alpha).
@@ -121,6 +137,8 @@ def export(
         "allow_other_checkpoint": allow_other_checkpoint,
         "batch": batch,
         "num_edits": edits,
+        "license": license,
+        "note": note,
     }
     if file_format == Format.ONNX:
         write = export_onnx
@@ -142,4 +160,5 @@ def export(
         say(f"{weights}: {format_bytes(weights.stat().st_size)} of weights; keep it beside the model")
     say(f"verified against PyTorch: {describe_parity(info)}")
     for name, value in origin_facts(info):
-        say(f"{name}: {value}")
+        from_file = {"license": license, "note": note}.get(name, "") is None
+        say(f"{name}: {value}" + (f", as {(opening.weights or checkpoint).name} says" if from_file else ""))

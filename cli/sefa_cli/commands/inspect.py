@@ -151,6 +151,8 @@ def _inspect_generator(path: Path, layers: str, opening: OpenOptions, json: bool
                 "sha256": generator.source_sha256,
                 "source_entry": generator.source_entry,
                 "assumptions": list(generator.assumptions),
+                "license": generator.license,
+                "note": generator.note,
             }
         )
         return
@@ -196,6 +198,8 @@ def _inspect_own(source: Path, layers: str, opening: OpenOptions, json: bool) ->
                 "code_dim": read_by.code_dim,
                 "layers": [{"name": one.name, "kind": one.kind, "shape": one.shape} for one in read_by.layers],
                 "assumptions": list(generator.assumptions),
+                "license": generator.license,
+                "note": generator.note,
                 "command": command,
             }
         )

@@ -53,6 +53,8 @@ def export_onnx(
     batch: int | None = None,
     num_edits: int | None = None,
     external_data: str | None = None,
+    license: str | None = None,
+    note: str | None = None,
 ) -> Path:
     """Bake a generator and its directions into an ONNX file that takes (z, direction, alpha).
 
@@ -75,6 +77,9 @@ def export_onnx(
         num_edits: Fixes the number of edits; None leaves it dynamic.
         external_data: Name of a `.safetensors` file beside `path` for the weights. Models of one generator that name
             the same file share it; the first one writes it. None keeps the weights in the model.
+        license: Licence of the generator, an SPDX expression or other text of one line, recorded in the file; None: the
+            one that its checkpoint names, if any.
+        note: What else users of the file should know of the generator, one line; None: what its checkpoint says.
 
     Returns:
         `path`.
@@ -101,6 +106,8 @@ def export_onnx(
         precision=precision,
         batch=batch,
         num_edits=num_edits,
+        license=license,
+        note=note,
     )
     size = sum(tensor.numel() * tensor.element_size() for tensor in draft.graph.state_dict().values())
     if size > MAX_WEIGHT_BYTES:

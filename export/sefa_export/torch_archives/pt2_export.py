@@ -31,6 +31,8 @@ def export_pt2(
     batch: int | None = None,
     num_edits: int | None = None,
     compiled: bool = False,
+    license: str | None = None,
+    note: str | None = None,
 ) -> Path:
     """Bake a generator and its directions into a .pt2 archive, called by keyword: `(z=, direction=, alpha=)`.
 
@@ -49,6 +51,9 @@ def export_pt2(
         num_edits: Fixes the number of edits; None leaves it dynamic.
         compiled: False: a program for `torch.export.load(path).module()`, on any machine. True: machine code from
             AOTInductor for `torch._inductor.aoti_load_package(path)`, on CPUs like this one; needs a C++ compiler.
+        license: Licence of the generator, an SPDX expression or other text of one line, recorded in the file; None: the
+            one that its checkpoint names, if any.
+        note: What else users of the file should know of the generator, one line; None: what its checkpoint says.
 
     Returns:
         `path`.
@@ -71,6 +76,8 @@ def export_pt2(
         allow_other_checkpoint=allow_other_checkpoint,
         batch=batch,
         num_edits=num_edits,
+        license=license,
+        note=note,
     )
     _write(draft, path, compiled)
     return path

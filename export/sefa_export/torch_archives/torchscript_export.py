@@ -25,6 +25,8 @@ def export_torchscript(
     allow_other_checkpoint: bool = False,
     batch: int | None = None,
     num_edits: int | None = None,
+    license: str | None = None,
+    note: str | None = None,
 ) -> Path:
     """Bake a generator and its directions into a TorchScript archive with `forward(z, direction, alpha)`.
 
@@ -41,6 +43,9 @@ def export_torchscript(
         allow_other_checkpoint: See `bake`; recorded in the file.
         batch: Fixes the batch size; None leaves it dynamic.
         num_edits: Fixes the number of edits; None leaves it dynamic.
+        license: Licence of the generator, an SPDX expression or other text of one line, recorded in the file; None: the
+            one that its checkpoint names, if any.
+        note: What else users of the file should know of the generator, one line; None: what its checkpoint says.
 
     Returns:
         `path`.
@@ -63,6 +68,8 @@ def export_torchscript(
         allow_other_checkpoint=allow_other_checkpoint,
         batch=batch,
         num_edits=num_edits,
+        license=license,
+        note=note,
     )
     _write(draft, path)
     return path

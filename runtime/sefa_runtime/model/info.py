@@ -15,6 +15,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from sefa_runtime.errors import ModelFileError
 from sefa_runtime.json_text import parse_json
+from sefa_runtime.model.card import card_problems
 from sefa_runtime.model.choices import Latent, OutputType, Precision
 from sefa_runtime.model.direction_names import name_problems
 from sefa_runtime.model.signature import REFERENCE_IMAGES, RESERVED_NAMES, OptionalInput, Signature, make_signature
@@ -146,6 +147,8 @@ class ModelInfo:
     bank_sha256: tuple[str, ...] = ()
     optional_inputs: tuple[OptionalInput, ...] = ()  # taken by the graph besides label and truncation
     seal: Seal | None = None  # the graph was changed by another tool after the export; None: it was not
+    license: str = ""  # the generator's, as its owner or its checkpoint says; empty: neither does
+    note: str = ""  # likewise
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -257,6 +260,7 @@ def _problems(info: ModelInfo) -> list[str]:
         if value not in tuple(values)
     ]
     problems += name_problems(info.names)
+    problems += card_problems(info.license, info.note)
     if info.truncation is not None and not math.isfinite(info.truncation):
         problems.append(f"truncation is {info.truncation}")
     if info.code_rms is not None and not 0 <= info.code_rms[0] <= info.code_rms[1] < math.inf:

@@ -2,6 +2,7 @@ import copy
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -31,9 +32,11 @@ def test_the_program_is_called_by_name_for_any_batch_and_edits(generator: sefa.G
 
 
 def test_the_archive_describes_itself_under_any_name(generator: sefa.Generator, tmp_path: Path) -> None:
-    path = export_pt2(generator, sefa.factorize(generator, top=3), tmp_path / "model.bin", batch=2, num_edits=1)
+    options: dict[str, Any] = {"batch": 2, "num_edits": 1, "license": "MIT", "note": "of noise"}
+    path = export_pt2(generator, sefa.factorize(generator, top=3), tmp_path / "model.bin", **options)
     info = read_info(path)
     assert (info.z_dim, info.batch, info.num_edits, len(info.directions), info.parity.images) == (20, 2, 1, 3, 2)
+    assert (info.license, info.note) == ("MIT", "of noise")
     assert is_pt2(path)
     assert not is_torchscript(path)
     assert [file.name for file in tmp_path.iterdir()] == ["model.bin"]

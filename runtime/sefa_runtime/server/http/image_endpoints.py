@@ -62,6 +62,8 @@ async def describe_model(request: Request) -> Response:
         num_classes=info.num_classes,
         truncation=info.truncation,
         sealed=info.seal.in_words if info.seal else "",
+        license=info.license,
+        note=info.note,
         directions=[
             DirectionSummary(index=index, name=direction.name, alpha_range=direction.alpha_range)
             for index, direction in enumerate(info.directions)

@@ -71,6 +71,8 @@ class ModelDescription(ModelSummary):
     num_classes: int
     truncation: float | None = Field(description="Psi fixed at export; null: an input, 1 if not given.")
     sealed: str = Field(description="How far a tool's changes moved the images; empty: it is as it was exported.")
+    license: str = Field(description="Of the generator, as given at export; empty: unknown.")
+    note: str = Field(description="What else was said of the generator at export.")
     directions: list[DirectionSummary]
     provider: str = Field(description="The onnxruntime execution provider that really runs.")
     max_batch: int = Field(description="Images of one v2 request.")

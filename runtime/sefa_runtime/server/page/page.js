@@ -218,6 +218,10 @@ function showModel() {
   document.title = `${model.name} – sefa`;
   const sealed = model.sealed && `; changed by another tool: ${model.sealed}`;
   find("#facts").textContent = `${model.family}, ${width} × ${height}, on ${model.provider}${sealed}`;
+  find("#card").hidden = !model.license && !model.note;
+  find("#card").open = false;
+  find("#license").textContent = model.license && `Licence: ${model.license}.`;
+  find("#note").textContent = model.note;
   stage.resolution = model.resolution;
   find("#seed-choice").hidden = model.latent !== "z";
   find("#code-choice").hidden = model.latent === "z";
