@@ -11,6 +11,7 @@ from playwright.sync_api import Page, expect
 import sefa_runtime
 from browser.conftest import OpenPage
 from browser.pages import alphas, fragment, pixels, shown, slide, wait_for_image
+from support.descriptions import change_description
 from support.paths import GOLDEN
 from support.serving import Running, Start
 
@@ -43,6 +44,17 @@ def test_the_first_model_is_shown_without_being_asked_for(server: Running, open_
     assert fragment(page) == {"model": ["tiny"], "seed": ["0"]}
     expect(page.locator(".name")).to_have_text(["pose", "light", "direction-2", "direction-3"])
     assert page.locator(".slider").evaluate_all("all => all.map((one) => [one.min, one.max])") == [["-3", "3"]] * 4
+
+
+def test_licence_and_note_are_shown_as_text(start: Start, tiny_page: Page, open_page: OpenPage, tmp_path: Path) -> None:
+    expect(tiny_page.locator("#card")).to_be_hidden()  # The file has neither.
+    note = "<img src=x onerror=alert(1)> of nobody"
+    card = {"license": "CC-BY-4.0", "note": note}
+    model = change_description(GOLDEN / "tiny.onnx", tmp_path / "m.onnx", lambda document: document.update(card))
+    page = open_page(f"http://{start(model).address}/")
+    page.get_by_text("Licence and note").click()
+    expect(page.locator("#card p")).to_have_text(f"Licence: CC-BY-4.0. {note}")
+    expect(page.locator("#card img")).to_have_count(0)
 
 
 def test_the_image_follows_several_sliders(server: Running, tiny_page: Page) -> None:
