@@ -20,7 +20,8 @@ def to_site(text: str, source: str, page: str, pages: Mapping[str, str]) -> tupl
         text: The document, as Markdown.
         source: Where it lies in the repository.
         page: Where its page lies in the site.
-        pages: Where the other documents lie in the site, by their places in the repository.
+        pages: Where documents from outside docs/ lie in the site, by their places in the repository; and by a place
+            and an anchor, the pages that exist in the site only.
 
     Returns:
         text: The page's Markdown. A link to a folder of the repository has become text.
@@ -35,6 +36,8 @@ def to_site(text: str, source: str, page: str, pages: Mapping[str, str]) -> tupl
         name = CODE_OR_LINK.sub(changed, name)
         path, hash_sign, anchor = target.partition("#")
         place = posixpath.normpath(posixpath.join(posixpath.dirname(source), path))
+        if f"{place}#{anchor}" in pages:
+            return f"{mark}[{name}]({posixpath.relpath(pages[f'{place}#{anchor}'], posixpath.dirname(page))})"
         if place in pages:
             goal = pages[place]
         elif place.startswith("docs/"):

@@ -4,7 +4,11 @@ import pytest
 
 from document_links import spaced, to_site
 
-PAGES = {"README.md": "readme.md", "examples/letters/README.md": "letters.md"}
+PAGES = {
+    "README.md": "readme.md",
+    "examples/letters/README.md": "letters.md",
+    "docs/reference/commands.md#sefa-edit": "reference/commands/edit.md",
+}
 
 
 @pytest.mark.parametrize(
@@ -19,6 +23,8 @@ PAGES = {"README.md": "readme.md", "examples/letters/README.md": "letters.md"}
         ("docs/serve.md", "serve.md", "`a[0](README.md)`", None),
         ("docs/serve.md", "serve.md", "```python\na[0](../README.md)\n```\n", None),
         ("README.md", "readme.md", "[![b](docs/page.webp)](docs/serve.md)", "[![b](page.webp)](serve.md)"),
+        ("README.md", "a/b.md", "[e](docs/reference/commands.md#sefa-edit)", "[e](../reference/commands/edit.md)"),
+        ("README.md", "b.md", "[e](docs/reference/commands.md#exit-codes)", "[e](reference/commands.md#exit-codes)"),
         ("docs/serve.md", "serve.md", "[no](nowhere.md)", None),
     ],
 )

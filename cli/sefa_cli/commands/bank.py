@@ -32,7 +32,10 @@ BankArgument = Annotated[Path, typer.Argument(metavar="BANK", help="A direction 
 
 
 def show(bank: BankArgument, json: JsonOption = False) -> None:
-    """Show everything about a bank: directions, layers, ranges, and where each came from."""
+    """Show everything about a bank: directions, layers, ranges, and where each came from.
+
+    [b]sefa bank show faces.safetensors[/b]
+    """
     from sefa.bank.direction_bank import DirectionBank
 
     loaded = DirectionBank.load(bank)

@@ -38,6 +38,8 @@ def demo(
 ) -> None:
     """Run the whole workflow on a trained generator of faces, and show the commands for it.
 
+    [b]sefa demo -o demo[/b]
+
     Writes to DIR: [b]faces.safetensors[/b], the directions; [b]faces.onnx[/b] and [b]faces.ts[/b], the exported models;
     [b]sheet.png[/b], what the directions do; [b]turn.gif[/b]; [b]latency.json[/b].
     """

@@ -11,6 +11,8 @@ from sefa_cli.output import print_json, say, working
 def doctor(json: JsonOption = False) -> None:
     """Show what works on this machine, what does not and why, and how to fix it.
 
+    [b]sefa doctor[/b]
+
     Runs a convolution on every provider that onnxruntime offers, and says what CUDA, TensorRT and OpenVINO lack. The
     exit code is 1 if something that is needed does not work.
     """

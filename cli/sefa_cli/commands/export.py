@@ -110,6 +110,8 @@ def export(
 ) -> None:
     """Bake a generator and its directions into one graph that takes (z, direction, alpha).
 
+    [b]sefa export netG.pth -o netG.onnx[/b]
+
     The graph is compared with PyTorch over several batches, directions and alphas before the file is put in place. The
     file describes itself: its directions, resolution and origin, and the difference that was measured.
     """

@@ -19,6 +19,8 @@ def factorize(
 ) -> None:
     """Find a generator's directions and save them as a bank.
 
+    [b]sefa factorize netG.pth -o faces.safetensors[/b]
+
     They are the unit eigenvectors of AᵀA with the largest eigenvalues, where A is the first transform applied to the
     latent code. This needs no data and no training, and takes well under a second. See what they do with [b]sefa
     export[/b] and [b]sefa sweep[/b]; name them with [b]sefa name[/b]. [b]--method ganspace[/b] samples latents instead.

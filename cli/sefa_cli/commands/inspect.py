@@ -32,6 +32,8 @@ def inspect(
 ) -> None:
     """Show what is in a file: checkpoint, direction bank or exported model.
 
+    [b]sefa inspect netG.pth[/b]
+
     The kind is detected from the contents, not the name. Inspecting an exported model needs no torch.
     """
     kind = kind_of(file)

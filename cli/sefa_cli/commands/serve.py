@@ -124,11 +124,12 @@ def serve(
 ) -> None:
     """Serve models over HTTP: images for people, the Open Inference Protocol v2 for inference clients.
 
-    [b]sefa serve faces.onnx[/b], then [b]http://127.0.0.1:8000/models/faces/image?seed=7[/b]
+    [b]sefa serve faces.onnx[/b]
 
-    Requests that arrive at the same time share a run. [b]/docs[/b] describes the endpoints, [b]/metrics[/b] is for
-    Prometheus, and each request is logged to stdout as a line of JSON. On SIGTERM it stops once all pending requests
-    are answered. Listens on this machine only unless told otherwise. Needs the extra 'serve'.
+    Then open [b]http://127.0.0.1:8000[/b], or [b]http://127.0.0.1:8000/models/faces/image?seed=7[/b]. Requests that
+    arrive at the same time share a run. [b]/docs[/b] describes the endpoints, [b]/metrics[/b] is for Prometheus, and
+    each request is logged to stdout as a line of JSON. On SIGTERM it stops once all pending requests are answered.
+    Listens on this machine only unless told otherwise. Needs the extra 'serve'.
     """
     try:
         if grpc_port is not None:
