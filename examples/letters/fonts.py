@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from letters.glyphs import CHARACTERS, Coverage, UnusableFaceError, blurred, render_face, variable_instances
+from letters.licences import licence_of, source_table
 
 # Hundreds of decorations by one hand, few of which can be read as text, under a licence of their own.
 EXCLUDED_PACKAGES = {"fonts-aenigma"}
@@ -33,16 +34,6 @@ LEAST_LEGIBLE = 0.6
 AMONG_NEAREST = 4
 # Faces are duplicates if their blurred glyphs differ by less than this, on average, 0 to 255.
 DUPLICATE = 1.5
-KNOWN_LICENCES = {
-    "OFL": r"Open\s+Font\s+Licen[sc]e",
-    "GPL": r"General\s+Public\s+Licen[sc]e",
-    "Apache-2.0": r"Apache\s+Licen[sc]e",
-    "Bitstream Vera": r"Bitstream\s+Vera",
-    "LPPL": r"LaTeX\s+Project\s+Public",
-    "GUST": r"GUST\s+Font\s+Licen[sc]e",
-    "MIT": r"MIT\s+Licen[sc]e",
-    "public domain": r"public\s+domain",
-}
 # Faces of signs, and of small capitals in the place of small letters.
 NOT_LETTERS = re.compile(
     r"emoji|symbol|dingbat|math|icon|awesome|barcode|music|braille|smallcap|\bsc\b|-sc\.|caps", re.I
@@ -60,7 +51,7 @@ class Face:
         family: Name of the family.
         style: Name of the style.
         package: Debian package.
-        licence: Licences that the package's copyright file names.
+        licence: Its licence, as the package's copyright file says.
         held_out: Whether it is kept out of training.
     """
 
@@ -91,11 +82,11 @@ def make_data_set(out: Path) -> None:
         file, index, instance, family, style = found[i]
         package = packages[file]
         held = _family_group(family) in held_out
-        faces.append(Face(file, index, instance, family, style, package, licences(package), held))
+        faces.append(Face(file, index, instance, family, style, package, licence_of(package, file), held))
     out.mkdir(parents=True, exist_ok=True)
     np.save(out / "glyphs.npy", glyphs[keep.kept])
     (out / "faces.json").write_text(json.dumps([asdict(face) for face in faces], indent=1))
-    (out / "sources.md").write_text(source_table(faces))
+    (out / "sources.md").write_text(source_table([asdict(face) for face in faces]))
     for reason, count in refused.most_common():
         print(f"{count:5} refused: {reason}")
     print(f"{len(faces)} faces, {sum(face.held_out for face in faces)} held out ({len(held_out)} families)")
@@ -134,28 +125,6 @@ def has_small_letters(face: Coverage) -> bool:
         a, b = (_boxed(face[CHARACTERS.index(character)]) for character in (capital, small))
         unlike += bool((a * b).sum() / np.sqrt((a**2).sum() * (b**2).sum()) < SAME_SHAPE)
     return unlike >= LEAST_UNLIKE_TWINS
-
-
-def licences(package: str) -> str:
-    """Return the short names of the licences in a Debian package's copyright file."""
-    path = Path("/usr/share/doc", package, "copyright")
-    if not package or not path.exists():
-        return "unknown"
-    text = path.read_text(errors="replace")
-    # Machine-readable files name them in paragraphs about files; those about Debian's own do not matter here.
-    paragraphs = [part for part in re.split(r"\n\s*\n", text) if re.search(r"^Files:(?! *debian/)", part, re.M)]
-    names = [name for part in paragraphs for name in re.findall(r"^License: *(\S[^\n]*)$", part, re.M)]
-    # In others the best known licences are looked for.
-    if not names:
-        names = [name for name, pattern in KNOWN_LICENCES.items() if re.search(pattern, text, re.I)]
-    return ", ".join(dict.fromkeys(name.strip().replace("|", " or ") for name in names)) or "see its copyright file"
-
-
-def source_table(faces: Sequence[Face]) -> str:
-    """Return a Markdown table of the packages, their licences, and how many faces are of each."""
-    counts = Counter((face.package, face.licence) for face in faces)
-    rows = [f"| {package or 'none'} | {licence} | {count} |" for (package, licence), count in sorted(counts.items())]
-    return "\n".join(["| Debian package | licences named in its copyright file | faces |", "|---|---|---|", *rows, ""])
 
 
 def _render_installed() -> tuple[list[tuple[str, int, str | None, str, str]], Coverage, Counter[str]]:
