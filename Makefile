@@ -81,6 +81,7 @@ test-faults: $(DEV) ## Kills, full disks, lost files, dying providers
 
 test-browser: $(DEV) ## The pages in Chromium, which must be installed
 	$(PIP) --constraint constraints.txt playwright axe-playwright-python
+	! command -v npm > /dev/null || test -d $(VENV)/web || npm install --prefix $(VENV)/web --silent --no-audit --no-fund onnxruntime-web@1.30.0
 	$(BIN)/python -m pytest -m browser tests/browser
 
 test-runtime: $(RUNTIME) ## The runtime's tests in an environment without torch and onnx

@@ -82,7 +82,17 @@ def test_files_on_the_map_are_there() -> None:
 
 
 # Of other programs: GANSpace, Ray, gunicorn, pip; and typer's own.
-OTHER_OPTIONS = {"--use_w", "--route-prefix", "--preload", "--no-deps", "--ignore-requires-python", "--help"}
+OTHER_OPTIONS = {
+    "--use_w",
+    "--route-prefix",
+    "--preload",
+    "--timeout",
+    "--graceful-timeout",
+    "--no-control-socket",
+    "--no-deps",
+    "--ignore-requires-python",
+    "--help",
+}
 
 
 @pytest.mark.parametrize("document", DOCUMENTS, ids=name_of)

@@ -26,7 +26,7 @@ DOCS = ROOT / "docs"
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Of other programs, which tests of their own run, or none.
 OTHERS = {"pip"}
-QUICKLY = {"bench": ("--seconds", "0.05"), "tune": ("--seconds", "0.02")}
+QUICKLY = {"bench": ("--seconds", "0.02"), "tune": ("--seconds", "0.02")}
 
 
 def examples(document: str) -> Iterator[tuple[str, str]]:
@@ -70,6 +70,7 @@ def photograph(trained: bool) -> None:
 STAGES: dict[str, Callable[[bool], None]] = {
     "tutorials/faces.md": faces,
     "tutorials/photograph.md": photograph,
+    "tune.md": faces,
 }
 
 
@@ -110,7 +111,7 @@ def test_examples(
             count += 1
         else:
             assert program in OTHERS, text
-    assert count >= 5
+    assert count >= 3
 
 
 def assert_it_would_run(sefa_command: Callable[..., Any], arguments: list[str]) -> None:
