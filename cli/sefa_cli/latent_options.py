@@ -43,8 +43,43 @@ class LatentOptions:
         if self.z is not None:
             from sefa_runtime.inputs.code_files import load_latents
 
-            return {"z": load_latents(self.z)}
+            z = load_latents(self.z)
+            return {"z": z if z.ndim > 1 else z[None]}
         return {"seed": [0] if self.seeds is None else self.seeds}
+
+
+def add_labels(
+    info: "ModelInfo", inputs: dict[str, Any], label: str | None, labels: str | None
+) -> tuple[dict[str, Any], int, int]:
+    """Add the classes to the arguments for an Editor.
+
+    Args:
+        info: The model.
+        inputs: What `LatentOptions.choose` returned.
+        label: Classes of all latents, or one for each; None: not given.
+        labels: Classes of each latent: N latents become N times as many, all classes of one before the next.
+
+    Returns:
+        The arguments, the number of images, and how many of them are one latent's in different classes.
+
+    Raises:
+        InputError: If both are given, there is no such class, or the model takes no label.
+    """
+    import numpy as np
+
+    from sefa_runtime.inputs.labels import parse_labels
+
+    ((name, latents),) = inputs.items()
+    if label is not None and labels is not None:
+        raise InputError("give --label or --labels, not both")
+    if labels is not None:
+        found = parse_labels(info, labels)
+        crossed = {name: np.repeat(latents, len(found), axis=0), "label": found * len(latents)}
+        return crossed, len(latents) * len(found), len(found)
+    if label is None:
+        return inputs, len(latents), 1
+    found = parse_labels(info, label)
+    return inputs | {"label": found}, max(len(latents), len(found)), 1
 
 
 def check_image_bytes(info: "ModelInfo", count: int, scale: int) -> None:

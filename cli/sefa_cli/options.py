@@ -15,7 +15,6 @@ from sefa_cli.parsing import (
     parse_image_range,
     parse_integers,
     parse_kwargs,
-    parse_label,
     parse_provider_options,
 )
 
@@ -212,12 +211,20 @@ def latent_options(*names: str, what: str, show_default: str | bool = True) -> G
 
 
 LabelOption = Annotated[
-    int | list[int] | None,
+    str | None,
     typer.Option(
         metavar="CLASS",
-        help="Class index for a class-conditional model: one for all images, or one for each: [b]3,3,8[/b].",
+        help="Class of a class-conditional model, its index or name: one for all images, or one for each seed: "
+        "[b]3,3,8[/b].",
     ),
-    Typed(str | None, parse_label),
+]
+LabelsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="CLASSES",
+        help="Several classes of each seed, side by side: [b]S,e,F,a[/b], the word [b]SeFa[/b] if these are the names "
+        "of classes, or indices, [b]0-5[/b].",
+    ),
 ]
 ScaleOption = Annotated[int, typer.Option(metavar="N", help="Enlarge the images N times.")]
 TruncationOption = Annotated[

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 from sefa.errors import ArgumentError
@@ -149,14 +150,20 @@ def parse_integers(text: str) -> list[int]:
     return numbers
 
 
-def parse_label(text: str) -> int | list[int]:
-    """Parse one class index for all images, or one for each.
+def parse_class_names(text: str) -> tuple[str, ...]:
+    """Return names of classes: the lines of a text file, or `cat,dog,bird`.
 
     Raises:
-        InputError: If the text is neither.
+        InputError: If the file cannot be read.
     """
-    labels = parse_integers(text)
-    return labels[0] if len(labels) == 1 else labels
+    path = Path(text)
+    if not path.is_file():
+        return tuple(name.strip() for name in text.split(","))
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as text: {error}") from error
+    return tuple(line.strip() for line in lines if line.strip())
 
 
 def _finite(text: str, whole: str) -> float:

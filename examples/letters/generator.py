@@ -16,6 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from sefa.checkpoints.class_names import class_names_metadata
+
 SQRT2 = math.sqrt(2)
 MAPPING_RATE = 0.01  # what `sefa.load` assumes of this format
 FILTER = (1.0, 3.0, 3.0, 1.0)
@@ -211,8 +213,14 @@ class ToImage(nn.Module):
 
 
 @torch.no_grad()
-def save_generator(generator: Generator, path: Path) -> None:
-    """Write a file in half precision that `sefa.load` reads: the state dict, and the mean of w over all classes."""
+def save_generator(generator: Generator, path: Path, class_names: Sequence[str] = ()) -> None:
+    """Write a file in half precision that `sefa.load` reads: the state dict, and the mean of w over all classes.
+
+    Args:
+        generator: The trained generator.
+        path: The file.
+        class_names: Names of the classes, in the order of their indices.
+    """
     random = torch.Generator().manual_seed(0)
     label = torch.arange(generator.sizes.num_classes).repeat(CENTER_SAMPLES)
     z = torch.randn(len(label), generator.sizes.z_dim, generator=random)
@@ -220,5 +228,6 @@ def save_generator(generator: Generator, path: Path) -> None:
     center = generator.mapping(z.to(device), label.to(device)).mean(dim=0)
     tensors = {**generator.state_dict(), "truncation.w_avg": center}
     beside = path.with_name(path.name + ".partial")
-    save_file({name: tensor.half().cpu().contiguous() for name, tensor in tensors.items()}, beside)
+    halves = {name: tensor.half().cpu().contiguous() for name, tensor in tensors.items()}
+    save_file(halves, beside, class_names_metadata(class_names) if class_names else None)
     beside.replace(path)

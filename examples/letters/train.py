@@ -30,7 +30,7 @@ from torch.nn import functional as F
 from letters.dataset import Glyphs, balanced_labels
 from letters.discriminator import GROUP, Discriminator, limit
 from letters.generator import Generator, Sizes, save_generator
-from letters.glyphs import as_coverage, sheet
+from letters.glyphs import CHARACTERS, as_coverage, sheet
 
 R1_INTERVAL = 16
 REPORT_SECONDS = 120.0
@@ -261,7 +261,7 @@ def run(data: Path, out: Path, settings: Settings, device: torch.device) -> None
         if now - drawn >= SHEET_SECONDS or last or training.step == 200:
             name = f"{training.images // 1000:06}k"
             draw_sheet(training.average, out / f"sheet-{name}.png", device)
-            save_generator(training.average, out / f"letters-{name}.safetensors")
+            save_generator(training.average, out / f"letters-{name}.safetensors", CHARACTERS)
             drawn = now
     if world > 1:
         distributed.destroy_process_group()

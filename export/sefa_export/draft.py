@@ -18,6 +18,7 @@ from sefa_runtime.inputs.batches import split
 from sefa_runtime.inputs.examples import neutral_inputs, reference_inputs
 from sefa_runtime.machine.packages import installed_version
 from sefa_runtime.model.card import card_problems
+from sefa_runtime.model.class_names import class_name_problems
 from sefa_runtime.model.info import FORMAT_VERSION, MAX_FIXED, DirectionInfo, ModelInfo, Parity, Payload
 from sefa_runtime.model.signature import Signature
 from sefa_runtime.verification import mean_levels
@@ -85,15 +86,15 @@ def prepare(
 
     Raises:
         BankError: If the bank was made for another generator.
-        ArgumentError: If an option is unknown or not for this generator, the generator is not in float32, or licence or
-            note are too long or not printable.
+        ArgumentError: If an option is unknown or not for this generator, the generator is not in float32, licence or
+            note are too long or not printable, or the names of the classes do not fit.
     """
     for name, size, least in (("batch", batch, 1), ("edits", num_edits, 0)):
         if size is not None and not least <= size <= MAX_FIXED:
             raise ArgumentError(f"{name} must be in {least}..{MAX_FIXED}, got {size}")
     license = generator.license if license is None else license
     note = generator.note if note is None else note
-    problems = card_problems(license, note)
+    problems = card_problems(license, note) + class_name_problems(generator.class_names, generator.num_classes)
     if problems:
         raise ArgumentError("; ".join(problems))
     graph = bake(
@@ -129,6 +130,7 @@ def _describe(
         output_type=graph.output_type,
         precision=precision,
         num_classes=generator.num_classes,
+        class_names=tuple(generator.class_names),
         truncation=graph.truncation,
         code_rms=None if graph.latent == "z" else generator.code_rms(),
         truncation_center=generator.truncation_center,

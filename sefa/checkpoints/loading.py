@@ -7,6 +7,7 @@ from typing import Any
 from sefa.checkpoints.assumptions import Assumptions
 from sefa.checkpoints.card import read_card
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, Network
+from sefa.checkpoints.class_names import read_class_names
 from sefa.checkpoints.contents import read_contents
 from sefa.checkpoints.entries import choose, find_entries
 from sefa.checkpoints.formats import FORMATS
@@ -100,6 +101,7 @@ def _build(path: Path, content: Any, options: LoadOptions) -> Generator:
     except ArgumentError as error:
         raise ArgumentError(f"{path}: {error}") from error.__cause__
     generator.checkpoint_format = format_.name
+    generator.class_names = read_class_names(path, generator.num_classes)
     generator.assumptions = options.assumptions.words
     generator.source_entry = generator.source_entry or (choice.described if choice else "")
     return generator

@@ -29,6 +29,8 @@ class Generator(nn.Module, ABC):
         resolution: Height and width of the image.
         channels: Channels of the image.
         num_classes: Number of classes of a conditional generator; 0 if there are none.
+        class_names: Their names, in the order of their indices, which exported files take over; empty if there are
+            none. They may be set.
         layers_share_latent: Whether all layers' codes are the same latent. If not, z is split between the layers, and a
             direction belongs to one of them.
         edits_all_layers: Whether an edit changes all layers by default, whichever were analysed. If not, the default is
@@ -62,6 +64,7 @@ class Generator(nn.Module, ABC):
     resolution: tuple[int, int]
     channels: int
     num_classes: int = 0
+    class_names: tuple[str, ...] = ()
     layer_names: tuple[str, ...] = ()
     layers_share_latent: bool = True
     edits_all_layers: bool = False

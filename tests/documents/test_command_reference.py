@@ -17,7 +17,8 @@ from sefa.bank.editing import change, subset
 from sefa.bank.naming import parse_change, resolve
 from sefa_cli.app import app
 from sefa_export import export_onnx
-from support.paths import CHECKPOINTS, ROOT
+from support.descriptions import change_description
+from support.paths import CHECKPOINTS, GOLDEN, ROOT
 
 COMMANDS = command_reference.commands()
 EXAMPLES = [(name, line) for name, command in COMMANDS.items() for line in command_reference.examples(command.help)]
@@ -48,8 +49,16 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         bank.save(folder / f"{name}.safetensors")
     subset(bank, [0]).save(folder / "pose.safetensors")
     subset(bank, [3]).save(folder / "light.safetensors")
+    change_description(GOLDEN / "style_z.onnx", folder / "letters.onnx", name_letters)
     np.save(folder / "pose_boundary.npy", np.eye(sefa.load(folder / "stylegan.pth").latent_dim, dtype=np.float32)[:1])
     return folder
+
+
+def name_letters(document: dict[str, Any]) -> None:
+    """Let a model's six classes be letters, and its first directions be what the letters' are."""
+    document["class_names"] = list("SeFabc")
+    for direction, name in zip(document["directions"], ("weight", "slant"), strict=False):
+        direction["name"] = name
 
 
 @pytest.fixture

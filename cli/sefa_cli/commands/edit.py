@@ -7,9 +7,17 @@ import typer
 
 from sefa_cli.descriptions import where_it_ran
 from sefa_cli.image_warnings import warn_of_flat_images, warn_of_format, warn_of_range, warn_of_truncation
-from sefa_cli.latent_options import LatentOptions, check_image_bytes
+from sefa_cli.latent_options import LatentOptions, add_labels, check_image_bytes
 from sefa_cli.option_groups import Typed
-from sefa_cli.options import LabelOption, ModelArgument, ScaleOption, SessionOptions, TruncationOption, latent_options
+from sefa_cli.options import (
+    LabelOption,
+    LabelsOption,
+    ModelArgument,
+    ScaleOption,
+    SessionOptions,
+    TruncationOption,
+    latent_options,
+)
 from sefa_cli.output import say, warn, working
 from sefa_cli.parsing import parse_edits
 from sefa_runtime.files import check_output
@@ -38,6 +46,7 @@ def edit(
         Typed(list[str] | None, parse_edits),
     ] = None,
     label: LabelOption = None,
+    labels: LabelsOption = None,
     truncation: TruncationOption = None,
     scale: ScaleOption = 1,
     session: SessionOptions,
@@ -46,28 +55,32 @@ def edit(
 
     [b]sefa edit faces.onnx -o face.png --seed 7 --edit turn=2.5 --edit 4=1[/b]
 
+    [b]sefa edit letters.onnx -o word.png --labels SeFa --seeds 7,8 --edit weight=2[/b]
+
     A seed gives the same latent on every machine. Without [b]--edit[/b] the image is unedited. How much the edits
     change the images is measured and printed.
     """
     import numpy as np
 
-    from sefa_runtime.images import IMAGE_SUFFIXES, check_suffix, enlarge, grid, save_image
+    from sefa_runtime.images import IMAGE_SUFFIXES, check_suffix, enlarge, grid, save_image, side_by_side
 
     check_suffix(output, IMAGE_SUFFIXES)
     check_output(output, *files_of(model), latents.z, latents.codes)
     info = read_info(model)
     warn_of_format(info, output)
-    inputs = latents.choose(info) | {"label": label, "truncation": truncation}
+    inputs, count, classes = add_labels(info, latents.choose(info), label, labels)
+    inputs["truncation"] = truncation
     warn_of_truncation(truncation)
     with working("Rendering"):
         editor = session.load(model)
-        check_image_bytes(editor.info, len(next(iter(inputs.values()))), scale)
+        check_image_bytes(editor.info, count, scale)
         images = editor.edit(**inputs, edits=edits)
         levels = np.abs(images.astype(np.int16) - editor.edit(**inputs)).mean() if edits else 0.0
     for direction, alpha in (edits or {}).items():
         warn_of_range(editor.info, editor.direction_index(direction), [alpha])
     warn_of_flat_images(images)
-    image = enlarge(grid(images[None]), scale)
+    rows = images[None] if labels is None else side_by_side(images, classes)[:, None]
+    image = enlarge(grid(rows), scale)
     save_image(image, output)
     if edits and not levels:
         warn("the edits change no pixel: the alphas are too small, or the directions do nothing (see sefa explore)")

@@ -12,9 +12,10 @@ from sefa.opening import OpenOptions
 from sefa_cli.descriptions import describe_parity, origin_facts
 from sefa_cli.from_checkpoint import check_bank_options, find_directions, open_generator
 from sefa_cli.image_warnings import warn_of_truncation
-from sefa_cli.option_groups import given
+from sefa_cli.option_groups import Typed, given
 from sefa_cli.options import BANK, OPENING, CheckpointArgument, DirectionOptions, JsonOption, OtherCheckpointOption
 from sefa_cli.output import format_bytes, print_json, say, working
+from sefa_cli.parsing import parse_class_names
 from sefa_runtime.files import check_output
 from sefa_runtime.model.choices import Latent, OutputType, Precision
 from sefa_runtime.model.reading import read_info, weights_path
@@ -106,6 +107,16 @@ def export(
             show_default="what the checkpoint says, if anything",
         ),
     ] = None,
+    class_names: Annotated[
+        tuple[str, ...] | None,
+        typer.Option(
+            metavar="NAMES|FILE",
+            help="Names of the classes, in the order of their indices: [b]cat,dog,bird[/b], or a text file with one a "
+            "line.",
+            show_default="those in the checkpoint, if any",
+        ),
+        Typed(str | None, parse_class_names),
+    ] = None,
     json: JsonOption = False,
 ) -> None:
     """Bake a generator and its directions into one graph that takes (z, direction, alpha).
@@ -130,6 +141,8 @@ def export(
         raise ArgumentError(f"--external-data is for ONNX files, not for {file_format}")
     warn_of_truncation(truncation)
     generator = open_generator(checkpoint, opening, choices.layers, need_layers=bank is None)
+    if class_names is not None:
+        generator.class_names = class_names
     directions = find_directions(generator, choices) if bank is None else DirectionBank.load(bank)
     psi = None if truncation_input else 1.0 if truncation is None else truncation
     write: Callable[..., Path]

@@ -5,7 +5,7 @@ import shlex
 from dataclasses import replace
 from itertools import groupby
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -17,8 +17,12 @@ from sefa_cli.options import OPENING, JsonOption, LayersOption
 from sefa_cli.output import format_bytes, print_facts, print_json, print_table, say
 from sefa_runtime.archives import open_archive
 from sefa_runtime.files import sha256_of
+from sefa_runtime.model.class_names import listed_classes
 from sefa_runtime.model.info import ModelInfo
 from sefa_runtime.model.reading import check_payload, read_info, weights_path
+
+if TYPE_CHECKING:
+    from sefa.generators import Generator
 
 MAX_SHOWN = 8  # most code files of an archive to list
 
@@ -67,6 +71,7 @@ def _inspect_model(path: Path, kind: Kind, json: bool) -> None:
                 f"{_pixels(info.resolution, info.channels)}"
                 + (f", {info.num_classes} classes" if info.num_classes else ""),
             ),
+            *([("classes", listed_classes(info.class_names, info.num_classes))] if info.class_names else []),
             *([("truncation", f"{_psi(info)}, centre: {info.truncation_center}")] if info.truncation_center else []),
             *([("noise", info.noise)] if info.noise else []),
             ("output", _output(info)),
@@ -146,6 +151,7 @@ def _inspect_generator(path: Path, layers: str, opening: OpenOptions, json: bool
                 "resolution": list(generator.resolution),
                 "channels": generator.channels,
                 "num_classes": generator.num_classes,
+                "class_names": list(generator.class_names),
                 "truncation_center": generator.truncation_center,
                 "noise": generator.noise,
                 "affine_shapes": shapes,
@@ -163,7 +169,7 @@ def _inspect_generator(path: Path, layers: str, opening: OpenOptions, json: bool
             ("file", _checkpoint(path, generator.checkpoint_format)),
             ("generator", f"{generator.family}, latent z of {generator.z_dim}"),
             ("image", _pixels(generator.resolution, generator.channels)),
-            ("classes", generator.num_classes or "none"),
+            ("classes", _classes(generator)),
             ("truncation", f"centre: {generator.truncation_center}" if generator.truncation_center else "none"),
             ("noise", generator.noise or "none"),
             ("parameters", f"{parameters:,}"),
@@ -281,6 +287,12 @@ def _pixels(resolution: tuple[int, int], channels: int) -> str:
     height, width = resolution
     colours = {1: "grey", 3: "RGB", 4: "RGBA"}.get(channels, f"{channels} channels")
     return f"{width}x{height} pixels, {colours}"
+
+
+def _classes(generator: "Generator") -> str:
+    if not generator.class_names:
+        return str(generator.num_classes or "none")
+    return f"{generator.num_classes}: {listed_classes(generator.class_names, generator.num_classes)}"
 
 
 def _psi(info: ModelInfo) -> str:

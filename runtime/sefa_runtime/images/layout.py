@@ -30,25 +30,35 @@ def enlarge(images: Images, factor: int) -> Images:
     return np.stack(flat).reshape(*leading, size[1], size[0], channels)
 
 
-def grid(images: Images) -> Images:
-    """Join images without gaps: [R, A, H, W, C] -> [R·H, A·W, C]."""
+def grid(images: Images, gap: int = 0) -> Images:
+    """Join images: [R, A, H, W, C] -> [R·H, A·W, C], with `gap` white pixels between rows and between columns."""
     rows, columns, height, width, channels = images.shape
-    return images.transpose(0, 2, 1, 3, 4).reshape(rows * height, columns * width, channels)
+    spaced = np.pad(images, ((0, 0), (0, 0), (0, gap), (0, gap), (0, 0)), constant_values=255)
+    joined = spaced.transpose(0, 2, 1, 3, 4).reshape(rows * (height + gap), columns * (width + gap), channels)
+    return joined[: rows * (height + gap) - gap, : columns * (width + gap) - gap]
 
 
-def mosaic(frames: Images) -> Images:
+def side_by_side(images: Images, count: int) -> Images:
+    """Join every `count` images, such as the letters of a word: [N·count, ..., H, W, C] -> [N, ..., H, count·W, C]."""
+    *leading, height, width, channels = images.shape[1:]
+    groups = np.moveaxis(images.reshape(-1, count, *images.shape[1:]), 1, -3)  # [N, ..., H, count, W, C]
+    return groups.reshape(-1, *leading, height, count * width, channels)
+
+
+def mosaic(frames: Images, columns: int | None = None) -> Images:
     """Join several animations into one, in a tidy grid, in reading order.
 
     Up to 3 go in one row, 6 in two rows of 3; empty places at the end of the last row are white.
 
     Args:
         frames: Shape [N, A, H, W, C]: N animations of A frames.
+        columns: How many go in one row, if not as many as make the grid tidy.
 
     Returns:
         One animation, shape [A, rows·H, columns·W, C].
     """
     count, *rest = frames.shape
-    rows, columns = _tidy_shape(count)
+    rows, columns = _tidy_shape(count) if columns is None else (-(-count // columns), columns)
     places = np.full((rows * columns, *rest), 255, np.uint8)
     places[:count] = frames
     return np.stack([grid(moment.reshape(rows, columns, *rest[1:])) for moment in places.swapaxes(0, 1)])

@@ -23,7 +23,7 @@ COLOURS = (
 )
 
 
-def save_video(frames: Images, path: Path, frames_per_second: float = 12.0) -> None:
+def save_video(frames: Images, path: Path, frames_per_second: float = 12.0, *, closed: bool = False) -> None:
     """Write one round of an animation that runs back and forth, as H.264: looped by the player, it does not jump.
 
     The file suits every player: 4:2:0 colours, tagged as BT.709; even sides, by repeating the last row or column of an
@@ -33,6 +33,7 @@ def save_video(frames: Images, path: Path, frames_per_second: float = 12.0) -> N
         frames: Shape [A, H, W, C], 1 (grey), 3 (RGB) or 4 (RGBA, shown on white) channels.
         path: Ends in one of `VIDEO_SUFFIXES`.
         frames_per_second: Frame rate, 0.1 to 50.
+        closed: See `save_animation`.
 
     Raises:
         InputError: If the suffix is not one of these, the frame rate is out of range, there is no ffmpeg, or it cannot
@@ -48,7 +49,7 @@ def save_video(frames: Images, path: Path, frames_per_second: float = 12.0) -> N
         command += ["-video_size", f"{width}x{height}", "-framerate", str(frames_per_second), "-i", "pipe:0"]
         command += ["-vf", COLOURS]
         command += ["-c:v", ENCODER, "-crf", QUALITY, "-movflags", "+faststart", "-f", "mp4", str(partial)]
-        problem = _feed(command, forth_and_back(frames))
+        problem = _feed(command, [*frames] if closed else forth_and_back(frames))
         if problem:
             raise InputError(f"{path}: ffmpeg: {problem}")
 

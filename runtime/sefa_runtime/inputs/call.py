@@ -17,6 +17,7 @@ from sefa_runtime.inputs.edits import (
     prepare_edits,
     prepare_named_edits,
 )
+from sefa_runtime.inputs.labels import count_labels, label_indices
 from sefa_runtime.inputs.latents import prepare_latents
 from sefa_runtime.model.info import ModelInfo
 
@@ -37,9 +38,11 @@ class Call:
 
     Attributes:
         inputs: Inputs by the graph's names: `z`, `w` or `codes`, `label`, `truncation`, and `direction` and `alpha` if
-            neither `edits` nor `sweep` is given. All but the latents are optional; None means left out.
+            neither `edits` nor `sweep` is given. All but the latents are optional; None means left out. Labels may be
+            names of classes.
         seed: One seed or several, instead of `z`.
-        edits: Alphas by direction name or index.
+        edits: Alphas by direction name or index. With `edits` or `sweep`, one latent and several labels are that latent
+            in each of these classes.
         sweep: Steps along one more direction: N images become N·A, all steps of one image before the next.
     """
 
@@ -58,6 +61,10 @@ def prepare(info: ModelInfo, call: Call) -> Feeds:
     inputs, sweep = call.inputs, call.sweep
     by_index = call.edits is None and sweep is None
     latents = prepare_latents(info, inputs, call.seed, takes_seed=not by_index)
+    if info.takes_label:
+        inputs = {**inputs, "label": label_indices(info, inputs.get("label"))}
+        if len(latents) == 1 and not by_index:
+            latents = np.repeat(latents, count_labels(inputs["label"]), axis=0)
     batch = len(latents)
     if by_index:
         direction, alpha = prepare_edits(info, inputs.get("direction"), inputs.get("alpha"), batch)

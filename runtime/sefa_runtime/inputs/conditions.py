@@ -9,6 +9,7 @@ from numpy.typing import ArrayLike, NDArray
 from sefa_runtime.errors import InputError
 from sefa_runtime.inputs.batches import Feeds
 from sefa_runtime.inputs.coercion import as_numbers
+from sefa_runtime.model.class_names import listed_classes
 from sefa_runtime.model.info import ModelInfo
 from sefa_runtime.model.signature import TensorSpec
 
@@ -26,6 +27,9 @@ def prepare_conditions(info: ModelInfo, given: Mapping[str, ArrayLike | None], b
     Raises:
         InputError: If a required one is missing, or a shape or value is invalid.
     """
+    if info.class_names and info.takes_label and given.get("label") is None:
+        there = listed_classes(info.class_names, info.num_classes)
+        raise InputError(f"class-conditional: a label is needed, the index or name of a class: {there}")
     return {spec.name: _prepare(spec, given.get(spec.name), batch) for spec in info.signature.conditions}
 
 

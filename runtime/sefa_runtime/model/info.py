@@ -17,6 +17,7 @@ from sefa_runtime.errors import ModelFileError
 from sefa_runtime.json_text import parse_json
 from sefa_runtime.model.card import card_problems
 from sefa_runtime.model.choices import Latent, OutputType, Precision
+from sefa_runtime.model.class_names import class_name_problems
 from sefa_runtime.model.direction_names import name_problems
 from sefa_runtime.model.signature import REFERENCE_IMAGES, RESERVED_NAMES, OptionalInput, Signature, make_signature
 
@@ -146,6 +147,7 @@ class ModelInfo:
     # sha256 of the checkpoints that directions were found in; empty: the generator's own, or unknown
     bank_sha256: tuple[str, ...] = ()
     optional_inputs: tuple[OptionalInput, ...] = ()  # taken by the graph besides label and truncation
+    class_names: tuple[str, ...] = ()  # in the order of their indices; empty: they have none
     seal: Seal | None = None  # the graph was changed by another tool after the export; None: it was not
     license: str = ""  # the generator's, as its owner or its checkpoint says; empty: neither does
     note: str = ""  # likewise
@@ -261,6 +263,7 @@ def _problems(info: ModelInfo) -> list[str]:
     ]
     problems += name_problems(info.names)
     problems += card_problems(info.license, info.note)
+    problems += class_name_problems(info.class_names, info.num_classes)
     if info.truncation is not None and not math.isfinite(info.truncation):
         problems.append(f"truncation is {info.truncation}")
     if info.code_rms is not None and not 0 <= info.code_rms[0] <= info.code_rms[1] < math.inf:

@@ -39,6 +39,7 @@ def set_direction(**values: Any) -> Callable[[dict[str, Any]], object]:
         (set_to(z_dim=True), "True where"),
         (set_to(num_layers=10**9), "num_layers is"),
         (set_to(num_classes=-1), "num_classes is -1"),
+        (set_to(class_names=["S"]), "1 names of classes for 0 classes"),
         (set_to(resolution=[10**6, 10**6]), "height is 1000000, expected 1 to 16384"),
         (set_to(resolution=[8, -4]), "width is -4"),
         (set_to(channels=10**9), "channels is"),
