@@ -4,6 +4,7 @@
 >>> generator = sefa.load("netG.pth")
 >>> bank = sefa.factorize(generator, top=16)
 >>> bank.save("bank.safetensors")
+PosixPath('bank.safetensors')
 """
 
 from typing import TYPE_CHECKING

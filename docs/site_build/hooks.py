@@ -30,6 +30,13 @@ PAGES = OUTSIDE | {
     f"docs/{command_reference.OVERVIEW}#sefa-{name.replace(' ', '-')}": command_reference.place_of(name)
     for name in command_reference.commands()
 }
+# And what it calls reference/python.md#sefa.load is a part of one of the pages below.
+PYTHON = "reference/python"
+PAGES |= {
+    f"docs/{PYTHON}.md#{name}": f"{PYTHON}/{path.name}#{name}"
+    for path in sorted((ROOT / "docs" / PYTHON).glob("*.md"))
+    for name in re.findall(r"^::: (\S+)$", path.read_text(), re.MULTILINE)
+}
 LOADED = re.compile(
     r"""<(?:script|img|iframe|source|link(?=[^>]*stylesheet))\b[^>]*\b(?:src|href)="(?:https?:)?//[^>]*>"""
 )

@@ -3,6 +3,7 @@
 >>> import sefa, sefa_export
 >>> generator = sefa.load("netG.pth")
 >>> sefa_export.export_onnx(generator, sefa.factorize(generator), "netG.onnx")
+PosixPath('netG.onnx')
 """
 
 from sefa_export.bake import EditGraph, bake

@@ -205,6 +205,15 @@ def bake(
     Raises:
         BankError: If the bank was made for another generator, or for another checkpoint and that is not allowed.
         ArgumentError: If an option is unknown or not for this generator, or the generator is not in float32.
+
+    Examples:
+        >>> generator = sefa.load("netG.pth")
+        >>> graph = sefa_export.bake(generator, sefa.factorize(generator))
+        >>> graph.input_names
+        ('z', 'direction', 'alpha')
+        >>> direction, alpha = torch.tensor([[1], [1]]), torch.tensor([[2.5], [-2.5]])
+        >>> graph(torch.randn(2, 20), direction, alpha).shape
+        torch.Size([2, 64, 64, 3])
     """
     choice_of(OutputType, output_type, "output")
     precisions = {parameter.dtype for parameter in generator.parameters()}

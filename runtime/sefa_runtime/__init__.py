@@ -2,7 +2,7 @@
 
 >>> import sefa_runtime
 >>> editor = sefa_runtime.load("faces.onnx")
->>> editor.edit(seed=7, edits={"direction-1": 2.5}).shape
+>>> editor.edit(seed=7, edits={"turn": 2.5}).shape
 (1, 64, 64, 3)
 """
 

@@ -57,6 +57,11 @@ def load(
         ProviderError: If the provider cannot run here; the message says what is missing.
         InputError: If the provider's name, an option or `threads` is invalid.
         RunError: If there is not enough memory for the model.
+
+    Examples:
+        >>> editor = sefa_runtime.load("faces.onnx", "cpu")
+        >>> editor.provider, editor.info.names[1], editor.info.latent_shape
+        ('cpu', 'turn', (20,))
     """
     source = _path_or_contents(path)
     where = source if isinstance(source, Path) else GIVEN_BYTES
@@ -192,6 +197,12 @@ class Editor:
             InputError: If shapes do not match, an index is out of range, or a value is not finite.
             RunError: If onnxruntime fails: out of memory, a lost device.
             NotFiniteError: If an image contains NaN or infinity.
+
+        Examples:
+            >>> editor = sefa_runtime.load("faces.onnx")
+            >>> z = sefa_runtime.latents_from_seeds([7, 8], editor.info.z_dim)
+            >>> editor.run(z, direction=[[1, 4], [1, 4]], alpha=[[2.5, 1.0], [-2.5, 0.0]]).shape
+            (2, 64, 64, 3)
         """
         arrays = {"direction": direction, "alpha": alpha, "label": label, "truncation": truncation}
         feeds = self._prepare(Call({"z": z, "w": w, "codes": codes, **arrays, **inputs}))
@@ -231,6 +242,11 @@ class Editor:
             InputError: Unless exactly one of `seed`, `z`, `w` and `codes` is given; if the model takes another of them,
                 a direction is unknown or named twice, or a value is invalid.
             RunError: See `run`.
+
+        Examples:
+            >>> editor = sefa_runtime.load("faces.onnx")
+            >>> editor.edit(seed=[7, 8], edits={"turn": 2.5, 4: [-1.0, 1.0]}).shape
+            (2, 64, 64, 3)
         """
         arrays = {"z": z, "w": w, "codes": codes, "label": label, "truncation": truncation, **inputs}
         return self._images(self._prepare(Call(arrays, seed, {} if edits is None else edits)))
@@ -269,6 +285,11 @@ class Editor:
         Raises:
             InputError: See `edit`.
             RunError: See `run`.
+
+        Examples:
+            >>> editor = sefa_runtime.load("faces.onnx")
+            >>> editor.sweep(seed=7, direction="turn", alphas=[-3, 0, 3]).shape
+            (1, 3, 64, 64, 3)
         """
         index = self.direction_index(direction)
         if alphas is None:

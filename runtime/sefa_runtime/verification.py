@@ -29,9 +29,9 @@ MAX_LEVELS = {"fp32": 1.0, "fp16": 3.0}
 class Finding:
     """The result of one check."""
 
-    name: str
-    ok: bool
-    detail: str
+    name: str  # what was checked
+    ok: bool  # whether it passed
+    detail: str  # what was found, in words
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class Verification:
 
     model: str  # the file's name
     provider: str  # what actually ran
-    findings: tuple[Finding, ...]
+    findings: tuple[Finding, ...]  # one of each check
 
     @property
     def ok(self) -> bool:
@@ -73,6 +73,11 @@ def verify(
         ProviderError: If the provider cannot run here; the message says what is missing.
         InputError: If an option is invalid, or the checkpoint cannot be read.
         RunError: If onnxruntime fails.
+
+    Examples:
+        >>> verification = verify("faces.onnx", "cpu")
+        >>> [finding.name for finding in verification.findings if finding.ok]
+        ['file', 'provider', 'images', 'batches']
     """
     editor = load(path, provider, provider_options, threads)
     findings = [_whole(editor)]

@@ -15,8 +15,8 @@ MAX_PAIRS = 4_000_000
 class Pair:
     """A direction of one bank and the direction of the other that it was matched with."""
 
-    a: int
-    b: int
+    a: int  # index in the first bank
+    b: int  # index in the second
     cosine: float  # between the two edits, signed
     same_direction: (
         float  # |cosine| between the vectors alone, whatever layers they edit (of all layers, if each has one)
@@ -45,6 +45,12 @@ def compare_banks(a: DirectionBank, b: DirectionBank) -> BankComparison:
 
     Raises:
         BankError: If their numbers of layers or code sizes differ, or there are too many pairs of directions.
+
+    Examples:
+        >>> bank = sefa.DirectionBank.load("faces.safetensors")
+        >>> pair = compare_banks(bank, sefa.factorize(sefa.load("netG.pth"))).pairs[0]
+        >>> bank.names[pair.a], pair.b, round(pair.cosine, 3)
+        ('turn', 1, 1.0)
     """
     sizes = [(bank.num_layers, bank.code_dim) for bank in (a, b)]
     if sizes[0] != sizes[1]:

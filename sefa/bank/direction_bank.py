@@ -36,10 +36,10 @@ TENSORS = ("vectors", "eigenvalues", "edited_layers", "analysed_layers", "alpha_
 class DirectionSource:
     """Where directions came from."""
 
-    family: str
+    family: str  # of the generator
     checkpoint_sha256: str  # empty if the generator did not come from a file
-    method: str
-    normalize: str
+    method: str  # "sefa" or "ganspace", or what another tool's file was
+    normalize: str  # how the rows of A were scaled
     rank: int  # of the matrix A, or of the samples: directions beyond it change nothing
     version: str  # of sefa
     # Unit of alpha: distance in code space; standard deviations of the sampled codes along the direction; or multiples
@@ -65,6 +65,13 @@ class DirectionBank:
         alpha_range: Suggested lowest and highest alpha, float32 [K, 2].
         source: The generator and method; for a merged bank, the `joint_source` of all directions.
         origins: Each direction's own source, K of them; empty if `source` is the source of all.
+
+    Examples:
+        >>> bank = sefa.factorize(sefa.load("netG.pth"), top=8)
+        >>> bank.save("bank.safetensors")
+        PosixPath('bank.safetensors')
+        >>> len(sefa.DirectionBank.load("bank.safetensors"))
+        8
     """
 
     vectors: Tensor

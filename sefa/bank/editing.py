@@ -19,6 +19,12 @@ def change(bank: DirectionBank, changes: Mapping[int, Change]) -> DirectionBank:
 
     Raises:
         BankError: If a new name is not allowed, or two directions would have the same name.
+
+    Examples:
+        >>> from sefa.bank.naming import parse_change, resolve
+        >>> bank = sefa.DirectionBank.load("faces.safetensors")
+        >>> change(bank, resolve(bank.names, [parse_change("0=nod:-1")])).names[:2]
+        ('nod', 'turn')
     """
     vectors, alpha_range = bank.vectors.clone(), bank.alpha_range.clone()
     for index, one in changes.items():
@@ -61,6 +67,11 @@ def merge(
     Raises:
         ArgumentError: If there is no bank, or the number of prefixes differs from that of the banks.
         BankError: If the banks are of different generators, or two directions have the same name.
+
+    Examples:
+        >>> bank = sefa.DirectionBank.load("faces.safetensors")
+        >>> merge([subset(bank, [1]), subset(bank, [0])], ["a-", "b-"]).names
+        ('a-turn', 'b-direction-0')
     """
     if not banks:
         raise ArgumentError("there is no bank to merge")

@@ -49,6 +49,11 @@ def load(
     Raises:
         CheckpointError: If the file is missing, damaged, wants to run code, or holds no generator of a known family.
         ArgumentError: If an option does not fit the generator.
+
+    Examples:
+        >>> generator = sefa.load("netG.pth")
+        >>> generator.family, generator.resolution, generator.latent_dim
+        ('dcgan', (64, 64), 20)
     """
     path = Path(path)
     noise = choice_of(Noise, noise, "noise")

@@ -66,6 +66,12 @@ def wrap(
 
     Raises:
         ArgumentError: If an argument does not fit the module, or the module does not make one image from each latent.
+
+    Examples:
+        >>> layers = torch.nn.Linear(8, 3 * 16), torch.nn.Unflatten(1, (3, 4, 4)), torch.nn.Tanh()
+        >>> generator = sefa.wrap(torch.nn.Sequential(*layers), latent_dim=8, layers=["0"])
+        >>> sefa.factorize(generator, top=2).vectors.shape
+        torch.Size([2, 8])
     """
     label_format = choice_of(LabelFormat, label_format, "label_format")
     layout = None if image_layout is None else choice_of(ImageLayout, image_layout, "image_layout")

@@ -62,6 +62,13 @@ def factorize(
     Raises:
         ArgumentError: If a layer is unknown, `top` is out of range, an option is unknown or does not belong to the
             method, or the weights are not finite.
+
+    Examples:
+        >>> bank = sefa.factorize(sefa.load("netG.pth"), top=4)
+        >>> bank.names
+        ('direction-0', 'direction-1', 'direction-2', 'direction-3')
+        >>> bank.vectors.shape
+        torch.Size([4, 20])
     """
     analysed = parse_layers(layers, generator.num_layers, generator.default_layers, generator.layer_names)
     if edit_layers is not None:

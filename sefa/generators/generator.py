@@ -50,6 +50,12 @@ class Generator(nn.Module, ABC):
         assumptions: What the file does not say and was assumed, a few words each: "tanh at the end".
         license: The generator's licence, if the file says it; else empty.
         note: What else the file says of the generator in words; else empty.
+
+    Examples:
+        >>> generator = sefa.load("netG.pth")
+        >>> codes = generator.encode(torch.randn(2, generator.z_dim))
+        >>> codes.shape, generator.decode(codes).shape
+        (torch.Size([2, 1, 20]), torch.Size([2, 3, 64, 64]))
     """
 
     family: ClassVar[str]

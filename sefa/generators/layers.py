@@ -25,6 +25,10 @@ def parse_layers(
 
     Raises:
         ArgumentError: If the specification cannot be read, is empty, or names a layer that does not exist.
+
+    Examples:
+        >>> sefa.parse_layers("0,2-4", num_layers=14)
+        (0, 2, 3, 4)
     """
     if isinstance(spec, str):
         wanted = set[int]()

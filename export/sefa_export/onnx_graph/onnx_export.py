@@ -91,6 +91,11 @@ def export_onnx(
         VerificationError: If the exported graph differs from PyTorch.
         ExportError: If the weights are too large for one file.
         OSError: If the file cannot be written.
+
+    Examples:
+        >>> generator = sefa.load("netG.pth")
+        >>> sefa_export.export_onnx(generator, sefa.factorize(generator, top=8), "netG.onnx")
+        PosixPath('netG.onnx')
     """
     path = Path(path)
     check_utf8_output(path)

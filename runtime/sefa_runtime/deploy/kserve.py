@@ -50,7 +50,7 @@ class KServeOptions:
     runtime_version: str | None = None  # for "triton": the image's tag; None: TRITON_VERSION
     gpus: int | None = None  # per replica
     cpus: str = "2"  # per replica, as Kubernetes writes it: 2, 500m
-    memory: str = "4Gi"
+    memory: str = "4Gi"  # per replica, as Kubernetes writes it
     min_replicas: int = 1  # 0: none while there are no requests
     max_replicas: int | None = None  # None: min_replicas, or 1
     concurrency: int | None = None  # concurrent requests per replica to scale for; None: KServe's choice

@@ -143,6 +143,11 @@ def explore(
         InputError: If an argument is invalid, or the images do not differ.
         RunError: As `Editor.run`.
         OSError: If measurements cannot be written to the cache.
+
+    Examples:
+        >>> exploration = explore(sefa_runtime.load("faces.onnx"), model="faces", samples=4, quick=True)
+        >>> len(exploration.effects)
+        8
     """
     if alpha_range is not None and not alpha_range[0] < 0 < alpha_range[1]:
         raise InputError(f"the range must lie around 0, got {alpha_range[0]:g} to {alpha_range[1]:g}")

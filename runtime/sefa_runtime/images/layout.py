@@ -77,6 +77,11 @@ def contact_sheet(
 
     Returns:
         One RGB image, uint8 [H', W', 3].
+
+    Examples:
+        >>> sweeps = np.zeros((2, 1, 3, 64, 64, 3), np.uint8)
+        >>> contact_sheet(sweeps, ["seed 7", "seed 8"], ["turn"], ["-3", "0", "3"]).shape
+        (116, 438, 3)
     """
     blocks, rows, columns, height, width, _ = images.shape
     size = max(11, height // 5)

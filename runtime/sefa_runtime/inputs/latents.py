@@ -27,6 +27,10 @@ def latents_from_seeds(seeds: Iterable[int], z_dim: int) -> NDArray[np.float32]:
 
     Raises:
         InputError: If there are no seeds or one is outside 0..2**32 - 1.
+
+    Examples:
+        >>> sefa_runtime.latents_from_seeds([7, 8], 512).shape
+        (2, 512)
     """
     rows = [np.random.RandomState(_check_seed(seed)).randn(z_dim) for seed in seeds]
     if not rows:

@@ -41,10 +41,10 @@ class Ratio:
 class Comparison:
     """Two records of the same scenario, compared."""
 
-    scenario: str
+    scenario: str  # of both
     rate: float | None  # scenario `server`: requests per second
-    differences: tuple[Difference, ...]
-    ratios: tuple[Ratio, ...]
+    differences: tuple[Difference, ...]  # conditions that differ, such as provider and threads
+    ratios: tuple[Ratio, ...]  # of B to A, of each number that both have
     shortfalls: tuple[str, ...]  # of either record
 
 

@@ -41,8 +41,8 @@ class BatchResult:
     batch: int  # images per run
     edits: int  # per image
     first_run_ms: float  # the first run of this batch size, not counted below
-    warm_up: WarmUp
-    runs: int
+    warm_up: WarmUp  # the runs before those that count
+    runs: int  # that count
     seconds: float  # how long the measurement took
     mean_ms: float | None
     min_ms: float | None
@@ -52,7 +52,7 @@ class BatchResult:
     p99_ms: float | None
     max_ms: float | None
     images_per_second: float
-    arrivals: Arrivals | None
+    arrivals: Arrivals | None  # scenario `server`: what came and what waited
     shortfalls: tuple[str, ...]  # what this measurement lacks, in words
     samples_ms: tuple[float | None, ...] | None  # every latency, in order; None: never served
 
@@ -61,26 +61,26 @@ class BatchResult:
 class LatencyRecord:
     """One measurement of one model."""
 
-    record_version: int
+    record_version: int  # of the record's format
     created: str  # UTC, ISO 8601
     scenario: str
-    model: dict[str, Any]
-    graph: GraphFacts
-    provider_requested: str
+    model: dict[str, Any]  # what the file says of itself, and its sha256
+    graph: GraphFacts  # its inputs, outputs and operators
+    provider_requested: str  # as the caller wrote it
     provider: str  # what actually ran
     provider_reason: str  # why, if it is not the one requested by name
-    provider_options: dict[str, str]
+    provider_options: dict[str, str]  # what the provider was given
     session_entries: dict[str, str]  # onnxruntime's settings of the session
     placement: Placement  # which provider runs how many nodes
     io_binding: bool  # whether inputs and image stay in buffers on the device
     tf32: bool | None  # whether factors of float32 products may be rounded to 10 bits; None: unknown
     threads: int  # per operator, on the CPU
-    load_ms: float
+    load_ms: float  # to build the onnxruntime session
     load_first_run_ms: float | None  # of the run by which loading tests the provider; None: no such run
     results: tuple[BatchResult, ...]
     best_batch: int | None  # scenario `offline`: the batch size with the most images per second
     machine: dict[str, Any]  # at the start of the measurement
-    versions: dict[str, str]
+    versions: dict[str, str]  # of the packages that ran
 
     @property
     def ran_as_asked(self) -> bool:

@@ -56,12 +56,12 @@ class Tuning:
     model: str  # the file's name
     provider: str  # what ran
     seconds: float  # per trial
-    trials: tuple[Trial, ...]
+    trials: tuple[Trial, ...]  # one of each setting
     one_caller: Trial  # the shortest run of the smallest batch, with one instance
     many_callers: Trial  # the most images per second
     failures: tuple[str, ...]  # settings that did not run, and why
-    machine: dict[str, Any]
-    versions: dict[str, str]
+    machine: dict[str, Any]  # what it was measured on
+    versions: dict[str, str]  # of the packages that ran
 
 
 @dataclass(frozen=True)

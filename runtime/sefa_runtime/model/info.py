@@ -43,11 +43,11 @@ REFERENCE_GRID = 4
 class DirectionInfo:
     """One entry of the direction bank inside the graph."""
 
-    name: str
+    name: str  # what edits call it, besides its index
     eigenvalue: float  # λ of AᵀA: the squared change of A·z per unit of alpha
     alpha_range: tuple[float, float]  # suggested, not enforced
-    edited_layers: tuple[int, ...]
-    analysed_layers: tuple[int, ...]
+    edited_layers: tuple[int, ...]  # those that an edit changes
+    analysed_layers: tuple[int, ...]  # those that it was found in
 
 
 @dataclass(frozen=True)
@@ -57,11 +57,11 @@ class Parity:
     For `output_type="uint8"` the errors are in grey levels, for `output_type="float32"` in units of [-1, 1].
     """
 
-    max_abs_error: float
+    max_abs_error: float  # the largest difference of a value
     changed_fraction: float  # share of values that differ at all
-    images: int
-    batches: tuple[int, ...]
-    edits: tuple[int, ...]
+    images: int  # compared
+    batches: tuple[int, ...]  # sizes that were compared
+    edits: tuple[int, ...]  # numbers of edits that were compared
     psnr_db: float | None = None  # fp16 only: the worst image's, against float32
 
 
@@ -98,7 +98,7 @@ class Seal:
     max_levels: int  # largest difference of a value, of 255 levels
     psnr_db: float  # the worst image's
     mean_levels: float  # largest difference between `reference` and the means of the parts of its own images
-    images: int
+    images: int  # compared
 
     @property
     def in_words(self) -> str:
@@ -113,34 +113,34 @@ class Seal:
 class ModelInfo:
     """Everything a caller needs to know about a graph to use it, available without loading it."""
 
-    format_version: int
-    family: str
+    format_version: int  # of the description
+    family: str  # of the generator: "dcgan", "stylegan2", ...
     latent: str  # the space of the first input: "z" [batch, z_dim], "w" [batch, code_dim], "w+" [batch, L, code_dim]
-    z_dim: int
-    code_dim: int
+    z_dim: int  # length of a latent z
+    code_dim: int  # length of one layer's code
     num_layers: int  # L
     batch: int | None  # fixed at export; None: dynamic
-    num_edits: int | None
+    num_edits: int | None  # likewise
     resolution: tuple[int, int]  # H, W
-    channels: int
+    channels: int  # of an image
     output_type: str  # "uint8": [batch, H, W, C]; "float32": [batch, C, H, W] in [-1, 1]
-    precision: str
+    precision: str  # "fp32" or "fp16"
     num_classes: int  # 0: not class-conditional
     truncation: float | None  # psi, fixed in the graph; 1: off; None: it is an input
     code_rms: tuple[float, float] | None  # for graphs of w and w+: smallest and largest RMS of the mapping's w
     truncation_center: str  # where the centre of truncation comes from; empty: no truncation in this family
     noise: str  # a StyleGAN's noise inputs: "const" or "none"; empty: it has none
-    directions: tuple[DirectionInfo, ...]
-    method: str
-    normalize: str
+    directions: tuple[DirectionInfo, ...]  # in the order of their indices
+    method: str  # "sefa" or "ganspace"; of several banks, what they share
+    normalize: str  # how the rows of A were scaled
     source_format: str  # whose format the checkpoint is in; empty if the generator did not come from a file
     source_sha256: str  # of the checkpoint file; empty if the generator did not come from a file
     payload: Payload | None  # ONNX only
-    parity: Parity
+    parity: Parity  # with PyTorch
     reference: tuple[
         tuple[float, ...], ...
     ]  # [image][part · C]: `mean_levels` of PyTorch's images for `reference_inputs`
-    versions: dict[str, str]
+    versions: dict[str, str]  # of the packages that exported it
     # The fields below have defaults, used for files written before the field existed.
     source_entry: str = ""  # which of the checkpoint's entries was read; empty: there was only one
     assumptions: tuple[str, ...] = ()  # what the checkpoint does not say and was assumed

@@ -50,6 +50,10 @@ def rename_directions(
         InputError: If an index is out of range, a name or range is invalid, or the model's weights are in a file
             beside it and `output` is in another folder.
         OSError: If the file cannot be written.
+
+    Examples:
+        >>> rename_directions("faces.onnx", {0: "nod"}, output="named.onnx").names[:2]
+        ('nod', 'turn')
     """
     path = Path(path)
     info = read_info(path)

@@ -25,14 +25,14 @@ class Settings:
         InputError: If a value is invalid.
     """
 
-    host: str = "127.0.0.1"
+    host: str = "127.0.0.1"  # the address to listen on
     port: int = 8000  # 0 takes a free one
     grpc_port: int | None = None  # None: no gRPC
-    provider: str = "auto"
-    provider_options: Mapping[str, str] = field(default_factory=dict)
+    provider: str = "auto"  # as `load` takes it
+    provider_options: Mapping[str, str] = field(default_factory=dict)  # likewise
     instances: int = 1  # concurrent runs of a model
     threads: int | None = None  # per operator on the CPU; None: the usable cores, divided among the instances
-    allow_cpu_fallback: bool = False
+    allow_cpu_fallback: bool = False  # likewise
     max_batch: int = 16  # images in one run, and in one v2 request
     max_delay_ms: float = 2.0  # how long a run may wait for more requests, once runs are shared
     max_queue: int = 256  # images that may wait, per model

@@ -24,10 +24,10 @@ EXPECTED = ("cuda", "tensorrt", "openvino", "cpu")
 class Check:
     """One finding."""
 
-    name: str
-    ok: bool
-    detail: str
-    remedy: str = ""
+    name: str  # what was examined
+    ok: bool  # whether it works
+    detail: str  # what was found, in words
+    remedy: str = ""  # how to fix it, if that is known
     needed: bool = True  # False: the toolkit works without it
 
 

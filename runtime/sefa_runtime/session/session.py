@@ -61,7 +61,7 @@ _runs: dict[int, "onnxruntime.RunOptions"] = {}
 class Session:
     """An onnxruntime session and how it runs."""
 
-    inference: "onnxruntime.InferenceSession"
+    inference: "onnxruntime.InferenceSession"  # onnxruntime's own
     requested: str  # as the caller wrote it
     provider: str  # what really runs, in lower case: "cpu", "cuda", ...
     reason: str  # why another provider than the requested one runs, or why `auto` chose this one; else empty
