@@ -31,28 +31,34 @@ class DCGAN(OneHotGenerator):
         """Build from layers.
 
         Args:
-            layers: All layers; the first is a ConvTranspose2d that reads z as a 1x1 image.
+            layers: All layers; the first is a ConvTranspose2d that reads z as a 1x1 image, or a Linear, which an
+                Unflatten follows.
             resolution: Height and width of the image.
             channels: Channels of the image.
-            num_classes: How many of the first convolution's inputs, counted from the last, are a one-hot label.
+            num_classes: How many of the first layer's inputs, counted from the last, are a one-hot label.
             image_range: The last layer's values for black and for white.
         """
-        assert isinstance(layers[0], nn.ConvTranspose2d)
-        super().__init__(layers[0].in_channels - num_classes, num_classes, image_range)
+        first = layers[0]
+        assert isinstance(first, nn.ConvTranspose2d | nn.Linear)
+        inputs = first.in_features if isinstance(first, nn.Linear) else first.in_channels
+        super().__init__(inputs - num_classes, num_classes, image_range)
         self.layers = nn.Sequential(*layers)
         self.resolution = resolution
         self.channels = channels
 
     @property
-    def first(self) -> nn.ConvTranspose2d:
-        """The convolution that reads the latent."""
-        layer: nn.ConvTranspose2d = self.layers[0]  # type: ignore[assignment]
+    def first(self) -> nn.ConvTranspose2d | nn.Linear:
+        """The layer that reads the latent."""
+        layer: nn.ConvTranspose2d | nn.Linear = self.layers[0]  # type: ignore[assignment]
         return layer
 
     def decode(self, codes: Tensor) -> Tensor:
-        return self._centred(self.layers(codes.squeeze(1)[:, :, None, None]))  # [N, C, H, W]
+        code = codes.squeeze(1)  # [N, D]
+        return self._centred(self.layers(code if isinstance(self.first, nn.Linear) else code[:, :, None, None]))
 
     def affines(self) -> list[Tensor]:
+        if isinstance(self.first, nn.Linear):
+            return [self.first.weight.detach()]
         # On a 1x1 image a transposed convolution is a matrix: y[o, u, v] = Σ_i weight[i, o, u + p, v + p] z[i].
         weight = self.first.weight.detach()  # [D, out, kh, kw]
         paddings = self.first.padding

@@ -1,8 +1,8 @@
 """How far our generators are from what the original code computed, for each checkpoint in tests/golden/checkpoints.
 
-    PYTHONPATH=tests python -m support.golden_checkpoints -o benchmarks/results/formats.json
+    PYTHONPATH=tests python -m support.golden_checkpoints -o benchmarks/results/formats.json [NAME ...]
 
-measures all of them; the tests assert the same measurements.
+measures all of them, or those named, whose entries in the record are made anew; the tests assert the same measurements.
 """
 
 import argparse
@@ -311,12 +311,14 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("names", nargs="*", default=list(MANIFEST))
     arguments = parser.parse_args()
-    record = {}
+    known = set(arguments.names) < set(MANIFEST) and arguments.output and arguments.output.exists()
+    record = json.loads(arguments.output.read_text()) if known else {}
     for name in arguments.names:
         errors = GoldenCheckpoint(name).measure_all()
         record[name] = {key: float(f"{value:.2e}") for key, value in errors.items()}
         print(name, json.dumps(record[name]), flush=True)
-    print(table(record))
+    record = {name: record[name] for name in MANIFEST if name in record}
+    print(table({name: record[name] for name in arguments.names}))
     if arguments.output:
         arguments.output.write_text(json.dumps(record, indent=1) + "\n")
 

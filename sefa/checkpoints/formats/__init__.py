@@ -8,9 +8,7 @@ To add one, write its module, and list its FORMAT below. The module describes th
     a function for each layer    takes the layer's tensors, and returns its parameters
     FORMAT                       its name in messages, and the two functions above
 
-Its test, tests/sefa/checkpoints/formats/test_<format>.py, compares it with the original's formulas or recorded images.
-`python tests/sefa/checkpoints/test_unknown_files.py` notes the keys of golden checkpoints, by which the refusal of an
-unknown file finds the nearest format.
+CONTRIBUTING.md has the steps around it: recording what the original computes, tests, documents.
 """
 
 from sefa.checkpoints.checkpoint import Format
@@ -42,6 +40,7 @@ from sefa.checkpoints.formats.nvidia import (
 from sefa.checkpoints.formats.openmmlab import (
     openmmlab_biggan,
     openmmlab_dcgan,
+    openmmlab_lsgan,
     openmmlab_pggan,
     openmmlab_sngan,
     openmmlab_stylegan,
@@ -85,6 +84,7 @@ FORMATS: tuple[Format, ...] = (
     openmmlab_stylegan.FORMAT,
     openmmlab_stylegan2.FORMAT,
     openmmlab_dcgan.FORMAT,
+    openmmlab_lsgan.FORMAT,
     openmmlab_sngan.FORMAT,
     openmmlab_pggan.FORMAT,
     genforce_pggan.FORMAT,

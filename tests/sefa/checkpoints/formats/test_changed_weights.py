@@ -25,6 +25,7 @@ FILES = [
     "mm_biggan_32/iter_500000.pth",
     "mm_biggandeep_32/iter_500000.pth",
     "mm_dcgan_32/iter_300000.pth",
+    "mm_lsgan_32/iter_300000.pth",
     "mm_pggan_16/iter_5000.pth",
     "mm_sagan_32/iter_500000.pth",
     "mm_stylegan2_16/iter_800000.pth",

@@ -21,6 +21,7 @@ BIGGAN = CHECKPOINTS / "mm_biggan_32" / "iter_500000.pth"
 STYLEGAN = CHECKPOINTS / "mm_stylegan_16" / "iter_5000.pth"
 STYLEGAN3 = CHECKPOINTS / "mm_stylegan3_16" / "iter_160000.pth"
 DCGAN = CHECKPOINTS / "mm_dcgan_32" / "iter_300000.pth"
+LSGAN = CHECKPOINTS / "mm_lsgan_32" / "iter_300000.pth"
 SAGAN = CHECKPOINTS / "mm_sagan_32" / "iter_500000.pth"
 DEEP = CHECKPOINTS / "mm_biggandeep_32" / "iter_500000.pth"
 MODEL = "model = dict(type='S', generator=dict(type='G'{}), discriminator=dict(rgb2bgr=True))\n"
@@ -70,7 +71,7 @@ def test_images_are_bgr_unless_the_configuration_says_otherwise(tmp_path: Path, 
 
 
 @pytest.mark.parametrize(
-    "path", [DCGAN, SAGAN, PGGAN_FILE, STYLEGAN, STYLEGAN3, BIGGAN, DEEP], ids=lambda path: path.parent.name
+    "path", [DCGAN, LSGAN, SAGAN, PGGAN_FILE, STYLEGAN, STYLEGAN3, BIGGAN, DEEP], ids=lambda path: path.parent.name
 )
 def test_every_family_is_brought_to_rgb(path: Path) -> None:
     bgr, rgb = (sefa.load(path, assume={"channels": order}) for order in ("bgr", "rgb"))
@@ -185,3 +186,13 @@ def test_the_gains_of_classes_are_around_1_or_0_as_their_initialisation_says(tmp
         told = sefa.load(SAGAN, assume={"gains": around})
         assert image(generator).equal(image(told))
     assert not torch.allclose(image(told), image(sefa.load(SAGAN)), atol=1e-3)
+
+
+@pytest.mark.parametrize("kept", [2, 4])
+def test_an_lsgan_has_pairs_of_convolutions_and_three_more(tmp_path: Path, kept: int) -> None:
+    state = content(LSGAN)["state_dict"]
+    state = {
+        key: one for key, one in state.items() if not (key[:22] == "generator.conv_blocks." and int(key[22]) >= kept)
+    }
+    with pytest.raises(CheckpointError, match=f"OpenMMLab LSGAN, but {kept} convolutions, where pairs and three more"):
+        sefa.load(save(tmp_path / "file.pth", state))
