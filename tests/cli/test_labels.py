@@ -10,23 +10,18 @@ from PIL import Image
 
 import sefa_runtime
 from sefa_runtime.images import eased
-from support.descriptions import change_description
 from support.golden_checkpoints import GoldenCheckpoint
+from support.named_classes import SIZE, write_named
 from support.videos import decode
 
 Command = Callable[..., Any]
 Array = np.ndarray[Any, Any]
 
-NAMES = ("S", "e", "F", "a", "5", "dog")
-SIZE = 32  # of an image
-
 
 @pytest.fixture
-def named(golden: Path, tmp_path: Path) -> Path:
-    """`style_z`, whose classes have names."""
-    return change_description(
-        golden / "style_z.onnx", tmp_path / "named.onnx", lambda document: document.update(class_names=NAMES)
-    )
+def named(tmp_path: Path) -> Path:
+    """A model whose classes have names."""
+    return write_named(tmp_path)
 
 
 def cells(path: Path) -> Array:

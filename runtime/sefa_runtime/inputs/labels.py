@@ -12,6 +12,7 @@ from sefa_runtime.model.class_names import listed_classes
 from sefa_runtime.model.info import ModelInfo
 
 MAX_LABELS = 1000  # in one text
+MAX_TEXT = 20_000  # characters
 RANGE = re.compile(r"(\d{1,9})(?:-(\d{1,9}))?")
 
 # Class indices or names: one for all images, or one for each.
@@ -60,6 +61,8 @@ def parse_labels(info: ModelInfo, text: str) -> list[int]:
     """
     if not info.takes_label:
         raise InputError(why_not_taken(info, "label"))
+    if len(text) > MAX_TEXT:
+        raise InputError(f"labels of at most {MAX_TEXT} characters, got {len(text)}")
     labels: list[int] = []
     for part in text.split(","):
         found = _parse_part(info, part.strip())

@@ -56,18 +56,19 @@ def check_pixels(count: int, height: int, width: int, scale: int) -> None:
         raise InputError(f"{pixels / 1e6:.0f} million pixels are too many, at most {MAX_PIXELS / 1e6:.0f} million")
 
 
-def encode_sheet(images: Images, scale: int, kind: Format) -> bytes:
-    """Encode several images as one, side by side without gaps.
+def encode_sheet(images: Images, scale: int, kind: Format, gap: int = 0) -> bytes:
+    """Encode several images as one, side by side.
 
     Args:
         images: Shape [rows, columns, H, W, C].
         scale: How many times to enlarge them.
         kind: The format; webp and png are lossless.
+        gap: White pixels between them, before they are enlarged.
 
     Raises:
         InputError: If the format cannot hold an image of that size.
     """
-    image = to_pillow(enlarge(grid(images), scale))
+    image = to_pillow(enlarge(grid(images, gap), scale))
     if kind is Format.JPEG:
         image = on_white(image)
     file = io.BytesIO()
@@ -78,7 +79,9 @@ def encode_sheet(images: Images, scale: int, kind: Format) -> bytes:
     return file.getvalue()
 
 
-def encode_animation(images: Images, scale: int, kind: Format, frames_per_second: float) -> bytes:
+def encode_animation(
+    images: Images, scale: int, kind: Format, frames_per_second: float, columns: int | None = None
+) -> bytes:
     """Encode an endless animation that runs back and forth.
 
     Args:
@@ -86,11 +89,12 @@ def encode_animation(images: Images, scale: int, kind: Format, frames_per_second
         scale: How many times to enlarge them.
         kind: gif or webp.
         frames_per_second: 0.1 to 50.
+        columns: Of the grid; None: as many as make it tidy.
 
     Raises:
         InputError: If the format cannot hold an animation of that size.
     """
-    loop = [to_pillow(frame) for frame in forth_and_back(mosaic(enlarge(images, scale)))]
+    loop = [to_pillow(frame) for frame in forth_and_back(mosaic(enlarge(images, scale), columns))]
     if kind is Format.GIF:
         loop = list(map(on_white, loop))
     file = io.BytesIO()

@@ -13,10 +13,11 @@ from starlette.routing import Route
 
 from sefa_runtime.editor import as_images
 from sefa_runtime.errors import InputError
-from sefa_runtime.images import Images, eased
+from sefa_runtime.images import Images, eased, side_by_side
 from sefa_runtime.inputs.batches import Feeds
 from sefa_runtime.inputs.call import Call
 from sefa_runtime.inputs.call import Sweep as Steps
+from sefa_runtime.inputs.labels import count_labels, label_indices, parse_labels
 from sefa_runtime.server.http.image_encoding import (
     Format,
     check_pixels,
@@ -60,6 +61,7 @@ async def describe_model(request: Request) -> Response:
         latent_shape=list(info.latent_shape),
         takes_label=info.takes_label,
         num_classes=info.num_classes,
+        class_names=list(info.class_names),
         truncation=info.truncation,
         sealed=info.seal.in_words if info.seal else "",
         license=info.license,
@@ -80,13 +82,18 @@ async def image(request: Request) -> Response:
     """Generate one image from a seed, moved along directions: an address to put into `<img src>`.
 
     `/models/faces/image?seed=7&edit=turn:2.5&edit=4:1&format=png`
+
+    With `labels`, it is one image of several classes of the seed, side by side.
     """
     model = _exchange(request).find_model(**request.path_params, for_images=True)
     wanted = read_query(request)
     kind = Format(wanted.format)
-    check_pixels(1, *model.info.resolution, wanted.scale)
+    label, classes = _classes(model, wanted.label, wanted.labels)
+    if wanted.labels is None and isinstance(label, list):
+        raise InputError(f"label is one class, got {wanted.label!r:.80}; several, side by side, are labels")
+    _check_count(model, classes, wanted.scale)
     edits = _by_direction([_parse_edit(text) for text in wanted.edit or ()], model)
-    inputs = {"label": wanted.label, "truncation": wanted.truncation}
+    inputs = {"label": label, "truncation": wanted.truncation}
     feeds = model.editor.prepare(Call(inputs, wanted.seed, edits))
     tag = _entity_tag(model, feeds, wanted.scale, kind)
     # Another model may take this name, so caches must revalidate an image each time.
@@ -102,20 +109,23 @@ async def edit_images(request: Request) -> Response:
     """Generate images from several seeds or from latents, with several edits, or sweep along a direction.
 
     Images are laid out side by side. In a sweep, each seed is a row and each step a column, or the steps are the
-    frames of an animation that runs back and forth.
+    frames of an animation that runs back and forth. With `labels`, each seed is a row of its classes.
     """
     exchange = _exchange(request)
     model = exchange.find_model(**request.path_params, for_images=True)
     wanted = check(EditRequest, decode_json(exchange.body))
-    feeds, rows = _prepare(model, wanted)
+    feeds, rows, classes = _prepare(model, wanted)
     images = await _generate(request, model, feeds)
-    images = images.reshape(rows, -1, *images.shape[1:])
+    images = side_by_side(images.reshape(rows, -1, *images.shape[1:]), classes)
+    of_words = wanted.labels is not None
     if wanted.sweep and wanted.moves:
+        in_a_row = 1 if of_words else None
         encoded = await _encode(
-            request, encode_animation, images, wanted.scale, wanted.format, wanted.frames_per_second
+            request, encode_animation, images, wanted.scale, wanted.format, wanted.frames_per_second, in_a_row
         )
     else:
-        encoded = await _encode(request, encode_sheet, images, wanted.scale, wanted.format)
+        gap = images.shape[2] // 4 if of_words else 0  # Else words would run into each other.
+        encoded = await _encode(request, encode_sheet, images, wanted.scale, wanted.format, gap)
     return Response(encoded, media_type=wanted.format.media_type)
 
 
@@ -129,8 +139,12 @@ def routes() -> list[Route]:
     ]
 
 
-def _prepare(model: HostedModel, wanted: EditRequest) -> tuple[Feeds, int]:
-    """Return the checked inputs of a request, and the number of rows in which its images are laid out."""
+def _prepare(model: HostedModel, wanted: EditRequest) -> tuple[Feeds, int, int]:
+    """Return the checked inputs of a request, and how its images are laid out.
+
+    Returns:
+        The inputs, the number of rows, and how many of these stand side by side as one: a latent's classes.
+    """
     if wanted.format is Format.GIF and not wanted.sweep:
         raise InputError("gif is an animation: give a sweep, or another format")
     if wanted.animate and (not wanted.sweep or wanted.format not in (Format.WEBP, Format.GIF)):
@@ -143,13 +157,23 @@ def _prepare(model: HostedModel, wanted: EditRequest) -> tuple[Feeds, int]:
     seed = 0 if wanted.seeds is None and not ways else wanted.seeds
     given = next((value for value in (seed, *ways.values()) if isinstance(value, list)), [0])
     # One flat latent is one image; `prepare` checks its numbers later.
-    count = len(given) if seed is not None or (given and isinstance(given[0], list)) else 1
+    several = seed is not None or bool(given and isinstance(given[0], list))
+    count = len(given) if several else 1
+    label, classes = _classes(model, wanted.label, wanted.labels)
+    if wanted.labels is None:
+        count = max(count, count_labels(label))
+    else:
+        count *= classes
+        _check_count(model, count, wanted.scale)
+        label = label * (count // classes)
+        seed = seed if seed is None else _repeat(seed, classes)
+        ways = {name: _repeat(value if several else [value], classes) for name, value in ways.items()}
     editor = model.editor
     edits = _by_direction(list(wanted.edits.items()), model)
-    call = Call(ways | {"label": wanted.label, "truncation": wanted.truncation}, seed, edits)
+    call = Call(ways | {"label": label, "truncation": wanted.truncation}, seed, edits)
     if wanted.sweep is None:
         _check_count(model, count, wanted.scale)
-        return editor.prepare(call), 1
+        return editor.prepare(call), 1 if wanted.labels is None else count, classes
     index = editor.direction_index(_direction(wanted.sweep.direction, model))
     alphas = wanted.sweep.alphas
     if alphas is None:
@@ -158,7 +182,25 @@ def _prepare(model: HostedModel, wanted: EditRequest) -> tuple[Feeds, int]:
         alphas = [float(alpha) for alpha in spaced(low, high, wanted.sweep.steps)]
     _check_count(model, count * len(alphas), wanted.scale)
     feeds = editor.prepare(replace(call, sweep=Steps(index, alphas)))
-    return feeds, len(feeds["direction"]) // len(alphas)
+    return feeds, len(feeds["direction"]) // len(alphas), classes
+
+
+def _classes(
+    model: HostedModel, label: int | str | list[int | str] | None, labels: str | list[int | str] | None
+) -> tuple[Any, int]:
+    """Return a request's labels, by index, and how many of them are one latent's, side by side."""
+    if labels is None:
+        found = parse_labels(model.info, label) if isinstance(label, str) else label_indices(model.info, label)
+        return found[0] if isinstance(found, list) and len(found) == 1 else found, 1
+    if label is not None:
+        raise InputError("give label or labels, not both")
+    found = parse_labels(model.info, labels) if isinstance(labels, str) else label_indices(model.info, labels)
+    return found, len(found)
+
+
+def _repeat(latents: Any, times: int) -> list[Any]:
+    """Return each of some seeds or latents so many times, one after the other."""
+    return [one for one in (latents if isinstance(latents, list) else [latents]) for _ in range(times)]
 
 
 def _check_count(model: HostedModel, count: int, scale: int) -> None:

@@ -69,6 +69,9 @@ class ModelDescription(ModelSummary):
     latent_shape: list[int] = Field(description="Of one image.")
     takes_label: bool = Field(description="Whether a class must be given, 0 to num_classes - 1.")
     num_classes: int
+    class_names: list[str] = Field(
+        description="The classes' names, in the order of their indices; empty: they have none."
+    )
     truncation: float | None = Field(description="Psi fixed at export; null: an input, 1 if not given.")
     sealed: str = Field(description="How far a tool's changes moved the images; empty: it is as it was exported.")
     license: str = Field(description="Of the generator, as given at export; empty: unknown.")
@@ -107,7 +110,12 @@ class EditRequest(Strict):
         description="Alpha by a direction's name or index: a number for all images, or one for each.",
         examples=[{"direction-1": 2.5, "4": -1.0}],
     )
-    label: int | list[int] | None = Field(None, description="Class, of a model that takes one: for all, or for each.")
+    label: int | str | list[int | str] | None = Field(
+        None, description="Class, of a model that takes one, by index or name: for all images, or for each."
+    )
+    labels: str | Annotated[list[int | str], Field(min_length=1, max_length=MAX_IMAGES)] | None = Field(
+        None, description="Several classes of each image, side by side: `SeFa`, `S,e,F,a` or `[3, 17]`."
+    )
     truncation: float | list[float] | None = Field(None, description="Psi, of a model that takes it.")
     sweep: Sweep | None = Field(None, description="Steps along one direction instead of single images.")
     format: Format = Field(
@@ -134,7 +142,10 @@ class ImageQuery(BaseModel):
         description="DIRECTION:ALPHA, by name or index; may be repeated, edits add up.",
         examples=[["direction-1:2.5", "4:-1"]],
     )
-    label: int | None = Field(None, description="Class, of a model that takes one.")
+    label: str | None = Field(None, description="Class, of a model that takes one, by name or index.")
+    labels: str | None = Field(
+        None, description="Several classes, side by side: `SeFa` or `S,e,F,a`, if these are names of classes, or `0-5`."
+    )
     truncation: float | None = Field(None, description="Psi, of a model that takes it.")
     scale: Scale = Field(1, description="Enlarge this many times.")
     format: Literal["webp", "png", "jpeg"] = Field("webp", description="webp and png are lossless.")

@@ -8,15 +8,17 @@ import pytest
 from PIL import Image, ImageSequence
 
 import sefa_runtime
+from support.named_classes import NAMES, write_named
 from support.paths import GOLDEN
 from support.serving import Running, Start, infer_body
 
 
 @pytest.fixture(scope="module")
-def server(start: Start) -> Running:
-    """A server of models of each kind of latent."""
+def server(start: Start, tmp_path_factory: pytest.TempPathFactory) -> Running:
+    """A server of models of each kind of latent, and of one whose classes have names."""
     names = ("tiny", "tiny_float32", "style_z", "style_w", "style_w+", "style_static")
-    return start(*(GOLDEN / f"{name}.onnx" for name in names), max_batch=4)
+    named = write_named(tmp_path_factory.mktemp("named"))
+    return start(*(GOLDEN / f"{name}.onnx" for name in names), named, max_batch=4)
 
 
 def editor(model: str = "tiny") -> sefa_runtime.Editor:
@@ -74,7 +76,7 @@ def test_label_and_truncation(server: Running) -> None:
         ("edit=pose:1&edit=pose:2", "direction pose is given twice"),
         ("label=1", "not class-conditional"),
         ("truncation=0.5", "truncation is not an input of this model"),
-        ("sead=7", "no such parameter: 'sead'; there are edit, format, label, scale, seed, truncation"),
+        ("sead=7", "no such parameter: 'sead'; there are edit, format, label, labels, scale, seed, truncation"),
         ("scale=33", "scale: "),
         ("format=bmp", "format: "),
     ],
@@ -122,6 +124,94 @@ def test_a_sweep_of_edited_images(server: Running) -> None:
 def test_a_sweep_over_the_suggested_range(server: Running) -> None:
     expected = editor().sweep(0, direction=2)[0]
     np.testing.assert_array_equal(edit(server, sweep={"direction": 2}), np.concatenate(list(expected), axis=1))
+
+
+def words(editor: sefa_runtime.Editor, seeds: list[int], labels: list[int], **edits: Any) -> list[Any]:
+    """The images of some classes side by side, one of each seed."""
+    return [np.concatenate(list(editor.edit(seed=seed, label=labels, **edits)), axis=1) for seed in seeds]
+
+
+def test_a_class_by_name_and_several_side_by_side(server: Running) -> None:
+    named = editor("style_z")
+    for query, labels in (("label=dog", [5]), ("labels=SeF,dog", [0, 1, 2, 5]), ("labels=S", [0])):
+        answer = server.http.get(f"/models/named/image?seed=3&edit=0:2&format=png&{query}")
+        assert answer.status_code == 200, answer.text
+        np.testing.assert_array_equal(pixels(answer.content), words(named, [3], labels, edits={0: 2})[0])
+    answer = server.http.get("/models/style_z/image?seed=3&edit=0:2&format=png&labels=0-2,5")
+    np.testing.assert_array_equal(pixels(answer.content), words(named, [3], [0, 1, 2, 5], edits={0: 2})[0])
+    assert server.http.get("/models/named").json()["class_names"] == list(NAMES)
+
+
+def test_several_classes_of_several_seeds(server: Running) -> None:
+    named = editor("style_z")
+    z = sefa_runtime.latents_from_seeds([7, 8], 24)
+    rows = words(named, [7, 8], [0, 1, 5], edits={0: 1.5})
+    for which in ({"seeds": [7, 8]}, {"z": z.tolist()}):
+        for labels in ("Se,dog", ["S", "e", "dog"], [0, 1, 5]):
+            got = edit(server, "named", **which, labels=labels, edits={"0": 1.5})
+            gap = 32 // 4
+            np.testing.assert_array_equal(got[:32], rows[0])
+            np.testing.assert_array_equal(got[32 + gap :], rows[1])
+    one = edit(server, "named", z=z[0].tolist(), labels="Se,dog", edits={"0": 1.5})
+    np.testing.assert_array_equal(one, rows[0])
+    # A label for each image, and one latent in each of several classes.
+    got = edit(server, "named", seeds=[7, 8], label=["dog", 1])
+    np.testing.assert_array_equal(got, np.concatenate(list(named.edit([7, 8], label=[5, 1])), axis=1))
+    got = edit(server, "named", seeds=7, label="Se")
+    np.testing.assert_array_equal(got, words(named, [7], [0, 1])[0])
+
+
+def test_a_sweep_of_several_classes(server: Running) -> None:
+    sweep = {"direction": 0, "alphas": [-2, 2]}
+    got = edit(server, "named", seeds=[7, 8], labels="Se", sweep=sweep)
+    assert got.shape == (2 * 32 + 8, 2 * 64 + 8, 3)
+    expected = [words(editor("style_z"), [7, 8], [0, 1], edits={0: alpha}) for alpha in (-2, 2)]
+    for row in range(2):
+        for column in range(2):
+            cell = got[row * 40 :][:32, column * 72 :][:, :64]
+            np.testing.assert_array_equal(cell, expected[column][row])
+    body = {"seeds": [7, 8, 9], "labels": "Se", "sweep": sweep, "format": "gif"}
+    with Image.open(io.BytesIO(server.http.post("/models/named/edit", json=body).content)) as image:
+        assert image.size == (64, 3 * 32)
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("label=x", "there is no class 'x': there are S, e, F, a, 5, dog"),
+        ("labels=Sx", "there is no class 'Sx'"),
+        ("label=Se", "label is one class, got 'Se'; several, side by side, are labels"),
+        ("labels=", "there is no class ''"),
+        ("label=S&labels=S", "give label or labels, not both"),
+        ("labels=" + "S" * 257, "at most 256 images in a request, got 257"),
+        ("labels=" + "S" * 200 + "&scale=32", "million pixels are too many"),
+        ("", "a label is needed, the index or name of a class: S, e, F"),
+    ],
+)
+def test_classes_that_cannot_be_taken(server: Running, query: str, message: str) -> None:
+    answer = server.http.get(f"/models/named/image?{query}")
+    assert answer.status_code == 400
+    assert message in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"labels": ["S", "x"]}, "there is no class 'x'"),
+        ({"labels": []}, "labels"),
+        ({"labels": [6]}, "label must be in 0..5, got 6"),
+        ({"labels": [True]}, "labels"),
+        ({"labels": "S", "label": 0}, "give label or labels, not both"),
+        ({"labels": "SeF", "seeds": list(range(100))}, "at most 256 images in a request, got 300"),
+        ({"labels": "S", "z": []}, "z must have shape"),
+        ({"label": [0] * 300}, "at most 256 images in a request, got 300"),
+        ({"label": [0, 1, 2], "seeds": [1, 2]}, "label must be one number or one for each of 2 images"),
+    ],
+)
+def test_a_body_whose_classes_cannot_be_taken(server: Running, body: dict[str, Any], message: str) -> None:
+    answer = server.http.post("/models/named/edit", json=body)
+    assert answer.status_code == 400
+    assert message in answer.json()["error"]
 
 
 @pytest.mark.parametrize("kind", ["gif", "webp"])
