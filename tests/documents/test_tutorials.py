@@ -52,7 +52,8 @@ def faces(trained: bool) -> None:
 def photograph(trained: bool) -> None:
     """Make a generator and files of codes as projectors write them, and the models that it gives."""
     checkpoint = CHECKPOINTS / "sefa_stylegan2_cond_32" / "checkpoint.pth"
-    shutil.copy(checkpoint, "netG.pkl")
+    for name in ("netG.pkl", "netG.pth"):  # The contents say what it is.
+        shutil.copy(checkpoint, name)
     state = torch.load(checkpoint, "cpu", weights_only=True)
     state["generator"]["mapping.dense0.weight"] *= 1.01
     torch.save(state, "tuned.pkl")
@@ -71,6 +72,7 @@ STAGES: dict[str, Callable[[bool], None]] = {
     "tutorials/faces.md": faces,
     "tutorials/photograph.md": photograph,
     "tune.md": faces,
+    "paper.md": photograph,
 }
 
 
@@ -92,8 +94,9 @@ def test_examples(
     monkeypatch.chdir(tmp_path)
     STAGES[document](trained)
     address = ""
-    count = 0
-    for language, text in examples(document):
+    every = list(examples(document))
+    assert every
+    for language, text in every:
         if language == "python":
             exec(text, {})
             continue
@@ -108,10 +111,8 @@ def test_examples(
         elif program == "sefa":
             result = sefa_command(*arguments, *QUICKLY.get(arguments[0], ()))
             assert result.code == 0, (text, result.err)
-            count += 1
         else:
             assert program in OTHERS, text
-    assert count >= 3
 
 
 def assert_it_would_run(sefa_command: Callable[..., Any], arguments: list[str]) -> None:
