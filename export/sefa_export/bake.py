@@ -26,12 +26,13 @@ class EditGraph(nn.Module, ABC):
         generator: Renders the images.
         output_type: "uint8" or "float32".
         truncation: Truncation psi fixed in the graph; None if it is an input.
+        first_edited: The first layer that any edit touches; what comes before it depends on the latent alone.
     """
 
     latent: str
     truncation: float | None = 1.0
     vectors: Tensor  # [K, D], or [K, L·D] of a bank with a vector for each layer
-    mask: Tensor | None  # [K, L], 1 where the edit touches the layer; None if every edit touches every layer
+    mask: Tensor | None  # [K, L - first_edited], 1 where an edit touches the layer; None if each touches all of these
 
     def __init__(self, generator: Generator, bank: DirectionBank, output_type: str) -> None:
         super().__init__()
@@ -41,8 +42,10 @@ class EditGraph(nn.Module, ABC):
         self.has_own_vectors = bank.has_own_vectors
         vectors = bank.steps().flatten(1) if bank.has_own_vectors else bank.vectors
         self.register_buffer("vectors", vectors.to(device))
-        everywhere = bank.has_own_vectors or bool(bank.edited_layers.all())
-        self.register_buffer("mask", None if everywhere else bank.edited_layers.float().to(device))
+        self.first_edited = 0 if bank.has_own_vectors else int(bank.edited_layers.any(0).nonzero()[0, 0])
+        mask = bank.edited_layers[:, self.first_edited :]
+        everywhere = bank.has_own_vectors or bool(mask.all())
+        self.register_buffer("mask", None if everywhere else mask.float().to(device))
 
     @property
     def input_names(self) -> tuple[str, ...]:
@@ -72,7 +75,9 @@ class EditGraph(nn.Module, ABC):
             further: The generator's `optional_inputs`, by name, float32 [batch]; None for any that it does not have.
         """
         codes = self._codes(latents, label, truncation)  # [batch, L, D]
-        codes = codes + self.shift(codes, direction, alpha)
+        moved = codes[:, self.first_edited :] + self.shift(codes, direction, alpha)
+        # The layers before read codes that no edit is an input of: `sefa_export.onnx_graph.prefix` relies on it.
+        codes = torch.cat([codes[:, : self.first_edited], moved], 1) if self.first_edited else moved
         taken = {name: value for name, value in further.items() if value is not None}
         image: Tensor = self.generator.decode(codes, **taken)
         return image
@@ -85,7 +90,10 @@ class EditGraph(nn.Module, ABC):
         return image if self.output_type == "float32" else quantize(image)
 
     def shift(self, codes: Tensor, direction: Tensor, alpha: Tensor) -> Tensor:
-        """Return what the edits add to the codes: [batch, L, D], or [batch, 1, D] if all layers move alike."""
+        """Return what the edits add to the codes from `first_edited` on.
+
+        Shape: [batch, L - first_edited, D], or [batch, 1, D] if all these layers move alike.
+        """
         # Append an edit with alpha 0: with no edits at all, a sum over the empty axis is left uninitialised as a MatMul
         # (onnxruntime up to 1.31) and refused as a ReduceSum (up to 1.16, and by WebGPU in onnxruntime-web's build
         # `all`). Avoid new_zeros: its Shape would be the only node off the GPU.

@@ -1,5 +1,6 @@
 """Edit images with an exported model: latents, directions and alphas in, uint8 images out."""
 
+import math
 import os
 import threading
 import warnings
@@ -22,6 +23,8 @@ from sefa_runtime.session.session import Session, build_session
 
 # Images that `edit` and `sweep` compute at once, which bounds the memory however many are requested.
 MAX_BATCH = 16
+# Memory for prefixes: 15 latents of a StyleGAN2 of 256x256 that is edited from its layers of 64x64 on.
+PREFIX_MB = 128.0
 
 
 def load(
@@ -33,6 +36,7 @@ def load(
     allow_cpu_fallback: bool = False,
     binding: bool | None = None,
     cuda_graph: bool = False,
+    prefix_mb: float = PREFIX_MB,
 ) -> "Editor":
     """Load an exported `.onnx` model.
 
@@ -51,6 +55,9 @@ def load(
         cuda_graph: Capture a CUDA graph for each batch size and number of edits at its first run and replay it
             afterwards, which saves CPU work at small batches. For `cuda` only; runs from several threads then wait for
             each other.
+        prefix_mb: Memory, in MB, for what the layers before the first edited one computed for the latents used last,
+            so that another edit of the same latent runs only the rest of the graph (see `ModelInfo.prefix`). 0 runs
+            the whole graph every time, as CUDA, TensorRT and IO binding do.
 
     Raises:
         ModelFileError: If the file is missing, damaged, or not one of ours.
@@ -73,9 +80,23 @@ def load(
         "allow_cpu_fallback": allow_cpu_fallback,
         "binding": binding,
         "cuda_graph": cuda_graph,
+        "prefix_mb": prefix_mb,
     }
-    session = build_session(where, **arguments, contents=contents)  # type: ignore[arg-type]  # Those above.
-    problems = info.signature.mismatches(session.inference, may_be_free=info.seal is not None)
+    if not 0 <= prefix_mb < math.inf:
+        raise InputError(f"prefix_mb must be a number of MB, 0 or more, got {prefix_mb}")
+    session = build_session(
+        where,
+        provider,
+        provider_options,
+        threads,
+        allow_cpu_fallback=allow_cpu_fallback,
+        binding=binding,
+        cuda_graph=cuda_graph,
+        contents=contents,
+        prefix=info.prefix,
+        prefix_bytes=int(prefix_mb * 1e6),
+    )
+    problems = info.signature.mismatches(session, may_be_free=info.seal is not None)
     if problems:
         raise ModelFileError(f"{where}: its graph is not as its description says: {'; '.join(problems)}")
     return Editor(source, info, session, arguments)

@@ -83,6 +83,13 @@ def make_style_models() -> None:
     np.savez_compressed(GOLDEN / "style.npz", **every)
 
 
+def make_late_model() -> None:
+    """style_late.onnx: a graph of w that is edited from layer 5 of 8 on, and so has a prefix; made after the others."""
+    generator = sefa.load(GOLDEN / "checkpoints" / "sefa_stylegan2_cond_32" / "checkpoint.pth")
+    bank = factorize(generator, layers="5-7", top=3)
+    export_onnx(generator, bank, GOLDEN / "style_late.onnx", latent="w", external_data=WEIGHTS)
+
+
 def make_probe() -> None:
     """A 3x3 convolution of ones with padding: x [1, 1, 8, 8] -> y [1, 1, 8, 8]."""
     weight = helper.make_tensor("weight", TensorProto.FLOAT, [1, 1, 3, 3], [1.0] * 9)
@@ -98,4 +105,5 @@ def make_probe() -> None:
 if __name__ == "__main__":
     make_tiny()
     make_style_models()
+    make_late_model()
     make_probe()

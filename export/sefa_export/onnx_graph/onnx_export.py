@@ -5,6 +5,7 @@ import itertools
 import warnings
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from sefa_export.draft import Draft, prepare
 from sefa_export.errors import ExporterError, ExportError, VerificationError
 from sefa_export.onnx_graph.external_data import check_file_name, weights_beside
 from sefa_export.onnx_graph.precision import find_overflow, to_float16
+from sefa_export.onnx_graph.prefix import put_prefix_first, separate_codes
 from sefa_export.onnx_graph.traced_onnx import trace_to_onnx
 from sefa_export.parity import Case, make_cases, verify
 from sefa_export.tracing import exporting, holds_torchscript, one_line
@@ -127,7 +129,10 @@ def _write(draft: Draft, path: Path, weights_file: Path | None = None) -> None:
         overcome = stack.enter_context(naming_the_users_lines(draft, _write))
         full = _inlined(_to_onnx(draft, overcome))
         draft = lines_as_run(draft, overcome)
+        if graph.first_edited:
+            separate_codes(full, graph.first_edited, graph.generator.num_layers)
         model = to_float16(full) if draft.info.precision == Precision.FP16 else full
+        prefix = put_prefix_first(model) if graph.first_edited and draft.info.batch is None else None
         check_model(model)
         _strip(model)
         model.ir_version = _lowest_ir_version(model)
@@ -138,7 +143,8 @@ def _write(draft: Draft, path: Path, weights_file: Path | None = None) -> None:
         partial = stack.enter_context(replacing(path))
         partial.write_bytes(payload)
         parity = _verify(draft, partial, full)
-        info = draft.describe(parity, Payload(len(payload), hashlib.sha256(payload).hexdigest(), weights))
+        payload_facts = Payload(len(payload), hashlib.sha256(payload).hexdigest(), weights)
+        info = replace(draft.describe(parity, payload_facts), prefix=prefix)
         with partial.open("ab") as file:
             file.write(description_entries(info.to_json()))
 

@@ -4,7 +4,6 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -89,7 +88,7 @@ def measure(
         def show(share: float, done: int = index, total: int = len(batches)) -> None:
             progress((done + share) / total)
 
-        run = partial(editor.run, **example_inputs(info, batch, edits))
+        run = run_of_new_latents(editor, example_inputs(info, batch, edits))
         requests = None if rate is None else (rate, seed)
         results.append(_measure_batch(run, batch, edits, seconds, requests, clock, show))
     session = editor.session
@@ -133,6 +132,16 @@ def example_inputs(info: ModelInfo, batch: int, edits: int) -> dict[str, Any]:
     signature = info.signature
     random = np.random.Generator(np.random.PCG64(0))
     return as_arguments(random_inputs(signature, random, batch, edits, seeded_latents(signature, batch)))
+
+
+def run_of_new_latents(editor: Editor, inputs: Mapping[str, Any]) -> Run:
+    """Return a run that computes everything each time, as for latents that the editor has never seen."""
+
+    def run() -> None:
+        editor.session.forget_latents()
+        editor.run(**inputs)
+
+    return run
 
 
 def _check(batches: Sequence[int], edits: int, seconds: float, scenario: str, rate: float | None, seed: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from sefa_runtime.editor import Editor
 from sefa_runtime.errors import InputError, SefaRuntimeError
 from sefa_runtime.instances import load_instances
-from sefa_runtime.latency.measure import MAX_SECONDS, example_inputs
+from sefa_runtime.latency.measure import MAX_SECONDS, example_inputs, run_of_new_latents
 from sefa_runtime.latency.scenarios import Progress, Run
 from sefa_runtime.machine.cores import usable_cores
 from sefa_runtime.machine.description import describe_machine
@@ -111,7 +111,7 @@ def tune(
         options = given | dict(setting.options) or None
         editors = load_instances(path, setting.instances, used, options, setting.threads)
         for batch in batches:
-            runs = [partial(editor.run, **inputs(batch)) for editor in editors]
+            runs = [run_of_new_latents(editor, inputs(batch)) for editor in editors]
             yield batch, run_together(runs, seconds / ROUNDS)
 
     found: dict[tuple[int, int], list[Times]] = defaultdict(list)  # by setting and batch
@@ -216,7 +216,7 @@ def _inputs(info: ModelInfo, batch: int) -> dict[str, Any]:
 def _batches(editor: Editor) -> tuple[list[int], float]:
     """Return those of `BATCHES` that take an acceptable time, and the seconds that one image takes."""
     batch = editor.info.batch or 1
-    single = run_together([partial(editor.run, **_inputs(editor.info, batch))], 0.0).elapsed / batch
+    single = run_together([run_of_new_latents(editor, _inputs(editor.info, batch))], 0.0).elapsed / batch
     if editor.info.batch is not None:
         return [batch], single
     return [batch for batch in BATCHES if batch == 1 or batch * single <= LONGEST_RUN_S], single

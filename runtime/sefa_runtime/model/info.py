@@ -19,6 +19,7 @@ from sefa_runtime.model.card import card_problems
 from sefa_runtime.model.choices import Latent, OutputType, Precision
 from sefa_runtime.model.class_names import class_name_problems
 from sefa_runtime.model.direction_names import name_problems
+from sefa_runtime.model.prefix import ELEMENT_TYPES, Prefix
 from sefa_runtime.model.signature import REFERENCE_IMAGES, RESERVED_NAMES, OptionalInput, Signature, make_signature
 
 METADATA_KEY = "sefa"
@@ -151,6 +152,8 @@ class ModelInfo:
     seal: Seal | None = None  # the graph was changed by another tool after the export; None: it was not
     license: str = ""  # the generator's, as its owner or its checkpoint says; empty: neither does
     note: str = ""  # likewise
+    # The part of an ONNX graph that no edit reaches; None: next to nothing, or another format.
+    prefix: Prefix | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -285,6 +288,12 @@ def _problems(info: ModelInfo) -> list[str]:
     payload, parity, seal = info.payload, info.parity, info.seal
     if seal is not None and not (seal.max_levels <= 255 and 0 <= seal.mean_levels <= 255 and 0 <= seal.psnr_db < 1000):
         problems.append("seal is out of range")
+    if info.prefix is not None and not (
+        info.prefix.nodes > 0
+        and info.prefix.tensors
+        and all(tensor.dtype in ELEMENT_TYPES and min(tensor.shape, default=1) > 0 for tensor in info.prefix.tensors)
+    ):
+        problems.append("the prefix is empty, or its tensors are of another kind")
     sizes = () if payload is None else (payload.bytes, payload.weights.bytes if payload.weights else 0)
     if not all(0 <= size <= MAX_BYTES for size in sizes):
         problems.append("payload is of a size that no file has")

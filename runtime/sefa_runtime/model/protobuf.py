@@ -73,6 +73,11 @@ def bytes_field(number: int, content: bytes) -> bytes:
     return _varint(number << 3 | BYTES) + _varint(len(content)) + content
 
 
+def varint_field(number: int, value: int) -> bytes:
+    """Encode a field of an integer from 0 on."""
+    return _varint(number << 3 | VARINT) + _varint(value)
+
+
 def _varint(value: int) -> bytes:
     encoded = bytearray()
     while value >= 0x80:

@@ -98,7 +98,7 @@ class Signature:
         """Return how a session's inputs and output differ from this signature, one line each.
 
         Args:
-            session: The loaded graph.
+            session: The loaded graph, as onnxruntime's session or `sefa_runtime.session.session.Session`.
             axis_names: Whether the names of free axes must match, too.
             may_be_free: Whether the graph may leave sizes open that are fixed here, as graphs may that tools changed.
         """

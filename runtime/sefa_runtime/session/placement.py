@@ -29,6 +29,13 @@ class Placement:
     nodes: dict[str, int]
     convolutions: dict[str, int]  # only the convolutions, plain or transposed
 
+    def __add__(self, other: "Placement") -> "Placement":
+        """Return the placement of two parts of a model."""
+        return Placement(
+            dict(Counter(self.nodes) + Counter(other.nodes)),
+            dict(Counter(self.convolutions) + Counter(other.convolutions)),
+        )
+
 
 def read_placement(inference: "onnxruntime.InferenceSession") -> Placement:
     """Read the placement of a session that was built with the entry `RECORD_PLACEMENT`."""

@@ -11,7 +11,7 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -24,11 +24,13 @@ from numpy.typing import NDArray
 from sefa_runtime.errors import InputError, ModelFileError, ProviderError, RunError
 from sefa_runtime.machine.cores import usable_cores
 from sefa_runtime.machine.memory import give_back_memory
+from sefa_runtime.model.prefix import Parts, Prefix, cut
 from sefa_runtime.model.reading import Contents
 from sefa_runtime.session.binding import BoundRuns, Feeds, can_bind
 from sefa_runtime.session.importing import import_onnxruntime
 from sefa_runtime.session.onnxruntime_output import FATAL, is_from_onnxruntime, one_line, silence
 from sefa_runtime.session.placement import RECORD_PLACEMENT, Placement, check_convolutions, read_placement
+from sefa_runtime.session.prefix_cache import PrefixCache
 from sefa_runtime.session.providers import (
     CPU,
     CUDA,
@@ -47,6 +49,7 @@ if TYPE_CHECKING:
 MAX_THREADS = 1024
 # With it, a graph of a few bytes could fill all memory while loading; exported graphs have nothing left to fold.
 DISABLED, FOLDING = "optimization.disable_specified_optimizers", "ConstantFolding"
+DO_NOT_SPIN = {"session.intra_op.allow_spinning": "0"}
 # What onnxruntime, its arena and the CUDA libraries say when memory runs out.
 OUT_OF_MEMORY = ("out of memory", "failed to allocate", "bad_alloc", "alloc_failed", "bad allocation")
 # onnxruntime's errors about the model itself, whatever the provider.
@@ -72,6 +75,26 @@ class Session:
     load_ms: float  # to build the onnxruntime session, without reading the description and checking the weights
     warm_up_ms: float | None  # the first run, if `build_session` made it
     bound: BoundRuns | None  # its runs through IO binding, if used
+    # The part of the graph that no edit reaches, if it runs separately; `inference` is then the rest.
+    prefix: PrefixCache | None = None
+    input_names: tuple[str, ...] = ()  # of the whole graph, if it runs in two parts
+
+    def get_inputs(self) -> "list[onnxruntime.NodeArg]":
+        """Return the whole graph's inputs, as `InferenceSession.get_inputs` does."""
+        inputs = self.inference.get_inputs()
+        if self.prefix is None:
+            return inputs  # type: ignore[no-any-return]
+        by_name = {value.name: value for value in (*inputs, *self.prefix.inference.get_inputs())}
+        return [by_name[name] for name in self.input_names if name in by_name]
+
+    def get_outputs(self) -> "list[onnxruntime.NodeArg]":
+        """Return the graph's output, as `InferenceSession.get_outputs` does."""
+        return self.inference.get_outputs()  # type: ignore[no-any-return]
+
+    def forget_latents(self) -> None:
+        """Let the next run compute everything, whatever latents it is given."""
+        if self.prefix is not None:
+            self.prefix.clear()
 
     def run(self, feeds: Feeds) -> NDArray[Any]:
         """Run the graph.
@@ -85,6 +108,8 @@ class Session:
             InputError: If the graph was exported with other sizes.
         """
         try:
+            if self.prefix is not None:
+                feeds = self.prefix.complete(feeds)
             return _run(self.inference, self.bound, feeds)
         except Exception as error:
             if not is_from_onnxruntime(error):
@@ -116,6 +141,8 @@ def build_session(
     binding: bool | None = None,
     cuda_graph: bool = False,
     contents: Contents | None = None,
+    prefix: Prefix | None = None,
+    prefix_bytes: int = 0,
 ) -> Session:
     """Load `model` on the requested provider, and prove that it runs there.
 
@@ -135,6 +162,9 @@ def build_session(
         cuda_graph: Capture a CUDA graph for each shape at its first run; for `cuda` only. Runs then take turns. The
             provider option `enable_cuda_graph` does the same.
         contents: Contents of the file and the one beside it, if already read; None: onnxruntime reads them.
+        prefix: The part of the graph that no edit reaches, to run it separately; needs `contents`.
+        prefix_bytes: Memory for what it computed for the latents used last. 0 runs the graph whole, as NVIDIA's
+            providers and IO binding always do.
 
     Raises:
         InputError: If onnxruntime has no such provider, options are given without a named provider or do not suit it,
@@ -149,7 +179,7 @@ def build_session(
         raise InputError(f"threads must be in 1..{MAX_THREADS}, got {threads}")
     options = dict(provider_options or {})
     cuda_graph = cuda_graph or is_on(options, "enable_cuda_graph")
-    wanted = _Wanted(model, contents, provider, options, threads, binding, cuda_graph)
+    wanted = _Wanted(model, contents, provider, options, threads, binding, cuda_graph, prefix, prefix_bytes)
     if provider.lower() == "auto":
         if options:
             raise InputError("options belong to one provider: name it instead of auto")
@@ -181,6 +211,13 @@ class _Wanted:
     threads: int | None
     binding: bool | None
     cuda_graph: bool
+    prefix: Prefix | None
+    prefix_bytes: int
+
+    def part(self, graph: bytes) -> "_Wanted":
+        """Return the same for a part of the model."""
+        assert self.contents is not None
+        return replace(self, contents=replace(self.contents, graph=graph))
 
 
 def _build(ort: ModuleType, wanted: _Wanted, provider: str, reason: str = "") -> Session:
@@ -196,18 +233,18 @@ def _build(ort: ModuleType, wanted: _Wanted, provider: str, reason: str = "") ->
     options, entries = complete_options(provider, cores, wanted.options)
     if wanted.cuda_graph:
         options["enable_cuda_graph"] = "1"
-    session_options = ort.SessionOptions()
-    session_options.intra_op_num_threads = int(threads)
-    session_options.log_severity_level = FATAL
-    disabled = {DISABLED: ";".join(filter(None, (entries.get(DISABLED), FOLDING)))}
-    for key, value in (entries | dict([RECORD_PLACEMENT]) | disabled).items():
-        session_options.add_session_config_entry(key, value)
     providers = in_order(provider, options)
     try:
         with contextlib.nullcontext() if provider == CPU else silence(ort):
             preload(ort, provider)
             started = time.perf_counter_ns()
-            inference = _load(ort, wanted, session_options, providers)
+            parts = _parts(wanted, provider)
+            first, rest = (wanted, wanted) if parts is None else (wanted.part(parts.prefix), wanted.part(parts.rest))
+            inference = _load(ort, rest, _session_options(ort, threads, entries), providers)
+            before = None
+            if parts is not None:
+                # Threads that spin after their run would take the cores from the other part's.
+                before = _load(ort, first, _session_options(ort, threads, entries | DO_NOT_SPIN), providers)
             load_ms = (time.perf_counter_ns() - started) / 1e6
     except Exception as error:
         # onnxruntime also checks options in Python (ValueError) and loads libraries (OSError).
@@ -218,8 +255,11 @@ def _build(ort: ModuleType, wanted: _Wanted, provider: str, reason: str = "") ->
         raise left_out(ort, provider, options, one_line(error)) from error
     if inference.get_providers()[0] != provider:
         raise left_out(ort, provider, options)
-    where = read_placement(inference)
+    where = read_placement(inference) if before is None else read_placement(before) + read_placement(inference)
     check_convolutions(where, name)
+    cache = None
+    if before is not None and wanted.prefix is not None:
+        cache = PrefixCache(before, inference, wanted.prefix, _run_all, wanted.prefix_bytes)
     bound = _bound_runs(inference, provider, options, wanted)
     session = Session(
         inference=inference,
@@ -233,9 +273,33 @@ def _build(ort: ModuleType, wanted: _Wanted, provider: str, reason: str = "") ->
         load_ms=load_ms,
         warm_up_ms=None if provider == CPU else _warm_up(inference, bound, name),
         bound=bound,
+        prefix=cache,
+        input_names=parts.input_names if parts else (),
     )
     _alive.add(session)
     return session
+
+
+def _parts(wanted: _Wanted, provider: str) -> Parts | None:
+    """Return the two parts of a model that is to run in two."""
+    if wanted.prefix is None or wanted.contents is None or wanted.prefix_bytes <= 0:
+        return None
+    if provider in NVIDIA or wanted.binding:
+        return None
+    try:
+        return cut(wanted.contents.graph, wanted.prefix)
+    except (EOFError, KeyError, ValueError) as error:
+        raise ModelFileError(f"{wanted.model}: its graph is not as its description says: it cannot be cut") from error
+
+
+def _session_options(ort: ModuleType, threads: int, entries: dict[str, str]) -> Any:
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = int(threads)
+    options.log_severity_level = FATAL
+    disabled = {DISABLED: ";".join(filter(None, (entries.get(DISABLED), FOLDING)))}
+    for key, value in (entries | dict([RECORD_PLACEMENT]) | disabled).items():
+        options.add_session_config_entry(key, value)
+    return options
 
 
 def _load(ort: ModuleType, wanted: _Wanted, options: Any, providers: list[Any]) -> "onnxruntime.InferenceSession":
@@ -284,15 +348,28 @@ def _warm_up(inference: "onnxruntime.InferenceSession", bound: BoundRuns | None,
 
 
 def _run(inference: "onnxruntime.InferenceSession", bound: BoundRuns | None, feeds: Feeds) -> NDArray[Any]:
+    if bound is None:
+        (image,) = _run_all(inference, feeds)
+        return image
+    with _stoppable() as options:
+        return bound.run(feeds, options)
+
+
+def _run_all(inference: "onnxruntime.InferenceSession", feeds: Feeds) -> list[NDArray[Any]]:
+    """Run a session and return all of its outputs."""
+    with _stoppable() as options:
+        return inference.run(None, feeds, options)  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def _stoppable() -> "Iterator[onnxruntime.RunOptions]":
+    """Make options with which another thread can stop the run (`stop_run`)."""
     thread = threading.get_ident()
     options = _runs[thread] = _run_options()()
     try:
-        if bound is not None:
-            return bound.run(feeds, options)
-        (image,) = inference.run(None, feeds, options)
+        yield options
     finally:
         del _runs[thread]
-    return image  # type: ignore[no-any-return]
 
 
 @cache
