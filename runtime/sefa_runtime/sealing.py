@@ -71,7 +71,7 @@ def seal(
     if payload == original.info.payload:  # Only the description was lost.
         write_whole(target, contents.graph + description_entries(original.info.to_json()))
         return original.info
-    changed = _load_changed(path, contents, replace(original.info, payload=payload, seal=None))
+    changed = _load_changed(path, contents, replace(original.info, payload=payload, seal=None, prefix=None))
     try:
         measured = _compare(changed, original)
     except NotFiniteError as error:

@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
-from sefa_runtime.model.prefix import Prefix, PrefixTensor
+from sefa_runtime.model.info import Prefix, PrefixTensor
 
 EDITS = ("direction", "alpha")
 # Below this share of the multiplications, keeping the tensors would cost about what it saves.

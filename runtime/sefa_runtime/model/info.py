@@ -13,13 +13,14 @@ from reprlib import repr as short
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
+import numpy as np
+
 from sefa_runtime.errors import ModelFileError
 from sefa_runtime.json_text import parse_json
 from sefa_runtime.model.card import card_problems
 from sefa_runtime.model.choices import Latent, OutputType, Precision
 from sefa_runtime.model.class_names import class_name_problems
 from sefa_runtime.model.direction_names import name_problems
-from sefa_runtime.model.prefix import ELEMENT_TYPES, Prefix
 from sefa_runtime.model.signature import REFERENCE_IMAGES, RESERVED_NAMES, OptionalInput, Signature, make_signature
 
 METADATA_KEY = "sefa"
@@ -34,6 +35,8 @@ MAX_BYTES = 2**50
 # Field names in the document that differ from those in Python.
 STORED_NAMES = {"num_edits": "edits", "output_type": "output"}
 SHOWN = 12  # digits of a sha256 in messages
+# TensorProto.DataType of onnx.proto, by numpy's names.
+ELEMENT_TYPES = {"float32": 1, "float16": 10, "int64": 7}
 # Limit for a batch or number of edits fixed at export.
 MAX_FIXED = 4096
 # For `reference`: the parts that each image is divided into, down and across.
@@ -108,6 +111,29 @@ class Seal:
         return (
             f"like {self.like_sha256[:SHOWN]}..., {self.images} images {far if self.max_levels else 'equal to the bit'}"
         )
+
+
+@dataclass(frozen=True)
+class PrefixTensor:
+    """One of the tensors that the prefix computes and the rest reads."""
+
+    name: str
+    dtype: str  # "float32", "float16" or "int64"
+    shape: tuple[int, ...]  # of one image; the graph's has the batch before it
+
+    @property
+    def bytes(self) -> int:
+        """Size of one image's."""
+        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+
+@dataclass(frozen=True)
+class Prefix:
+    """The first nodes of a graph, up to where the edits come in."""
+
+    nodes: int
+    tensors: tuple[PrefixTensor, ...]
+    share: float  # of the graph's multiplications
 
 
 @dataclass(frozen=True)

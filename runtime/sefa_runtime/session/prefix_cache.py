@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sefa_runtime.model.prefix import Prefix
+from sefa_runtime.model.info import Prefix
 
 if TYPE_CHECKING:
     import onnxruntime

@@ -24,9 +24,10 @@ from numpy.typing import NDArray
 from sefa_runtime.errors import InputError, ModelFileError, ProviderError, RunError
 from sefa_runtime.machine.cores import usable_cores
 from sefa_runtime.machine.memory import give_back_memory
-from sefa_runtime.model.prefix import Parts, Prefix, cut
+from sefa_runtime.model.info import Prefix
 from sefa_runtime.model.reading import Contents
 from sefa_runtime.session.binding import BoundRuns, Feeds, can_bind
+from sefa_runtime.session.cutting import Parts, cut
 from sefa_runtime.session.importing import import_onnxruntime
 from sefa_runtime.session.onnxruntime_output import FATAL, is_from_onnxruntime, one_line, silence
 from sefa_runtime.session.placement import RECORD_PLACEMENT, Placement, check_convolutions, read_placement

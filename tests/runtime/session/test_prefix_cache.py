@@ -58,7 +58,7 @@ def test_images_are_those_of_the_whole_graph(late: Editor, whole: Editor) -> Non
     assert whole.session.prefix is None
     for seed, (batch, edits) in enumerate([(1, 1), (5, 2), (16, 0), (5, 3), (1, 1)]):
         random = np.random.default_rng(seed)
-        call = {
+        call: dict[str, Any] = {
             "w": codes(batch, seed % 4),
             "direction": random.integers(3, size=(batch, edits)),
             "alpha": random.uniform(-3, 3, (batch, edits)),

@@ -1,14 +1,11 @@
-"""The part of a graph that no edit reaches, and how to cut a model there. Source: onnx.proto."""
+"""Cut a model after the part that no edit reaches. Source: onnx.proto."""
 
 import io
-import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import NamedTuple
 
-import numpy as np
-
 from sefa_runtime.model.graph_check import GRAPH, GRAPH_NODE, INITIALIZER, METADATA_PROPS, TENSOR_NAME
+from sefa_runtime.model.info import ELEMENT_TYPES, Prefix, PrefixTensor
 from sefa_runtime.model.protobuf import bytes_field, fields, varint_field
 
 # onnx.proto: GraphProto, NodeProto, ValueInfoProto, TypeProto, TypeProto.Tensor, TensorShapeProto, its Dimension.
@@ -19,31 +16,6 @@ TENSOR_TYPE = 1
 ELEMENT_TYPE, SHAPE = 1, 2
 DIMENSION = 1
 DIMENSION_VALUE, DIMENSION_NAME = 1, 2
-# TensorProto.DataType, by numpy's names.
-ELEMENT_TYPES = {"float32": 1, "float16": 10, "int64": 7}
-
-
-@dataclass(frozen=True)
-class PrefixTensor:
-    """One of the tensors that the prefix computes and the rest reads."""
-
-    name: str
-    dtype: str  # "float32", "float16" or "int64"
-    shape: tuple[int, ...]  # of one image; the graph's has the batch before it
-
-    @property
-    def bytes(self) -> int:
-        """Size of one image's."""
-        return math.prod(self.shape) * np.dtype(self.dtype).itemsize
-
-
-@dataclass(frozen=True)
-class Prefix:
-    """The first nodes of a graph, up to where the edits come in."""
-
-    nodes: int
-    tensors: tuple[PrefixTensor, ...]
-    share: float  # of the graph's multiplications
 
 
 class Parts(NamedTuple):
