@@ -194,7 +194,7 @@ def test_a_sealed_model_can_be_the_original_of_another(tmp_path: Path) -> None:
 def test_a_changed_graph_is_cut_nowhere(tmp_path: Path) -> None:
     original, model = GOLDEN / "style_late.onnx", tmp_path / "model.onnx"
     assert sefa_runtime.load(original, "cpu").info.prefix is not None
-    save(slim)(original, model)
+    save(renumber)(original, model)
     assert seal(model, original).prefix is None
     assert sefa_runtime.load(model, "cpu").session.prefix is None
 
