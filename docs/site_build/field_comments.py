@@ -2,6 +2,7 @@
 
 import io
 import tokenize
+from pathlib import Path
 from typing import Any
 
 from griffe import Attribute, Class, DocstringAttribute, DocstringSectionAttributes, Extension
@@ -20,6 +21,7 @@ class FieldComments(Extension):
         fields = [
             one for one in own if one.annotation and not one.name.startswith("_") and "property" not in one.labels
         ]
+        assert isinstance(cls.filepath, Path)
         lines = cls.lines_collection[cls.filepath]
         said = comments("\n".join(lines))
         described = []

@@ -10,6 +10,7 @@ from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
 
 import command_reference
+import http_reference
 from document_links import ROOT, spaced, to_site
 
 # Documents outside docs/, and where their pages lie in the site.
@@ -82,6 +83,8 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     uri = page.file.src_uri
     if uri == command_reference.OVERVIEW:
         markdown = markdown.replace(command_reference.LIST_HERE, command_reference.overview())
+    if uri == http_reference.PAGE:
+        markdown = markdown.replace(http_reference.ENDPOINTS_HERE, http_reference.endpoints())
     return to_site(spaced(markdown), _source(uri), uri, PAGES)[0]
 
 

@@ -70,7 +70,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_public_name_is_listed_once() -> None:
     """Those that the packages offer, and those that `typing_of_public_api.py` imports from their modules."""
-    offered = {f"{package.__name__}.{name}" for package in PACKAGES for name in package.__all__}  # type: ignore[attr-defined]
+    offered = {f"{package.__name__}.{name}" for package in PACKAGES for name in package.__all__}
     tree = ast.parse((ROOT / "tests" / "typing_of_public_api.py").read_text())
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.module is not None and node.module.startswith("sefa"):

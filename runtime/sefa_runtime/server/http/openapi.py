@@ -1,7 +1,7 @@
 """/openapi.json: describes the endpoints, their requests and answers, with working examples."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from inspect import getdoc
 from typing import Any
@@ -73,9 +73,14 @@ INFER_REQUEST: Schema = {
     "required": ["inputs"],
     "properties": {
         "id": {"type": "string", "description": "Comes back in the answer."},
-        "inputs": {"type": "array", "items": {"$ref": "#/components/schemas/Tensor"}},
+        "inputs": {
+            "type": "array",
+            "items": {"$ref": "#/components/schemas/Tensor"},
+            "description": "Tensors, by the names of the graph's inputs.",
+        },
         "outputs": {
             "type": "array",
+            "description": "Only `image`; all outputs if left out.",
             "items": {
                 "type": "object",
                 "required": ["name"],
@@ -113,12 +118,19 @@ def route(models: Models, settings: Settings) -> Route:
     """Return the route of /openapi.json."""
 
     async def openapi(request: Request) -> Response:
-        return JsonResponse(_document(models, settings, request.scope["root_path"]))
+        return JsonResponse(describe(models, settings, request.scope["root_path"]))
 
     return Route("/openapi.json", openapi)
 
 
-def _document(models: Models, settings: Settings, prefix: str) -> Schema:
+def describe(models: Iterable[HostedModel], settings: Settings, prefix: str = "") -> Schema:
+    """Return the description of a server's endpoints, as OpenAPI 3.1 wants it.
+
+    Args:
+        models: The server's models; their names and examples of their inputs stand in it, unless a token is needed.
+        settings: The server's settings.
+        prefix: The prefix of all paths; empty if there is none, or none is known.
+    """
     # If a token is needed, the models' names are not public.
     loaded = [model for model in models if model.loaded and settings.token is None]
     described: list[tuple[type[BaseModel], JsonSchemaMode]] = [
@@ -164,8 +176,10 @@ def _image_paths() -> dict[str, Schema]:
         {"name": field, "in": "query", "required": False, "schema": schema, "description": schema["description"]}
         for field, schema in ImageQuery.model_json_schema()["properties"].items()
     ]
-    kinds = {f"image/{kind}": {"schema": {"type": "string", "format": "binary"}} for kind in Format}
+    kinds = {kind.media_type: {"schema": {"type": "string", "format": "binary"}} for kind in Format}
     encoded = {"200": {"description": "The image.", "content": kinds}}
+    still = {kind: schema for kind, schema in kinds.items() if kind != Format.GIF.media_type}
+    one_image = {"200": {"description": "The image.", "content": still}}
     known = {"304": {"description": "The image is the one that `If-None-Match` names; nothing was run."}}
     body = {"required": True, "content": {"application/json": {"schema": _reference("EditRequest")}}}
 
@@ -173,7 +187,7 @@ def _image_paths() -> dict[str, Schema]:
     for path, method, endpoint, responses, more in (
         ("/models", "get", image_endpoints.list_models, _found("ModelList"), {}),
         ("/models/{model}", "get", image_endpoints.describe_model, _found("ModelDescription"), {"parameters": [name]}),
-        ("/models/{model}/image", "get", image_endpoints.image, encoded | known, {"parameters": [name, *query]}),
+        ("/models/{model}/image", "get", image_endpoints.image, one_image | known, {"parameters": [name, *query]}),
         (
             "/models/{model}/edit",
             "post",
