@@ -130,7 +130,7 @@ def test_a_link_shows_the_same_image(server: Running, open_page: OpenPage) -> No
     np.testing.assert_array_equal(
         shown(page), drawn(server, "style_z", "seed=12&label=3&truncation=0.7&edit=0:2.5&edit=2:-1")
     )
-    expect(page.locator("#label")).to_have_value("3")
+    expect(page.locator("#labels")).to_have_value("3")
     expect(page.locator("#truncation")).to_have_value("0.7")
     expect(page.get_by_role("button", name="Lock direction-2")).to_have_attribute("aria-pressed", "true")
 
@@ -150,7 +150,7 @@ def test_another_model_with_classes_and_truncation(server: Running, tiny_page: P
     slide(tiny_page, 3, 1)
     tiny_page.get_by_label("Model").select_option("style_z")
     expect(tiny_page.locator(".name")).to_have_text(["direction-0", "direction-1", "direction-2"])
-    tiny_page.get_by_label("Class, 0 to 5").fill("4")
+    tiny_page.get_by_label("Classes, 0 to 5").fill("4")
     tiny_page.locator("#truncation").fill("0.5")
     slide(tiny_page, 1, 2)
     wait_for_image(tiny_page)

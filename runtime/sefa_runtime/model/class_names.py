@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 MAX_LENGTH = 100
-MAX_SHOWN = 80  # one-character names in one message
+MAX_SHOWN = 6  # in one message
 
 
 def class_name_problems(names: Sequence[object], num_classes: int) -> list[str]:
@@ -27,13 +27,18 @@ def class_name_problems(names: Sequence[object], num_classes: int) -> list[str]:
 
 
 def listed_classes(names: Sequence[str], num_classes: int) -> str:
-    """Return which classes there are, for messages: `ABC...`, `cat, dog and 8 more`, or `0..9`."""
+    """Return which classes there are, for messages: `A to Z, 0 to 9`, `cat, dog and more`, or `0..9`."""
     if not names:
         return f"0..{num_classes - 1}"
-    if len(names) <= MAX_SHOWN and all(len(name) == 1 for name in names):
-        return "".join(names)
-    shown = ", ".join(names[:6])
-    return shown + (f" and {len(names) - 6} more" if len(names) > 6 else "")
+    runs: list[tuple[str, str]] = []  # First and last of names that follow each other, as letters do.
+    for name in names:
+        first, last = runs[-1] if runs else ("", "")
+        if len(last) == len(name) == 1 and ord(name) == ord(last) + 1:
+            runs[-1] = (first, name)
+        else:
+            runs.append((name, name))
+    words = [first if first == last else f"{first} to {last}" for first, last in runs]
+    return ", ".join(words[:MAX_SHOWN]) + (" and more" if len(words) > MAX_SHOWN else "")
 
 
 def _is_name(name: object) -> bool:

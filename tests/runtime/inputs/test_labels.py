@@ -1,3 +1,5 @@
+import string
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -6,7 +8,7 @@ import pytest
 
 from sefa_runtime import Editor, InputError
 from sefa_runtime.inputs.labels import parse_labels
-from sefa_runtime.model.class_names import class_name_problems
+from sefa_runtime.model.class_names import class_name_problems, listed_classes
 
 NAMES = ("S", "e", "a", "3", "cat", "cats and dogs")  # Of classes 0 to 5.
 
@@ -52,10 +54,17 @@ def test_what_is_no_class_is_refused_with_those_that_there_are(named: Editor, te
         parse_labels(named.info, text)
 
 
-def test_many_names_of_one_character_are_shown_as_one_word(named: Editor) -> None:
-    info = replace(named.info, class_names=tuple("SeFabc"))
-    with pytest.raises(InputError, match=r"no class 'x': there are SeFabc$"):
-        parse_labels(info, "x")
+@pytest.mark.parametrize(
+    ("names", "there"),
+    [
+        (string.ascii_letters + string.digits, "a to z, A to Z, 0 to 9"),
+        ("SeFa", "S, e, F, a"),
+        (["dog", "cat"], "dog, cat"),
+        ([f"class {index}" for index in range(7)], "class 0, class 1, class 2, class 3, class 4, class 5 and more"),
+    ],
+)
+def test_which_classes_there_are(names: Sequence[str], there: str) -> None:
+    assert listed_classes(list(names), len(names)) == there
 
 
 def test_classes_without_names_are_called_by_index_alone(style_z: Editor, tiny: Editor) -> None:

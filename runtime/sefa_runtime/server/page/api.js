@@ -1,5 +1,7 @@
 // Requests to the server that the page came from.
 
+import { labelKey } from "./state.js";
+
 const TOKEN = "sefa.token";
 
 /** An answer that is an error, or none at all. */
@@ -46,19 +48,22 @@ export async function describeModel(name) {
 export function imageAddress(drawing, { format, scale = 1 }) {
   const query = new URLSearchParams({ seed: drawing.seed });
   for (const [index, alpha] of drawing.edits) query.append("edit", `${index}:${alpha}`);
-  if (drawing.label !== null) query.set("label", drawing.label);
+  if (drawing.labels !== null) query.set(labelKey(drawing.labels), drawing.labels.text);
   if (drawing.truncation !== null) query.set("truncation", drawing.truncation);
   if (scale !== 1) query.set("scale", scale);
   query.set("format", format);
-  // A colon may stand in a query as it is, and is easier to read.
-  return `models/${encodeURIComponent(drawing.model)}/image?${query.toString().replaceAll("%3A", ":")}`;
+  // Colons and commas may stand in a query as they are, and are easier to read.
+  return `models/${encodeURIComponent(drawing.model)}/image?${query.toString().replaceAll("%3A", ":").replaceAll("%2C", ",")}`;
 }
 
 /** The body of a request to `models/NAME/edit` for the same image. */
 export function editBody(drawing, options) {
   const body = drawing.code === null ? { seeds: drawing.seed } : { [drawing.code.input]: drawing.code.values };
   if (drawing.edits.size) body.edits = Object.fromEntries(drawing.edits);
-  if (drawing.label !== null) body.label = drawing.label;
+  if (drawing.labels !== null) {
+    const { each, text } = drawing.labels;
+    body[labelKey(drawing.labels)] = each.length === 1 ? each[0] : typeof each[0] === "string" ? text : each;
+  }
   if (drawing.truncation !== null) body.truncation = drawing.truncation;
   return { ...body, ...options };
 }

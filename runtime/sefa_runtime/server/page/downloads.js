@@ -15,6 +15,7 @@ const find = (selector) => document.querySelector(selector);
 export class Downloads {
   #drawing;
   #fail;
+  #model = null;
 
   /**
    * @param {() => Drawing | null} drawing What is shown now.
@@ -27,16 +28,25 @@ export class Downloads {
     find("#sweep-form").addEventListener("submit", (event) => this.#submit(event, () => this.#makeSweep()));
   }
 
-  /** Offer what a model can draw. */
-  offer(model) {
-    const [height, width] = model.resolution;
+  /**
+   * Offer what a model can draw.
+   * @param {number} count How many images stand side by side.
+   */
+  offer(model, count) {
+    const others = model !== this.#model;
+    this.#model = model;
+    const [height, width] = [model.resolution[0], count * model.resolution[1]];
     const scales = [1, 2, 4, 8, 16, MAX_SCALE].filter((scale) => scale === 1 || scale * Math.max(height, width) <= MAX_SIDE);
     const options = () => scales.map((scale) => new Option(`${width * scale} × ${height * scale}`, scale));
-    find("#image-scale").replaceChildren(...options());
-    find("#sweep-scale").replaceChildren(...options());
-    find("#sweep-scale").value = scales.find((scale) => scale * width >= SWEEP_SIDE) ?? scales.at(-1);
-    find("#sweep-steps").max = model.max_pictures;
-    this.#hideSweep();
+    const usual = { image: 1, sweep: scales.find((scale) => scale * width >= SWEEP_SIDE) ?? scales.at(-1) };
+    for (const [what, scale] of Object.entries(usual)) {
+      const select = find(`#${what}-scale`);
+      const chosen = Number(select.value);
+      select.replaceChildren(...options());
+      select.value = !others && scales.includes(chosen) ? chosen : scale;
+    }
+    find("#sweep-steps").max = Math.floor(model.max_pictures / count);
+    if (others) this.#hideSweep();
   }
 
   /** Show the directions' names. */
@@ -118,8 +128,9 @@ export class Downloads {
 }
 
 function fileName(drawing, format, what = "") {
+  const word = /^[A-Za-z]\w*$/.test(drawing.labels?.text ?? "") ? `-${drawing.labels.text}` : "";
   const source = drawing.code === null ? `-seed-${drawing.seed}` : "";
-  return `${drawing.model}${source}${what}.${SUFFIXES[format] ?? format}`;
+  return `${drawing.model}${word}${source}${what}.${SUFFIXES[format] ?? format}`;
 }
 
 function sizeInWords(bytes) {

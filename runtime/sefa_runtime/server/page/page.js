@@ -7,7 +7,7 @@ import { Downloads } from "./downloads.js";
 import { Names } from "./names.js";
 import { curlRecipe, nameRecipe, pythonRecipe, sefaRecipe } from "./recipes.js";
 import { Stage } from "./stage.js";
-import { findDirection, MAX_SEED, readFragment, tidy, writeFragment } from "./state.js";
+import { areLetters, findDirection, listed, MAX_SEED, readFragment, readLabels, tidy, writeFragment, writeLabels } from "./state.js";
 
 // After so long without a change, the address and the recipes follow.
 const SETTLED_MS = 200;
@@ -30,7 +30,7 @@ const chosen = {
   rows: [],
   seed: 0,
   codes: null, // { file, list, number }: of a model of w or w+
-  label: 0,
+  labels: [0], // indices of the classes that stand side by side
   truncation: 1,
   edits: new Map(),
   locked: new Set(),
@@ -51,7 +51,7 @@ function drawing() {
     model: model.name,
     seed: chosen.seed,
     code: codes && { input: model.latent_input, values: codes.list[codes.number] },
-    label: model.takes_label ? chosen.label : null,
+    labels: model.takes_label ? writeLabels(model, chosen.labels) : null,
     truncation: model.truncation === null ? chosen.truncation : null,
     edits: new Map([...chosen.edits].sort(([a], [b]) => a - b)),
   };
@@ -99,7 +99,7 @@ function fragment() {
   const shown = drawing() ?? {
     model: model.name,
     code: {},
-    label: null,
+    labels: null,
     truncation: model.truncation === null ? chosen.truncation : null,
     edits: chosen.edits,
   };
@@ -166,7 +166,10 @@ function showValues() {
   const { model } = chosen;
   for (const row of chosen.rows) row.show(chosen.edits.get(row.index) ?? 0, chosen.locked.has(row.index));
   showNumber(find("#seed"), chosen.seed);
-  if (model.takes_label) showNumber(find("#label"), chosen.label);
+  if (model.takes_label) {
+    showNumber(find("#labels"), writeLabels(model, chosen.labels).text);
+    if (document.activeElement !== find("#labels")) showLabelProblem("");
+  }
   if (model.truncation === null) {
     find("#truncation").value = chosen.truncation;
     showNumber(find("#truncation-number"), chosen.truncation);
@@ -177,7 +180,7 @@ function showValues() {
   for (const button of ["#hold", "#side-by-side"]) find(button).disabled = !drawable;
 }
 
-/** Write a number where none is being typed. */
+/** Write a number, or classes, where none are being typed. */
 function showNumber(input, value) {
   if (document.activeElement === input && input.value !== "") return;
   input.value = value;
@@ -199,7 +202,9 @@ function showRecipes() {
     find("#python").textContent = pythonRecipe(shown, codes?.file ?? null, codes?.number ?? 0);
     find("#sefa-command").textContent = sefaRecipe(shown, codes?.file ?? null);
   }
-  const source = codes === null ? `Seed ${shown.seed}` : `Code ${codes.number + 1} of ${codes.file}`;
+  const { labels } = shown;
+  const classes = labels === null ? "" : `, ${labels.each.length === 1 ? "class" : "classes"} ${labels.text}`;
+  const source = (codes === null ? `Seed ${shown.seed}` : `Code ${codes.number + 1} of ${codes.file}`) + classes;
   const edits = [...shown.edits].map(([index, alpha]) => `${names.get(index)} ${alpha}`);
   stage.describe([source, ...edits].join(", "), `${source}, unedited`);
 }
@@ -231,13 +236,36 @@ function showModel() {
   find("#code-file").value = "";
   find("#code-number-field").hidden = true;
   find("#no-image").textContent = "Open a file with a code to see its image.";
-  find("#label-field").hidden = !model.takes_label;
-  find("#label").max = Math.max(model.num_classes - 1, 0);
-  find("#label-field label").textContent = `Class, 0 to ${model.num_classes - 1}`;
+  showClasses();
   find("#truncation-field").hidden = model.truncation !== null;
   find("#find-field").hidden = model.directions.length <= MANY_DIRECTIONS;
   find("#find").value = "";
-  downloads.offer(model);
+  downloads.offer(model, 1);
+}
+
+function showClasses() {
+  const { class_names: names, num_classes: count, takes_label: taken } = chosen.model;
+  const letters = areLetters(names);
+  find("#labels-field").hidden = !taken;
+  find("#labels-field label").textContent = names.length ? "Classes" : `Classes, 0 to ${count - 1}`;
+  const one = names.length ? `One of ${listed(names)}` : "One";
+  find("#labels-hint").textContent = letters
+    ? `${one}; or a word, to see its letters side by side.`
+    : `${one}; or several, side by side, with commas between them.`;
+  find("#class-names").replaceChildren(...(letters ? [] : names.map((name) => new Option(name))));
+}
+
+/** @param {string} problem Empty: there is none. */
+function showLabelProblem(problem) {
+  find("#labels-problem").textContent = problem;
+  find("#labels-problem").hidden = !problem;
+  find("#labels-hint").hidden = problem !== "";
+}
+
+function setLabels(labels) {
+  chosen.labels = labels;
+  downloads.offer(chosen.model, labels.length);
+  changed();
 }
 
 // --- Where it comes from ---
@@ -300,7 +328,16 @@ function apply(hash) {
       return index < 0 ? [] : [index];
     });
   chosen.seed = parts.seed ?? 0;
-  chosen.label = parts.label ?? 0;
+  chosen.labels = [0];
+  if (parts.labels !== null) {
+    try {
+      if (!model.takes_label) throw new Error("It takes none.");
+      chosen.labels = readLabels(model, parts.labels);
+    } catch {
+      unread.push(`label=${parts.labels}`);
+    }
+  }
+  downloads.offer(model, chosen.labels.length);
   chosen.truncation = parts.truncation ?? 1;
   chosen.locked = new Set(indices(parts.locked));
   chosen.edits = new Map();
@@ -439,7 +476,6 @@ addEventListener("hashchange", () => {
 addEventListener("pagehide", settle);
 
 onNumber("#seed", (seed) => Number.isInteger(seed) && seed >= 0 && seed <= MAX_SEED, (seed) => (chosen.seed = seed));
-onNumber("#label", (label) => Number.isInteger(label) && label >= 0 && label < chosen.model.num_classes, (label) => (chosen.label = label));
 onNumber("#truncation", () => true, (psi) => (chosen.truncation = psi), true);
 onNumber("#truncation-number", (psi) => Math.abs(psi) <= 100, (psi) => (chosen.truncation = psi));
 onNumber(
@@ -447,6 +483,28 @@ onNumber(
   (number) => chosen.codes !== null && Number.isInteger(number) && number >= 1 && number <= chosen.codes.list.length,
   (number) => (chosen.codes.number = number - 1),
 );
+find("#labels").addEventListener("input", (event) => {
+  try {
+    const labels = readLabels(chosen.model, event.target.value);
+    valid(event.target, true);
+    showLabelProblem("");
+    setLabels(labels);
+  } catch (error) {
+    valid(event.target, false);
+    showLabelProblem(error.message);
+  }
+});
+find("#labels").addEventListener("keydown", (event) => {
+  const by = { ArrowUp: 1, ArrowDown: -1 }[event.key];
+  const { model, labels } = chosen;
+  // A list of suggestions has these keys for itself.
+  if (by === undefined || labels.length > 1 || find("#class-names").children.length) return;
+  event.preventDefault();
+  const label = (labels[0] + by + model.num_classes) % model.num_classes;
+  event.target.value = writeLabels(model, [label]).text;
+  event.target.dispatchEvent(new Event("input"));
+});
+find("#labels").addEventListener("blur", () => chosen.model && showValues());
 find("#code-file").addEventListener("change", async (event) => {
   const [file] = event.target.files;
   if (file === undefined) return;

@@ -1,6 +1,7 @@
 // Commands that make elsewhere what the page shows.
 
 import { editBody, hasToken, imageAddress } from "./api.js";
+import { labelKey } from "./state.js";
 
 /** The image by curl. */
 export function curlRecipe(drawing) {
@@ -21,7 +22,9 @@ export function sweepRecipe(drawing, options, fileName) {
  * @param {number} codeNumber Which of its codes, from 0.
  */
 export function pythonRecipe(drawing, codeFile, codeNumber) {
-  const lines = ["from pathlib import Path", "import sefa_runtime", "from sefa_runtime.images import save_image"];
+  const several = drawing.labels !== null && drawing.labels.each.length > 1;
+  const images = several ? "grid, save_image" : "save_image";
+  const lines = ["from pathlib import Path", "import sefa_runtime", `from sefa_runtime.images import ${images}`];
   if (drawing.code !== null) lines.splice(2, 0, "from sefa_runtime.inputs.code_files import load_codes");
   lines.push("", `editor = sefa_runtime.load(${python(`${drawing.model}.onnx`)})`);
   const given = [];
@@ -31,9 +34,10 @@ export function pythonRecipe(drawing, codeFile, codeNumber) {
     given.push(`${drawing.code.input}=codes`);
   }
   if (drawing.edits.size) given.push(`edits={${[...drawing.edits].map(([index, alpha]) => `${index}: ${alpha}`).join(", ")}}`);
-  if (drawing.label !== null) given.push(`label=${drawing.label}`);
+  if (drawing.labels !== null) given.push(`label=${python(several ? drawing.labels.each : drawing.labels.each[0])}`);
   if (drawing.truncation !== null) given.push(`truncation=${drawing.truncation}`);
-  lines.push(`image = editor.edit(${given.join(", ")})[0]`);
+  if (several) lines.push(`images = editor.edit(${given.join(", ")})`, "image = grid(images[None])");
+  else lines.push(`image = editor.edit(${given.join(", ")})[0]`);
   lines.push(`save_image(image, Path(${python(`${drawing.model}.png`)}))`);
   return lines.join("\n");
 }
@@ -43,7 +47,7 @@ export function sefaRecipe(drawing, codeFile) {
   const words = ["sefa edit", quote(`${drawing.model}.onnx`), "-o", quote(`${drawing.model}.png`)];
   words.push(...(drawing.code === null ? ["--seed", drawing.seed] : ["--codes", quote(codeFile)]));
   for (const [index, alpha] of drawing.edits) words.push("--edit", `${index}=${alpha}`);
-  if (drawing.label !== null) words.push("--label", drawing.label);
+  if (drawing.labels !== null) words.push(`--${labelKey(drawing.labels)}`, quote(drawing.labels.text));
   if (drawing.truncation !== null) words.push("--truncation", drawing.truncation);
   return words.join(" ");
 }
@@ -59,8 +63,8 @@ function quote(word) {
   return /^[\w@%+=:,./-]+$/.test(word) ? word : `'${word.replaceAll("'", `'\\''`)}'`;
 }
 
-function python(text) {
-  return JSON.stringify(text);
+function python(value) {
+  return Array.isArray(value) ? `[${value.map(python).join(", ")}]` : JSON.stringify(value);
 }
 
 function authorization() {

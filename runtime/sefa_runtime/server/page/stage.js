@@ -21,7 +21,7 @@ export class Stage {
   #painting = new Map(); // of either image
   #underWay = 0;
   #rough = false;
-  #large = false;
+  #resolution = [1, 1];
   #held = false;
   #beside = false;
 
@@ -37,10 +37,9 @@ export class Stage {
     return this.#rough;
   }
 
-  /** Height and width of what will be drawn. */
+  /** Height and width of each image that will be drawn. */
   set resolution([height, width]) {
-    this.#element.style.setProperty("--ratio", `${width} / ${height}`);
-    this.#large = height * width > LARGE;
+    this.#resolution = [height, width];
     // Pixels of small images are what there is to see.
     this.#element.classList.toggle("tiny", Math.max(height, width) < 48);
   }
@@ -58,7 +57,11 @@ export class Stage {
       this.#original.drop();
       return;
     }
-    this.#rough = moving && this.#large;
+    const [height, width] = this.#resolution;
+    const across = width * (drawing.labels?.each.length ?? 1);
+    this.#element.style.setProperty("--ratio", `${across} / ${height}`);
+    this.#element.parentElement.parentElement.classList.toggle("wide", across > 2 * height);
+    this.#rough = moving && height * across > LARGE;
     this.#edited.want({ drawing, format: this.#rough ? "jpeg" : LOSSLESS });
     this.#showOriginal();
   }
