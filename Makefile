@@ -158,6 +158,11 @@ bench-serving: $(DEV) ## `sefa serve` under load
 	$(BIN)/sefa demo -o $(DEMO_OUT)
 	$(BIN)/python benchmarks/serving.py $(DEMO_OUT)/faces.onnx -o benchmarks/results/serving.json
 
+# A StyleGAN2 of 64x64 pixels among the tests' files.
+MINUTES = 30
+soak: $(DEV) ## `sefa serve` under mixed load, with bad requests, disconnects and replaced models, for MINUTES=30
+	$(BIN)/python benchmarks/soak.py tests/golden/checkpoints/nv_ada_skip_64/network.pkl --minutes $(MINUTES) -o benchmarks/results/soak.json
+
 bench-formats: $(DEV) ## How far each checkpoint format is from its original code
 	PYTHONPATH=tests $(BIN)/python -m support.golden_checkpoints -o benchmarks/results/formats.json
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
 
@@ -9,6 +10,9 @@ MAX_HEAD_BYTES = 65_536
 HEAD_TOO_LONG = f"the address and headers must be at most {MAX_HEAD_BYTES} bytes"
 # From the start of a connection, or the first byte of a later request on it, to the end of the head.
 MAX_HEAD_S = 30.0
+# How long the rest of a request that was refused is read and thrown away. Closing a connection with unread bytes resets
+# it, and the client would lose the answer that says why.
+LINGER_S = 5.0
 
 
 class BoundedHttp(HttpToolsProtocol):
@@ -16,11 +20,12 @@ class BoundedHttp(HttpToolsProtocol):
 
     _head_bytes: int | None = 0  # received so far of a head; None: in a body
     _timer: asyncio.TimerHandle | None = None
+    _lingers = False
     url = b""  # of the current request
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start waiting for a head."""
-        super().connection_made(transport)
+        super().connection_made(_Transport(transport, self))  # type: ignore[arg-type]
         self._timer = self.loop.call_later(MAX_HEAD_S, self._give_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -30,6 +35,8 @@ class BoundedHttp(HttpToolsProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Count the bytes that arrive before a head is complete."""
+        if self._lingers:
+            return
         if self._head_bytes is not None:
             self._head_bytes += len(data)
             if self._timer is None:
@@ -48,6 +55,18 @@ class BoundedHttp(HttpToolsProtocol):
         """Get ready for the next request."""
         self._head_bytes = 0
         super().on_message_complete()
+
+    def linger(self, transport: asyncio.Transport) -> bool:
+        """Say that nothing more comes, and read what the client still sends; False if it is not in the middle of it."""
+        if self._head_bytes == 0:
+            return False
+        if not self._lingers:
+            self._lingers = True
+            self._stop_timer()
+            transport.write_eof()
+            transport.resume_reading()
+            self._timer = self.loop.call_later(LINGER_S, transport.close)
+        return True
 
     def _give_up(self) -> None:
         self._timer = None
@@ -78,3 +97,23 @@ class BoundedHttp(HttpToolsProtocol):
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
+
+
+class _Transport:
+    """A connection that is closed once its client has read the answer, if a request was refused before its end."""
+
+    def __init__(self, transport: asyncio.Transport, protocol: BoundedHttp) -> None:
+        self._transport = transport
+        self._protocol = protocol
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+    def is_closing(self) -> bool:
+        """Return whether nothing more may be sent."""
+        return self._protocol._lingers or self._transport.is_closing()
+
+    def close(self) -> None:
+        """Close the connection, now or soon."""
+        if self._transport.is_closing() or not self._protocol.linger(self._transport):
+            self._transport.close()

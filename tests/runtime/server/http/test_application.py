@@ -110,11 +110,8 @@ def test_a_body_over_the_limit_without_a_length_is_refused(server: Running) -> N
             yield b" " * 1000
 
     with httpx.Client(base_url=f"http://{server.address}", timeout=PATIENCE_S) as http:
-        try:
-            answer = http.post(INFER, content=endless(), headers={"Content-Type": "application/json"})
-        except httpx.WriteError:  # The answer came, and the connection was closed, while it still wrote.
-            return
-        assert answer.status_code == 413
+        answer = http.post(INFER, content=endless(), headers={"Content-Type": "application/json"})
+    assert answer.status_code == 413
 
 
 def test_a_declared_length_over_the_limit_is_refused_before_the_body_comes(server: Running) -> None:

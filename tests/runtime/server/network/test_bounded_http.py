@@ -70,3 +70,28 @@ def test_a_body_that_is_no_json_is_told_so(start_once: Start) -> None:
     assert answer.status_code == 400
     assert "not JSON: Expecting ',' delimiter" in answer.json()["error"]
     assert "12" in answer.json()["error"]
+
+
+@pytest.mark.parametrize(
+    "head", [b"Content-Length: 20000000\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\nffffff0\r\n"]
+)
+def test_a_client_that_sends_too_much_gets_to_read_why(start_once: Start, head: bytes) -> None:
+    server = start_once(TINY)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as connection:
+        connection.sendall(b"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: localhost\r\n" + head)
+        connection.sendall(bytes(15_000_000))  # Before it reads anything.
+        answer = connection.makefile("rb").read()
+    assert answer.startswith(b"HTTP/1.1 413 ")
+    assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"error": "at most 8 MB in a request"}
+
+
+def test_a_client_that_never_ends_is_read_for_a_while_only(start_once: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded_http, "LINGER_S", 0.3)
+    server = start_once(TINY)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as connection:
+        connection.sendall(
+            b"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000000\r\n\r\n"
+        )
+        with pytest.raises(ConnectionError):
+            while True:
+                connection.sendall(bytes(1000))
