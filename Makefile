@@ -76,8 +76,8 @@ coverage: $(DEV) ## The same tests, and which lines they run
 test-slow: $(DEV) ## Tests that take a minute or more
 	$(BIN)/python -m pytest -m slow --numprocesses auto --dist worksteal
 
-test-faults: $(DEV) ## Kills, full disks, lost files, dying providers
-	$(BIN)/python -m pytest -m faults tests/faults --numprocesses auto --dist worksteal
+test-faults: $(DEV) ## Kills, full disks, lost files, dying providers, and all hostile files
+	$(BIN)/python -m pytest -m faults tests/faults tests/test_hostile_corpus.py --numprocesses auto --dist worksteal
 
 test-browser: $(DEV) ## The pages in Chromium, which must be installed
 	$(PIP) --constraint constraints.txt playwright axe-playwright-python

@@ -318,8 +318,8 @@ async def image(load: Load, http: httpx.AsyncClient, grpc: InferenceServerClient
 async def sheet(load: Load, http: httpx.AsyncClient, grpc: InferenceServerClient) -> None:
     """Two seeds with the same edit side by side, as a strip; or a sweep in motion."""
     model, question = load.pick()
-    sweep = {"direction": question.direction, "alphas": [question.alpha, question.alpha]}
-    wanted = {"seeds": [question.seed], "sweep": sweep, "format": "png"}
+    sweep: dict[str, Any] = {"direction": question.direction, "alphas": [question.alpha, question.alpha]}
+    wanted: dict[str, Any] = {"seeds": [question.seed], "sweep": sweep, "format": "png"}
     answer = await load.fetch(http, "sheet", "POST", f"/models/{model}/edit", json=wanted)
     strip = _pixels(answer.content)
     width = question.images[0].shape[1]
@@ -376,27 +376,26 @@ async def refused(load: Load, http: httpx.AsyncClient, grpc: InferenceServerClie
     """What cannot be answered: each has its status."""
     infer = f"/v2/models/{MODEL}/infer"
     json_type = {"Content-Type": "application/json"}
-    method, path, status, options = load.rng.choice(
-        [
-            ("GET", "/models/none/image?seed=1", 404, {}),
-            ("GET", "/nothing/here", 404, {}),
-            ("GET", f"/models/{MODEL}/image?seed=-1", 400, {}),
-            ("GET", f"/models/{MODEL}/image?seed=1&edit=none:1", 400, {}),
-            ("GET", f"/models/{MODEL}/image?seed=1&scale=1000", 400, {}),
-            ("DELETE", f"/models/{MODEL}/image", 405, {}),
-            ("POST", infer, 400, {"content": b"{", "headers": json_type}),
-            ("POST", infer, 400, {"content": b"[" * 5000, "headers": json_type}),
-            (
-                "POST",
-                infer,
-                400,
-                {"json": {"inputs": [{"name": "z", "shape": [1, 3], "datatype": "FP32", "data": []}]}},
-            ),
-            ("POST", infer, 415, {"content": b"<a/>", "headers": {"Content-Type": "text/xml"}}),
-            ("POST", infer, 413, {"content": bytes(9 * 2**20), "headers": json_type}),
-            ("GET", "/models", 421, {"headers": {"Host": "attacker.example"}}),
-        ]
-    )
+    cases: list[tuple[str, str, int, dict[str, Any]]] = [
+        ("GET", "/models/none/image?seed=1", 404, {}),
+        ("GET", "/nothing/here", 404, {}),
+        ("GET", f"/models/{MODEL}/image?seed=-1", 400, {}),
+        ("GET", f"/models/{MODEL}/image?seed=1&edit=none:1", 400, {}),
+        ("GET", f"/models/{MODEL}/image?seed=1&scale=1000", 400, {}),
+        ("DELETE", f"/models/{MODEL}/image", 405, {}),
+        ("POST", infer, 400, {"content": b"{", "headers": json_type}),
+        ("POST", infer, 400, {"content": b"[" * 5000, "headers": json_type}),
+        (
+            "POST",
+            infer,
+            400,
+            {"json": {"inputs": [{"name": "z", "shape": [1, 3], "datatype": "FP32", "data": []}]}},
+        ),
+        ("POST", infer, 415, {"content": b"<a/>", "headers": {"Content-Type": "text/xml"}}),
+        ("POST", infer, 413, {"content": bytes(9 * 2**20), "headers": json_type}),
+        ("GET", "/models", 421, {"headers": {"Host": "attacker.example"}}),
+    ]
+    method, path, status, options = load.rng.choice(cases)
     answer = await load.fetch(http, "refused", method, path, status, **options)
     assert list(answer.json()) == ["error"], "a refusal that is not an error in JSON"
     await _infer(load, grpc, "none", _tensors(load.questions[SMALL][0]), 404)

@@ -22,6 +22,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -37,9 +38,12 @@ from support.paths import CHECKPOINTS, GOLDEN, ROOT
 
 MAX_CPU_S = 5.0
 MAX_MB = 1000
+MAX_MESSAGE = 4000  # characters: some list the keys that are missing
 SILENCE_S = 120  # after which a process hangs, however busy the machine
 ADDRESSES = 16 * 2**30  # of a process: what would fill the memory ends there
 FAILURES = Path("fuzz-failures")
+# `sefa explore` keeps the model of a checkpoint in a folder of its own there, which it removes.
+TEMPORARY = str(Path(tempfile.gettempdir(), "sefa-"))
 FORBIDDEN = (
     "pickle.find_class",
     "os.system",
@@ -90,9 +94,11 @@ def _latents(path: Path) -> None:
 
 
 def _record(path: Path) -> None:
+    from sefa_runtime.latency.compare import compare_records
     from sefa_runtime.latency.record import read_record
 
-    read_record(path)
+    record = read_record(path)
+    compare_records(record, record)
 
 
 READERS: dict[str, Callable[[Path], None]] = {
@@ -171,6 +177,8 @@ class Watch:
         """Take an event of Python's."""
         if not self.on:
             return
+        if arguments and str(arguments[0]).startswith(TEMPORARY):
+            return
         writes = event == "open" and isinstance(arguments[1], str) and set(arguments[1]) & set("wax+")
         if writes or event in WRITES or event.startswith(FORBIDDEN):
             self.seen.append(f"{event} {arguments!r}"[:300])
@@ -190,17 +198,28 @@ def _resident(name: str) -> float:
     return next(int(line.split()[1]) / 1e3 for line in lines if line.startswith(name))
 
 
+def _descriptors() -> set[str]:
+    found = set()
+    for link in Path("/proc/self/fd").iterdir():
+        with suppress(OSError):  # That of the folder itself is closed by now.
+            found.add(f"{link.name} {link.readlink()}")
+    return found
+
+
 def attempt(reader: str, path: Path, watch: Watch) -> Outcome:
     """Read one file."""
     Path("/proc/self/clear_refs").write_text("5")
-    before, started = _resident("VmRSS:"), time.process_time()
+    before, opened, started = _resident("VmRSS:"), _descriptors(), time.process_time()
     watch.seen.clear()
     watch.on = True
     try:
         READERS[reader](path)
         verdict = "read"
     except (SefaError, SefaRuntimeError) as error:
-        verdict = "refused" if "\n" not in str(error) else f"more than one line: {str(error)[:300]!r}"
+        message = str(error)
+        verdict = "refused" if "\n" not in message else f"more than one line: {message[:300]!r}"
+        if len(message) > MAX_MESSAGE:
+            verdict = f"a message of {len(message)} characters: {message[:300]!r}"
     except Exception as error:
         frame = traceback.extract_tb(error.__traceback__)[-1]
         verdict = f"{type(error).__name__} at {Path(frame.filename).name}:{frame.lineno}: {str(error)[:200]}"
@@ -213,6 +232,8 @@ def attempt(reader: str, path: Path, watch: Watch) -> Outcome:
         verdict = f"took {cpu_s:.1f} s"
     elif peak_mb > MAX_MB:
         verdict = f"took {peak_mb:.0f} MB"
+    elif left := _descriptors() - opened:
+        verdict = f"left open {', '.join(sorted(left))}"
     return Outcome(verdict, cpu_s, peak_mb)
 
 

@@ -9,21 +9,21 @@ from typing import Any
 MAX_JSON = 8 * 2**20
 
 
-def parse_json(text: str | bytes) -> Any:
+def parse_json(text: str | bytes, most: int = MAX_JSON) -> Any:
     """Parse a JSON text.
 
     Raises:
-        ValueError: If it is not JSON, is nested too deeply for Python, or is longer than `MAX_JSON`.
+        ValueError: If it is not JSON, is nested too deeply for Python, or is longer than `most`.
     """
-    if len(text) > MAX_JSON:
-        raise ValueError(f"a text of more than {MAX_JSON >> 20} MB")
+    if len(text) > most:
+        raise ValueError(f"a text of more than {most >> 20} MB")
     try:
         return json.loads(text)
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path, most: int = MAX_JSON) -> Any:
     """Read and parse a JSON file.
 
     Raises:
@@ -31,4 +31,4 @@ def read_json(path: Path) -> Any:
         OSError: If the file cannot be read.
     """
     with path.open("rb") as file:
-        return parse_json(file.read(MAX_JSON + 1))
+        return parse_json(file.read(most + 1), most)

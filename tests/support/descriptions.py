@@ -27,27 +27,43 @@ def replace_description(source: Path, target: Path, old: str, new: str) -> None:
 
 def change_description(source: Path, target: Path, change: Callable[[dict[str, Any]], object]) -> Path:
     """Write a copy of a model with another description, of any length; return its path."""
-    info = read_info(source)
-    assert info.payload is not None
-    document = json.loads(json.dumps(info.to_dict()))
-    change(document)
-    return write_model(source.read_bytes()[: info.payload.bytes], target, document)
+    target.write_bytes(describe(source, None, change))
+    return target
 
 
 def replace_graph(source: Path, target: Path, payload: bytes, **changes: object) -> Path:
     """Write a model of another graph under a model's description, but for `changes`; return the path."""
-    document = read_info(source).to_dict() | changes
-    document["payload"] = {"bytes": len(payload), "sha256": hashlib.sha256(payload).hexdigest(), "weights": None}
-    return write_model(payload, target, document)
-
-
-def write_model(payload: bytes, target: Path, document: dict[str, Any]) -> Path:
-    """Write graph and description as an export does; return the path."""
-    text = json.dumps(document)  # Escaped, so that it can hold what is no text.
-    entries = ((METADATA_KEY, text), (CHECKSUM_KEY, hashlib.sha256(text.encode()).hexdigest()))
-    tail = [
-        bytes_field(METADATA_PROPS, bytes_field(KEY, key.encode()) + bytes_field(VALUE, value.encode()))
-        for key, value in entries
-    ]
-    target.write_bytes(b"".join([payload, *tail]))
+    target.write_bytes(describe(source, payload, lambda document: document.update(changes)))
     return target
+
+
+def describe(
+    source: Path,
+    payload: bytes | None,
+    change: Callable[[dict[str, Any]], object] = lambda document: None,
+    weights: dict[str, Any] | None = None,
+) -> bytes:
+    """Return a graph under a model's description, as an export writes them.
+
+    Args:
+        source: The model.
+        payload: The graph; None: the model's own.
+        change: Changes the description, at last.
+        weights: Where the description says that the weights are, if not in the graph.
+    """
+    info = read_info(source)
+    assert info.payload is not None
+    graph = source.read_bytes()[: info.payload.bytes] if payload is None else payload
+    document = json.loads(json.dumps(info.to_dict()))
+    document["payload"] = {"bytes": len(graph), "sha256": hashlib.sha256(graph).hexdigest(), "weights": weights}
+    change(document)
+    return graph + described(json.dumps(document).encode())  # Escaped, so that it can hold what is no text.
+
+
+def described(document: bytes) -> bytes:
+    """Return the end of a model that has this description, whatever it is, and its checksum."""
+    entries = ((METADATA_KEY, document), (CHECKSUM_KEY, hashlib.sha256(document).hexdigest().encode()))
+    return b"".join(
+        bytes_field(METADATA_PROPS, bytes_field(KEY, key.encode()) + bytes_field(VALUE, value))
+        for key, value in entries
+    )

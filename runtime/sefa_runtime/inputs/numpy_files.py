@@ -72,11 +72,14 @@ def _read_archive(archive: zipfile.ZipFile) -> dict[str, NDArray[Any]]:
     members = archive.infolist()
     if sum(member.file_size for member in members) > MAX_BYTES:
         raise ContentError(f"larger than any codes or directions: more than {MAX_BYTES >> 20} MB")
-    arrays = {}
+    arrays: dict[str, NDArray[Any]] = {}
     for member in members:
         check_member(member)
+        name = member.filename.removesuffix(".npy")
+        if name in arrays:  # Which of them is meant depends on who reads it.
+            raise ContentError(f"damaged: it holds two arrays called {name[:80]!r}")
         with archive.open(member) as file:
-            arrays[member.filename.removesuffix(".npy")] = _read_array(file, member.file_size)
+            arrays[name] = _read_array(file, member.file_size)
     return arrays
 
 

@@ -3,13 +3,14 @@
 `record.schema.json` beside this file is the contract for readers of the JSON; docs/latency-record.md explains it.
 """
 
-import json
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
 from sefa_runtime.errors import InputError
 from sefa_runtime.files import input_problem
+from sefa_runtime.json_text import read_json
 from sefa_runtime.latency.graph_facts import GraphFacts
 from sefa_runtime.latency.scenarios import WarmUp
 from sefa_runtime.session.placement import Placement
@@ -17,6 +18,8 @@ from sefa_runtime.session.providers import short_name
 
 # Increased whenever a reader of the earlier format would misunderstand a record.
 RECORD_VERSION = 3
+# Of a file: a million samples take 20 MB.
+MAX_RECORD = 32 * 2**20
 
 
 @dataclass(frozen=True)
@@ -103,14 +106,14 @@ def read_record(path: Path) -> dict[str, Any]:
     if problem:
         raise InputError(f"{path}: {problem}; a latency record was expected")
     try:
-        document = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: not a latency record: no JSON") from error
+        document = read_json(path, MAX_RECORD)
+    except ValueError as error:
+        raise InputError(f"{path}: not a latency record: no JSON, or more than {MAX_RECORD >> 20} MB") from error
     if not isinstance(document, dict) or "record_version" not in document:
         raise InputError(f"{path}: not a latency record: no record_version")
     if document["record_version"] != RECORD_VERSION:
         raise InputError(
-            f"{path}: a record of version {document['record_version']}, this sefa reads version {RECORD_VERSION}; "
-            "measure again"
+            f"{path}: a record of version {short(document['record_version'])}, this sefa reads version "
+            f"{RECORD_VERSION}; measure again"
         )
     return document

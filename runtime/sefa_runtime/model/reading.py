@@ -27,9 +27,10 @@ from sefa_runtime.model.graph_check import (
 )
 from sefa_runtime.model.info import CHECKSUM_KEY, EXTRA_FILE, METADATA_KEY, ModelInfo, Payload
 from sefa_runtime.model.protobuf import BYTES, fields
-from sefa_runtime.printable import quoted
+from sefa_runtime.printable import printable, quoted
 
 EXPECTED = "a model made by `sefa export` was expected"
+MAX_NAME = 255  # characters of a file's name
 HEAD = 16  # bytes that tell an ONNX model
 GIVEN_BYTES = Path("the given bytes")  # what messages call a model that is in no file
 
@@ -192,8 +193,9 @@ def check_payload(path: Path, info: ModelInfo, sha256: Callable[[Path, int], str
     beside = weights_path(path, info)
     if payload.weights is None or beside is None:
         return
-    if Path(payload.weights.name).name != payload.weights.name:
-        raise ModelFileError(f"{path}: its weights are said to be in {payload.weights.name!r}, not in a file beside it")
+    name = payload.weights.name
+    if Path(name).name != name or printable(name) != name or len(name) > MAX_NAME:
+        raise ModelFileError(f"{path}: its weights are said to be in {name[:200]!r}, not in a file beside it")
     problem = input_problem(beside)
     if problem:
         raise ModelFileError(f"{beside}: {problem}; {path.name} has its weights in it")

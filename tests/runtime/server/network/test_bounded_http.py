@@ -93,5 +93,9 @@ def test_a_client_that_never_ends_is_read_for_a_while_only(start_once: Start, mo
             b"POST /v2/models/tiny/infer HTTP/1.1\r\nHost: localhost\r\nContent-Length: 20000000\r\n\r\n"
         )
         with pytest.raises(ConnectionError):
-            while True:
-                connection.sendall(bytes(1000))
+            send_for_ever(connection)
+
+
+def send_for_ever(connection: socket.socket) -> None:
+    while True:
+        connection.sendall(bytes(1000))
