@@ -89,6 +89,7 @@ OTHER_OPTIONS = {
     "--timeout",
     "--graceful-timeout",
     "--no-control-socket",
+    "--index-url",
     "--no-deps",
     "--ignore-requires-python",
     "--help",

@@ -18,6 +18,7 @@ import torch
 
 import sefa
 from sefa_runtime.model.renaming import rename_directions
+from support.descriptions import change_description
 from support.paths import CHECKPOINTS, GOLDEN, ROOT, TINY
 from support.serving import Start, starting
 from support.trained_generators import trained_faces
@@ -25,7 +26,7 @@ from support.trained_generators import trained_faces
 DOCS = ROOT / "docs"
 BLOCK = re.compile(r"^```(bash|python)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 # Of other programs, which tests of their own run, or none.
-OTHERS = {"pip"}
+OTHERS = {"pip", "python3"}
 QUICKLY = {"bench": ("--seconds", "0.02"), "tune": ("--seconds", "0.02")}
 
 
@@ -45,8 +46,32 @@ def faces(trained: bool) -> None:
         return
     Path("demo").mkdir()
     shutil.copy(TINY, "demo/faces.onnx")
-    rename_directions(Path("demo/faces.onnx"), {0: "brightness", 1: "turn", 2: "direction-2"})
+    rename_directions("demo/faces.onnx", {0: "brightness", 1: "turn", 2: "direction-2"})
     sefa.factorize(sefa.load(CHECKPOINTS / "dcgan_small_64" / "netG.pth")).save("demo/faces.safetensors")
+
+
+def letters(trained: bool) -> None:
+    """Make a small class-conditional StyleGAN2 called `letters`, and the models that it gives."""
+    if trained:
+        return
+    shutil.copy(CHECKPOINTS / "sefa_stylegan2_cond_32" / "checkpoint.pth", "letters")  # Comes before the bundled one.
+    for name in ("letters", "both", "half"):
+        model = Path(f"{name}.onnx")
+        change_description(GOLDEN / "style_z.onnx", model, lambda info: info.update(class_names=list("SeFaRg")))
+    rename_directions("both.onnx", {0: "coarse-direction-0", 1: "fine-direction-0"})
+    for latent in ("w", "w+"):
+        shutil.copy(GOLDEN / f"style_{latent}.onnx", f"letters-{latent}.onnx")
+    shutil.copy(GOLDEN / "style.safetensors", ".")
+    Path("letters.ts").touch()
+    Path("demo").mkdir()
+
+
+def first_steps(trained: bool) -> None:
+    """Make what `sefa demo` leaves, a checkpoint, and what it gives."""
+    faces(trained)
+    shutil.copy(CHECKPOINTS / "dcgan_small_64" / "netG.pth", "netG.pth")
+    if not trained:
+        shutil.copy(TINY, "netG.onnx")
 
 
 def photograph(trained: bool) -> None:
@@ -69,7 +94,9 @@ def photograph(trained: bool) -> None:
 
 # What is in the folder when a document begins; whether the models that it makes are to be real ones.
 STAGES: dict[str, Callable[[bool], None]] = {
+    "index.md": first_steps,
     "tutorials/faces.md": faces,
+    "tutorials/stylegan.md": letters,
     "tutorials/photograph.md": photograph,
     "tune.md": faces,
     "paper.md": photograph,
