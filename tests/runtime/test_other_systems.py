@@ -1,5 +1,6 @@
 """What can be tried here of systems that are not: a process without what they lack (`windows_like`)."""
 
+import contextlib
 import json
 import os
 import signal
@@ -108,7 +109,8 @@ def test_a_server_runs_on_asyncio_s_loop_where_there_is_no_uvloop(tmp_path: Path
         stderr=subprocess.STDOUT,
         text=True,
     )
-    with server:
+    with server, contextlib.ExitStack() as ended:
+        ended.callback(server.kill)  # If the test fails, so that it ends.
         assert server.stdout is not None
         lines = []
         for line in server.stdout:
@@ -125,5 +127,5 @@ def test_a_server_runs_on_asyncio_s_loop_where_there_is_no_uvloop(tmp_path: Path
             shown = np.asarray(image)
         server.send_signal(signal.SIGTERM)
         server.stdout.read()
-    assert server.returncode == 0
+        assert server.wait() == 0
     np.testing.assert_array_equal(shown, sefa_runtime.load(GOLDEN / "tiny.onnx", "cpu").edit(seed=7)[0])

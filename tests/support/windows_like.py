@@ -100,6 +100,8 @@ sys.meta_path.insert(0, Absent())
 for name in OF_OS:
     if hasattr(os, name):
         delattr(os, name)
+if sys.version_info >= (3, 13):  # There Python counts in another way where the first of these is missing.
+    os.process_cpu_count = os.cpu_count
 for name in OF_SIGNAL:
     if hasattr(signal, name):
         delattr(signal, name)
