@@ -179,7 +179,7 @@ audit: $(DEV) ## Known vulnerabilities (asks PyPI's database) and licences of th
 $(RELEASE): Makefile
 	test -x $(RELEASE_VENV)/bin/python || $(PYTHON) -m venv $(RELEASE_VENV)
 	$(RELEASE_VENV)/bin/python -m pip --disable-pip-version-check install --quiet \
-		build "check-wheel-contents>=0.6" "nox>=2025.2" "pypiserver>=2.3" "twine>=6"
+		build "check-wheel-contents>=0.6" "cyclonedx-bom>=7" "nox>=2025.2" "pypiserver>=2.3" "twine>=6"
 	touch $@
 
 # SESSIONS="build own_tests" runs some; TAG=v1.2.3 wants that version, with a date in CHANGELOG.md.

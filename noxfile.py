@@ -6,6 +6,7 @@ what it is for is tried.
 """
 
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -42,6 +43,12 @@ DATA = [
     *(f"{package}/py.typed" for package in ("sefa", "sefa_export", "sefa_runtime")),
 ]
 SERVER_STARTS_S = 60
+# What distributions call their licences in a field that the bill of materials is not made from, and one without any.
+SAID_LICENCES = """
+import importlib.metadata, json
+print(json.dumps({one.name: one.metadata.get("License") for one in importlib.metadata.distributions()}))
+"""
+LICENCES = {"cuda-toolkit": "NVIDIA Proprietary Software"}
 
 
 def version() -> str:
@@ -193,8 +200,22 @@ def own_tests(session: nox.Session) -> None:
 
 @nox.session(python=PYTHONS[0])
 def sbom(session: nox.Session) -> None:
-    """Write what an installation of all light extras consists of, as CycloneDX."""
+    """Write what an installation of all light extras consists of, as CycloneDX: each package, version and licence."""
     _install(session, "cpu,export,grpc,plot,video")
-    session.install("cyclonedx-bom>=7")
-    target = DIST / f"sefa-{version()}.cdx.json"
-    session.run("cyclonedx-py", "environment", "--pyproject", str(ROOT / "pyproject.toml"), "-o", str(target))
+    session.run("python", "-m", "pip", "uninstall", "--yes", "pip", silent=True)  # No part of it.
+    python, target = str(Path(session.bin) / "python"), DIST / f"sefa-{version()}.cdx.json"
+    project = str(ROOT / "pyproject.toml")
+    session.run("cyclonedx-py", "environment", "--pyproject", project, "-o", str(target), python, external=True)
+    said = json.loads(str(session.run("python", "-c", SAID_LICENCES, silent=True)))
+    document = json.loads(target.read_text())
+    document["metadata"]["component"]["version"] = version()
+    components = {one["name"]: one for one in document["components"]}
+    for name, one in components.items():
+        licence = LICENCES.get(name) or said.get(name)
+        if not one.get("licenses") and licence:
+            one["licenses"] = [{"license": {"name": licence}}]
+    target.write_text(json.dumps(document, indent=1))
+    lacking = [name for name in said if name not in components and name != "sefa"]
+    lacking += [f"{name}'s licence" for name, one in components.items() if not (one.get("licenses") and one["version"])]
+    if lacking:
+        session.error(f"the bill of materials lacks {', '.join(lacking)}")
