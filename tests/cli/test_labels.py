@@ -1,5 +1,6 @@
 """Several classes of one seed, side by side: `--labels`."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,3 +121,13 @@ def test_names_are_given_at_export_and_shown(
     assert "S, e, F, a, 5, dog" in sefa_command("inspect", "named.ts").out
     result = sefa_command("export", checkpoint, "-o", "other.onnx", "--class-names", "S,e")
     assert (result.code, result.err) == (1, "sefa: 2 names of classes for 6 classes\n")
+
+
+def test_explore_takes_and_shows_the_name(sefa_command: Command, named: Path, tmp_path: Path) -> None:
+    outputs = ("-o", tmp_path / "a.html", "-o", tmp_path / "a.json")
+    result = sefa_command("explore", named, *outputs, "--quick", "--samples", "2", "--label", "dog")
+    assert result.code == 0, result.err
+    assert ", class dog" in (tmp_path / "a.html").read_text()
+    assert json.loads((tmp_path / "a.json").read_text())["label"] == 5
+    result = sefa_command("explore", named, *outputs, "--label", "Se")
+    assert (result.code, result.err) == (1, "sefa: --label is one class for all images here, got 'Se'\n")

@@ -26,6 +26,7 @@ from sefa_cli.output import (
     working,
 )
 from sefa_cli.parsing import parse_alpha_range
+from sefa_runtime.errors import InputError
 from sefa_runtime.files import check_output
 from sefa_runtime.model.reading import files_of
 
@@ -108,7 +109,8 @@ def explore(
         ),
     ],
     label: Annotated[
-        int | None, typer.Option(metavar="CLASS", help="Class of all images for a class-conditional model.")
+        str | None,
+        typer.Option(metavar="CLASS", help="Class of all images for a class-conditional model, its index or name."),
     ] = None,
     truncation: Annotated[
         float | None,
@@ -172,8 +174,8 @@ def explore(
             truncation = None
         editor = session.load(model)
         exploration = _explore(
-            editor, resume_cache, model=source.name, samples=samples, label=label, truncation=truncation,
-            alpha_range=alpha_range, quick=quick, **_choose_images(editor, latents),
+            editor, resume_cache, model=source.name, samples=samples, label=_label(editor, label),
+            truncation=truncation, alpha_range=alpha_range, quick=quick, **_choose_images(editor, latents),
         )  # fmt: skip
         for output in outputs:
             save_exploration(exploration, output)
@@ -277,6 +279,16 @@ def _choose_images(editor: "Editor", latents: LatentOptions) -> dict[str, Any]:
         return {"seeds": latents.seeds}
     (given_latents,) = chosen.values()
     return {"latents": given_latents}
+
+
+def _label(editor: "Editor", text: str | None) -> int | None:
+    """Return the index of the class of all images."""
+    from sefa_runtime.inputs.labels import parse_labels
+
+    labels = [None] if text is None else parse_labels(editor.info, text)
+    if len(labels) > 1:
+        raise InputError(f"--label is one class for all images here, got {text!r:.80}")
+    return labels[0]
 
 
 def _explore(editor: "Editor", resume_cache: "ResumeCache", **arguments: Any) -> "Exploration":

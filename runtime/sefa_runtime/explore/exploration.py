@@ -21,6 +21,7 @@ from sefa_runtime.explore.samples import EditorSamples, ImageCache
 from sefa_runtime.explore.similarity import looks_like, similarity
 from sefa_runtime.images import Images, to_pillow
 from sefa_runtime.inputs.call import Call
+from sefa_runtime.inputs.labels import label_indices
 from sefa_runtime.inputs.latents import latents_from_seeds, prepare_latents
 from sefa_runtime.model.info import DirectionInfo, ModelInfo
 from sefa_runtime.version import VERSION
@@ -111,7 +112,7 @@ def explore(
     samples: int | None = None,
     seeds: Sequence[int] | None = None,
     latents: ArrayLike | None = None,
-    label: int | None = None,
+    label: int | str | None = None,
     truncation: float | None = None,
     alpha_range: tuple[float, float] | None = None,
     quick: bool = False,
@@ -129,7 +130,7 @@ def explore(
             are used to find ranges.
         seeds: Seeds of the images to show; None: 0 to 3.
         latents: Instead of seeds: what the model takes, [N, ...]. The first few are shown.
-        label: The label of all images, for a class-conditional model.
+        label: The class of all images, for a class-conditional model: its index or name.
         truncation: Truncation psi, for a model that has it as an input.
         alpha_range: The range to measure and show for every direction; None: each one's suggested range.
         quick: Take a quick look: measure just 2 images, the ones shown, unless `samples` or `seeds` say otherwise, and
@@ -151,7 +152,8 @@ def explore(
     """
     if alpha_range is not None and not alpha_range[0] < 0 < alpha_range[1]:
         raise InputError(f"the range must lie around 0, got {alpha_range[0]:g} to {alpha_range[1]:g}")
-    inputs = {"label": label, "truncation": truncation, **inputs}
+    index: int | None = label_indices(editor.info, label)
+    inputs = {"label": index, "truncation": truncation, **inputs}
     measured, shown, titles = _choose(editor, samples, seeds, latents, inputs, quick)
     frames = QUICK_FRAMES if quick else FRAMES
     if resume_cache is not None:
@@ -189,7 +191,7 @@ def explore(
         model=model or editor.name,
         info=editor.info,
         samples=measured.count,
-        label=label,
+        label=index,
         truncation=truncation,
         reference=reference,
         effects=tuple(_effect_from(arrays["effect"]) for arrays in found),

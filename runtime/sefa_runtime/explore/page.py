@@ -89,7 +89,7 @@ def _facts(exploration: Exploration) -> str:
         f"measured on {exploration.samples} images" + (", a quick look" if exploration.is_quick else ""),
     ]
     if exploration.label is not None:
-        facts.append(f"class {exploration.label}")
+        facts.append(f"class {info.class_names[exploration.label] if info.class_names else exploration.label}")
     psi = info.truncation if exploration.truncation is None else exploration.truncation
     if psi is not None and psi != 1:
         facts.append(f"truncation {psi:g}")
