@@ -49,7 +49,7 @@ class LatentOptions:
 
 
 def add_labels(
-    info: "ModelInfo", inputs: dict[str, Any], label: str | None, labels: str | None
+    info: "ModelInfo", inputs: dict[str, Any], label: str | None, labels: str | None, trim: int = 0
 ) -> tuple[dict[str, Any], int, int]:
     """Add the classes to the arguments for an Editor.
 
@@ -58,12 +58,13 @@ def add_labels(
         inputs: What `LatentOptions.choose` returned.
         label: Classes of all latents, or one for each; None: not given.
         labels: Classes of each latent: N latents become N times as many, all classes of one before the next.
+        trim: Columns to cut off at each side of these.
 
     Returns:
         The arguments, the number of images, and how many of them are one latent's in different classes.
 
     Raises:
-        InputError: If both are given, there is no such class, or the model takes no label.
+        InputError: If both are given, there is no such class, the model takes no label, or the trim leaves nothing.
     """
     import numpy as np
 
@@ -72,6 +73,10 @@ def add_labels(
     ((name, latents),) = inputs.items()
     if label is not None and labels is not None:
         raise InputError("give --label or --labels, not both")
+    if trim and labels is None:
+        raise InputError("--trim is for --labels, whose images stand side by side")
+    if not 0 <= 2 * trim < info.resolution[1]:
+        raise InputError(f"--trim must be 0 to {(info.resolution[1] - 1) // 2} for this model, got {trim}")
     if labels is not None:
         found = parse_labels(info, labels)
         crossed = {name: np.repeat(latents, len(found), axis=0), "label": found * len(latents)}

@@ -226,6 +226,13 @@ LabelsOption = Annotated[
         "of classes, or indices, [b]0-5[/b].",
     ),
 ]
+TrimOption = Annotated[
+    int,
+    typer.Option(
+        metavar="N",
+        help="With [b]--labels[/b]: pixels to cut off at the left and right of each image, to bring letters closer.",
+    ),
+]
 ScaleOption = Annotated[int, typer.Option(metavar="N", help="Enlarge the images N times.")]
 TruncationOption = Annotated[
     float | None,

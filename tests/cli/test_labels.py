@@ -43,6 +43,21 @@ def test_a_word_of_several_seeds(sefa_command: Command, named: Path, tmp_path: P
         np.testing.assert_array_equal(shown[:, column], editor.edit(seed=[7, 8], label=label, edits={0: 2}))
 
 
+def test_letters_stand_closer(sefa_command: Command, named: Path, tmp_path: Path) -> None:
+    for command in ("edit", "sweep"):
+        one_step = ("--alphas", "0") if command == "sweep" else ()
+        arguments = (command, named, "-o", tmp_path / "a.png", *one_step)
+        result = sefa_command(*arguments, "--labels", "SeF", "--trim", "6")
+        assert result.code == 0, result.err
+        expected = sefa_runtime.load(named).edit(0, label=["S", "e", "F"])[:, :, 6:-6]
+        with Image.open(tmp_path / "a.png") as image:
+            np.testing.assert_array_equal(np.asarray(image), np.concatenate(list(expected), axis=1))
+        result = sefa_command(*arguments, "--labels", "SeF", "--trim", "16")
+        assert (result.code, result.err) == (1, "sefa: --trim must be 0 to 15 for this model, got 16\n")
+        result = sefa_command(*arguments, "--label", "S", "--trim", "6")
+        assert result.err == "sefa: --trim is for --labels, whose images stand side by side\n"
+
+
 def test_a_sheet_has_a_row_for_each_seed_and_direction(sefa_command: Command, named: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "z.npy", sefa_runtime.latents_from_seeds([7], 24)[0])  # One latent, without a batch.
     for way in (("--seeds", "7,8"), ("--z", tmp_path / "z.npy")):

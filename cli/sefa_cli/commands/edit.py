@@ -15,6 +15,7 @@ from sefa_cli.options import (
     ModelArgument,
     ScaleOption,
     SessionOptions,
+    TrimOption,
     TruncationOption,
     latent_options,
 )
@@ -47,6 +48,7 @@ def edit(
     ] = None,
     label: LabelOption = None,
     labels: LabelsOption = None,
+    trim: TrimOption = 0,
     truncation: TruncationOption = None,
     scale: ScaleOption = 1,
     session: SessionOptions,
@@ -68,7 +70,7 @@ def edit(
     check_output(output, *files_of(model), latents.z, latents.codes)
     info = read_info(model)
     warn_of_format(info, output)
-    inputs, count, classes = add_labels(info, latents.choose(info), label, labels)
+    inputs, count, classes = add_labels(info, latents.choose(info), label, labels, trim)
     inputs["truncation"] = truncation
     warn_of_truncation(truncation)
     with working("Rendering"):
@@ -79,7 +81,7 @@ def edit(
     for direction, alpha in (edits or {}).items():
         warn_of_range(editor.info, editor.direction_index(direction), [alpha])
     warn_of_flat_images(images)
-    rows = images[None] if labels is None else side_by_side(images, classes)[:, None]
+    rows = images[None] if labels is None else side_by_side(images, classes, trim)[:, None]
     image = enlarge(grid(rows), scale)
     save_image(image, output)
     if edits and not levels:

@@ -14,6 +14,7 @@ from sefa_cli.options import (
     ModelArgument,
     ScaleOption,
     SessionOptions,
+    TrimOption,
     TruncationOption,
     latent_options,
 )
@@ -60,6 +61,7 @@ def sweep(
     ] = None,
     label: LabelOption = None,
     labels: LabelsOption = None,
+    trim: TrimOption = 0,
     truncation: TruncationOption = None,
     scale: ScaleOption = 1,
     frames_per_second: Annotated[float, typer.Option("--fps", help="Frames per second of an animation.")] = 12.0,
@@ -105,7 +107,7 @@ def sweep(
         steps = steps_between(steps[0], steps[-1], len(steps))
     info = read_info(model)
     warn_of_format(info, output)
-    inputs, count, classes = add_labels(info, latents.choose(info), label, labels)
+    inputs, count, classes = add_labels(info, latents.choose(info), label, labels, trim)
     warn_of_truncation(truncation)
     with progress_bar("Rendering") as show:
         editor = session.load(model)
@@ -139,11 +141,14 @@ def sweep(
         if closed:  # One direction after the other.
             rounds = [images[:, round_trip(steps)] for images, steps in zip(sweeps, all_steps, strict=True)]
             sweeps = [np.concatenate(rounds, axis=1)]
-        frames = mosaic(side_by_side(enlarge(sweeps[0], scale), classes), None if labels is None else 1)
+        frames = enlarge(side_by_side(sweeps[0], classes, trim), scale)
+        frames = mosaic(frames, None if labels is None else 1)
         save = save_video if filmed else save_animation
         save(frames, output, frames_per_second, closed=closed)
     else:
-        images = side_by_side(enlarge(np.stack(sweeps, axis=1), scale), classes)  # [rows, directions, alphas, H, W, C]
+        images = enlarge(
+            side_by_side(np.stack(sweeps, axis=1), classes, trim), scale
+        )  # [rows, directions, alphas, ...]
         gap = 0 if labels is None else images.shape[-3] // 4  # Else words would run into each other.
         save_image(grid(images.reshape(-1, *images.shape[2:]), gap), output)
     paths = [

@@ -38,8 +38,15 @@ def grid(images: Images, gap: int = 0) -> Images:
     return joined[: rows * (height + gap) - gap, : columns * (width + gap) - gap]
 
 
-def side_by_side(images: Images, count: int) -> Images:
-    """Join every `count` images, such as the letters of a word: [N·count, ..., H, W, C] -> [N, ..., H, count·W, C]."""
+def side_by_side(images: Images, count: int, trim: int = 0) -> Images:
+    """Join every `count` images, such as the letters of a word: [N·count, ..., H, W, C] -> [N, ..., H, count·W, C].
+
+    Args:
+        images: Shape [N·count, ..., H, W, C].
+        count: How many stand side by side.
+        trim: How many columns to cut off at the left and right of each, so that letters stand closer together.
+    """
+    images = images[..., trim : images.shape[-2] - trim, :]
     *leading, height, width, channels = images.shape[1:]
     groups = np.moveaxis(images.reshape(-1, count, *images.shape[1:]), 1, -3)  # [N, ..., H, count, W, C]
     return groups.reshape(-1, *leading, height, count * width, channels)
