@@ -34,14 +34,9 @@ PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 EXTRAS = ["cpu", "cpu,export", "cpu,serve", "cpu,grpc", "cpu,plot", "cpu,video", "cpu,ray", "gpu"]
 # Several GB each: on one Python.
 LARGE = {"cpu,ray", "gpu"}
-PACKAGES = {"sefa", "sefa_cli", "sefa_export", "sefa_runtime"}
-# What the wheel must have besides Python.
-DATA = [
-    "sefa_runtime/server/grpc/messages.binpb",
-    "sefa_runtime/server/page/index.html",
-    "sefa_runtime/server/page/page.js",
-    *(f"{package}/py.typed" for package in ("sefa", "sefa_export", "sefa_runtime")),
-]
+PACKAGES = {name: ROOT / folder / name for folder, name in (
+    ("cli", "sefa_cli"), ("export", "sefa_export"), ("runtime", "sefa_runtime"), ("", "sefa"),
+)}  # fmt: skip
 SERVER_STARTS_S = 60
 # What distributions call their licences in a field that the bill of materials is not made from, and one without any.
 SAID_LICENCES = """
@@ -103,9 +98,15 @@ def build(session: nox.Session) -> None:
     session.run("twine", "check", "--strict", str(wheel), str(sdist))
     session.run("check-wheel-contents", "--toplevel", ",".join(sorted(PACKAGES)), str(wheel))
     with zipfile.ZipFile(wheel) as packed:
-        missing = set(DATA) - set(packed.namelist())
-    if missing:
-        session.error(f"the wheel lacks {', '.join(sorted(missing))}")
+        inside = {name for name in packed.namelist() if ".dist-info/" not in name}
+    ours = {
+        f"{name}/{path.relative_to(folder).as_posix()}"
+        for name, folder in PACKAGES.items()
+        for path in folder.rglob("*")
+        if path.is_file() and "__pycache__" not in path.parts
+    }
+    if inside != ours:
+        session.error(f"the wheel lacks {sorted(ours - inside)}, and has besides {sorted(inside - ours)}")
     folder = Path(session.create_tmp()) / "index"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
