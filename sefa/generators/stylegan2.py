@@ -217,7 +217,14 @@ class StyleGAN2(StyleBasedGenerator):
 
     family = "stylegan2"
 
-    def __init__(self, mapping: Mapping, const: Sequence[int], blocks: Sequence[SynthesisBlock], w_dim: int) -> None:
+    def __init__(
+        self,
+        mapping: Mapping,
+        const: Sequence[int],
+        blocks: Sequence[SynthesisBlock],
+        w_dim: int,
+        center_per_class: bool = False,
+    ) -> None:
         """Build from parts.
 
         Args:
@@ -225,8 +232,9 @@ class StyleGAN2(StyleBasedGenerator):
             const: Shape of the learned input, [C, h, w].
             blocks: Smallest first; the last one has a ToRGB.
             w_dim: Length of w.
+            center_per_class: Whether each class has its own centre of truncation.
         """
-        super().__init__(mapping, w_dim)
+        super().__init__(mapping, w_dim, center_per_class)
         self.const = nn.Parameter(torch.empty(1, *const))
         self.blocks = nn.ModuleList(blocks)
         rgb = blocks[-1].rgb

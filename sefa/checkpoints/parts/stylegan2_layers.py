@@ -76,7 +76,7 @@ def build(
         sizes: The sizes of the synthesis network.
         blocks: One per resolution, smallest first.
         const: Key of the learned input.
-        center: Key of the centre of truncation, which is estimated if the file has none.
+        center: Key of the centre of truncation, which may be one for each class or layer; estimated if the file has none.
         ignored: Regular expressions for keys that are not used.
 
     Raises:
@@ -86,9 +86,11 @@ def build(
     if not blocks or blocks[-1].rgb is None:
         raise file.misfit("its last resolution has no ToRGB")
     has_center = center in file.tensors
+    numbers = file.tensors[center].numel() if has_center else 0
+    per_class = mapping.num_classes > 1 and numbers == mapping.num_classes * sizes.w_dim
     with torch.device("meta"):
-        generator = StyleGAN2(mapping, sizes.const, blocks, sizes.w_dim)
-        if has_center and file.tensors[center].numel() == generator.num_layers * sizes.w_dim:
+        generator = StyleGAN2(mapping, sizes.const, blocks, sizes.w_dim, per_class)
+        if not per_class and numbers == generator.num_layers * sizes.w_dim:
             generator.center_per_layer = True
             generator.center = torch.empty(generator.num_layers, sizes.w_dim)
     center_shape = tuple(generator.center.shape)
@@ -100,7 +102,8 @@ def build(
     )
     file.fill(generator, ignored)
     generator.noise = "const" if any(name.endswith(".noise") for name in generator.state_dict()) else "none"
-    generator.truncation_center = "stored, one for each layer" if generator.center_per_layer else "stored"
+    which = ", one for each class" if per_class else ", one for each layer" if generator.center_per_layer else ""
+    generator.truncation_center = f"stored{which}"
     if not has_center:
         generator.estimate_center()
     return generator

@@ -121,6 +121,21 @@ def test_codes_and_images_are_those_of_the_formulas(case: str, tmp_path: Path) -
     assert torch.allclose(truncated, expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("write", [nvidia, genforce, tensorflow])
+@pytest.mark.parametrize("classes", [3, 6])  # Six is also the number of layers.
+def test_each_class_may_have_a_center_of_its_own(write: Write, classes: int, tmp_path: Path) -> None:
+    spec = replace(LABELLED, num_classes=classes)
+    centers = torch.randn(classes, spec.w_dim)
+    generator = sefa.load(write(tmp_path / "file", spec, random_tensors(spec) | {"mapping.w_avg": centers}))
+    z, label = seeded_inputs(spec)
+    w = generator.encode(z, label)
+    psi = torch.tensor([0.25, 0.0, 1.0])
+    expected = centers[label][:, None] + psi[:, None, None] * (w - centers[label][:, None])
+    torch.testing.assert_close(generator.encode(z, label, psi), expected)
+    torch.testing.assert_close(generator.encode(z, label, 0.0, 2)[:, 2:], w[:, 2:])
+    assert generator.truncation_center == "stored, one for each class"
+
+
 @pytest.mark.parametrize("write", [nvidia, genforce, rosinality, decoder, tensorflow])
 def test_noise_can_be_left_out(write: Write, tmp_path: Path) -> None:
     spec = Spec()
