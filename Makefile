@@ -3,7 +3,7 @@ PYTHON ?= python3
 # cpu installs onnxruntime, gpu installs onnxruntime-gpu; never both in one environment.
 EXTRA ?= cpu
 DEMO_OUT ?= demo
-# Where a trained generator of faces comes from (MIT). Only its weights file is read, its code is not imported,
+# Where a trained generator of faces comes from (MIT), for `sefa demo --model faces` and the tests. Only its weights file is read, its code is not imported,
 # and the packages it names are not needed: hence --no-deps.
 FACES = gan-face-generate==1.1.1
 # A class-conditional one, of eyes, for the tests; likewise.
@@ -124,7 +124,7 @@ fuzz: $(DEV) ## Damage files of every kind and read them, for SECONDS=60
 check-triton: $(TRITON) ## A real tritonserver on the repositories that `sefa triton` writes (Linux, x86-64, no GPU needed)
 	$(TRITON_VENV)/bin/python -m pytest -m slow tests/runtime/deploy/test_triton_server.py
 
-demo: $(DEV) ## Directions, ONNX, TorchScript, images and latency of a generator of faces, into demo/; EXTRA=gpu: through CUDA
+demo: $(DEV) ## Directions, ONNX, TorchScript, images and latency of a generator of letters, into demo/; EXTRA=gpu: through CUDA
 	$(BIN)/sefa demo -o $(DEMO_OUT)
 
 bench-startup: $(DEV) ## How long the command line and the runtime take to start
@@ -155,7 +155,7 @@ bench-page: $(DEV) ## From a move of the page's slider to the new image
 	$(BIN)/python benchmarks/page_latency.py -o benchmarks/results/page-latency.json
 
 bench-serving: $(DEV) ## `sefa serve` under load
-	$(BIN)/sefa demo -o $(DEMO_OUT)
+	$(BIN)/sefa demo -o $(DEMO_OUT) --model faces
 	$(BIN)/python benchmarks/serving.py $(DEMO_OUT)/faces.onnx -o benchmarks/results/serving.json
 
 # A StyleGAN2 of 64x64 pixels among the tests' files.

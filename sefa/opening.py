@@ -13,6 +13,7 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sefa.bundled import find_bundled, hint
 from sefa.choices import ImageLayout, LabelFormat, Noise
 from sefa.errors import ArgumentError
 from sefa_runtime.archives import open_archive
@@ -137,6 +138,8 @@ def option_name(field: str) -> str:
 def kind_of(source: Path) -> Kind:
     """Return what a source is, judged by its contents; whatever is nothing else counts as a checkpoint.
 
+    So does the name of a generator that comes with the package.
+
     Raises:
         InputError: If there is no such file.
     """
@@ -145,9 +148,10 @@ def kind_of(source: Path) -> Kind:
         names = name.split(".") if module.endswith(".py") else (*module.split("."), *name.split("."))
         if all(part.isidentifier() for part in names):
             return Kind.CLASS
+    source = find_bundled(source)
     problem = input_problem(source)
     if problem:
-        raise InputError(f"{source}: {problem}")
+        raise InputError(f"{source}: {problem}{hint(source)}")
     if is_torchscript(source):
         with open_archive(source) as archive:
             is_exported = any(entry.endswith(f"/{EXTRA_FILE}") for entry in archive.namelist())

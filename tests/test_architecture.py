@@ -47,7 +47,7 @@ FLOORS = {
     "sefa_runtime.server": ["network", "http grpc"],
     "sefa": [
         "errors",
-        "choices",
+        "choices bundled",
         "linear_algebra",
         "generators",
         "checkpoints",

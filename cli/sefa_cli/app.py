@@ -112,7 +112,7 @@ HELP = """Edit what a GAN generates: pose, lighting, background.
 Finds meaningful directions in a generator's latent space in closed form (SeFa, CVPR 2021), bakes generator and
 directions into one ONNX graph, and serves edits from it without PyTorch.
 
-A first tour, with a generator of faces:
+A first tour, with a generator of letters that comes with sefa:
 
   sefa demo -o demo
 

@@ -27,8 +27,8 @@ CheckpointArgument = Annotated[
     Path,
     typer.Argument(
         metavar="CHECKPOINT",
-        help="A trained generator's checkpoint; or a generator of your own: MODULE:CLASS, FILE.py:CLASS, or a "
-        "TorchScript archive.",
+        help="A trained generator's checkpoint; [b]letters[/b], the generator that comes with sefa; or a generator of "
+        "your own: MODULE:CLASS, FILE.py:CLASS, or a TorchScript archive.",
     ),
 ]
 ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx file made by [b]sefa export[/b].")]

@@ -6,13 +6,14 @@ Hellsten, Lehtinen & Aila, "Analyzing and Improving the Image Quality of StyleGA
 """
 
 import math
+from collections.abc import Mapping as MappingType
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -22,7 +23,8 @@ SQRT2 = math.sqrt(2)
 MAPPING_RATE = 0.01  # what `sefa.load` assumes of this format
 FILTER = (1.0, 3.0, 3.0, 1.0)
 CONST_SIZE = 4
-CENTER_SAMPLES = 200  # latents of each class whose mean style code is the centre of truncation
+CENTERS = "truncation.w_avg"
+CENTER_SAMPLES = 1000  # latents whose mean style code of a class is its centre of truncation
 
 
 @dataclass(frozen=True)
@@ -213,21 +215,46 @@ class ToImage(nn.Module):
 
 
 @torch.no_grad()
-def save_generator(generator: Generator, path: Path, class_names: Sequence[str] = ()) -> None:
-    """Write a file in half precision that `sefa.load` reads: the state dict, and the mean of w over all classes.
+def save_generator(
+    generator: Generator, path: Path, class_names: Sequence[str] = (), metadata: MappingType[str, str] | None = None
+) -> None:
+    """Write a file in half precision that `sefa.load` reads: the state dict, and the mean of w of each class.
 
     Args:
         generator: The trained generator.
         path: The file.
         class_names: Names of the classes, in the order of their indices.
+        metadata: What else the file says of itself, such as its licence.
     """
-    random = torch.Generator().manual_seed(0)
-    label = torch.arange(generator.sizes.num_classes).repeat(CENTER_SAMPLES)
-    z = torch.randn(len(label), generator.sizes.z_dim, generator=random)
-    device = generator.mapping.label_weight.device
-    center = generator.mapping(z.to(device), label.to(device)).mean(dim=0)
-    tensors = {**generator.state_dict(), "truncation.w_avg": center}
+    tensors = {**generator.state_dict(), CENTERS: class_centers(generator)}
+    says = {**(class_names_metadata(class_names) if class_names else {}), **(metadata or {})}
     beside = path.with_name(path.name + ".partial")
-    halves = {name: tensor.half().cpu().contiguous() for name, tensor in tensors.items()}
-    save_file(halves, beside, class_names_metadata(class_names) if class_names else None)
+    save_file({name: tensor.half().cpu().contiguous() for name, tensor in tensors.items()}, beside, says or None)
     beside.replace(path)
+
+
+def class_centers(generator: Generator) -> Tensor:
+    """Return the mean style code of each class, [num_classes, w_dim]; the mean of all classes would be no letter."""
+    random = torch.Generator().manual_seed(0)
+    z = torch.randn(CENTER_SAMPLES, generator.sizes.z_dim, generator=random).to(generator.mapping.label_weight.device)
+    labels = torch.arange(generator.sizes.num_classes, device=z.device)
+    return torch.stack([generator.mapping(z, label.expand(CENTER_SAMPLES)).mean(dim=0) for label in labels])
+
+
+def load_generator(path: Path) -> Generator:
+    """Load the generator from a file of `save_generator`, in float32."""
+    state = {name: tensor.float() for name, tensor in load_file(path).items() if name != CENTERS}
+    blocks = range(sum(name.startswith("synthesis.output") and name.endswith("style.weight") for name in state))
+    classes, embed_dim = state["mapping.label_weight"].shape
+    w_dim, inputs = state["mapping.dense0.weight"].shape
+    sizes = Sizes(
+        num_classes=classes,
+        channels=[len(state[f"synthesis.layer{2 * block}.weight"]) for block in blocks],
+        z_dim=inputs - embed_dim,
+        embed_dim=embed_dim,
+        w_dim=w_dim,
+        mapping_layers=sum(name.startswith("mapping.dense") and name.endswith("weight") for name in state),
+    )
+    generator = Generator(sizes)
+    generator.load_state_dict(state)
+    return generator.eval()

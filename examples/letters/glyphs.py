@@ -1,6 +1,5 @@
 """Glyphs of a font face as images of one size: cap height fixed, baselines aligned, one scale for the whole face."""
 
-import string
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,10 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-CHARACTERS = string.ascii_uppercase + string.ascii_lowercase + string.digits  # a glyph's label is its index here
+from sefa.demo.ruler import BASELINE as BASELINE
+from sefa.demo.ruler import CAP_HEIGHT as CAP_HEIGHT
+from sefa.demo.ruler import CHARACTERS as CHARACTERS
+
 SIZE = 64
-CAP_HEIGHT = 36
-BASELINE = 46  # rows above it; the 18 rows below hold descenders of half the cap height
 OVERSAMPLING = 4
 MEASURING_SIZE = 1000  # pixels per em at which the cap height is measured
 NO_CHARACTER = "\uffff"  # drawn as the face's sign for what it lacks

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from sefa.bundled import find_bundled, hint
 from sefa.checkpoints.assumptions import Assumptions
 from sefa.checkpoints.card import read_card
 from sefa.checkpoints.checkpoint import Checkpoint, Format, LoadOptions, Network
@@ -16,7 +17,7 @@ from sefa.checkpoints.unknown_files import describe_unknown, with_file
 from sefa.choices import Noise, choice_of
 from sefa.errors import ArgumentError, CheckpointError
 from sefa.generators import Generator
-from sefa_runtime.files import sha256_of
+from sefa_runtime.files import input_problem, sha256_of
 
 MAX_MESSAGE = 1000  # characters
 
@@ -35,7 +36,8 @@ def load(
 
     Args:
         path: A checkpoint in any of the formats in docs/formats.md. Its contents say which format it is in and how
-            large everything is.
+            large everything is. `letters` is the generator that comes with the package (docs/letters.md), unless a
+            file or folder is called so.
         num_classes: Number of classes of a conditional DCGAN or PGGAN whose label follows z as a one-hot vector: no
             tensor's shape says how much of the input is the label.
         noise: For the StyleGANs: `const` uses the checkpoint's constant noise, `none` leaves noise out.
@@ -57,9 +59,13 @@ def load(
     """
     path = Path(path)
     noise = choice_of(Noise, noise, "noise")
+    file = find_bundled(path)
+    problem = input_problem(file)
+    if problem:
+        raise CheckpointError(f"{path}: {problem}{hint(path)}")
     try:
-        content = read_contents(path)
-        generator = _build(path, content, LoadOptions(num_classes, noise, entry, Assumptions(assume)))
+        content = read_contents(file)
+        generator = _build(file, content, LoadOptions(num_classes, noise, entry, Assumptions(assume)))
     except CheckpointError as error:
         raise CheckpointError(f"{path}: {_one_line(with_file(str(error), path))}") from error.__cause__
     if num_classes not in (None, generator.num_classes):
@@ -68,8 +74,8 @@ def load(
         )
     if noise is Noise.NONE and not generator.has_noise:
         raise ArgumentError(f"{path}: {generator.family} has no noise to leave out")
-    generator.source_sha256 = sha256_of(path)
-    generator.license, generator.note = read_card(path, content)
+    generator.source_sha256 = sha256_of(file)
+    generator.license, generator.note = read_card(file, content)
     return generator
 
 

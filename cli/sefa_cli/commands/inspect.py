@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from sefa.bundled import find_bundled, is_bundled
 from sefa.errors import listed
 from sefa.opening import Device, Kind, OpenOptions, kind_of
 from sefa_cli.descriptions import checkpoint_fact, describe_parity, origin_facts, print_directions, spans
@@ -28,7 +29,14 @@ MAX_SHOWN = 8  # most code files of an archive to list
 
 
 def inspect(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A checkpoint, a direction bank, or an exported model.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE",
+            help="A checkpoint, a direction bank, an exported model, or [b]letters[/b], the generator that comes with "
+            "sefa.",
+        ),
+    ],
     *,
     opening: Annotated[OpenOptions, OPENING.without("noise", "device")],
     layers: LayersOption = "all",
@@ -270,6 +278,8 @@ def _inspect_torchscript(path: Path, json: bool) -> None:
 
 
 def _checkpoint(path: Path, checkpoint_format: str) -> str:
+    if is_bundled(path):
+        return f"{path}, {_checkpoint(find_bundled(path), checkpoint_format)}; comes with sefa, docs/letters.md"
     if not path.exists():
         return f"{path}, a class"
     return f"{path}, {checkpoint_format} checkpoint, {format_bytes(path.stat().st_size)}"

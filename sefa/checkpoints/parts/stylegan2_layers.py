@@ -76,7 +76,7 @@ def build(
         sizes: The sizes of the synthesis network.
         blocks: One per resolution, smallest first.
         const: Key of the learned input.
-        center: Key of the centre of truncation, which may be one for each class or layer; estimated if the file has none.
+        center: Key of the centre of truncation, or of one for each class or layer; estimated if the file has none.
         ignored: Regular expressions for keys that are not used.
 
     Raises:

@@ -11,7 +11,6 @@ from safetensors.torch import save_file
 import sefa
 from letters.classifier import Classifier, accuracy, ambiguous_pairs, load_classifier, train
 from letters.dataset import Glyphs
-from letters.directions import Response, named
 from letters.evaluate import evaluate
 from letters.generator import Generator, Sizes, save_generator
 from letters.glyphs import CHARACTERS, Coverage
@@ -88,24 +87,6 @@ def generator_file(tmp_path: Path) -> Path:
     path = tmp_path / "letters.safetensors"
     save_generator(Generator(Sizes(channels=(8, 8, 8, 4, 4), z_dim=4, embed_dim=4, w_dim=8, mapping_layers=2)), path)
     return path
-
-
-def test_directions_are_named_after_what_they_change_most(generator_file: Path) -> None:
-    bank = sefa.factorize(sefa.load(generator_file), top=3)
-    alpha = np.linspace(-1, 1, 50)
-    noise = np.random.default_rng(0).normal(size=(4, 50))
-    zeros = {"ink": np.zeros(50), "slant": np.zeros(50)}
-    changes = [
-        {"ink": alpha + noise[0], "slant": noise[1]},  # some ink
-        {"ink": -alpha, "slant": alpha + noise[2]},  # all ink, and slant less
-        {"ink": noise[3], "slant": noise[1]},  # neither
-    ]
-    responses = [Response(alpha, change, zeros) for change in changes]
-    result = named(bank, responses, [1.0, 2.0, 3.0])
-    assert result.names == ("direction-0", "ink", "direction-2")
-    torch.testing.assert_close(result.vectors[1], -bank.vectors[1])  # so that alpha raises it
-    assert result.alpha_range.tolist() == [[-3, 3], [-6, 6], [-9, 9]]
-    assert responses[1].correlations()["ink"] == -1
 
 
 def test_a_generator_is_judged(generator_file: Path, data: Path, tmp_path: Path) -> None:

@@ -7,8 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from letters.glyphs import BASELINE, CAP_HEIGHT
-from letters.measures import MEASURED, box, contrast, measure, serif, slant
+from sefa.demo.ruler import BASELINE, CAP_HEIGHT, MEASURED, box, contrast, measure, serif, slant
 
 Ink = NDArray[np.float64]
 SCALE = 8  # shapes are drawn larger and averaged, as glyphs are
@@ -69,6 +68,6 @@ def test_blank_images_have_measures() -> None:
 
 def test_a_font_is_measured_over_its_characters() -> None:
     thin, thick = (measure(dict.fromkeys(MEASURED, stem(width, 0.1))) for width in (4, 8))
-    assert thick["ink"] == pytest.approx(2 * thin["ink"], rel=0.02)
+    assert thick["weight"] == pytest.approx(2 * thin["weight"], rel=0.02)
     assert thick["slant"] == pytest.approx(0.1, abs=0.02)
-    assert thick["x_height"] == pytest.approx(1, abs=0.05)
+    assert thick["x-height"] == pytest.approx(1, abs=0.05)

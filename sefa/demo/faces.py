@@ -1,4 +1,4 @@
-"""The demonstration's generator: a DCGAN trained on faces, from the PyPI package gan-face-generate (MIT).
+"""A DCGAN trained on faces, from the PyPI package gan-face-generate (MIT).
 
 Only the package's weights file is read; its code is never imported.
 """
@@ -28,7 +28,7 @@ def find_faces() -> Path:
     try:
         path = Path(str(distribution(PACKAGE).locate_file(WEIGHTS)))
     except PackageNotFoundError:
-        raise CheckpointError(f"the demo's generator is not installed: {INSTALL}") from None
+        raise CheckpointError(f"the generator of faces is not installed: {INSTALL}") from None
     if not path.is_file():
         raise CheckpointError(f"{path}: missing from the installed {PACKAGE}: {INSTALL}")
     if sha256_of(path) != WEIGHTS_SHA256:

@@ -3,56 +3,46 @@
 Each is measured on the characters that show it, in pixels or ratios of pixels, so that anyone can check it.
 """
 
+import string
 from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
 
-from letters.glyphs import BASELINE, CAP_HEIGHT, CHARACTERS
-
 Ink = NDArray[np.floating]  # 0 paper, 1 ink
 
-STEMS = "EHILNhln"  # upright strokes, whose shear is the slant
+CHARACTERS = string.ascii_uppercase + string.ascii_lowercase + string.digits  # a letter's label is its index here
+# Of images of 64x64 pixels: rows above the baseline; the 18 rows below hold descenders of half the cap height.
+CAP_HEIGHT = 36
+BASELINE = 46
+
+STEMS = "HILhln"  # upright strokes, whose shear is the slant
 FEET = "HIhln"  # stems that end on the baseline, where serifs are
 ROUND = "Oo"
 WIDE = "HOno"
-X_HEIGHT = "nouxz"
+X_HEIGHT = "noux"
 MEASURED = "".join(sorted(set(STEMS + FEET + ROUND + WIDE + X_HEIGHT)))
-
-NAMES = {
-    "ink": "weight",
-    "slant": "slant",
-    "width": "width",
-    "x_height": "x-height",
-    "contrast": "contrast",
-    "serif": "serif",
-}
 
 
 def measure(font: Mapping[str, Ink]) -> dict[str, float]:
     """Measure a font from the ink [64, 64] of each character in `MEASURED`.
 
     Returns:
-        ink: Share of the image that is inked, averaged over the characters.
+        weight: Share of the image that is inked, averaged over the characters.
         slant: Shear of upright strokes: pixels to the right per pixel up.
         width: Width of the box of ink, in pixels.
-        x_height: Height of small letters, as a share of the cap height.
+        x-height: Height of small letters, as a share of the cap height.
         contrast: Log of how much thicker round letters are at their sides than at top and bottom.
         serif: Log of how much wider stems are at the baseline than above it.
     """
     return {
-        "ink": float(np.mean([font[character].mean() for character in MEASURED])),
+        "weight": float(np.mean([font[character].mean() for character in MEASURED])),
         "slant": float(np.mean([slant(font[character]) for character in STEMS])),
         "width": float(np.mean([box(font[character])[0] for character in WIDE])),
-        "x_height": float(np.mean([box(font[character])[1] for character in X_HEIGHT])) / CAP_HEIGHT,
+        "x-height": float(np.mean([box(font[character])[1] for character in X_HEIGHT])) / CAP_HEIGHT,
         "contrast": float(np.mean([contrast(font[character]) for character in ROUND])),
         "serif": float(np.mean([serif(font[character]) for character in FEET])),
     }
-
-
-def measured_labels() -> list[int]:
-    """Return the labels of the characters in `MEASURED`."""
-    return [CHARACTERS.index(character) for character in MEASURED]
 
 
 def slant(ink: Ink) -> float:
