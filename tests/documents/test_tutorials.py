@@ -67,8 +67,12 @@ def letters(trained: bool) -> None:
 
 
 def first_steps(trained: bool) -> None:
-    """Make what `sefa demo` leaves, a checkpoint, and what it gives."""
-    faces(trained)
+    """Make a model like the one that `sefa demo` leaves, a checkpoint, and what it gives."""
+    if not trained:
+        Path("demo").mkdir()
+        model = Path("demo/letters.onnx")
+        change_description(GOLDEN / "style_z.onnx", model, lambda info: info.update(class_names=list("SeFaRg")))
+        rename_directions(model, {0: "weight", 1: "slant"})
     shutil.copy(CHECKPOINTS / "dcgan_small_64" / "netG.pth", "netG.pth")
     if not trained:
         shutil.copy(TINY, "netG.onnx")
