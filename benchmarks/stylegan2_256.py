@@ -33,8 +33,8 @@ from sefa_runtime.machine.packages import describe_versions
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from support.stylegan2_files import (
+    CONFIG_F_256,
     Convolve,
-    Spec,
     convolve_apart,
     convolve_grouped,
     genforce_state,
@@ -43,7 +43,6 @@ from support.stylegan2_files import (
     reference_w,
 )
 
-CONFIG_F = Spec(channels=(512, 512, 512, 512, 512, 256, 128), w_dim=512, z_dim=512, widths=(512,) * 8)
 BATCHES = (1, 4)
 WARM_UP, ROUNDS = 2, 15
 # How many times as fast as the released form the exported graph must be.
@@ -56,10 +55,10 @@ def main() -> None:
     parser.add_argument("-o", "--output", type=Path)
     output: Path | None = parser.parse_args().output
 
-    tensors = random_tensors(CONFIG_F)
+    tensors = random_tensors(CONFIG_F_256)
     with tempfile.TemporaryDirectory() as folder:
         checkpoint = Path(folder, "generator.pth")
-        torch.save({"generator_smooth": genforce_state(CONFIG_F, tensors)}, checkpoint)
+        torch.save({"generator_smooth": genforce_state(CONFIG_F_256, tensors)}, checkpoint)
         generator = sefa.load(checkpoint)
         path = export_onnx(generator, sefa.factorize(generator), Path(folder, "stylegan2.onnx"))
         editor = sefa_runtime.load(path, "cpu")
@@ -89,9 +88,9 @@ def measure(editor: sefa_runtime.Editor, tensors: dict[str, torch.Tensor], batch
 
     def run_torch(convolve: Convolve) -> NDArray[np.uint8]:
         with torch.inference_mode():
-            w = reference_w(CONFIG_F, tensors, torch.from_numpy(z))
-            codes = w[:, None].repeat(1, CONFIG_F.num_layers, 1)
-            return np.asarray(quantize(reference_image(CONFIG_F, tensors, codes, convolve=convolve)))
+            w = reference_w(CONFIG_F_256, tensors, torch.from_numpy(z))
+            codes = w[:, None].repeat(1, CONFIG_F_256.num_layers, 1)
+            return np.asarray(quantize(reference_image(CONFIG_F_256, tensors, codes, convolve=convolve)))
 
     runs: list[Callable[[], NDArray[np.uint8]]] = [
         run_onnx,

@@ -68,6 +68,10 @@ class Spec:
         return self.architecture == "skip" or block == len(self.channels) - 1
 
 
+# Configuration F for images of 256x256.
+CONFIG_F_256 = Spec(channels=(512, 512, 512, 512, 512, 256, 128), w_dim=512, z_dim=512, widths=(512,) * 8)
+
+
 def random_tensors(spec: Spec, seed: int = 0) -> dict[str, Tensor]:
     """Return raw weights, before any gain, under NVIDIA's names and in its layout."""
     random = torch.Generator().manual_seed(seed)
