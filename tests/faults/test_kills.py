@@ -11,6 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 from PIL import Image, ImageSequence
 
@@ -53,6 +55,11 @@ def check_json(path: Path) -> None:
     json.loads(path.read_text())
 
 
+def check_arrays(path: Path) -> None:
+    with np.load(path) as arrays:
+        assert [arrays[name].shape for name in arrays.files]
+
+
 def check_text(path: Path) -> None:
     assert path.read_text().rstrip().endswith(("</html>", '"4Gi"'))
 
@@ -69,7 +76,7 @@ class Writer:
     """A command that writes.
 
     Attributes:
-        arguments: OUT stands for the output's path, BANK for that of a bank.
+        arguments: OUT stands for the output's path, BANK for that of a bank, CHANGED for a model that a tool changed.
         output: Its name.
         check: Fails if the output is not whole.
         in_place: The file that the command changes where it is; None: it makes a new one.
@@ -81,7 +88,7 @@ class Writer:
     in_place: Path | None = None
 
 
-OUT, BANK = "OUT", "bank.safetensors"
+OUT, BANK, CHANGED = "OUT", "bank.safetensors", "changed.onnx"
 WRITERS = {
     "factorize": Writer(("factorize", CHECKPOINT, "-o", OUT), "bank.safetensors", check_bank),
     "onnx": Writer(("export", CHECKPOINT, "--top", "2", "-o", OUT), "m.onnx", check_model),
@@ -98,6 +105,10 @@ WRITERS = {
     "name_a_model": Writer(("name", OUT, "0=other"), "m.onnx", check_model, in_place=ALONE),
     "name_a_bank": Writer(("name", OUT, "0=other"), "b.safetensors", check_bank, in_place=Path(BANK)),
     "subset": Writer(("bank", "subset", BANK, "0", "-o", OUT), "b.safetensors", check_bank),
+    "merge": Writer(("bank", "merge", BANK, "-o", OUT), "b.safetensors", check_bank),
+    "bank_export": Writer(("bank", "export", BANK, "-o", OUT), "b.npz", check_arrays),
+    "seal": Writer(("seal", CHANGED, "--like", ALONE, "-o", OUT), "m.onnx", check_model),
+    "tune": Writer(("tune", ALONE, "--seconds", "0.01", "-o", OUT), "tuned.json", check_json),
     "bench": Writer(("bench", MODEL, "--seconds", "0.01", "-o", OUT), "record.json", check_json),
     "triton": Writer(("triton", MODEL, "-o", OUT, "--force"), "repository", check_repository),
     "kserve": Writer(("kserve", MODEL, "--name", "style", "-o", OUT), "service.yaml", check_text),
@@ -108,11 +119,14 @@ WRITERS = {
 def bank(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("bank") / BANK
     sefa.factorize(sefa.load(CHECKPOINT), top=2).save(path)
+    changed = onnx.load(ALONE)
+    del changed.metadata_props[:]
+    onnx.save(changed, path.with_name(CHANGED))
     return path
 
 
 def start(writer: Writer, output: Path, bank: Path) -> "subprocess.Popen[bytes]":
-    paths = {OUT: output, BANK: bank}
+    paths = {OUT: output, BANK: bank, CHANGED: bank.with_name(CHANGED)}
     arguments = [str(paths.get(str(argument), argument)) for argument in writer.arguments]
     return subprocess.Popen(
         [sys.executable, "-m", "sefa_cli", *arguments],

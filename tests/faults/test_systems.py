@@ -1,4 +1,4 @@
-"""Full disks, no descriptors, two writers, clocks that jump, files that go while they are served."""
+"""Full disks and quotas, no descriptors, two writers, clocks that jump, files, devices and servers that go."""
 
 import contextlib
 import ctypes.util
@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -34,11 +35,17 @@ def command(*arguments: str | Path) -> list[str]:
 
 @contextlib.contextmanager
 def serving(
-    model: Path, *, limit: Callable[[], None] | None = None, environment: dict[str, str] | None = None
+    model: Path,
+    *,
+    limit: Callable[[], None] | None = None,
+    environment: dict[str, str] | None = None,
+    program: str = "",
+    port: int = 0,
 ) -> "Iterator[tuple[subprocess.Popen[str], httpx.Client]]":
-    """`sefa serve` in a process of its own, and a client of it."""
+    """`sefa serve` in a process of its own, perhaps changed by a program before it starts, and a client of it."""
+    words = command("serve", model, "--port", str(port), "--provider", "cpu")
     process = subprocess.Popen(
-        command("serve", model, "--port", "0", "--provider", "cpu"),
+        [sys.executable, "-c", f"{program}\nfrom sefa_cli import main\nmain()", *words[3:]] if program else words,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
@@ -90,6 +97,51 @@ def test_a_full_disk_is_one_line_and_the_old_file_stays(small_disk: Path, argume
     assert "Traceback" not in done.stderr
     assert output.read_bytes() == b"old"
     assert {path.name for path in small_disk.iterdir()} == {output.name, "filler"}
+
+
+# A quota as programs meet it: after so many bytes, writing to a file fails. (Root has none, nor have many kernels.)
+QUOTA = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
+#include <errno.h>
+#include <sys/stat.h>
+#include <unistd.h>
+static long left = 1000;
+ssize_t write(int file, const void *bytes, size_t count) {
+    ssize_t (*real)(int, const void *, size_t) = dlsym(RTLD_NEXT, "write");
+    struct stat found;
+    if (!fstat(file, &found) && S_ISREG(found.st_mode) && (left -= count) < 0) { errno = EDQUOT; return -1; }
+    return real(file, bytes, count);
+}
+"""
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="needs a C compiler")
+@pytest.mark.parametrize("name", ["factorize", "export", "sweep"])
+def test_a_quota_is_one_line_and_the_old_file_stays(tmp_path: Path, name: str) -> None:
+    library = tmp_path / "quota.so"
+    (tmp_path / "quota.c").write_text(QUOTA)
+    subprocess.run(["cc", "-shared", "-fPIC", "-o", library, tmp_path / "quota.c", "-ldl"], check=True)
+    folder = tmp_path / "out"
+    folder.mkdir()
+    suffix = {"factorize": ".safetensors", "export": ".onnx", "sweep": ".gif"}[name]
+    output = folder / f"out{suffix}"
+    output.write_bytes(b"old")
+    sweep = (GOLDEN / "style_z.onnx", "--label", "1", "--scale", "8")
+    done = subprocess.run(
+        command(name, *(sweep if name == "sweep" else (CHECKPOINT,)), "-o", output),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=PATIENCE_S,
+        env=os.environ | {"LD_PRELOAD": str(library), "PYTHONDONTWRITEBYTECODE": "1"},
+    )
+    assert done.returncode == 1
+    assert done.stderr.strip().splitlines()[-1].startswith("sefa: ")
+    assert "quota exceeded" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert output.read_bytes() == b"old"
+    assert [path.name for path in folder.iterdir()] == [output.name]
 
 
 @pytest.mark.parametrize("descriptors", [6, 8, 10, 12, 16])
@@ -187,6 +239,50 @@ def test_memory_that_is_refused_to_one_request_is_there_for_the_next() -> None:
         resource.prlimit(process.pid, resource.RLIMIT_AS, (-1, -1))
         assert client.get(IMAGE).content == expected
         assert process.poll() is None
+
+
+# The errors of a CUDA device that is gone, from onnxruntime's own class, as long as a file is there.
+DYING = """
+import os
+import onnxruntime
+from onnxruntime.capi.onnxruntime_pybind11_state import Fail
+for name in ("run", "run_with_iobinding"):
+    def run(self, *arguments, real=getattr(onnxruntime.InferenceSession, name), **options):
+        if os.path.exists({gone!r}):
+            raise Fail("[ONNXRuntimeError] : 1 : FAIL : CUDA failure 719: unspecified launch failure ; GPU=0")
+        return real(self, *arguments, **options)
+    setattr(onnxruntime.InferenceSession, name, run)
+"""
+
+
+def test_a_provider_that_dies_in_the_middle_is_said_and_nothing_else_dies(tmp_path: Path) -> None:
+    gone = tmp_path / "gone"
+    with serving(TINY, program=DYING.format(gone=str(gone))) as (process, client):
+        expected = client.get(IMAGE).content
+        for _ in range(3):
+            gone.touch()
+            with ThreadPoolExecutor(8) as pool:
+                refused = list(pool.map(lambda _: client.get(IMAGE), range(40)))
+            assert {answer.status_code for answer in refused} == {503}
+            assert all("CUDA failure 719" in answer.json()["error"] for answer in refused)
+            assert client.get("/v2/health/live").status_code == 200
+            gone.unlink()
+            assert client.get(IMAGE).content == expected
+        assert "sefa_failed_runs_total" in client.get("/metrics").text
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) == 0
+
+
+def test_a_server_that_is_killed_is_replaced_at_its_port() -> None:
+    with serving(TINY) as (process, client):
+        expected, port = client.get(IMAGE).content, client.base_url.port
+        open_connections = [socket.create_connection(("127.0.0.1", port or 0)) for _ in range(5)]
+        process.kill()
+        process.wait(PATIENCE_S)
+        with serving(TINY, port=port or 0) as (_, another):
+            assert another.get(IMAGE).content == expected
+        for connection in open_connections:
+            connection.close()
 
 
 def test_the_bank_that_is_compared_is_that_of_the_library(tmp_path: Path) -> None:
