@@ -33,6 +33,8 @@ import numpy as np
 from sefa.errors import SefaError
 from sefa_runtime.errors import SefaRuntimeError
 from sefa_runtime.files import write_whole
+from sefa_runtime.machine.description import describe_machine
+from sefa_runtime.machine.packages import describe_versions
 from support.damage import damaged, rezipped
 from support.paths import CHECKPOINTS, GOLDEN, ROOT
 
@@ -273,6 +275,7 @@ def work(pipe: Connection, seed: int) -> None:
 
 def fuzz(seconds: float, seed: int) -> dict[str, Any]:
     """Fuzz with one process for each core, and return the record."""
+    first = seed
     counts: Counter[tuple[str, str]] = Counter()
     worst = dict.fromkeys(("cpu_s", "peak_mb"), 0.0)
     failures: list[str] = []
@@ -337,11 +340,15 @@ def fuzz(seconds: float, seed: int) -> dict[str, Any]:
         reader: {verdict: counts[reader, verdict] for verdict in ("read", "refused", "failed")} for reader in READERS
     }
     return {
+        "what": "damaged files of every kind, read over and over, in a process for each core",
+        "seed": first,
         "seconds": round(time.monotonic() - started),
         "files": sum(counts.values()),
         "readers": readers,
         "worst": {"cpu_s": round(worst["cpu_s"], 2), "peak_mb": round(worst["peak_mb"])},
         "failures": failures,
+        "machine": describe_machine(),
+        "versions": describe_versions(),
     }
 
 
