@@ -73,7 +73,8 @@ def test_the_soaks_record() -> None:
         f"{thousands(soak['hardly_http'])} were hardly HTTP |",
         f"| {thousands(soak['images'])}, none wrong |",
         f"than they should | {soak['errors']} |",
-        f"| {memory['first_mb']:.1f} and {memory['last_mb']:.1f} MB; trend {memory['trend_mb_per_hour']:.1f} MB an hour |",
+        f"| {memory['first_mb']:.1f} and {memory['last_mb']:.1f} MB; "
+        f"trend {memory['trend_mb_per_hour']:.1f} MB an hour |",
         f"| {rests[0]['threads']} and {rests[0]['descriptors']}, each time |",
         f"replaced under load, {len(replaced['exit_codes'])} times",
         f"asked again {thousands(replaced['asked_again'])} times in all",

@@ -5,7 +5,6 @@ Weights are looked up in an existing file by content, since their names differ b
 """
 
 import hashlib
-import json
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -21,6 +20,7 @@ from safetensors.numpy import save
 from sefa.errors import ArgumentError
 from sefa_export.bake import EditGraph
 from sefa_runtime.files import check_output, replacing, sha256_of
+from sefa_runtime.json_text import MAX_JSON, parse_json
 from sefa_runtime.model.info import WeightsFile
 
 # Smaller tensors stay in the graph: a reference would take as much space.
@@ -131,7 +131,10 @@ def _places(file: Path) -> dict[str, tuple[int, int]]:
     places = {}
     with file.open("rb") as opened:
         header_bytes = int.from_bytes(opened.read(8), "little")
-        header = json.loads(opened.read(header_bytes))
+        try:
+            header = parse_json(opened.read(min(header_bytes, MAX_JSON + 1)))
+        except ValueError as error:
+            raise ArgumentError(f"{file}: is there, and is not a file of weights: {error}") from error
         for name, entry in header.items():
             if name != "__metadata__":
                 start, end = entry["data_offsets"]

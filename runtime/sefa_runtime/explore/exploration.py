@@ -15,7 +15,7 @@ from PIL import Image
 from sefa_runtime.editor import Editor
 from sefa_runtime.errors import InputError
 from sefa_runtime.explore.effects import STEPS, Effect, measure, reference_change
-from sefa_runtime.explore.ranges import SEARCHED, START, TARGET, limit_of, suggest_range
+from sefa_runtime.explore.ranges import ENDS, SEARCHED, START, TARGET, limit_of, suggest_range
 from sefa_runtime.explore.resume_cache import Arrays, ResumeCache, cached
 from sefa_runtime.explore.samples import EditorSamples, ImageCache
 from sefa_runtime.explore.similarity import looks_like, similarity
@@ -179,13 +179,18 @@ def explore(
         expected = max(1, measured.cache.count - before)  # The next direction is likely to take as many.
         return arrays
 
-    unedited = cached(resume_cache, "unedited", measure_unedited)
+    unedited = cached(resume_cache, "unedited", measure_unedited, partial(_is_unedited, editor=editor))
     reference = float(unedited["reference"])
     if reference == 0:
         raise InputError("the images of different latents are all the same: there is nothing to compare with")
     found: list[Arrays] = []
+
+    def is_direction(arrays: Arrays) -> bool:
+        sizes = measured.count, shown.count, len(frame_alphas((-1, 1), frames))
+        return _is_direction(arrays, len(found), unedited["mean"].shape, sizes, found)
+
     for name in names:
-        found.append(cached(resume_cache, name, measure_direction))
+        found.append(cached(resume_cache, name, measure_direction, is_direction))
         progress(len(found) / count)
     return Exploration(
         model=model or editor.name,
@@ -328,6 +333,56 @@ def _explore_direction(
         "signature": measurement.signature,
         "frames": np.stack([np.stack([_thumbnails(image) for image in row]) for row in rows]),
     }
+
+
+def _is_unedited(arrays: Arrays, editor: Editor) -> bool:
+    """Return whether arrays from a resume cache are what `measure_unedited` makes."""
+    if set(arrays) != {"reference", "mean"}:
+        return False
+    reference, mean = arrays["reference"], arrays["mean"]
+    width, height = thumbnail_size(editor.info.resolution)
+    return (
+        (reference.shape, reference.dtype.kind) == ((), "f")
+        and 0 <= float(reference) < np.inf
+        and mean.dtype == np.uint8
+        and mean.shape == (height, width, editor.info.channels)
+    )
+
+
+def _is_direction(
+    arrays: Arrays, direction: int, image: tuple[int, ...], sizes: tuple[int, int, int], before: Sequence[Arrays]
+) -> bool:
+    """Return whether arrays from a resume cache are what `_explore_direction` makes.
+
+    Args:
+        arrays: The arrays.
+        direction: The direction's index.
+        image: Shape of an image as it is shown.
+        sizes: Images measured, images shown, and frames of each.
+        before: The arrays of other directions.
+    """
+    if set(arrays) != {"effect", "change_map", "signature", "frames"}:
+        return False
+    try:
+        effect = _effect_from(arrays["effect"])
+        numbers = (*effect.alpha_range, effect.strength, effect.change, effect.area, effect.monotone)
+        is_effect = effect.direction == direction and np.isfinite(numbers).all() and set(effect.ends) <= {*ENDS}
+    except (TypeError, ValueError, LookupError, RecursionError):
+        return False
+    change_map, signature, frames = arrays["change_map"], arrays["signature"], arrays["frames"]
+    measured, *shown = sizes
+    return (
+        bool(is_effect)
+        and len(numbers) == 6
+        and change_map.dtype.kind == signature.dtype.kind == "f"
+        and change_map.shape == image[:2]
+        and bool(np.isfinite(change_map).all() and np.isfinite(signature).all())
+        and signature.ndim == 4
+        and len(signature) == measured
+        and signature.shape == (before[0]["signature"] if before else signature).shape
+        and frames.dtype == np.uint8
+        and frames.shape == (*shown, *image)
+    )
 
 
 def _effect_from(document: NDArray[Any]) -> Effect:

@@ -31,6 +31,8 @@ NOTHING = 0.01
 LIMIT_OF_Z = 5.0
 # Style codes have no natural scale: this only keeps the search from being endless.
 LIMIT_OF_STYLE = 50.0
+# Why a range may end; `given`: it was requested.
+ENDS = ("change", "flat", "limit", "nothing", "given")
 
 
 @dataclass(frozen=True)

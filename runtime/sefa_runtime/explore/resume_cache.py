@@ -67,19 +67,22 @@ class ResumeCache:
 
     def _found_settings(self) -> str:
         try:
-            return (self.folder / SETTINGS).read_text(encoding="utf-8")
+            with (self.folder / SETTINGS).open(encoding="utf-8") as file:
+                return file.read(len(self._settings) + 1)
         except (OSError, UnicodeDecodeError):
             return ""
 
 
-def cached(cache: ResumeCache | None, name: str, measure: Callable[[], Arrays]) -> Arrays:
-    """Return the arrays stored under a name; measure and store them if there are none.
+def cached(
+    cache: ResumeCache | None, name: str, measure: Callable[[], Arrays], fits: Callable[[Arrays], bool]
+) -> Arrays:
+    """Return the arrays stored under a name; measure and store them if there are none, or they do not fit.
 
     Raises:
         OSError: If they cannot be written.
     """
     arrays = None if cache is None else cache.get(name)
-    if arrays is None:
+    if arrays is None or not fits(arrays):
         arrays = measure()
         if cache is not None:
             cache.put(name, **arrays)

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save
 
 import sefa
 import sefa_runtime
@@ -50,8 +50,11 @@ def test_weights_of_another_generator_are_refused(generator: sefa.Generator, tmp
     assert (tmp_path / "w.safetensors").read_bytes() == before
 
 
-def test_a_file_of_something_else_is_refused(generator: sefa.Generator, tmp_path: Path) -> None:
-    (tmp_path / "notes.txt").write_text("to do: buy milk and bread")
+@pytest.mark.parametrize("content", ["to do: buy milk and bread", "a header of 9 MB"])
+def test_a_file_of_something_else_is_refused(generator: sefa.Generator, tmp_path: Path, content: str) -> None:
+    (tmp_path / "notes.txt").write_text(content)
+    if "header" in content:
+        (tmp_path / "notes.txt").write_bytes(save({"w": np.zeros(1)}, {"a": "x" * 9_000_000}))
     with pytest.raises(ArgumentError, match=r"notes\.txt: is there, and is not a file of weights"):
         export_onnx(generator, sefa.factorize(generator), tmp_path / "a.onnx", external_data="notes.txt")
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

@@ -1,5 +1,8 @@
+import json
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,7 @@ from sefa_runtime import Editor
 from sefa_runtime.explore import exploration, explore
 from sefa_runtime.explore.effects import measure
 from sefa_runtime.explore.resume_cache import ResumeCache
+from support.paths import TINY
 
 
 def test_an_interrupted_exploration_goes_on_where_it_was(
@@ -67,6 +71,69 @@ def test_what_was_measured_of_another_model_or_is_damaged_is_not_taken(
     (cache.folder / "direction-1.npz").write_bytes((cache.folder / "direction-1.npz").read_bytes()[:99])
     (cache.folder / "direction-2.npz").write_bytes(b"")
     assert explore(tiny, samples=5, resume_cache=cache).to_dict() == whole
+
+
+def effect_with(**fields: Any) -> Callable[[dict[str, Any]], object]:
+    """Change the numbers of a direction that are kept as JSON."""
+    return lambda arrays: arrays.update(effect=np.array(json.dumps(json.loads(str(arrays["effect"])) | fields)))
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("unedited", lambda arrays: arrays.pop("mean")),
+        ("unedited", lambda arrays: arrays.update(reference=np.array("x"))),
+        ("unedited", lambda arrays: arrays.update(reference=np.array(np.nan))),
+        ("unedited", lambda arrays: arrays.update(mean=arrays["mean"].astype(float))),
+        ("unedited", lambda arrays: arrays.update(mean=np.zeros((5000, 4, 3), np.uint8))),
+        ("direction-1", lambda arrays: arrays.clear()),
+        ("direction-1", lambda arrays: arrays.update(effect=np.array("[" * 100_000))),
+        ("direction-1", lambda arrays: arrays.update(effect=np.array("{}"))),
+        ("direction-1", lambda arrays: arrays.update(effect=np.array("7"))),
+        ("direction-1", effect_with(direction=3)),
+        ("direction-1", effect_with(alpha_range=[1])),
+        ("direction-1", effect_with(alpha_range=["a", "b"])),
+        ("direction-1", effect_with(strength=float("nan"))),
+        ("direction-1", effect_with(ends=["<script>", "x"])),
+        ("direction-1", effect_with(more=1)),
+        ("direction-1", lambda arrays: arrays.update(change_map=arrays["change_map"][:2])),
+        ("direction-1", lambda arrays: arrays.update(change_map=arrays["change_map"] * np.inf)),
+        ("direction-1", lambda arrays: arrays.update(signature=arrays["signature"][:1])),
+        ("direction-1", lambda arrays: arrays.update(signature=np.array("x"))),
+        ("direction-1", lambda arrays: arrays.update(frames=arrays["frames"][:, :1])),
+        ("direction-1", lambda arrays: arrays.update(frames=arrays["frames"].astype(np.int64))),
+    ],
+)  # fmt: skip
+def test_what_cannot_have_been_measured_is_not_taken(
+    kept: Path,
+    whole: dict[str, Any],
+    tiny: Editor,
+    tmp_path: Path,
+    name: str,
+    change: Callable[[dict[str, Any]], object],
+) -> None:
+    cache = ResumeCache(tmp_path / "page")
+    shutil.copytree(kept, cache.folder)
+    file = cache.folder / f"{name}.npz"
+    with np.load(file) as stored:
+        arrays = dict(stored)
+    change(arrays)
+    np.savez(file, **arrays)
+    assert explore(tiny, samples=5, resume_cache=cache).to_dict() == whole
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that an exploration of `tiny` left."""
+    cache = ResumeCache(tmp_path_factory.mktemp("kept") / "page")
+    explore(sefa_runtime.load(TINY, provider="cpu"), samples=5, resume_cache=cache)
+    return cache.folder
+
+
+@pytest.fixture(scope="module")
+def whole() -> dict[str, Any]:
+    """What it found."""
+    return explore(sefa_runtime.load(TINY, provider="cpu"), samples=5).to_dict()
 
 
 def test_a_folder_that_others_use_stays(tmp_path: Path) -> None:
