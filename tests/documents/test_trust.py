@@ -57,7 +57,7 @@ def test_the_fuzzers_record() -> None:
 
 def test_the_kills() -> None:
     kills = module(ROOT / "tests" / "faults" / "test_kills.py")
-    assert f"`kill -9` at {kills.KILLS} random moments in each of {len(kills.WRITERS)} commands that write" in PAGE
+    assert f"`kill -9` at {kills.KILLS} random moments in each of {len(kills.WRITERS)} ways of writing a file" in PAGE
 
 
 def test_the_soaks_record() -> None:
