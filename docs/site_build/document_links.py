@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[2]
 # code, and a target that is neither an address nor a place on the same page.
 FENCED = re.compile(r"(^ *```.*?^ *```)", re.MULTILINE | re.DOTALL)
 CODE_OR_LINK = re.compile(r"`[^`\n]+`|(!?)\[((?:[^\[\]]|!?\[[^\[\]]*\](?:\([^()]*\))?)*)\]\((?![a-z]+:|#)([^()\s]+)\)")
-LIST_AFTER_TEXT = re.compile(r"^(?![-*#|>]|\d+\.|\s)(.+\n)(?=(?:[-*]|\d+\.) )", re.MULTILINE)
+LIST_AFTER_TEXT = re.compile(r"^(?![#|>]|[-*] |\d+\. |\s)(.+\n)(?=(?:[-*]|\d+\.) )", re.MULTILINE)
 
 
 def to_site(text: str, source: str, page: str, pages: Mapping[str, str]) -> tuple[str, set[str]]:

@@ -38,6 +38,7 @@ PAGES |= {
     for path in sorted((ROOT / "docs" / PYTHON).glob("*.md"))
     for name in re.findall(r"^::: (\S+)$", path.read_text(), re.MULTILINE)
 }
+SHORT_CODE = re.compile(r"<code>([^<\s]{1,28})</code>")
 LOADED = re.compile(
     r"""<(?:script|img|iframe|source|link(?=[^>]*stylesheet))\b[^>]*\b(?:src|href)="(?:https?:)?//[^>]*>"""
 )
@@ -86,6 +87,11 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
     if uri == http_reference.PAGE:
         markdown = markdown.replace(http_reference.ENDPOINTS_HERE, http_reference.endpoints())
     return to_site(spaced(markdown), _source(uri), uri, PAGES)[0]
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Mark code that is one short word, such as an option, so that the style can keep it on one line."""
+    return SHORT_CODE.sub(r'<code class="word">\1</code>', html)
 
 
 def on_post_build(config: MkDocsConfig) -> None:

@@ -43,5 +43,6 @@ def test_lists_after_text_are_lists() -> None:
     assert spaced("For StyleGANs:\n- one\n- two\n\n```\na\n- b\n```\n") == (
         "For StyleGANs:\n\n- one\n- two\n\n```\na\n- b\n```\n"
     )
+    assert spaced("**Bold** (`a`).\n1. one\n2. two\n") == "**Bold** (`a`).\n\n1. one\n2. two\n"
     for unchanged in ("- one\n- two\n", "- one\n  goes on\n- two\n", "| a |\n|---|\n- x\n", "# Title\n- one\n"):
         assert spaced(unchanged) == unchanged
