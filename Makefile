@@ -13,6 +13,7 @@ VENV = .venv$(if $(filter-out cpu,$(EXTRA)),-$(EXTRA))
 BIN = $(VENV)/bin
 PIP = $(BIN)/python -m pip --disable-pip-version-check install --quiet
 DEV = $(VENV)/.installed
+TRAINED = $(VENV)/.trained
 RUNTIME_VENV = .venv-runtime
 RUNTIME = $(RUNTIME_VENV)/.installed
 
@@ -38,6 +39,10 @@ $(DEV): pyproject.toml constraints.txt Makefile
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	@echo "Installing torch, onnx and onnxruntime into $(VENV) (a few minutes the first time)"
 	$(PIP) --constraint constraints.txt --editable ".[$(EXTRA),export,dev,docs]"
+	touch $@
+
+# The weights that tests and benchmarks read, besides those of the letters, which come with sefa.
+$(TRAINED): $(DEV)
 	$(PIP) --no-deps --ignore-requires-python $(FACES) $(EYES)
 	touch $@
 
@@ -62,24 +67,24 @@ docs-serve: $(DEV) ## The same at http://127.0.0.1:8000, built again at each cha
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 # In as many processes as there are cores.
-test: $(DEV) ## All tests but those below
+test: $(TRAINED) ## All tests but those below
 	$(BIN)/python -m pytest --numprocesses auto --dist worksteal
 
 # Of the processes that tests start, too.
 # Without those that limit a process's files, which hold its figures too, or its seconds, of which the tracer takes some.
-coverage: $(DEV) ## The same tests, and which lines they run
+coverage: $(TRAINED) ## The same tests, and which lines they run
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest --numprocesses auto --dist worksteal -k "not full_disk and not refused_soon"
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --skip-covered
 
-test-slow: $(DEV) ## Tests that take a minute or more
+test-slow: $(TRAINED) ## Tests that take a minute or more
 	$(BIN)/python -m pytest -m slow --numprocesses auto --dist worksteal
 
-test-faults: $(DEV) ## Kills, full disks, lost files, dying providers, and all hostile files
+test-faults: $(TRAINED) ## Kills, full disks, lost files, dying providers, and all hostile files
 	$(BIN)/python -m pytest -m faults tests/faults tests/test_hostile_corpus.py --numprocesses auto --dist worksteal
 
-test-browser: $(DEV) ## The pages in Chromium, which must be installed
+test-browser: $(TRAINED) ## The pages in Chromium, which must be installed
 	$(PIP) --constraint constraints.txt playwright axe-playwright-python
 	! command -v npm > /dev/null || test -d $(VENV)/web || npm install --prefix $(VENV)/web --silent --no-audit --no-fund onnxruntime-web@1.30.0
 	$(BIN)/python -m pytest -m browser tests/browser
@@ -130,16 +135,16 @@ demo: $(DEV) ## Directions, ONNX, TorchScript, images and latency of a generator
 bench-startup: $(DEV) ## How long the command line and the runtime take to start
 	$(BIN)/python benchmarks/startup.py -o benchmarks/results/startup.json
 
-bench-eager: $(DEV) ## An edit of the faces through onnxruntime and in PyTorch
+bench-eager: $(TRAINED) ## An edit of the faces through onnxruntime and in PyTorch
 	$(BIN)/python benchmarks/eager.py -o benchmarks/results/faces-eager.json
 
-bench-runtime: $(DEV) ## What the runtime weighs, installed and in memory
+bench-runtime: $(TRAINED) ## What the runtime weighs, installed and in memory
 	$(BIN)/python benchmarks/runtime_weight.py -o benchmarks/results/runtime-weight.json
 
-bench-overhead: $(DEV) ## What the edit inside the graph costs
+bench-overhead: $(TRAINED) ## What the edit inside the graph costs
 	$(BIN)/python benchmarks/overhead.py -o benchmarks/results/overhead.json
 
-bench-loadgen: $(DEV) ## `sefa bench` beside MLPerf's LoadGen
+bench-loadgen: $(TRAINED) ## `sefa bench` beside MLPerf's LoadGen
 	$(PIP) --constraint constraints.txt mlcommons-loadgen
 	$(BIN)/python benchmarks/loadgen.py -o benchmarks/results/loadgen.json
 
@@ -150,14 +155,14 @@ bench-stylegan2: $(DEV) ## A StyleGAN2 of 256x256 and of 1024x1024 through onnxr
 bench-same-latent: $(DEV) ## What keeping a latent's first layers saves
 	$(BIN)/python benchmarks/same_latent.py -o benchmarks/results/same-latent.json
 
-bench-methods: $(DEV) ## SeFa beside GANSpace
+bench-methods: $(TRAINED) ## SeFa beside GANSpace
 	$(BIN)/python benchmarks/methods.py -o benchmarks/results/methods.json
 
-bench-page: $(DEV) ## From a move of the page's slider to the new image
+bench-page: $(TRAINED) ## From a move of the page's slider to the new image
 	$(PIP) --constraint constraints.txt playwright axe-playwright-python
 	$(BIN)/python benchmarks/page_latency.py -o benchmarks/results/page-latency.json
 
-bench-serving: $(DEV) ## `sefa serve` under load
+bench-serving: $(TRAINED) ## `sefa serve` under load
 	$(BIN)/sefa demo -o $(DEMO_OUT) --model faces
 	$(BIN)/python benchmarks/serving.py $(DEMO_OUT)/faces.onnx -o benchmarks/results/serving.json
 
@@ -166,7 +171,7 @@ MINUTES = 30
 soak: $(DEV) ## `sefa serve` under mixed load, with bad requests, disconnects and replaced models, for MINUTES=30
 	$(BIN)/python benchmarks/soak.py tests/golden/checkpoints/nv_ada_skip_64/network.pkl --minutes $(MINUTES) -o benchmarks/results/soak.json
 
-bench-formats: $(DEV) ## How far each checkpoint format is from its original code
+bench-formats: $(TRAINED) ## How far each checkpoint format is from its original code
 	PYTHONPATH=tests $(BIN)/python -m support.golden_checkpoints -o benchmarks/results/formats.json
 
 # Licences that may be used, read and passed on with ours, by parts of their names. NVIDIA's are those of CUDA's wheels.

@@ -23,6 +23,7 @@ from letters.evaluate import evaluate
 from letters.generator import load_generator, save_generator
 from letters.glyphs import CHARACTERS, as_coverage, sheet
 from sefa.bundled import BUNDLED, LETTERS
+from sefa.generators.common.mapping import StyleBasedGenerator
 from sefa_runtime.inputs.latents import latents_from_seeds
 from sefa_runtime.machine.description import describe_machine
 
@@ -87,13 +88,15 @@ def card_figures(record: dict[str, Any]) -> str:
                     for row in record["truncation"]
                 ],
             ),
-            "Directions of some layers or all, and what the ruler says that they do to "
-            f"{next(iter(groups))['fonts']} fonts; the effect is that of the whole range of alpha, in standard "
-            "deviations of fonts:\n",
+            "Directions of all layers or some, and what the ruler says that they do to fonts; the effect is that of "
+            "the whole range of alpha, in standard deviations of fonts:\n",
             _table(
-                ("layers", "direction", "moves", "correlation with alpha", "effect"),
+                ("layers", "fonts", "direction", "moves", "correlation with alpha", "effect"),
                 [
-                    (group["layers"], *map(str, (one["index"], one["measured"], one["correlation"], one["effect"])))
+                    (
+                        group["layers"],
+                        *map(str, (group["fonts"], one["index"], one["measured"], one["correlation"], one["effect"])),
+                    )
                     for group in groups
                     for one in group["named"]
                 ],
@@ -136,7 +139,9 @@ def _training(snapshot: Path) -> dict[str, Any]:
 def _write_golden(weights: Path) -> None:
     """Render some letters with the training's own modules: what `sefa` renders is compared with these."""
     generator = load_generator(weights)
-    centers = sefa.load(weights).center
+    reader = sefa.load(weights)
+    assert isinstance(reader, StyleBasedGenerator)
+    centers = reader.center
     seeds = np.arange(len(GOLDEN_TEXT))
     z = torch.from_numpy(latents_from_seeds(seeds.tolist(), generator.sizes.z_dim))
     label = torch.tensor([CHARACTERS.index(character) for character in GOLDEN_TEXT])

@@ -57,7 +57,8 @@ def real_fonts(glyphs: Glyphs, count: int | None = None, seed: int = 0) -> Fonts
 @torch.no_grad()
 def generated_fonts(generator: sefa.Generator, count: int, seed: int = 0, truncation: float = 1.0) -> Fonts:
     """Generate fonts: all characters of each of `count` latents."""
-    generator = deepcopy(generator).to(memory_format=torch.channels_last)  # Half the time of contiguous features.
+    generator = deepcopy(generator)
+    generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # Half the time of contiguous.
     z = torch.randn(count, generator.z_dim, generator=torch.Generator().manual_seed(seed))
     classes = len(CHARACTERS)
     parts = [

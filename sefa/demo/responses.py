@@ -96,8 +96,8 @@ def respond(
         fonts: How many fonts are edited.
         progress: Called with the share that is done, 0 to 1.
     """
-    # Half the time of contiguous features.
-    generator = deepcopy(generator).to(memory_format=torch.channels_last)
+    generator = deepcopy(generator)
+    generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # Half the time of contiguous.
     z = torch.from_numpy(latents_from_seeds(range(fonts), generator.z_dim))
     limit = max(round(REACH * code_radius(generator), 1), 0.1)
     uniform = np.random.RandomState(0).uniform(-limit, limit, (len(bank), fonts))
