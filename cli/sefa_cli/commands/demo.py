@@ -236,9 +236,10 @@ class Letters(Show):
                 truncation=self.psi,
             )  # [fonts·letters, alphas, H, W, C]
             rounds.append(images[:, round_trip(alphas)])
-        frames = mosaic(side_by_side(enlarge(np.concatenate(rounds, axis=1), 2), len(self.word)), 1)
+        words = side_by_side(np.concatenate(rounds, axis=1), len(self.word), self.trim)  # [fonts, frames, H, W, C]
+        frames = mosaic(enlarge(words, 2), 1)
         sweep = ("--direction", ",".join(names), "--labels", self.word, "--seeds", _list(self.fonts))
-        return (*sweep, "--truncation", self.psi, "--scale", 2), frames
+        return (*sweep, "--truncation", self.psi, "--trim", self.trim, "--scale", 2), frames
 
     def edit(self, editor: "Editor") -> Words:
         return ("letter.png", "--label", "g", "--seed", self.fonts[0], "--edit", f"{editor.info.names[0]}=1")
@@ -259,7 +260,7 @@ class Letters(Show):
             label=self._labels(self.specimen),
             truncation=self.psi,
         )  # [letters, A, H, W, C]
-        (words,) = side_by_side(images[:, :, :, self.trim : -self.trim], len(self.specimen))
+        (words,) = side_by_side(images, len(self.specimen), self.trim)
         return np.pad(words, [(0, 0), (0, 0), (self.trim, self.trim), (0, 0)], constant_values=255)
 
 
