@@ -271,6 +271,26 @@ def test_what_is_no_file_is_not_waited_for(kind: str, path: Path, watch: Watch) 
         assert attempt(reader, path, watch).verdict == "refused", reader
 
 
+@pytest.mark.parametrize(
+    ("checkpoint", "config"), [("hf_biggan_deep_32", "config.json"), ("lucidrains_32", ".config.json")]
+)
+def test_a_configuration_beside_a_checkpoint_is_no_better(
+    checkpoint: str, config: str, path: Path, watch: Watch
+) -> None:
+    for file in (CHECKPOINTS / checkpoint).iterdir():
+        (path.parent / file.name).symlink_to(file)
+    (weights,) = (one for one in path.parent.iterdir() if one.suffix in (".bin", ".pt"))
+    beside = path.parent / config
+    whole = json.loads(beside.read_text())
+    numbers = ("NaN", "-1", "1e999", "9" * 400, '"x"', "[]", "[[[]]]", "null", "true", "{}")
+    texts = [f'{{"eps": {value}, "lr_mlp": {value}, "layers": {value}}}' for value in numbers]
+    texts += [json.dumps(whole | {key: value}) for key in whole for value in (None, -1, 10**9, [], "x")]
+    for text in ["", "[", "[]", "7", "[" * 100_000, '{"a":' * 100_000, *texts]:
+        beside.unlink()
+        beside.write_text(text)
+        assert attempt("checkpoint", weights, watch).verdict in ("read", "refused"), text[:200]
+
+
 # All of it, where a reader may end its process or never come back.
 
 

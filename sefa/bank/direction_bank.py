@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
+from reprlib import repr as short
 from typing import Any
 
 import torch
@@ -190,7 +191,7 @@ class DirectionBank:
             document = parse_json(description)
             version = document["format_version"]
             if version not in (1, FORMAT_VERSION):
-                raise BankError(f"a bank of format {version}, this sefa reads 1 and {FORMAT_VERSION}")
+                raise BankError(f"a bank of format {short(version)}, this sefa reads 1 and {FORMAT_VERSION}")
             names = tuple(document["names"])
             source = _source(document["source"], version)
             origins = _origins(document, version)

@@ -396,6 +396,9 @@ def safetensors() -> Iterator[tuple[str, Build]]:
         "of a list": [1, 2, 3],
         "of metadata that are no text": {"__metadata__": {"sefa_bank": {"a": []}}, "main.0.weight": whole},
         "of a bank that is a list": {"__metadata__": {"sefa_bank": "[]"}, "vectors": whole},
+        "of a bank of a version of two lines": {
+            "__metadata__": {"sefa_bank": json.dumps({"format_version": TEXTS["has two lines"]})}, "vectors": whole
+        },
         "of a bank of a future version": {"__metadata__": {"sefa_bank": '{"format_version": 10000}'}, "vectors": whole},
         "of a key twice": b'{"main.0.weight": {"dtype": "F32", "shape": [4, 4], "data_offsets": [0, 64]}, '
                           b'"main.0.weight": {"dtype": "F32", "shape": [8, 8], "data_offsets": [0, 256]}}',
@@ -634,6 +637,7 @@ def json_files() -> Iterator[tuple[str, Build]]:
         "of results that are a text": changed(results="abc"),
         "of results that are texts": changed(results=["abc"]),
         "of results of other kinds": changed(results=[{"batch": {}, "edits": [], "p50_ms": "1"}]),
+        "of results of many digits": changed(results=[record["results"][0] | {"p50_ms": 10**400}]),
         "of results of infinity": changed(results=[record["results"][0] | {"p50_ms": float("inf"), "batch": 1e400}]),
         "of a machine that is a list": changed(machine=[]),
         "of a model that is a text": changed(model="x"),

@@ -124,8 +124,8 @@ def _facts(record: Record) -> _Facts:
             results={(result["batch"], result["edits"]): _numbers(result, MEASURES) for result in results},
             shortfalls=[(result["batch"], shortfall) for result in results for shortfall in result["shortfalls"]],
         )
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise InputError(f"one of the records is damaged ({type(error).__name__}: {error})") from error
+    except (KeyError, TypeError, AttributeError, ValueError, OverflowError) as error:
+        raise InputError(f"one of the records is damaged ({type(error).__name__}: {str(error)[:200]})") from error
 
 
 def _numbers(record: Record, names: tuple[str, ...]) -> Numbers:

@@ -8,6 +8,7 @@ import math
 from collections.abc import Mapping
 from functools import partial
 from itertools import product
+from reprlib import repr as short
 from typing import Any
 
 import torch
@@ -133,9 +134,9 @@ def setting(config: Mapping[str, Any], name: str, kind: type, default: Any) -> A
     """
     value = config.get(name, default)
     if kind is float and type(value) is int:
-        value = float(value)
+        value = float(value) if abs(value) < 2**63 else math.inf
     if type(value) is not kind:
-        raise CheckpointError(f"its config has {name} = {value!r}, {kind.__name__} was expected")
+        raise CheckpointError(f"its config has {name} = {short(value)}, {kind.__name__} was expected")
     return value
 
 

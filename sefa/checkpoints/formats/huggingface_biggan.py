@@ -173,8 +173,8 @@ class _Config:
             ) from None
         except OSError as error:
             raise CheckpointError(f"{path} cannot be read ({error.strerror})") from error
-        except (ValueError, TypeError, KeyError) as error:
-            raise CheckpointError(f"{path} is no configuration of a BigGAN: {error!r}") from error
+        except (ValueError, TypeError, KeyError, OverflowError) as error:
+            raise CheckpointError(f"{path} is no configuration of a BigGAN: {repr(error)[:200]}") from error
         if not 0 < epsilon < math.inf:
             raise CheckpointError(f"{path}: eps is {epsilon}, a positive number was expected")
         doubles, taken, given = zip(*layers, strict=True) if layers else ((), (), ())

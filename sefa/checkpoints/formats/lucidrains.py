@@ -96,7 +96,7 @@ def _mapping_lr(checkpoint: Path, assumptions: Assumptions) -> float:
         stored = None if config.get("lr_mlp") is None else float(config["lr_mlp"])
     except FileNotFoundError:
         stored = None
-    except (OSError, ValueError, AttributeError, TypeError) as error:
+    except (OSError, ValueError, AttributeError, TypeError, OverflowError) as error:
         raise CheckpointError(f"{checkpoint.parent / CONFIG} beside it cannot be read: {error}") from error
     told = assumptions.is_told("mapping_lr")
     return mapping_rate(assumptions, MAPPING_LR) if stored is None or told else stored
