@@ -284,7 +284,8 @@ def test_a_configuration_beside_a_checkpoint_is_no_better(
     whole = json.loads(beside.read_text())
     numbers = ("NaN", "-1", "1e999", "9" * 400, '"x"', "[]", "[[[]]]", "null", "true", "{}")
     texts = [f'{{"eps": {value}, "lr_mlp": {value}, "layers": {value}}}' for value in numbers]
-    texts += [json.dumps(whole | {key: value}) for key in whole for value in (None, -1, 10**9, [], "x")]
+    others: tuple[object, ...] = (None, -1, 10**9, [], "x")
+    texts += [json.dumps(whole | {key: value}) for key in whole for value in others]
     for text in ["", "[", "[]", "7", "[" * 100_000, '{"a":' * 100_000, *texts]:
         beside.unlink()
         beside.write_text(text)
