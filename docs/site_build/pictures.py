@@ -14,16 +14,16 @@ from numpy.typing import NDArray
 from PIL import Image
 
 import sefa
+from sefa.demo.ruler import CHARACTERS
 from sefa_export import EditGraph, bake
 from sefa_runtime import latents_from_seeds
 from sefa_runtime.images import enlarge, grid
 
 ASSETS = Path(__file__).parents[1] / "assets"
-CHARACTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 FONTS = (3, 7, 12, 21)
 STEPS = 7
 PSI = 0.7
-REACH = 0.8  # of alpha, as a share of the mean distance of codes from their class's mean
+REACH = 0.6  # of alpha, as a share of the mean distance of codes from their class's mean
 GAP = 6  # pixels between what is compared
 
 

@@ -3,13 +3,15 @@
     python -m letters.package RUN/letters-001500k.safetensors DATA classifier.safetensors
 
 writes, into this repository, the weights that `sefa.load("letters")` reads, with a centre of truncation for each class;
-the record of the evaluation; images that the training's own code renders, for the tests; and the figures and images of
-docs/letters.md.
+the record of the evaluation; images that the training's own code renders, for the tests; the figures and images of
+docs/letters.md; and the images of letters in other documents.
 """
 
 import argparse
 import json
 import re
+import subprocess
+import sys
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,7 @@ RECORD = ROOT / "benchmarks" / "results" / "letters.json"
 GOLDEN = ROOT / "tests" / "golden" / "letters.npz"
 CARD = ROOT / "docs" / "letters.md"
 FONTS_IMAGE = ROOT / "docs" / "letters-fonts.webp"
+PICTURES = ROOT / "docs" / "site_build" / "pictures.py"
 FIGURES = re.compile(r"(<!-- Written by letters.package. -->\n).*?(<!-- To here. -->)", re.DOTALL)
 # In the file, and in all models that are exported from it.
 LICENSE = "Apache-2.0"
@@ -185,6 +188,7 @@ def main() -> None:
     torch.set_num_threads(1)  # Several crawl where other work goes on, and gain little on small images.
     with tempfile.TemporaryDirectory() as temporary:
         package(given.snapshot, given.data, given.classifier, given.out or Path(temporary))
+    subprocess.run([sys.executable, PICTURES], check=True)
     for path in (BUNDLED[LETTERS], RECORD, GOLDEN, FONTS_IMAGE, CARD):
         print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB")
 

@@ -113,11 +113,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     Path("system.pkl").write_bytes(pickle_of(call("os", "system", text("true"))))
     torch.save({"conv.weight": torch.zeros(3, 3)}, "odd.pth")
     bias = "mapping.dense1.bias"
-    for name, spoil in (
-        ("missing.pth", lambda state: state.pop(bias)),
-        ("nan.pth", lambda state: state[bias].fill_(torch.nan)),
-        ("tuned.pth", lambda state: state[bias].mul_(1.1)),
-    ):
+    spoils: dict[str, Callable[[dict[str, torch.Tensor]], object]] = {
+        "missing.pth": lambda state: state.pop(bias),
+        "nan.pth": lambda state: state[bias].fill_(torch.nan),
+        "tuned.pth": lambda state: state[bias].mul_(1.1),
+    }
+    for name, spoil in spoils.items():
         content = torch.load("netG.pth", "cpu", weights_only=True)
         spoil(content["generator"])
         torch.save(content, name)
