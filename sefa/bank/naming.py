@@ -30,6 +30,12 @@ def parse_change(text: str) -> tuple[str, Change]:
 
     Raises:
         ArgumentError: If the text has none of the forms.
+
+    Examples:
+        >>> parse_change("3=smile:-1")
+        ('3', Change(name='smile', flip=True, alpha_range=None))
+        >>> parse_change("0=pose:[-4,4]")
+        ('0', Change(name='pose', flip=False, alpha_range=(-4.0, 4.0)))
     """
     direction, equals, rest = text.partition("=")
     name, *parts = (part.strip() for part in rest.split(":"))

@@ -22,8 +22,12 @@ def latents_from_seeds(seeds: Iterable[int], z_dim: int) -> NDArray[np.float32]:
     seed means the same latent on every machine and in every batch. NVlabs' generator scripts draw theirs
     the same way.
 
+    Args:
+        seeds: At least one, each 0 to 2**32 - 1.
+        z_dim: Length of a latent, `ModelInfo.z_dim`.
+
     Returns:
-        z: Shape [len(seeds), z_dim].
+        z: float32, shape [len(seeds), z_dim].
 
     Raises:
         InputError: If there are no seeds or one is outside 0..2**32 - 1.
