@@ -136,6 +136,8 @@ def _try(session: nox.Session, extras: str) -> None:
         for name in ("g.onnx", "g.ts", "g.pt2"):
             kind = {"onnx": "onnx", "ts": "torchscript", "pt2": "pt2"}[name.partition(".")[2]]
             session.run("sefa", "export", checkpoint, "-o", name, "--format", kind, "--top", "4")
+        session.run("sefa", "demo", "-o", "demo")  # Of what comes with the package alone.
+        session.run("sefa", "edit", "demo/letters.onnx", "-o", "letter.png", "--label", "A", "--edit", "0=1")
     if "serve" in extras or "grpc" in extras:
         _try_server(session, model)
     if "plot" in extras:
