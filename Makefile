@@ -27,6 +27,8 @@ RELEASE = $(RELEASE_VENV)/.installed
 AUDIT_VENV = .venv-audit
 TRITON_VENV = .venv-triton
 TRITON = $(TRITON_VENV)/.installed
+CUDA_VENV = .venv-cuda
+CUDA = $(CUDA_VENV)/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: $(shell sed -n 's/^\([a-z][a-z0-9-]*\):.*/\1/p' $(MAKEFILE_LIST))
@@ -129,6 +131,16 @@ fuzz: $(DEV) ## Damage files of every kind and read them, for SECONDS=60
 check-triton: $(TRITON) ## A real tritonserver on the repositories that `sefa triton` writes (Linux, x86-64, no GPU needed)
 	$(TRITON_VENV)/bin/python -m pytest -m slow tests/runtime/deploy/test_triton_server.py
 
+# Without NVIDIA's libraries, in whose place the test has its own.
+$(CUDA): pyproject.toml constraints.txt Makefile
+	test -x $(CUDA_VENV)/bin/python || $(PYTHON) -m venv $(CUDA_VENV)
+	$(CUDA_VENV)/bin/python -m pip --disable-pip-version-check install --quiet \
+		--constraint constraints.txt numpy onnxruntime-gpu pillow
+	touch $@
+
+check-cuda: $(DEV) $(CUDA) ## Sessions on CUDA's provider without a GPU: placement, options, buffers, graphs (Linux, x86-64, gcc)
+	$(BIN)/python -m pytest -m cuda tests/cuda
+
 demo: $(DEV) ## Directions, ONNX, TorchScript, images and latency of a generator of letters, into demo/; EXTRA=gpu: through CUDA
 	$(BIN)/sefa demo -o $(DEMO_OUT)
 
@@ -165,6 +177,9 @@ bench-page: $(TRAINED) ## From a move of the page's slider to the new image
 bench-serving: $(TRAINED) ## `sefa serve` under load
 	$(BIN)/sefa demo -o $(DEMO_OUT) --model faces
 	$(BIN)/python benchmarks/serving.py $(DEMO_OUT)/faces.onnx -o benchmarks/results/serving.json
+
+bench-gpu: $(DEV) ## With EXTRA=gpu: everything on an NVIDIA GPU, in at most 8 minutes
+	$(BIN)/python benchmarks/gpu.py --all -o benchmarks/results/gpu.json
 
 # A StyleGAN2 of 64x64 pixels among the tests' files.
 MINUTES = 30

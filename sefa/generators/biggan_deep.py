@@ -216,7 +216,8 @@ class BigGANDeep(Generator):
             if truncation_layers is not None:
                 raise ArgumentError("truncation chooses the statistics of all layers: it cannot apply to some of them")
             selection = select_statistics(truncation, self.rows)  # [N, rows] or [1, rows]
-            parts.append(selection.to(z).expand(z.shape[0], -1))
+            # Avoid expand: joining the batch to its shape would be the only node off the GPU.
+            parts.append(selection.to(z) + 0 * z[:, :1])
         return torch.cat(parts, dim=1)[:, None].repeat(1, self.num_layers, 1)  # [N, L, D]
 
     def decode(self, codes: Tensor) -> Tensor:

@@ -72,17 +72,17 @@ class SynthesisInput(nn.Module):
         """[N, w_dim] -> [N, C', size, size]."""
         t = self.affine(w)  # [N, 4]
         t = t * t[:, :2].square().sum(dim=1, keepdim=True).rsqrt()
-        rotation = torch.stack([t[:, 0], -t[:, 1], t[:, 1], t[:, 0]], dim=1).reshape(-1, 2, 2)
-        moved = self.transform[:2] - t[:, 2:, None] * self.transform[2]  # [N, 2, 3]
-        transformed = self.freqs @ (rotation @ moved)  # [N, C, 3]: frequencies, and what is added to the phases
-        freqs = transformed[:, :, :2]
-        phases = self.phases + transformed[:, :, 2]  # [N, C]
+        # Transposed, so that the constant is on the right: for one on the left of a batch, onnxruntime's CUDA provider
+        # copies addresses from the host in each run.
+        rotation = torch.stack([t[:, 0], t[:, 1], -t[:, 1], t[:, 0]], dim=1).reshape(-1, 2, 2)
+        moved = self.transform[:2].T - self.transform[2, :, None] * t[:, None, 2:]  # [N, 3, 2]
+        fx, fy, shift = F.linear(moved @ rotation, self.freqs).unbind(dim=1)  # [N, C]: frequencies, added phase
         # Fade out frequencies that the transform made too fine for the pixels.
-        excess = (freqs.square().sum(dim=2).sqrt() - self.bandwidth) / (self.sampling_rate / 2 - self.bandwidth)
+        excess = ((fx.square() + fy.square()).sqrt() - self.bandwidth) / (self.sampling_rate / 2 - self.bandwidth)
         amplitudes = (1 - excess).clamp(0, 1)  # [N, C]
         positions = (torch.arange(self.size, device=w.device) + (0.5 - self.size / 2)) / self.sampling_rate
-        fx, fy = (freqs[:, :, axis, None, None] for axis in (0, 1))  # [N, C, 1, 1]
-        cycles = fx * positions + (fy * positions[:, None] + phases[:, :, None, None])  # [N, C, size, size]
+        fx, fy, phases = (values[:, :, None, None] for values in (fx, fy, self.phases + shift))  # [N, C, 1, 1]
+        cycles = fx * positions + (fy * positions[:, None] + phases)  # [N, C, size, size]
         # Keep angles within half a cycle of zero, where every runtime's sine is accurate.
         features = torch.sin((cycles - cycles.round()) * (2 * math.pi)) * amplitudes[:, :, None, None]
         return F.conv2d(features, self.weight)

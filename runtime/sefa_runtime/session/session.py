@@ -51,6 +51,9 @@ MAX_THREADS = 1024
 # With it, a graph of a few bytes could fill all memory while loading; exported graphs have nothing left to fold.
 DISABLED, FOLDING = "optimization.disable_specified_optimizers", "ConstantFolding"
 DO_NOT_SPIN = {"session.intra_op.allow_spinning": "0"}
+# It joins slices of a tensor in one Split, for which CUDA's provider copies addresses from the host in each run if the
+# parts are many or differ in size: a replayed CUDA graph would copy whatever then stands there.
+SPLITTING = "GatherSliceToSplitFusion"
 # What onnxruntime, its arena and the CUDA libraries say when memory runs out.
 OUT_OF_MEMORY = ("out of memory", "failed to allocate", "bad_alloc", "alloc_failed", "bad allocation")
 # onnxruntime's errors about the model itself, whatever the provider.
@@ -241,11 +244,11 @@ def _build(ort: ModuleType, wanted: _Wanted, provider: str, reason: str = "") ->
             started = time.perf_counter_ns()
             parts = _parts(wanted, provider)
             first, rest = (wanted, wanted) if parts is None else (wanted.part(parts.prefix), wanted.part(parts.rest))
-            inference = _load(ort, rest, _session_options(ort, threads, entries), providers)
+            inference = _load(ort, rest, _session_options(ort, provider, threads, entries), providers)
             before = None
             if parts is not None:
                 # Threads that spin after their run would take the cores from the other part's.
-                before = _load(ort, first, _session_options(ort, threads, entries | DO_NOT_SPIN), providers)
+                before = _load(ort, first, _session_options(ort, provider, threads, entries | DO_NOT_SPIN), providers)
             load_ms = (time.perf_counter_ns() - started) / 1e6
     except Exception as error:
         # onnxruntime also checks options in Python (ValueError) and loads libraries (OSError).
@@ -293,11 +296,12 @@ def _parts(wanted: _Wanted, provider: str) -> Parts | None:
         raise ModelFileError(f"{wanted.model}: its graph is not as its description says: it cannot be cut") from error
 
 
-def _session_options(ort: ModuleType, threads: int, entries: dict[str, str]) -> Any:
+def _session_options(ort: ModuleType, provider: str, threads: int, entries: dict[str, str]) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = int(threads)
     options.log_severity_level = FATAL
-    disabled = {DISABLED: ";".join(filter(None, (entries.get(DISABLED), FOLDING)))}
+    optimizers = (entries.get(DISABLED), FOLDING, SPLITTING if provider in NVIDIA else None)
+    disabled = {DISABLED: ";".join(filter(None, optimizers))}
     for key, value in (entries | dict([RECORD_PLACEMENT]) | disabled).items():
         options.add_session_config_entry(key, value)
     return options
