@@ -1,5 +1,10 @@
 """Check and time a model on a GPU machine: python benchmarks/gpu.py [MODEL.onnx] [--provider cuda] [-o RECORD.json]
 
+With `--all`: everything that is to be known of the machine in at most 8 minutes, in a record that is kept as it grows,
+so that a run that is cut off leaves what it has done. See gpu_all/. `--report RECORD.json` prints a record's tables.
+
+With a model, or without:
+
 Runs a model on the provider in every available way (plain, with IO binding, with CUDA graphs). Checks that all ways and
 the CPU give the same images, and that many threads get the same answers as one; then measures latency, alternating
 between the ways. Without a model it exports the demo's faces generator, which needs the extra `export`.
@@ -11,6 +16,7 @@ in half precision). With the default options it takes two to five minutes.
 import argparse
 import json
 import math
+import os
 import sys
 import tempfile
 import time
@@ -22,6 +28,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 import sefa_runtime
+from gpu_all.report import write_report
+from gpu_all.suite import run_all
 from sefa_runtime.files import sha256_of, write_whole
 from sefa_runtime.latency.statistics import percentile
 from sefa_runtime.machine.description import describe_machine
@@ -43,18 +51,60 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, nargs="?")
     parser.add_argument("--provider", default="cuda")
-    parser.add_argument("--seconds", type=float, default=10.0, help="for each way and batch size")
+    parser.add_argument("--seconds", type=float, help="for each way and batch size (default: 10; 0.5 with --all)")
     parser.add_argument("-o", "--output", type=Path)
+    parser.add_argument("--all", action="store_true", help="measure everything")
+    parser.add_argument("--small", action="store_true", help="with --all: small models, for a rehearsal")
+    parser.add_argument("--minutes", type=float, default=8.0, help="with --all: when to stop")
+    parser.add_argument("--peers", type=Path, help="with --all: folder with clones of other people's generators")
+    parser.add_argument(
+        "--only", nargs="+", default=[], help="with --all: these items, by the beginning of their names"
+    )
+    parser.add_argument("--report", type=Path, metavar="RECORD.json", help="print this record's tables")
+    parser.add_argument("--item", nargs="+", help=argparse.SUPPRESS)  # of --all, in its own process
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
 
+    if arguments.item:
+        return print_entries(arguments)
+    if arguments.report:
+        return print(write_report(json.loads(arguments.report.read_text())), end="")
+    if arguments.all:
+        return measure_all(arguments)
     with tempfile.TemporaryDirectory() as folder:
-        record = examine(arguments.model or make_faces(Path(folder)), arguments.provider, arguments.seconds)
+        record = examine(arguments.model or make_faces(Path(folder)), arguments.provider, arguments.seconds or 10.0)
     text = json.dumps(record, indent=2)
     print(text)
     if arguments.output is not None:
         write_whole(arguments.output, (text + "\n").encode())
     if record["faults"]:
         sys.exit("\n".join(record["faults"]))
+    return None
+
+
+def measure_all(arguments: argparse.Namespace) -> None:
+    """Run all measurements, and print their tables."""
+    record = run_all(
+        arguments.provider,
+        arguments.output,
+        small=arguments.small,
+        minutes=arguments.minutes,
+        seconds=arguments.seconds or 0.5,
+        peers=arguments.peers,
+        only=tuple(arguments.only),
+    )
+    print(write_report(record), end="")
+
+
+def print_entries(arguments: argparse.Namespace) -> None:
+    """Measure one item, and print each entry as a line of JSON; whatever else is printed goes to stderr."""
+    entries = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    from gpu_all import items
+
+    context = items.Context(arguments.folder, arguments.provider, arguments.small, arguments.seconds, arguments.peers)
+    for entry in items.entries_of(context, *arguments.item):
+        print(json.dumps(entry), file=entries, flush=True)
 
 
 def make_faces(folder: Path) -> Path:

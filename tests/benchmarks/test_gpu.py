@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 
 import sefa_runtime
+from gpu_all import suite
+from gpu_all.report import write_report
 from sefa_runtime import Editor
 from sefa_runtime.session.session import Session
 from support.paths import ROOT, TINY
@@ -109,3 +111,44 @@ def test_threads_that_disagree_are_a_fault(gpu: ModuleType, tiny: Editor) -> Non
     faults: list[str] = []
     gpu.check_threads({"plain": tiny, "bound": otherwise(tiny, in_turn)}, (1, 2), faults)
     assert faults == ["bound: 8 threads get other images than one"]
+
+
+def test_all_items_are_kept_as_they_come_and_one_that_fails_is_an_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suite, "items", lambda peers: [suite.Item("nothing"), suite.Item("roofline")])
+    record = tmp_path / "record.json"
+    document = suite.run_all("cpu", record, small=True, tell=lambda line: None)
+    assert json.loads(record.read_text())["entries"] == document["entries"]
+    failed, *measured = document["entries"]
+    assert (failed["item"], failed["status"]) == ("nothing", "error")
+    assert "KeyError" in failed["error"]
+    assert {entry["what"] for entry in measured} == {"matrix rate", "convolution rate", "copy rate"}
+    assert all(entry["status"] == "ok" for entry in measured), measured
+    report = write_report(document)
+    assert "| copy, bytes read and written |" in report
+    assert "- nothing: nothing: error, exit code 1: KeyError" in report
+
+
+def test_an_item_that_takes_too_long_is_stopped() -> None:
+    entries: list[Any] = []
+    assert suite.run_item(suite.Item("roofline"), [], 0.01, entries.append) == "stopped after 0 s"
+    assert entries == []
+
+
+def test_nothing_starts_when_the_time_is_over() -> None:
+    document = suite.run_all("cpu", None, small=True, minutes=0.1, only=("doctor",), tell=lambda line: None)
+    assert [entry["status"] for entry in document["entries"]] == ["skipped"]
+
+
+@pytest.mark.slow
+def test_everything_is_measured_on_the_cpu(tmp_path: Path) -> None:
+    document = suite.run_all("cpu", tmp_path / "record.json", small=True, seconds=0.02, tell=lambda line: None)
+    bad = [entry for entry in document["entries"] if entry["status"] not in ("ok", "absent")]
+    assert bad == []
+    verified = [entry["ok"] for entry in document["entries"] if entry["what"] == "verify"]
+    assert len(verified) >= 6
+    assert all(verified)
+    parity = [entry for entry in document["entries"] if entry["what"] == "parity"]
+    assert all(entry["psnr_db"] is None or entry["psnr_db"] >= 40 for entry in parity), parity
+    assert "biggan-128 fp16" in write_report(document)

@@ -1,0 +1,1 @@
+"""What `benchmarks/gpu.py --all` measures, within a limit of time."""
