@@ -66,8 +66,13 @@ def package(snapshot: Path, data: Path, classifier: Path, out: Path) -> dict[str
     RECORD.write_text(json.dumps(record, indent=1) + "\n")
     _write_golden(weights)
     _draw_fonts(FONTS_IMAGE)
-    CARD.write_text(FIGURES.sub(lambda found: found[1] + card_figures(record) + found[2], CARD.read_text()))
+    write_card(record)
     return record
+
+
+def write_card(record: dict[str, Any]) -> None:
+    """Write the figures of docs/letters.md."""
+    CARD.write_text(FIGURES.sub(lambda found: found[1] + card_figures(record) + found[2], CARD.read_text()))
 
 
 def card_figures(record: dict[str, Any]) -> str:
@@ -92,13 +97,14 @@ def card_figures(record: dict[str, Any]) -> str:
                 ],
             ),
             "Directions of all layers or some, and what the ruler says that they do to fonts; the effect is that of "
-            "the whole range of alpha, in standard deviations of fonts:\n",
+            "the whole range of alpha, in standard deviations of fonts, whichever way a direction points:\n",
             _table(
                 ("layers", "fonts", "direction", "moves", "correlation with alpha", "effect"),
                 [
                     (
                         group["layers"],
-                        *map(str, (group["fonts"], one["index"], one["measured"], one["correlation"], one["effect"])),
+                        *map(str, (group["fonts"], one["index"], one["measured"])),
+                        *(f"{abs(one[figure]):.2f}" for figure in ("correlation", "effect")),
                     )
                     for group in groups
                     for one in group["named"]

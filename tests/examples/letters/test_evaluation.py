@@ -96,5 +96,5 @@ def test_a_generator_is_judged(generator_file: Path, data: Path, tmp_path: Path)
     json.dumps(record, allow_nan=False)
     assert record["quality"]["accuracy"]["generated"]["exact"] < 0.2
     assert set(record["directions"]) == {"all", "coarse", "middle", "fine"}
-    assert len(sefa.DirectionBank.load(out / "bank.safetensors")) == 24
+    assert len(sefa.DirectionBank.load(out / "bank.safetensors")) == 32
     assert {path.name for path in out.iterdir()} >= {"fonts.png", "nearest.png", "directions-fine.png"}
