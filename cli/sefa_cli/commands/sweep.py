@@ -56,7 +56,7 @@ def sweep(
             metavar="FROM:TO:STEPS",
             help="The distances, such as [b]-3:3:7[/b] or [b]-2,0,2[/b]. An animation runs back and forth over them, "
             "and over [b]FROM:TO:STEPS[/b] slows down before each turn.",
-            show_default="each direction's suggested range, 7 steps, 24 in an animation",
+            show_default="each direction's suggested range, 7 steps; in an animation 24, of several directions 17",
         ),
     ] = None,
     label: LabelOption = None,
@@ -115,7 +115,7 @@ def sweep(
         if len(set(indices)) < len(indices):
             raise InputError(f"a direction is given twice: {direction}")
         # An odd number of steps has 0, where the directions meet, if their ranges are symmetric.
-        usual = 7 if not animated else 24 if len(indices) == 1 else 25
+        usual = 7 if not animated else 24 if len(indices) == 1 else 17
         ranges = [editor.info.directions[index].alpha_range for index in indices]
         all_steps = [steps_between(*one, usual) if steps is None else steps for one in ranges]
         check_image_bytes(editor.info, count * sum(map(len, all_steps)), scale)
