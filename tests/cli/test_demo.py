@@ -62,7 +62,7 @@ def test_the_demo_of_letters(sefa_command: Command, here: Path) -> None:
         assert np.abs(images.astype(int) - expected).max() <= 1
 
     with Image.open(folder / "word.gif") as animation, Image.open(folder / "sheet.png") as sheet:
-        assert (animation.size, animation.n_frames) == ((4 * 48 * 2, 2 * 64 * 2), 96)  # type: ignore[attr-defined]
+        assert (animation.size, animation.n_frames) == ((4 * 48 * 2, 2 * 64 * 2), 64)  # type: ignore[attr-defined]
         pixels = np.asarray(sheet.convert("L"))
     # An unedited letter is on the sheet as it is.
     letter = editor.edit(seed=3, label=["R"], truncation=0.7)[0, :, 8:-8, 0]

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MEASURED_FONTS = 40
 SHEET_COLUMNS = 5
+ANIMATION_STEPS = 17  # of each direction, as `sefa sweep` takes
 BENCH_SECONDS = 3.0
 Words = Sequence[object]  # of a command line
 
@@ -227,7 +228,7 @@ class Letters(Show):
         names = editor.info.names[:2]
         rounds = []
         for index, _ in enumerate(names):
-            alphas = eased(*editor.info.directions[index].alpha_range, 25)
+            alphas = eased(*editor.info.directions[index].alpha_range, ANIMATION_STEPS)
             images = editor.sweep(
                 seed=np.repeat(self.fonts, len(self.word)).tolist(),
                 direction=index,
