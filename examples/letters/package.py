@@ -22,7 +22,7 @@ from PIL import Image
 
 import sefa
 from letters.evaluate import evaluate
-from letters.generator import load_generator, save_generator
+from letters.generator import Generator, ToImage, load_generator, save_generator
 from letters.glyphs import CHARACTERS, as_coverage, sheet
 from sefa.bundled import BUNDLED, LETTERS
 from sefa.generators.common.mapping import StyleBasedGenerator
@@ -43,6 +43,8 @@ NOTE = "letters and digits of a class-conditional StyleGAN2 trained on free font
 GOLDEN_TEXT = "SeFa"
 GOLDEN_PSI = (1.0, 1.0, 0.7, 0.4)
 SHOWN_FONTS = 10
+# What images are multiplied by: the discriminator saw them clamped, which hides that white paper is not quite white.
+CONTRAST = 1.08
 
 
 def package(snapshot: Path, data: Path, classifier: Path, out: Path) -> dict[str, Any]:
@@ -55,7 +57,9 @@ def package(snapshot: Path, data: Path, classifier: Path, out: Path) -> dict[str
         out: A folder for the sheets of `letters.evaluate`, which do not ship.
     """
     weights = BUNDLED[LETTERS]
-    save_generator(load_generator(snapshot), weights, CHARACTERS, {"license": LICENSE, "note": NOTE})
+    generator = load_generator(snapshot)
+    raise_contrast(generator)
+    save_generator(generator, weights, CHARACTERS, {"license": LICENSE, "note": NOTE})
     record = {
         "what": "the generator of letters that comes with sefa: its training, its glyphs, its directions",
         "training": {"snapshot": snapshot.name, **_training(snapshot)},
@@ -73,6 +77,15 @@ def package(snapshot: Path, data: Path, classifier: Path, out: Path) -> dict[str
 def write_card(record: dict[str, Any]) -> None:
     """Write the figures of docs/letters.md."""
     CARD.write_text(FIGURES.sub(lambda found: found[1] + card_figures(record) + found[2], CARD.read_text()))
+
+
+@torch.no_grad()
+def raise_contrast(generator: Generator) -> None:
+    """Multiply a generator's images by `CONTRAST`; changed in place. An image is a sum over sizes, linear in these."""
+    for layer in generator.modules():
+        if isinstance(layer, ToImage):
+            layer.weight *= CONTRAST
+            layer.bias *= CONTRAST
 
 
 def card_figures(record: dict[str, Any]) -> str:
