@@ -248,7 +248,9 @@ def model(context: Context, name: str, precision: str) -> Entries:
     ways, entries = load_ways(context, path, precision)
     yield from entries
     cpu = sefa_runtime.load(context.model(name, "fp32"), "cpu")
-    kinds = ("fp16",) if precision == "fp16" else ("fp32", "tf32") if context.device.type == "cuda" else ("fp32",)
+    kinds = ["fp16"] if precision == "fp16" else ["fp32", "tf32"]
+    if context.device.type == "cpu":
+        kinds = [kind for kind in kinds if kind == "fp32"]
 
     def add_eager() -> Mapping[str, Any]:
         graph = baked(context, name)
