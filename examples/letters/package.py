@@ -84,8 +84,8 @@ def raise_contrast(generator: Generator) -> None:
     """Multiply a generator's images by `CONTRAST`; changed in place. An image is a sum over sizes, linear in these."""
     for layer in generator.modules():
         if isinstance(layer, ToImage):
-            layer.weight *= CONTRAST
-            layer.bias *= CONTRAST
+            layer.weight.mul_(CONTRAST)
+            layer.bias.mul_(CONTRAST)
 
 
 def card_figures(record: dict[str, Any]) -> str:
