@@ -147,8 +147,12 @@ demo: $(DEV) ## Directions, ONNX, TorchScript, images and latency of a generator
 bench-startup: $(DEV) ## How long the command line and the runtime take to start
 	$(BIN)/python benchmarks/startup.py -o benchmarks/results/startup.json
 
-bench-eager: $(TRAINED) ## An edit of the faces through onnxruntime and in PyTorch
-	$(BIN)/python benchmarks/eager.py -o benchmarks/results/faces-eager.json
+bench-eager: $(TRAINED) ## An edit of the letters and of the faces through onnxruntime and in PyTorch
+	$(BIN)/python benchmarks/eager.py -o benchmarks/results/letters-eager.json
+	$(BIN)/python benchmarks/eager.py --model faces -o benchmarks/results/faces-eager.json
+
+bench-precision: $(TRAINED) ## What half precision does to trained generators
+	$(BIN)/python benchmarks/precision.py -o benchmarks/results/precision.json
 
 bench-runtime: $(TRAINED) ## What the runtime weighs, installed and in memory
 	$(BIN)/python benchmarks/runtime_weight.py -o benchmarks/results/runtime-weight.json

@@ -1,7 +1,7 @@
-"""Compare the exported graph with the same generator in PyTorch: python benchmarks/eager.py [-o RECORD.json]
+"""Compare the exported graph with the same generator in PyTorch: python benchmarks/eager.py [--model faces] [-o FILE]
 
 Both edit the same latents along the same directions, in alternating blocks of runs, with the same number of threads.
-The generator is the demo's faces generator; the images of both are compared first.
+The generator is one of the demo's, letters or faces; the images of both are compared first.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -30,19 +31,21 @@ def main() -> None:
     """Measure, print, and write the record."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("-o", "--output", type=Path)
-    output: Path | None = parser.parse_args().output
+    parser.add_argument("--model", choices=("letters", "faces"), default="letters")
+    given = parser.parse_args()
+    output: Path | None = given.output
 
     threads = len(os.sched_getaffinity(0))
     torch.set_num_threads(threads)
-    generator = sefa.load(find_faces())
+    generator = sefa.load(find_faces() if given.model == "faces" else "letters")
     bank = sefa.factorize(generator)
     graph = bake(generator, bank)
     with tempfile.TemporaryDirectory() as folder:
-        path = export_onnx(generator, bank, Path(folder, "faces.onnx"))
+        path = export_onnx(generator, bank, Path(folder, "model.onnx"))
         editor = sefa_runtime.load(path, "cpu", threads=threads)
         results = [measure(editor, graph, batch) for batch in BATCHES]
     record = {
-        "what": "p50 of one edited batch, from arrays to uint8 images, 64x64 faces",
+        "what": f"p50 of one edited batch, from arrays to uint8 images, 64x64 {given.model}",
         "threads": threads,
         "runs": ROUNDS * RUNS,
         "provider": editor.provider,
@@ -59,13 +62,14 @@ def measure(editor: sefa_runtime.Editor, graph: torch.nn.Module, batch: int) -> 
     """Time both with one batch size, alternating."""
     z = sefa_runtime.latents_from_seeds(range(batch), editor.info.z_dim)
     direction, alpha = np.ones((batch, 1), np.int64), np.full((batch, 1), 2.0, np.float32)
+    inputs: list[np.ndarray[Any, Any]] = [z, direction, alpha, *([np.arange(batch)] if editor.info.takes_label else [])]
 
     def run_onnx() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-        return editor.run(z, direction, alpha)
+        return editor.run(*inputs)
 
     def run_torch() -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
         with torch.inference_mode():
-            image: torch.Tensor = graph(*map(torch.from_numpy, (z, direction, alpha)))
+            image: torch.Tensor = graph(*map(torch.from_numpy, inputs))
         return image.numpy()
 
     difference = np.abs(run_onnx().astype(int) - run_torch()).max()
