@@ -5,8 +5,9 @@ import re
 import shlex
 import shutil
 import socket
+import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ class Two(Late):
 
 
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A folder of files with something wrong, and some with nothing."""
     monkeypatch.chdir(tmp_path)
     for name in ("tiny.onnx", "style_z.onnx", "style_w.onnx", "style_w+.onnx", "style.safetensors"):
@@ -147,7 +148,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch advises torch.export.
         torch.jit.script(torch.nn.Linear(8, 8)).save("g.ts")  # type: ignore[no-untyped-call]
-    return tmp_path
+    yield tmp_path
+    sys.modules.pop("gan", None)  # Other tests have another of that name.
 
 
 def test_every_message_is_said(folder: Path, sefa_command: Callable[..., Any]) -> None:

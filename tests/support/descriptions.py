@@ -3,6 +3,7 @@
 import hashlib
 import json
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,9 @@ def replace_description(source: Path, target: Path, old: str, new: str) -> None:
 
 def change_description(source: Path, target: Path, change: Callable[[dict[str, Any]], object]) -> Path:
     """Write a copy of a model with another description, of any length; return its path."""
-    target.write_bytes(describe(source, None, change))
+    payload = read_info(source).payload
+    assert payload is not None
+    target.write_bytes(describe(source, None, change, payload.weights and asdict(payload.weights)))
     return target
 
 

@@ -232,7 +232,9 @@ def moved(generator: sefa.Generator, bank: DirectionBank, index: int, alpha: flo
     """What the edit graph adds to the codes of one image, [L, D]."""
     graph = bake(generator, bank)
     shift = graph.shift(torch.zeros(1, 1, generator.code_dim), torch.tensor([[index]]), torch.tensor([[alpha]]))
-    return np.asarray(shift.expand(1, generator.num_layers, -1)[0].numpy())
+    moves = torch.zeros(generator.num_layers, generator.code_dim)
+    moves[graph.first_edited :] = shift[0]
+    return np.asarray(moves.numpy())
 
 
 def save_as(path: Path, array: Any, kind: str) -> Path:
