@@ -1,8 +1,8 @@
 """Measure what half precision does to trained generators: python benchmarks/precision.py [-o RECORD.json]
 
-The demo's letters and faces and a generator of eyes, each exported in float32 and with `--precision fp16`, on the CPU.
-The same latents, edits and labels go through both; the differences are between their uint8 images. Random weights, on
-which half precision looks worse, are there for comparison: the letters' own, shuffled within each tensor.
+The demo's letters and faces, each exported in float32 and with `--precision fp16`, on the CPU. The same latents, edits
+and labels go through both; the differences are between their uint8 images. For comparison with weights that were not
+trained, the letters' own are also shuffled within each tensor. (The letters' weights are float16 in their file.)
 """
 
 import argparse

@@ -30,7 +30,7 @@ def change_description(source: Path, target: Path, change: Callable[[dict[str, A
     """Write a copy of a model with another description, of any length; return its path."""
     payload = read_info(source).payload
     assert payload is not None
-    target.write_bytes(describe(source, None, change, payload.weights and asdict(payload.weights)))
+    target.write_bytes(describe(source, None, change, asdict(payload.weights) if payload.weights else None))
     return target
 
 
