@@ -55,6 +55,7 @@ def test_a_word_moves_as_one(server: Running, page: Page) -> None:
     assert fragment(page)["labels"] == ["SeFa"]
     expect(page.locator("#edited")).to_have_attribute("alt", "Seed 7, classes SeFa, direction-0 2")
     page.get_by_role("button", name="Side by side").click()
+    wait_for_image(page)
     expect(page.locator("#original")).to_be_visible()
     np.testing.assert_array_equal(shown(page, "#original"), drawn(server, "seed=7&labels=SeFa"))
 
