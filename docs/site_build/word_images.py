@@ -22,7 +22,6 @@ SEFA = (sys.executable, "-m", "sefa_cli")
 WORD = ("--labels", "SeFa", "--direction", "weight,slant", "--trim", "8", "--truncation", "0.7")
 # For running as root, in a container.
 CHROMIUM_FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking")
-PAGE = {"width": 1280, "height": 800}
 
 
 def main(model: Path) -> None:
@@ -56,19 +55,19 @@ def draw_page(model: Path, path: Path) -> None:
             said = iter(server.stderr)
             found = next(match for line in said if (match := re.search(r"http://\S+", line)))
             next(line for line in said if "is ready" in line)
-            take_picture(f"{found[0]}/#model={model.stem}&seed=3&labels=SeFa&truncation=0.7&edit=0:{alpha:g}", path)
+            write_screenshot(f"{found[0]}/#model={model.stem}&seed=3&labels=SeFa&truncation=0.7&edit=0:{alpha:g}", path)
         finally:
             server.terminate()
             server.communicate()
 
 
-def take_picture(address: str, path: Path) -> None:
-    """Take a picture of an address in Chromium."""
+def write_screenshot(address: str, path: Path) -> None:
+    """Write a screenshot of an address, taken in Chromium."""
     names = (os.environ.get("CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
     program = next(found for name in names if name and (found := shutil.which(name)))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=CHROMIUM_FLAGS)
-        page = browser.new_page(viewport=PAGE)  # type: ignore[arg-type]
+        page = browser.new_page(viewport={"width": 1280, "height": 800})
         page.goto(address)
         page.locator("#edited[src]").wait_for(state="attached")
         page.locator("#stage[aria-busy=false]").wait_for()
