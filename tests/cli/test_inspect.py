@@ -28,3 +28,9 @@ def test_inspect_reads_a_bank(sefa_command: Command, checkpoint: Path, tmp_path:
     path = sefa.factorize(sefa.load(checkpoint), top=3).save(tmp_path / "file")
     assert json.loads(sefa_command("inspect", path, "--json").out)["rank"] == 20
     assert "direction bank" in sefa_command("inspect", path).out
+
+
+def test_inspect_says_what_runs_once_for_each_latent(sefa_command: Command, golden: Path) -> None:
+    said = sefa_command("inspect", golden / "style_late.onnx").out
+    assert "for each latent, 25% of the multiplications, which no edit reaches" in " ".join(said.split())
+    assert "of the multiplications" not in sefa_command("inspect", golden / "style_w.onnx").out

@@ -19,7 +19,7 @@ from sefa_cli.output import format_bytes, print_facts, print_json, print_table, 
 from sefa_runtime.archives import open_archive
 from sefa_runtime.files import sha256_of
 from sefa_runtime.model.class_names import listed_classes
-from sefa_runtime.model.info import ModelInfo
+from sefa_runtime.model.info import ModelInfo, Prefix
 from sefa_runtime.model.reading import check_payload, read_info, weights_path
 
 if TYPE_CHECKING:
@@ -85,6 +85,7 @@ def _inspect_model(path: Path, kind: Kind, json: bool) -> None:
             ("output", _output(info)),
             ("precision", info.precision + (" at export" if info.seal else "")),
             ("directions", f"{len(info.directions)}, found by {info.method}, normalize {info.normalize}"),
+            *([("once", _prefix(info.prefix))] if info.prefix else []),
             ("parity", describe_parity(info)),
             *([("sealed", info.seal.in_words)] if info.seal else []),
             checkpoint_fact(info.source_sha256, f"{info.source_format}, "),
@@ -307,6 +308,10 @@ def _classes(generator: "Generator") -> str:
 
 def _psi(info: ModelInfo) -> str:
     return "an input" if info.truncation is None else f"psi {info.truncation:g}"
+
+
+def _prefix(prefix: Prefix) -> str:
+    return f"for each latent, {prefix.share:.0%} of the multiplications, which no edit reaches"
 
 
 def _output(info: ModelInfo) -> str:
