@@ -17,6 +17,7 @@ import pytest
 import torch
 
 import sefa
+from sefa_export import export_onnx
 from sefa_runtime.model.renaming import rename_directions
 from support.descriptions import change_description
 from support.paths import CHECKPOINTS, GOLDEN, ROOT, TINY
@@ -48,6 +49,16 @@ def faces(trained: bool) -> None:
     shutil.copy(TINY, "demo/faces.onnx")
     rename_directions("demo/faces.onnx", {0: "brightness", 1: "turn", 2: "direction-2"})
     sefa.factorize(sefa.load(CHECKPOINTS / "dcgan_small_64" / "netG.pth")).save("demo/faces.safetensors")
+
+
+def model_of_faces(trained: bool) -> None:
+    """Make the model that `sefa demo --model faces` leaves, for a document that does not run it."""
+    if not trained:
+        faces(trained)
+        return
+    Path("demo").mkdir()
+    generator = sefa.load(trained_faces())
+    export_onnx(generator, sefa.factorize(generator, top=8), "demo/faces.onnx")
 
 
 def letters(trained: bool) -> None:
@@ -102,7 +113,7 @@ STAGES: dict[str, Callable[[bool], None]] = {
     "tutorials/faces.md": faces,
     "tutorials/stylegan.md": letters,
     "tutorials/photograph.md": photograph,
-    "tune.md": faces,
+    "tune.md": model_of_faces,
     "paper.md": photograph,
 }
 
