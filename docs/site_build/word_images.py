@@ -45,7 +45,7 @@ def run(*arguments: object) -> None:
 
 
 def draw_page(model: Path, path: Path) -> None:
-    """Take a picture of the page of `sefa serve`, with the word half as far along its first direction as suggested."""
+    """Write a screenshot of the page of `sefa serve`: the word, half as far along its first direction as suggested."""
     directions = read_info(model).directions
     alpha = round(directions[0].alpha_range[1] / 2, 2)
     command = [*SEFA, "serve", str(model), "--port", "0"]
