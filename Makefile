@@ -147,9 +147,9 @@ demo: $(DEV) ## Directions, ONNX, TorchScript, images and latency of a generator
 bench-startup: $(DEV) ## How long the command line and the runtime take to start
 	$(BIN)/python benchmarks/startup.py -o benchmarks/results/startup.json
 
-bench-eager: $(TRAINED) ## An edit of the letters and of the faces through onnxruntime and in PyTorch
-	$(BIN)/python benchmarks/eager.py -o benchmarks/results/letters-eager.json
-	$(BIN)/python benchmarks/eager.py --model faces -o benchmarks/results/faces-eager.json
+bench-eager: $(TRAINED) ## An edit through onnxruntime and in PyTorch: letters, faces, BigGAN-128, PGGAN-256
+	for model in letters faces biggan-128 pggan-256; do \
+		$(BIN)/python benchmarks/eager.py --model $$model -o benchmarks/results/$$model-eager.json || exit 1; done
 
 bench-precision: $(TRAINED) ## What half precision does to trained generators
 	$(BIN)/python benchmarks/precision.py -o benchmarks/results/precision.json

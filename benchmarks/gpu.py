@@ -17,7 +17,6 @@ import argparse
 import json
 import math
 import os
-import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -30,10 +29,9 @@ from numpy.typing import NDArray
 import sefa_runtime
 from gpu_all.report import write_report
 from gpu_all.suite import run_all
-from sefa_runtime.files import sha256_of, write_whole
+from records import Record, make_parser
+from sefa_runtime.files import sha256_of
 from sefa_runtime.latency.statistics import percentile
-from sefa_runtime.machine.description import describe_machine
-from sefa_runtime.machine.packages import describe_versions
 
 BATCHES = (1, 4, 16)
 EDITS = 2
@@ -48,11 +46,10 @@ Feeds = dict[str, NDArray[Any]]
 
 def main() -> None:
     """Check, measure, print, and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("model", type=Path, nargs="?")
     parser.add_argument("--provider", default="cuda")
     parser.add_argument("--seconds", type=float, help="for each way and batch size (default: 10; 0.5 with --all)")
-    parser.add_argument("-o", "--output", type=Path)
     parser.add_argument("--all", action="store_true", help="measure everything")
     parser.add_argument("--small", action="store_true", help="with --all: small models, for a rehearsal")
     parser.add_argument("--minutes", type=float, default=8.0, help="with --all: when to stop")
@@ -71,15 +68,10 @@ def main() -> None:
         return print(write_report(json.loads(arguments.report.read_text())), end="")
     if arguments.all:
         return measure_all(arguments)
+    record = Record("p50 and the like of one run, from arrays to uint8 images, in milliseconds")
     with tempfile.TemporaryDirectory() as folder:
-        record = examine(arguments.model or make_faces(Path(folder)), arguments.provider, arguments.seconds or 10.0)
-    text = json.dumps(record, indent=2)
-    print(text)
-    if arguments.output is not None:
-        write_whole(arguments.output, (text + "\n").encode())
-    if record["faults"]:
-        sys.exit("\n".join(record["faults"]))
-    return None
+        found = examine(arguments.model or make_faces(Path(folder)), arguments.provider, arguments.seconds or 10.0)
+    return record.finish(found, arguments.output, found["faults"])
 
 
 def measure_all(arguments: argparse.Namespace) -> None:
@@ -134,7 +126,6 @@ def examine(model: Path, provider: str, seconds: float) -> dict[str, Any]:
     check_threads(ways, batches, faults)
     session = ways["bound"].session
     return {
-        "what": "p50 and the like of one run, from arrays to uint8 images, in milliseconds",
         "model": {
             "file": model.name,
             "sha256": sha256_of(model),
@@ -152,8 +143,6 @@ def examine(model: Path, provider: str, seconds: float) -> dict[str, Any]:
         "threads_that_agree": THREADS,
         "faults": faults,
         "latency": [measure(ways, batch, seconds) for batch in batches],
-        "machine": describe_machine(),
-        "versions": describe_versions(),
     }
 
 

@@ -11,10 +11,7 @@ The scenario `offline` is only measured side by side. Exit code 1 if the same ru
 than `TOLERANCE_PERCENT`.
 """
 
-import argparse
-import json
 import re
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,14 +24,12 @@ from numpy.typing import NDArray
 
 import sefa
 import sefa_runtime
+from records import Record, make_parser
 from sefa.demo import find_faces
 from sefa_export import export_onnx
-from sefa_runtime.files import write_whole
 from sefa_runtime.latency.measure import example_inputs, measure
 from sefa_runtime.latency.scenarios import Clock, on_schedule
 from sefa_runtime.latency.statistics import PERCENTILES, percentile
-from sefa_runtime.machine.description import describe_machine
-from sefa_runtime.machine.packages import describe_versions, installed_version
 
 ROUNDS, SECONDS = 9, 5.0
 RATE_SHARE = 0.6  # of the rate that one run after another would serve
@@ -66,9 +61,8 @@ class Replay(Clock):
 
 def main() -> None:
     """Measure, print, and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path)
-    output: Path | None = parser.parse_args().output
+    output: Path | None = make_parser(__doc__).parse_args().output
+    record = Record("64x64 faces, one edit; latencies in ms; medians over the rounds", ("mlcommons-loadgen",))
 
     generator = sefa.load(find_faces())
     with tempfile.TemporaryDirectory() as folder:
@@ -76,21 +70,11 @@ def main() -> None:
         single = compare_single_stream(editor)
         rate = round(RATE_SHARE * 1000 / single["side_by_side"]["ours"]["p50_ms"])
         results = {"single_stream": single, "server": compare_server(editor, rate), "offline": compare_offline(editor)}
-    record = {
-        "what": "64x64 faces, one edit; latencies in ms; medians over the rounds",
-        "rounds": ROUNDS,
-        "seconds": SECONDS,
-        "results": results,
-        "machine": describe_machine(),
-        "versions": describe_versions() | {"mlcommons-loadgen": installed_version("mlcommons-loadgen")},
-    }
-    print(json.dumps(record, indent=2))
-    if output is not None:
-        write_whole(output, (json.dumps(record, indent=2) + "\n").encode())
     worst = max(
         single["same_runs"]["largest_difference_percent"], results["server"]["same_runs"]["largest_difference_percent"]
     )
-    sys.exit(worst > TOLERANCE_PERCENT)
+    problems = [f"the same runs give percentiles that differ by {worst} %"] if worst > TOLERANCE_PERCENT else []
+    record.finish({"rounds": ROUNDS, "seconds": SECONDS, "results": results}, output, problems)
 
 
 def compare_single_stream(editor: sefa_runtime.Editor) -> dict[str, Any]:

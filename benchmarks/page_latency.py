@@ -9,7 +9,6 @@ overtaken counts until its successor is seen. A frame ends with the first task a
 Exit code 1 if the 95th percentile of either movement is over 100 ms.
 """
 
-import argparse
 import json
 import os
 import random
@@ -27,11 +26,9 @@ import numpy as np
 from playwright.sync_api import Page, sync_playwright
 
 import sefa
+from records import Record, make_parser
 from sefa.demo import find_faces
 from sefa_export import export_onnx
-from sefa_runtime.files import write_whole
-from sefa_runtime.machine.description import describe_machine
-from sefa_runtime.machine.packages import describe_versions, installed_version
 
 KEYS, KEY_PAUSE_MS = 200, (90, 180)
 DRAG_MOVES, DRAG_PAUSE_MS = 400, 1000 / 60
@@ -81,9 +78,12 @@ OBSERVE = """
 
 def main() -> None:
     """Measure, print, and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path)
-    output: Path | None = parser.parse_args().output
+    output: Path | None = make_parser(__doc__).parse_args().output
+    record = Record(
+        "64x64 faces, sefa serve and headless Chromium on one machine: from a slider's input event to the frame that "
+        "shows its value or a newer one",
+        ("uvicorn", "starlette", "pillow", "playwright"),
+    )
 
     generator = sefa.load(find_faces())
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
@@ -105,21 +105,13 @@ def main() -> None:
             finally:
                 server.terminate()
                 server.communicate(timeout=30)
-    record = {
-        "what": "64x64 faces, sefa serve and headless Chromium on one machine: from a slider's input event to the "
-        "frame that shows its value or a newer one",
-        **results,
-        "limit_p95_ms": LIMIT_P95_MS,
-        "within_limit": all(result["p95_ms"] <= LIMIT_P95_MS for result in results.values()),
-        "machine": describe_machine(),
-        "versions": describe_versions()
-        | {"chromium": chromium}
-        | {name: installed_version(name) for name in ("uvicorn", "starlette", "pillow", "playwright")},
-    }
-    print(json.dumps(record, indent=2))
-    if output is not None:
-        write_whole(output, (json.dumps(record, indent=2) + "\n").encode())
-    sys.exit(not record["within_limit"])
+    problems = [
+        f"{name}: the 95th percentile is {result['p95_ms']} ms, over {LIMIT_P95_MS:g}"
+        for name, result in results.items()
+        if result["p95_ms"] > LIMIT_P95_MS
+    ]
+    figures = {**results, "limit_p95_ms": LIMIT_P95_MS, "within_limit": not problems, "chromium": chromium}
+    record.finish(figures, output, problems)
 
 
 def find_chromium() -> str:

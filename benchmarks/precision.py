@@ -5,8 +5,6 @@ and labels go through both; the differences are between their uint8 images. For 
 trained, the letters' own are also shuffled within each tensor. (The letters' weights are float16 in their file.)
 """
 
-import argparse
-import json
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,13 +15,11 @@ import torch
 
 import sefa
 import sefa_runtime
+from records import Record, make_parser
 from sefa.demo import find_faces
 from sefa.generators import Generator
 from sefa_export import ExportError, export_onnx
-from sefa_runtime.files import write_whole
 from sefa_runtime.inputs.examples import random_inputs
-from sefa_runtime.machine.description import describe_machine
-from sefa_runtime.machine.packages import describe_versions
 from sefa_runtime.verification import MAX_PSNR_DB, psnr_db
 
 IMAGES = 256
@@ -32,20 +28,13 @@ BATCH = 16
 
 def main() -> None:
     """Measure, print, and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-o", "--output", type=Path)
-    output: Path | None = parser.parse_args().output
+    output: Path | None = make_parser(__doc__).parse_args().output
+    record = Record(
+        f"{IMAGES} edited images of the fp16 export against those of the float32 export, on the CPU", ("torch",)
+    )
     with tempfile.TemporaryDirectory() as folder:
         results = {name: measure(generator, Path(folder)) for name, generator in generators()}
-    record = {
-        "what": f"{IMAGES} edited images of the fp16 export against those of the float32 export, on the CPU",
-        "results": results,
-        "machine": describe_machine(),
-        "versions": describe_versions() | {"torch": str(torch.__version__)},
-    }
-    print(json.dumps(record, indent=2))
-    if output is not None:
-        write_whole(output, (json.dumps(record, indent=2) + "\n").encode())
+    record.finish({"results": results}, output)
 
 
 def generators() -> Iterator[tuple[str, Generator]]:

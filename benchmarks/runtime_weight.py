@@ -6,7 +6,6 @@ weights in a file beside it, which onnxruntime maps into memory. Times are media
 busy machine only CPU time means something.
 """
 
-import argparse
 import json
 import os
 import statistics
@@ -19,8 +18,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from sefa_runtime.files import write_whole
-from sefa_runtime.machine.description import describe_machine
+from records import Record, make_parser
 from sefa_runtime.session.importing import DISABLE_TELEMETRY
 
 ROOT = Path(__file__).parents[1]
@@ -81,28 +79,24 @@ print(json.dumps({"load_ms": load_ms, "run_ms": sorted(times)[len(times) // 2], 
 
 def main() -> None:
     """Install, measure, print, and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("-o", "--output", type=Path)
-    output: Path | None = parser.parse_args().output
+    output: Path | None = make_parser(__doc__).parse_args().output
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         model = make_faces(folder)
         python = install(folder / "environment")
-        record = {
-            "what": "64x64 faces on the CPU in a runtime-only environment; medians of fresh processes",
+        record = Record(
+            "64x64 faces on the CPU in a runtime-only environment; medians of fresh processes",
+            versions=run(python, VERSIONS, model),
+        )
+        results = {
             "rounds": ROUNDS,
             "model_mb": megabytes(model.stat().st_size),
             "install_mb": installed_sizes(python),
             **measure(python, model, ROUNDS),
             "weights": compare_weights(python, model, put_weights_beside(model, folder / "beside"), ROUNDS),
-            "machine": describe_machine(),
-            "versions": run(python, VERSIONS, model),
         }
-    text = json.dumps(record, indent=2)
-    print(text)
-    if output is not None:
-        write_whole(output, (text + "\n").encode())
+    record.finish(results, output)
 
 
 def make_faces(folder: Path) -> Path:

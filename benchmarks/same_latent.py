@@ -11,29 +11,21 @@ The images are compared first. Exit code 1 if a sweep over the last third of the
 times as fast.
 """
 
-import argparse
-import json
-import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 import sefa
 import sefa_runtime
+from generators import make_generator
+from records import Record, alternate, make_parser, p50_ms, ratio
 from sefa.generators import Generator
 from sefa_export import export_onnx
 from sefa_runtime import Editor
-from sefa_runtime.files import write_whole
-from sefa_runtime.machine.description import describe_machine
-from sefa_runtime.machine.packages import describe_versions
-
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
-from support.stylegan2_files import CONFIG_F_256, genforce_state, random_tensors
 
 ALPHAS = np.linspace(-3, 3, 7).tolist()
 WARM_UP, ROUNDS = 2, 15
@@ -43,23 +35,16 @@ MIN_RATIO = 1.4
 
 def main() -> None:
     """Measure, print, and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-o", "--output", type=Path)
-    output: Path | None = parser.parse_args().output
+    output: Path | None = make_parser(__doc__).parse_args().output
+    record = Record(
+        "p50 of edits from some layer on, with the layers before kept for each latent, and as one graph", ("torch",)
+    )
     with tempfile.TemporaryDirectory() as folder:
         results = list(measure_all(Path(folder)))
-    record = {
-        "what": "p50 of edits from some layer on, with the layers before kept for each latent, and as one graph",
-        "rounds": ROUNDS,
-        "results": results,
-        "machine": describe_machine(),
-        "versions": describe_versions() | {"torch": str(torch.__version__)},
-    }
-    print(json.dumps(record, indent=2))
-    if output is not None:
-        write_whole(output, (json.dumps(record, indent=2) + "\n").encode())
     third = next(result for result in results if result["first_edited_layer"] == last_third(result["layers"]))
-    sys.exit(third["sweep"]["ratio"] < MIN_RATIO)
+    times = third["sweep"]["ratio"]
+    problems = [f"a sweep is {times} times as fast, {MIN_RATIO} is wanted"] if times < MIN_RATIO else []
+    record.finish({"rounds": ROUNDS, "results": results}, output, problems)
 
 
 def last_third(layers: int) -> int:
@@ -69,9 +54,8 @@ def last_third(layers: int) -> int:
 
 def measure_all(folder: Path) -> Iterator[dict[str, Any]]:
     """Measure both generators, each edited in the last third of its layers, and in more and fewer of them."""
-    checkpoint = folder / "generator.pth"
-    torch.save({"generator_smooth": genforce_state(CONFIG_F_256, random_tensors(CONFIG_F_256))}, checkpoint)
-    for name, generator in (("stylegan2-256", sefa.load(checkpoint)), ("letters", sefa.load("letters"))):
+    for name in ("stylegan2-256", "letters"):
+        generator = make_generator(name)
         third = last_third(generator.num_layers)
         for first in (third - 2, third, generator.num_layers - 2):
             yield {"model": name} | measure(generator, first, folder / "model.onnx")
@@ -111,23 +95,9 @@ def measure(generator: Generator, first: int, path: Path) -> dict[str, Any]:
 
 
 def compare(run: Callable[[Editor], object], kept: Editor, whole: Editor) -> dict[str, Any]:
-    """Time a run with both editors, which take turns in going first."""
-    times_ms = np.empty((WARM_UP + ROUNDS, 2))
-    for index in range(len(times_ms)):
-        for side, editor in ((0, kept), (1, whole)) if index % 2 else ((1, whole), (0, kept)):
-            time.sleep(0.05)  # The other's threads spin for a while after their last run.
-            started = time.perf_counter_ns()
-            run(editor)
-            times_ms[index, side] = (time.perf_counter_ns() - started) / 1e6
-    times_ms = times_ms[WARM_UP:]
-    ratios = times_ms[:, 1] / times_ms[:, 0]
-    kept_ms, whole_ms = np.median(times_ms, axis=0)
-    return {
-        "kept_p50_ms": round(float(kept_ms), 2),
-        "whole_p50_ms": round(float(whole_ms), 2),
-        "ratio": round(float(np.median(ratios)), 2),
-        "ratio_quartiles": np.percentile(ratios, (25, 75)).round(2).tolist(),
-    }
+    """Time a run with both editors, in turns."""
+    times = alternate({"kept": partial(run, kept), "whole": partial(run, whole)}, ROUNDS, warm_up=WARM_UP)
+    return {**{f"{name}_p50_ms": value for name, value in p50_ms(times).items()}, **ratio(times, "whole", "kept")}
 
 
 if __name__ == "__main__":

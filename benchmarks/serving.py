@@ -15,7 +15,6 @@ There are two servers: one with the default settings, and one with as many `--in
 Every answer must equal the Editor's, bit for bit. Exit code 1 if one does not, or if a limit below does not hold.
 """
 
-import argparse
 import asyncio
 import json
 import os
@@ -36,10 +35,8 @@ import uvloop
 from numpy.typing import NDArray
 
 import sefa_runtime
-from sefa_runtime.files import write_whole
+from records import Record, make_parser
 from sefa_runtime.machine.cores import usable_cores
-from sefa_runtime.machine.description import describe_machine
-from sefa_runtime.machine.packages import describe_versions
 
 CLIENTS = 32
 CORES = usable_cores()
@@ -73,13 +70,13 @@ class Tally:
 
 def main() -> None:
     """Measure, print, and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("model", type=Path)
     parser.add_argument("--minutes", type=float, default=10.0, help="of the longest loop")
-    parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
 
     model: Path = arguments.model
+    record = Record(f"sefa serve {model.name}, server and clients on one machine, binary tensors")
     editor = sefa_runtime.load(model, "cpu")
     with serving(model, instances=1) as single, serving(model, CORES) as shared:
         alone = measure_alone(model, {1: single, CORES: shared})
@@ -95,8 +92,7 @@ def main() -> None:
         rate = OPEN_LOAD * closed[0]["images_per_second"]
         opened = uvloop.run(open_loop(make_questions(editor, 1), shared, rate, OPEN_SHARE * arguments.minutes * 60))
     best = max(figures["of_offline"] for figures in closed)
-    record = {
-        "what": f"sefa serve {model.name}, server and clients on one machine, binary tensors",
+    results = {
         "one_client": alone,
         "offline_images_per_second": offline,
         "clients": CLIENTS,
@@ -107,19 +103,14 @@ def main() -> None:
             "best_of_offline": MIN_OF_OFFLINE,
             "memory_growth_percent": MAX_GROWTH_PERCENT,
         },
-        "machine": describe_machine(),
-        "versions": describe_versions(),
     }
-    print(json.dumps(record, indent=2))
-    if arguments.output is not None:
-        write_whole(arguments.output, (json.dumps(record, indent=2) + "\n").encode())
     within = (
         all(figures["added_p50_ms"] <= MAX_OVERHEAD_MS for figures in alone)
         and best >= MIN_OF_OFFLINE
         and all(figures["memory_growth_percent"] < MAX_GROWTH_PERCENT for figures in closed)
         and not any(figures["errors"] for figures in (*closed, opened))
     )
-    sys.exit(not within)
+    record.finish(results, arguments.output, [] if within else ["a limit does not hold"])
 
 
 @dataclass(frozen=True)

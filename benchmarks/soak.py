@@ -20,7 +20,6 @@ Every image must be equal to the Editor's, pixel for pixel. Exit code 1 if one i
 hold.
 """
 
-import argparse
 import asyncio
 import io
 import json
@@ -51,10 +50,8 @@ from tritonclient.grpc.aio import InferenceServerClient
 from tritonclient.utils import InferenceServerException
 
 import sefa_runtime
-from sefa_runtime.files import write_whole
+from records import Record, make_parser
 from sefa_runtime.images import enlarge
-from sefa_runtime.machine.description import describe_machine, load_average
-from sefa_runtime.machine.packages import describe_versions
 
 PARTS, WARM_UP_PARTS = 12, 3
 RELOADS, RELOAD_S = 4, 8.0
@@ -696,11 +693,11 @@ def problems(results: dict[str, Any]) -> list[str]:
 
 def main() -> None:
     """Run, print, and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = make_parser(__doc__)
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--minutes", type=float, default=30.0)
-    parser.add_argument("-o", "--output", type=Path)
     arguments = parser.parse_args()
+    record = Record("sefa serve under mixed load, server and clients on one machine")
 
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -723,28 +720,20 @@ def main() -> None:
         editors = [sefa_runtime.load(file, "cpu", threads=1) for file in files]
         asked = {MODEL: questions(editors), SMALL: questions([sefa_runtime.load(TINY, "cpu", threads=1)])}
         server = Server(model, folder / "log")
-        load_before = load_average()
         try:
             results = uvloop.run(soak(server, Load(server, asked), model, files, arguments.minutes))
         finally:
             if server.process is not None and server.process.poll() is None:
                 server.process.kill()
     found = problems(results)
-    record = {
-        "what": "sefa serve under mixed load, server and clients on one machine",
+    figures = {
         "minutes": arguments.minutes,
         "clients": {ask.__name__: count for ask, count in CLIENTS.items()},
         **results,
         "limits": {"growth_percent": MAX_GROWTH_PERCENT},
         "problems": found,
-        "load_average_before": load_before,
-        "machine": describe_machine(),
-        "versions": describe_versions(),
     }
-    print(json.dumps(record, indent=2))
-    if arguments.output is not None:
-        write_whole(arguments.output, (json.dumps(record, indent=2) + "\n").encode())
-    sys.exit(bool(found))
+    record.finish(figures, arguments.output, found)
 
 
 if __name__ == "__main__":

@@ -4,8 +4,6 @@ Every number is the median over fresh processes. They alternate with a bare inte
 imported anyway, so that a busy machine slows all of them alike.
 """
 
-import argparse
-import json
 import os
 import statistics
 import subprocess
@@ -14,9 +12,7 @@ import sysconfig
 import time
 from pathlib import Path
 
-from sefa_runtime.files import write_whole
-from sefa_runtime.machine.description import describe_machine
-from sefa_runtime.machine.packages import describe_versions, installed_version
+from records import Record, make_parser
 from sefa_runtime.session.importing import DISABLE_TELEMETRY
 
 ROUNDS = 21
@@ -37,9 +33,8 @@ COMMANDS = {
 
 def main() -> None:
     """Measure, print, and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-o", "--output", type=Path)
-    output: Path | None = parser.parse_args().output
+    output: Path | None = make_parser(__doc__).parse_args().output
+    record = Record("milliseconds from the start of a fresh process to its end", ("typer", "rich"))
 
     times_ms: dict[str, list[float]] = {name: [] for name in COMMANDS}
     environment = {DISABLE_TELEMETRY: "1"} | os.environ
@@ -50,19 +45,18 @@ def main() -> None:
             times_ms[name].append((time.perf_counter_ns() - started) / 1e6)
     medians = {name: round(statistics.median(values[1:]), 1) for name, values in times_ms.items()}
     runtime_beyond = medians["import numpy, onnxruntime, sefa_runtime.Editor"] - medians["import numpy, onnxruntime"]
-    record = {
+    results = {
         "rounds": ROUNDS,
         "median_ms": medians,
         "max_ms": {name: round(max(values[1:]), 1) for name, values in times_ms.items()},
         "sefa_runtime_beyond_numpy_and_onnxruntime_ms": round(runtime_beyond, 1),
-        "machine": describe_machine(),
-        "versions": describe_versions() | {"typer": installed_version("typer"), "rich": installed_version("rich")},
     }
-    print(json.dumps(record, indent=2))
-    assert medians["sefa --help"] < 500, "sefa --help takes over half a second"
-    assert runtime_beyond < 200, "sefa_runtime takes over 0.2 s beyond numpy and onnxruntime"
-    if output is not None:
-        write_whole(output, (json.dumps(record, indent=2) + "\n").encode())
+    problems = []
+    if medians["sefa --help"] >= 500:
+        problems.append("sefa --help takes over half a second")
+    if runtime_beyond >= 200:
+        problems.append("sefa_runtime takes over 0.2 s beyond numpy and onnxruntime")
+    record.finish(results, output, problems)
 
 
 if __name__ == "__main__":

@@ -9,11 +9,7 @@ with the same number of threads.
 Exit code 1 if the exported graph is less than twice as fast as the released form.
 """
 
-import argparse
-import json
-import sys
 import tempfile
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,24 +21,21 @@ from numpy.typing import NDArray
 
 import sefa
 import sefa_runtime
+from generators import make_generator, stylegan2_spec
+from records import Record, alternate, check_same, make_parser, p50_ms, summary
 from sefa_export import export_onnx
 from sefa_export.bake import quantize
-from sefa_runtime.files import write_whole
-from sefa_runtime.machine.description import describe_machine
-from sefa_runtime.machine.packages import describe_versions
-
-sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from support.stylegan2_files import (
-    CONFIG_F_256,
     Convolve,
     convolve_apart,
     convolve_grouped,
-    genforce_state,
     random_tensors,
     reference_image,
     reference_w,
 )
 
+NAME = "stylegan2-256"
+SPEC = stylegan2_spec(NAME)
 BATCHES = (1, 4)
 WARM_UP, ROUNDS = 2, 15
 # How many times as fast as the released form the exported graph must be.
@@ -51,32 +44,30 @@ MIN_RATIO = 2.0
 
 def main() -> None:
     """Measure, print, and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-o", "--output", type=Path)
-    output: Path | None = parser.parse_args().output
+    output: Path | None = make_parser(__doc__).parse_args().output
+    record = Record(
+        "p50 of one batch of StyleGAN2 (configuration F, 256x256, random weights), from latents to pixels", ("torch",)
+    )
 
-    tensors = random_tensors(CONFIG_F_256)
+    tensors = random_tensors(SPEC)
+    generator = make_generator(NAME)
     with tempfile.TemporaryDirectory() as folder:
-        checkpoint = Path(folder, "generator.pth")
-        torch.save({"generator_smooth": genforce_state(CONFIG_F_256, tensors)}, checkpoint)
-        generator = sefa.load(checkpoint)
         path = export_onnx(generator, sefa.factorize(generator), Path(folder, "stylegan2.onnx"))
         editor = sefa_runtime.load(path, "cpu")
         torch.set_num_threads(editor.session.threads)
         results = [measure(editor, tensors, batch) for batch in BATCHES]
-    record = {
-        "what": "p50 of one batch of StyleGAN2 (configuration F, 256x256, random weights), from latents to pixels",
+    figures = {
         "threads": editor.session.threads,
         "rounds": ROUNDS,
         "provider": editor.provider,
         "results": results,
-        "machine": describe_machine(),
-        "versions": describe_versions() | {"torch": str(torch.__version__)},
     }
-    print(json.dumps(record, indent=2))
-    if output is not None:
-        write_whole(output, (json.dumps(record, indent=2) + "\n").encode())
-    sys.exit(any(result["released_form_over_onnxruntime"] < MIN_RATIO for result in results))
+    problems = [
+        f"batch {result['batch']}: {times} times as fast as the released form, {MIN_RATIO} is wanted"
+        for result in results
+        if (times := result["released_form_over_onnxruntime"]) < MIN_RATIO
+    ]
+    record.finish(figures, output, problems)
 
 
 def measure(editor: sefa_runtime.Editor, tensors: dict[str, torch.Tensor], batch: int) -> dict[str, Any]:
@@ -88,36 +79,24 @@ def measure(editor: sefa_runtime.Editor, tensors: dict[str, torch.Tensor], batch
 
     def run_torch(convolve: Convolve) -> NDArray[np.uint8]:
         with torch.inference_mode():
-            w = reference_w(CONFIG_F_256, tensors, torch.from_numpy(z))
-            codes = w[:, None].repeat(1, CONFIG_F_256.num_layers, 1)
-            return np.asarray(quantize(reference_image(CONFIG_F_256, tensors, codes, convolve=convolve)))
+            w = reference_w(SPEC, tensors, torch.from_numpy(z))
+            codes = w[:, None].repeat(1, SPEC.num_layers, 1)
+            return np.asarray(quantize(reference_image(SPEC, tensors, codes, convolve=convolve)))
 
-    runs: list[Callable[[], NDArray[np.uint8]]] = [
-        run_onnx,
-        partial(run_torch, convolve_apart),
-        partial(run_torch, convolve_grouped),
-    ]
-    expected, *others = (run().astype(int) for run in runs)
-    difference = max(np.abs(image - expected).max() for image in others)
-    assert difference <= 1, f"the images differ by {difference} levels"
-    times_ms = np.empty((WARM_UP + ROUNDS, len(runs)))
-    for index in range(len(times_ms)):
-        for side in np.roll(np.arange(len(runs)), index):
-            time.sleep(0.05)  # The other side's threads spin for a while after their last run.
-            started = time.perf_counter_ns()
-            runs[side]()
-            times_ms[index, side] = (time.perf_counter_ns() - started) / 1e6
-    times_ms = times_ms[WARM_UP:]
-    ratios = times_ms[:, 1:] / times_ms[:, :1]
-    onnx_ms, released_ms, grouped_ms = np.median(times_ms, axis=0)
+    runs: dict[str, Callable[[], NDArray[np.uint8]]] = {
+        "onnxruntime": run_onnx,
+        "pytorch_released_form": partial(run_torch, convolve_apart),
+        "pytorch_grouped_filter": partial(run_torch, convolve_grouped),
+    }
+    for run in runs.values():
+        check_same(run(), run_onnx())
+    times = alternate(runs, ROUNDS, warm_up=WARM_UP)
+    onnx_ms, released_ms, grouped_ms = (of_one[:, 0] for of_one in times.values())
     return {
         "batch": batch,
-        "onnxruntime_p50_ms": round(float(onnx_ms), 1),
-        "pytorch_released_form_p50_ms": round(float(released_ms), 1),
-        "pytorch_grouped_filter_p50_ms": round(float(grouped_ms), 1),
-        "released_form_over_onnxruntime": round(float(np.median(ratios[:, 0])), 2),
-        "released_form_over_onnxruntime_quartiles": np.percentile(ratios[:, 0], (25, 75)).round(2).tolist(),
-        "grouped_filter_over_onnxruntime": round(float(np.median(ratios[:, 1])), 2),
+        **{f"{name}_p50_ms": value for name, value in p50_ms(times).items()},
+        **summary("released_form_over_onnxruntime", released_ms / onnx_ms, 2),
+        **summary("grouped_filter_over_onnxruntime", grouped_ms / onnx_ms, 2),
     }
 
 

@@ -23,7 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 import sefa
 import sefa_export
 import sefa_runtime
-from gpu_all.models import TOP, make_generator, stylegan2_spec
+from generators import TOP, make_generator, stylegan2_spec
 from gpu_all.peers import PEERS, load_peer
 from sefa.errors import CheckpointError
 from sefa.linear_algebra import principal_angles

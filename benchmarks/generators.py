@@ -2,21 +2,27 @@
 
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 import sefa
 from sefa.errors import CheckpointError
 from sefa.generators.biggan import BigGAN, ConditionalNorm, Norm
+from sefa.generators.common.progressive import ToImage
+from sefa.generators.pggan import PGGAN
 from sefa.opening import Device, OpenOptions, open_generator
 from sefa_runtime.errors import InputError
 
-sys.path.append(str(Path(__file__).parents[2] / "tests"))
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from support.stylegan2_files import Spec, genforce_state, random_tensors
 
 TOP = 8
 WIDTHS = (512,) * 8
+# Channels of each level, of 4x4 to 256x256 pixels.
+PGGAN_256 = (512, 512, 512, 512, 256, 128, 64)
 # Configuration F of StyleGAN2; `small` is for rehearsals.
 STYLEGAN2 = {
     "stylegan2-256": Spec((512, 512, 512, 512, 512, 256, 128), 512, 512, WIDTHS, clamp=256.0),
@@ -29,8 +35,8 @@ def make_generator(name: str, small: bool = False) -> sefa.Generator:
     """Load or make a generator by name; the same weights each time.
 
     Args:
-        name: `letters`, `faces`, `stylegan2-256`, `stylegan2-1024` or `biggan-128`.
-        small: Make the last three with few channels and pixels.
+        name: `letters`, `faces`, `stylegan2-256`, `stylegan2-1024`, `biggan-128` or `pggan-256`.
+        small: Make those after the first two with few channels and pixels.
 
     Raises:
         CheckpointError: If a trained one is not there.
@@ -46,14 +52,20 @@ def make_generator(name: str, small: bool = False) -> sefa.Generator:
         return sefa.load(find_faces())
     if name == "biggan-128":
         return random_biggan(8 if small else 96, 2 if small else 5)
-    spec = stylegan2_spec(name, small)
+    if name == "pggan-256":
+        return random_pggan((16, 16, 8) if small else PGGAN_256)
+    return random_stylegan2(stylegan2_spec(name, small))
+
+
+def random_stylegan2(spec: Spec) -> sefa.Generator:
+    """Make a StyleGAN2 with random weights."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "generator.pth")
         torch.save({"generator_smooth": genforce_state(spec, random_tensors(spec))}, path)
         return sefa.load(path)
 
 
-def stylegan2_spec(name: str, small: bool) -> Spec:
+def stylegan2_spec(name: str, small: bool = False) -> Spec:
     """Return the sizes of a StyleGAN2 by name."""
     return SMALL if small else STYLEGAN2[name]
 
@@ -80,4 +92,18 @@ def random_biggan(channels: int, blocks: int) -> BigGAN:
                 module.weight.fill_(1)
                 module.bias.fill_(0)
         generator.norm.weight.fill_(4)  # Otherwise the images would be nearly grey.
+    return generator.eval()
+
+
+def random_pggan(levels: Sequence[int]) -> PGGAN:
+    """Make a PGGAN with random weights, with two layers for each level's number of channels."""
+    torch.manual_seed(0)
+    widths = [channels for channels in levels for _ in range(2)]
+    generator = PGGAN(levels[0], (0, 0), (4, 4), widths, ToImage(levels[-1], None, 3, 1))
+    with torch.no_grad():
+        for module in generator.modules():
+            if isinstance(module, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.kaiming_normal_(module.weight, a=generator.slope)
+                assert module.bias is not None
+                module.bias.zero_()
     return generator.eval()
