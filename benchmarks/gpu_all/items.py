@@ -24,7 +24,7 @@ import sefa
 import sefa_export
 import sefa_runtime
 from generators import TOP, make_generator, stylegan2_spec
-from gpu_all.peers import PEERS, load_peer
+from peer_comparison.networks import CLONES, STYLEGAN2, importing_from
 from sefa.errors import CheckpointError
 from sefa.linear_algebra import principal_angles
 from sefa_export.bake import quantize
@@ -432,7 +432,7 @@ def peers(context: Context, name: str) -> Entries:
     """Time other people's implementations beside ours, with the same weights; the images are compared first."""
     editor = sefa_runtime.load(context.model(name, "fp32"), context.provider)
     info, ours = editor.info, editor.session.run
-    for peer in PEERS:
+    for peer in [one for one in STYLEGAN2 if one in CLONES]:
         ways: dict[str, Way] = {"ours": ours}
 
         def load(peer: str = peer, ways: dict[str, Way] = ways) -> Mapping[str, Any]:
@@ -457,11 +457,12 @@ def load_way(context: Context, name: str, peer: str) -> Way:
     if context.peers is None:
         raise CheckpointError("no --peers folder was given")
     spec = stylegan2_spec(name, context.small)
-    network = load_peer(peer, context.peers, spec, random_tensors(spec), context.device)
+    with importing_from(context.peers / CLONES[peer]):
+        network = STYLEGAN2[peer](spec, random_tensors(spec), context.device)
 
     def run(feeds: Feeds) -> Image:
         with torch.inference_mode():
-            image: Image = quantize(network(torch.from_numpy(feeds["z"]).to(context.device))).cpu().numpy()
+            image: Image = quantize(network(torch.from_numpy(feeds["z"]).to(context.device), None)).cpu().numpy()
             return image
 
     return run

@@ -1,0 +1,181 @@
+"""Compare our exports with other people's generators: python benchmarks/peers.py [--clones FOLDER] [-o FILE]
+
+The same latents and the same weights go through the exported graph on each provider, our module in PyTorch, eager and
+under torch.compile, and whatever else a user would run: clones of genforce, NVlabs/stylegan2-ada-pytorch,
+rosinality/stylegan2-pytorch and ajbrock/BigGAN-PyTorch, each in the folder that git gives it under FOLDER or in one of
+its own, and the packages stylegan2_pytorch, stylegan2-torch and pytorch-pretrained-biggan, if they are installed.
+
+The images are compared first: one that is more than 1 of 255 levels from ours is reported and its code not timed. Each
+runs in a process of its own, with the same number of threads; they take turns, in rounds, and the ratio of each round
+counts. What cannot run here is in the record with the reason. The record is written as it grows. With the default
+options it takes about 10 minutes; `--quick` has small models and few rounds, for a rehearsal.
+
+`--chart RECORD.json -o FILE.webp` draws a record.
+"""
+
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from peer_comparison.contest import LEAST_ROUNDS, MAX_LEVELS, Entry, Worker, WorkerError, compete, each_ready
+from peer_comparison.models import MODELS, Model
+from peer_comparison.networks import CLONES, PACKAGES
+from records import Record, make_parser
+from sefa_runtime.files import write_whole
+from sefa_runtime.machine.cores import usable_cores
+
+CPU, OPENVINO, EAGER, COMPILED = "SeFa, onnxruntime", "SeFa, OpenVINO", "SeFa in PyTorch", "SeFa, torch.compile"
+BATCHES = (1, 4)
+NO_CLONE = "no folder with a clone was given"
+SECONDS = 30.0
+
+
+def main() -> None:
+    """Compare and write the record, or draw one."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--clones", type=Path, help="folder with clones, in the folders that git gives them")
+    for author, clone in CLONES.items():
+        parser.add_argument(f"--{author.lower()}", type=Path, metavar="FOLDER", help=f"{author}'s {clone}")
+    parser.add_argument("--openvino", metavar="PYTHON", help="interpreter of an environment with onnxruntime-openvino")
+    parser.add_argument("--models", nargs="+", choices=[model.name for model in MODELS], help="only these")
+    parser.add_argument(
+        "--seconds", type=float, default=SECONDS, help="for each model and batch (default: %(default)g)"
+    )
+    parser.add_argument("--quick", action="store_true", help="small models, one round, no torch.compile")
+    parser.add_argument("--chart", type=Path, metavar="RECORD.json", help="draw this record")
+    given = parser.parse_args()
+    if given.chart:
+        from peer_comparison.chart import save_chart
+
+        save_chart(json.loads(given.chart.read_text()), given.output or given.chart.with_suffix(".webp"), given.models)
+        return
+    clones = {
+        author: getattr(given, author.lower()) or (given.clones / clone if given.clones else None)
+        for author, clone in CLONES.items()
+    }
+    comparison = Comparison(clones, given.openvino, given.quick, 0.0 if given.quick else given.seconds, given.output)
+    for model in MODELS:
+        if not given.models or model.name in given.models:
+            comparison.add(model)
+    print(json.dumps(comparison.contents(), indent=2))
+
+
+class Comparison:
+    """The comparison, and its record so far."""
+
+    def __init__(
+        self,
+        clones: dict[str, Path | None],
+        openvino: str | None,
+        quick: bool,
+        seconds: float,
+        output: Path | None,
+    ) -> None:
+        self.clones, self.openvino, self.quick, self.seconds, self.output = clones, openvino, quick, seconds, output
+        self.started = time.monotonic()
+        self.threads = usable_cores()
+        self.models: list[Entry] = []
+        self.record = Record(
+            "p50 of one batch, from latents to uint8 images; ratios to our export in onnxruntime on the CPU",
+            ("torch", *PACKAGES.values()),
+        )
+
+    def contents(self) -> Entry:
+        """Return the record so far."""
+        results = {
+            "quick": self.quick,
+            "threads": self.threads,
+            "largest_difference_that_is_timed": MAX_LEVELS,
+            "clones": {author: commit_of(folder) for author, folder in self.clones.items()},
+            "seconds": round(time.monotonic() - self.started, 1),
+            "models": self.models,
+        }
+        return self.record.contents(results)
+
+    def add(self, model: Model) -> None:
+        """Compare everyone who renders a model."""
+        entry: Entry = {"model": model.name, "title": model.title, "exported": {}, "not_run": [], "results": []}
+        self.models.append(entry)
+        with tempfile.TemporaryDirectory() as folder, ExitStack() as stack:
+
+            def start(name: str, way: str, python: str = sys.executable, **task: Any) -> Worker:
+                task |= {"way": way, "model": model.name, "folder": folder, "threads": self.threads}
+                worker = Worker(name, task | {"quick": self.quick} | entry["exported"], python)
+                stack.callback(worker.close)
+                return worker
+
+            maker = start("export", "make", clone=self._folder(model.maker))
+            try:
+                if model.maker in self.clones and self.clones[model.maker] is None:
+                    raise WorkerError(NO_CLONE)
+                maker.wait_until_ready()
+            except WorkerError as error:
+                self._leave_out(entry, "all", f"the weights are {model.maker}'s to make: {error}")
+                return
+            entry["exported"] = maker.facts
+            maker.close()
+            self._tell(f"{model.name}: exported")
+
+            workers = [start(CPU, "export", provider="cpu")]
+            if self.openvino:
+                workers.append(start(OPENVINO, "export", self.openvino, provider="openvino"))
+            workers.append(start(EAGER, "module"))
+            if not self.quick:
+                workers.append(start(COMPILED, "module", compile=True))
+            for peer in model.peers:
+                if peer in self.clones and self.clones[peer] is None:
+                    self._leave_out(entry, peer, NO_CLONE)
+                else:
+                    workers.append(start(peer, "peer", peer=peer, clone=self._folder(peer)))
+            ready = each_ready(workers, lambda worker, reason: self._leave_out(entry, worker.name, reason))
+            entry["used"] = {worker.name: worker.facts for worker in ready}
+            for batch in BATCHES:
+                try:
+                    entry["results"] += compete(ready, batch, self.seconds, 1 if self.quick else LEAST_ROUNDS)
+                except WorkerError as error:
+                    self._leave_out(entry, f"batch {batch}", str(error))
+                self._tell(f"{model.name}, batch {batch}: " + summary(entry["results"], batch))
+
+    def _folder(self, peer: str | None) -> str | None:
+        folder = self.clones.get(peer or "")
+        return str(folder.resolve()) if folder else None
+
+    def _leave_out(self, entry: Entry, name: str, reason: str) -> None:
+        entry["not_run"].append({"name": name, "reason": reason})
+        self._tell(f"{entry['model']}: without {name}: {reason}")
+
+    def _tell(self, line: str) -> None:
+        """Write the record so far, and say what is done."""
+        print(f"{time.monotonic() - self.started:6.0f} s  {line}", file=sys.stderr, flush=True)
+        if self.output is not None:
+            write_whole(self.output, (json.dumps(self.contents(), indent=1) + "\n").encode())
+
+
+def summary(results: list[Entry], batch: int) -> str:
+    """Return one line of a batch's results."""
+    parts = [
+        f"{result['name']} {result['ms_per_image']:g} ms ({result['ratio']:g}x)"
+        if "ratio" in result
+        else f"{result['name']}: {result['status']}"
+        for result in results
+        if result["batch"] == batch
+    ]
+    return ", ".join(parts)
+
+
+def commit_of(folder: Path | None) -> str | None:
+    """Return the commit of a clone; None if there is none, or it is no git tree."""
+    if folder is None or not (folder / ".git").exists():
+        return None
+    done = subprocess.run(["git", "-C", str(folder), "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    return done.stdout.strip() or None
+
+
+if __name__ == "__main__":
+    main()
