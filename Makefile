@@ -29,6 +29,10 @@ TRITON_VENV = .venv-triton
 TRITON = $(TRITON_VENV)/.installed
 CUDA_VENV = .venv-cuda
 CUDA = $(CUDA_VENV)/.installed
+OPENVINO_VENV = .venv-openvino
+OPENVINO = $(OPENVINO_VENV)/.installed
+PEERS_VENV = .venv-peers
+PEERS_INSTALLED = $(PEERS_VENV)/.installed
 
 .DEFAULT_GOAL := help
 .PHONY: $(shell sed -n 's/^\([a-z][a-z0-9-]*\):.*/\1/p' $(MAKEFILE_LIST))
@@ -184,6 +188,30 @@ bench-serving: $(TRAINED) ## `sefa serve` under load
 
 bench-gpu: $(DEV) ## With EXTRA=gpu: everything on an NVIDIA GPU, in at most 8 minutes
 	$(BIN)/python benchmarks/gpu.py --all -o benchmarks/results/gpu.json
+
+$(OPENVINO): pyproject.toml constraints.txt Makefile
+	test -x $(OPENVINO_VENV)/bin/python || $(PYTHON) -m venv $(OPENVINO_VENV)
+	$(OPENVINO_VENV)/bin/python -m pip --disable-pip-version-check install --quiet \
+		--constraint constraints.txt numpy onnxruntime-openvino pillow
+	touch $@
+
+# Other people's generators: --no-deps, since they name packages of their training and torch for CUDA. Torch is that of $(VENV).
+PURELIB = import sysconfig; print(sysconfig.get_path("purelib"))
+$(PEERS_INSTALLED): $(TRAINED)
+	test -x $(PEERS_VENV)/bin/python || $(BIN)/python -m venv $(PEERS_VENV)
+	echo "import site; site.addsitedir('$$($(BIN)/python -c '$(PURELIB)')')" > $$($(PEERS_VENV)/bin/python -c '$(PURELIB)')/shared.pth
+	$(PEERS_VENV)/bin/python -m pip --disable-pip-version-check install --quiet --no-deps \
+		pytorch-pretrained-biggan==0.1.1 boto3 botocore jmespath python-dateutil s3transfer six tqdm \
+		stylegan2_pytorch==1.9.0 einops kornia kornia_rs stylegan2-torch==1.3.0 torch-conv-gradfix
+	touch $@
+
+# PEERS is a folder with clones of genforce/genforce, NVlabs/stylegan2-ada-pytorch, rosinality/stylegan2-pytorch and
+# ajbrock/BigGAN-PyTorch, as git names them; those that are not there are left out.
+PEERS =
+bench-peers: $(PEERS_INSTALLED) $(OPENVINO) ## Our exports beside other people's generators, PEERS=folder with clones; 10 minutes
+	$(PEERS_VENV)/bin/python benchmarks/peers.py $(if $(PEERS),--clones $(PEERS)) \
+		--openvino $(OPENVINO_VENV)/bin/python -o benchmarks/results/peers.json
+	$(PEERS_VENV)/bin/python benchmarks/peers.py --chart benchmarks/results/peers.json -o docs/peers.webp
 
 # A StyleGAN2 of 64x64 pixels among the tests' files.
 MINUTES = 30

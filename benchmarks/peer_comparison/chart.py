@@ -32,9 +32,9 @@ def save_chart(record: Entry, path: Path, models: Sequence[str] | None = None) -
         OSError: If the file cannot be written.
     """
     figure = draw([one for one in record["models"] if not models or one["model"] in models], record)
-    lossless = {"pil_kwargs": {"lossless": True, "method": 6}} if path.suffix == ".webp" else {}
+    lossless = {"lossless": True, "method": 6} if path.suffix == ".webp" else {}
     with replacing(path) as partial:
-        figure.savefig(partial, format=path.suffix[1:], dpi=DPI, facecolor=BACKGROUND, **lossless)
+        figure.savefig(partial, format=path.suffix[1:], dpi=DPI, facecolor=BACKGROUND, pil_kwargs=lossless)
 
 
 def draw(models: Sequence[Entry], record: Entry) -> "Figure":

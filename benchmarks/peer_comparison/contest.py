@@ -157,7 +157,9 @@ def compete(
     Raises:
         WorkerError: If there is nothing to compare with: the first one fails, or its images are nearly flat.
     """
-    images, first_runs, entries = {}, {}, {}
+    images: dict[str, Image] = {}
+    first_runs: dict[str, Turn] = {}
+    entries: dict[str, Entry] = {}
     for contestant in contestants:
         try:
             images[contestant.name], first_runs[contestant.name] = contestant.render(batch)
@@ -209,7 +211,8 @@ def time_in_turns(contestants: Sequence[Contestant], batch: int, seconds: float,
     most = WARM_UP + max(least_rounds, MOST_ROUNDS)
     while len(rounds) < WARM_UP + least_rounds or (time.monotonic() < until and len(rounds) < most):
         times = [0.0] * len(contestants)
-        for side in np.roll(np.arange(len(contestants)), len(rounds)):
+        for place in range(len(contestants)):
+            side = (place + len(rounds)) % len(contestants)
             time.sleep(PAUSE_S)
             turn = contestants[side].run(batch)
             times[side] = turn.ms

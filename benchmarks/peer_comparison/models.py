@@ -3,9 +3,10 @@
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 import sefa
 from peer_comparison.networks import (
@@ -96,19 +97,21 @@ def _make(name: str, path: Path, clone: Path | None, quick: bool) -> None:
     torch.manual_seed(0)
     with importing_from(clone):
         network, run = MAKERS[name](quick)
-    z, label = torch.randn(SETTLING_BATCH, _z_dim(name, network)), torch.arange(SETTLING_BATCH)
+    label = torch.arange(SETTLING_BATCH)
+    z = torch.randn(SETTLING_BATCH, _z_dim(name, network))
     settle(network, lambda: run(z, label))
-    state = network.state_dict()
     if name == "biggan-deep-128":
-        path.with_name("config.json").write_text(json.dumps(network.config.to_dict()))
+        config: Any = network.config
+        path.with_name("config.json").write_text(json.dumps(config.to_dict()))
     entry = {"pggan-256": "generator_smooth", "lucidrains-256": "GAN"}.get(name)
+    state = network.state_dict()
     torch.save({entry: state} if entry else state, path)
 
 
-def _z_dim(name: str, network: nn.Module) -> int:
+def _z_dim(name: str, network: Any) -> int:
     if name == "biggan-deep-128":
-        return int(network.config.z_dim)  # type: ignore[union-attr, arg-type]
-    return int(network.dim_z) if name == "biggan-128" else 512  # type: ignore[arg-type]
+        return int(network.config.z_dim)
+    return int(network.dim_z) if name == "biggan-128" else 512
 
 
 def load_peer(name: str, peer: str, folder: Path, clone: Path | None, quick: bool) -> Network:
@@ -128,5 +131,6 @@ def load_peer(name: str, peer: str, folder: Path, clone: Path | None, quick: boo
     network.load_state_dict(state.get("generator_smooth", state.get("GAN", state)))
     network.eval()
     if name == "lucidrains-256":
-        network.noise.copy_(sefa.load(path).noise_map)  # type: ignore[union-attr, operator, arg-type]
+        noise: Any = sefa.load(path).noise_map  # The file has none: its code draws it for each image.
+        network.get_buffer("noise").copy_(noise)
     return run

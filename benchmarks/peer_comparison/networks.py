@@ -200,13 +200,14 @@ def make_lucidrains(quick: bool) -> tuple[nn.Module, Network]:
     with patch.dict(sys.modules, missing), patch("torch.cuda.is_available", lambda: True):
         package = import_module("stylegan2_pytorch.stylegan2_pytorch")
     side = 32 if quick else 256
-    network = nn.ModuleDict({"S": package.StyleVectorizer(512, 8), "G": package.Generator(side, 512)})
-    layers = int(math.log2(side)) - 1
+    mapping, synthesis = package.StyleVectorizer(512, 8), package.Generator(side, 512)
+    network = nn.ModuleDict({"S": mapping, "G": synthesis})
     network.register_buffer("noise", torch.rand(1, side, side, 1), persistent=False)
+    layers = int(math.log2(side)) - 1
 
     def run(z: Tensor, label: Tensor | None) -> Tensor:
-        styles = network["S"](z)[:, None].expand(-1, layers, -1)
-        image: Tensor = network["G"](styles, network.noise.expand(len(z), -1, -1, -1))
+        styles = mapping(z)[:, None].expand(-1, layers, -1)
+        image: Tensor = synthesis(styles, network.get_buffer("noise").expand(len(z), -1, -1, -1))
         return 2 * image - 1  # from [0, 1]
 
     return network, run
