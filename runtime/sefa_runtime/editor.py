@@ -424,8 +424,9 @@ def check_finite(image: NDArray[Any]) -> NDArray[Any]:
     """
     if image.dtype == np.uint8:
         mark = _not_finite_mark(image.shape[2])
-        suspects = (image[:, 0] == mark).all((1, 2)).nonzero()[0]  # The first rows alone cost next to nothing.
-        wrong = [int(index) for index in suspects if (image[index] == mark).all()]
+        begins = mark[:2, 0].tolist()  # The first two pixels alone cost next to nothing.
+        suspects = [index for index, pixels in enumerate(image[:, 0, :2, 0].tolist()) if pixels == begins]
+        wrong = [index for index in suspects if (image[index] == mark).all()]
     elif np.isfinite(image).all():
         return image
     else:

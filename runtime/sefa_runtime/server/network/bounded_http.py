@@ -1,10 +1,10 @@
-"""HTTP with limits on the head of a request, which uvicorn's fast parser lacks."""
+"""HTTP with limits on the head of a request, which uvicorn's fast parser lacks, and answers in one piece."""
 
 import asyncio
 import json
 from typing import Any
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
 MAX_HEAD_BYTES = 65_536
 HEAD_TOO_LONG = f"the address and headers must be at most {MAX_HEAD_BYTES} bytes"
@@ -25,7 +25,8 @@ class BoundedHttp(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start waiting for a head."""
-        super().connection_made(_Transport(transport, self))  # type: ignore[arg-type]
+        self._connection = _Transport(transport, self)
+        super().connection_made(self._connection)  # type: ignore[arg-type]
         self._timer = self.loop.call_later(MAX_HEAD_S, self._give_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -55,6 +56,11 @@ class BoundedHttp(HttpToolsProtocol):
         """Get ready for the next request."""
         self._head_bytes = 0
         super().on_message_complete()
+
+    def on_response_complete(self) -> None:
+        """Send the head of an answer that has no body, and go on to the next request."""
+        self._connection.flush()
+        super().on_response_complete()
 
     def linger(self, transport: asyncio.Transport) -> bool:
         """Say that nothing more comes, and read what the client still sends; False if it is not in the middle of it."""
@@ -100,14 +106,35 @@ class BoundedHttp(HttpToolsProtocol):
 
 
 class _Transport:
-    """A connection that is closed once its client has read the answer, if a request was refused before its end."""
+    """A connection that sends the head of an answer with its body, and lets the client read it before it is closed.
+
+    The latter matters if a request was refused before its end.
+    """
 
     def __init__(self, transport: asyncio.Transport, protocol: BoundedHttp) -> None:
         self._transport = transport
         self._protocol = protocol
+        self._answered: RequestResponseCycle | None = None  # the request whose answer's head was written last
+        self._head: bytes | None = None  # written, but not sent yet
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._transport, name)
+
+    def write(self, data: bytes) -> None:
+        """Send data; the head of an answer is kept until its body follows, so that one packet holds both."""
+        cycle = self._protocol.cycle
+        if self._head is not None:
+            head, self._head = self._head, None
+            self._transport.writelines((head, data))
+        elif cycle is not None and cycle.response_started and cycle is not self._answered:
+            self._head, self._answered = data, cycle
+        else:
+            self._transport.write(data)
+
+    def flush(self) -> None:
+        """Send what was kept."""
+        if self._head is not None:
+            self.write(b"")
 
     def is_closing(self) -> bool:
         """Return whether nothing more may be sent."""
@@ -115,5 +142,6 @@ class _Transport:
 
     def close(self) -> None:
         """Close the connection, now or soon."""
+        self.flush()
         if self._transport.is_closing() or not self._protocol.linger(self._transport):
             self._transport.close()
