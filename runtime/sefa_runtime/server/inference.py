@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,10 +19,11 @@ from sefa_runtime.server.pipeline import Exchange
 MAX_DIMENSIONS = 8
 MAX_DIMENSION = 2**31 - 1
 MAX_ID = 1024
+# Of an input's numbers, and of its raw bytes.
+DTYPES = {"float32": (np.dtype(np.float32), np.dtype("<f4")), "int64": (np.dtype(np.int64), np.dtype("<i8"))}
 
 
-@dataclass(frozen=True)
-class GivenTensor:
+class GivenTensor(NamedTuple):
     """One input of a v2 request, unchecked."""
 
     name: str
@@ -32,9 +32,12 @@ class GivenTensor:
     parameters: Mapping[str, Any]
     data: Any  # raw little-endian bytes, lists from JSON, or the numbers of a gRPC message; None if missing
 
+    def with_data(self, data: memoryview) -> "GivenTensor":
+        """Return the same input with raw bytes."""
+        return GivenTensor(self.name, self.datatype, self.shape, self.parameters, data)
 
-@dataclass(frozen=True)
-class InferRequest:
+
+class InferRequest(NamedTuple):
     """A request of the Open Inference Protocol v2, unchecked."""
 
     id: str  # empty if the client gave none
@@ -139,11 +142,11 @@ def _array(tensor: GivenTensor, spec: TensorSpec, most: int) -> NDArray[Any]:
         raise InputError(f"{what}: shared memory is not offered here")
     if data is None:
         raise InputError(f"{what}: data, or the parameter binary_data_size, is missing")
-    dtype = np.dtype(spec.dtype)
+    dtype, sent = DTYPES[spec.dtype]
     if isinstance(data, bytes | memoryview):
         if len(data) % dtype.itemsize:
             raise InputError(f"{what}: {len(data)} raw bytes are not whole numbers")
-        array = np.frombuffer(data, dtype.newbyteorder("<"))
+        array = np.frombuffer(data, sent)
         array = array.astype(dtype, copy=not array.flags.aligned)
     elif isinstance(data, list):
         check_numbers(data, what)

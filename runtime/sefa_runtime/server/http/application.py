@@ -101,7 +101,6 @@ class Application:
             is_open=path in self._open_paths or path.startswith(OPEN_PREFIXES),
         )
         scope["exchange"] = exchange
-        scope["starlette.exception_handlers"] = {}, {}  # Not those of an application we are mounted in.
         added = [(b"x-request-id", exchange.request_id.encode())]
 
         async def send_counted(message: Message) -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from sefa_runtime.editor import as_images
 from sefa_runtime.errors import InputError
@@ -36,7 +35,7 @@ from sefa_runtime.server.http.image_requests import (
     read_query,
 )
 from sefa_runtime.server.http.receiving import decode_json, while_connected
-from sefa_runtime.server.http.responses import JsonResponse, is_known
+from sefa_runtime.server.http.responses import Endpoint, JsonResponse, is_known
 from sefa_runtime.server.inference import check_numbers, generate
 from sefa_runtime.server.models import HostedModel
 from sefa_runtime.server.pipeline import Exchange
@@ -129,13 +128,13 @@ async def edit_images(request: Request) -> Response:
     return Response(encoded, media_type=wanted.format.media_type)
 
 
-def routes() -> list[Route]:
+def routes() -> list[Endpoint]:
     """Return the endpoints."""
     return [
-        Route("/models", list_models),
-        Route("/models/{model}", describe_model),
-        Route("/models/{model}/image", image),
-        Route("/models/{model}/edit", edit_images, methods=["POST"]),
+        Endpoint("/models", list_models),
+        Endpoint("/models/{model}", describe_model),
+        Endpoint("/models/{model}/image", image),
+        Endpoint("/models/{model}/edit", edit_images, "POST"),
     ]
 
 

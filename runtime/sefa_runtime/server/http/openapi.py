@@ -11,14 +11,13 @@ from pydantic import BaseModel
 from pydantic.json_schema import JsonSchemaMode, models_json_schema
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 
 from sefa_runtime.inputs.examples import random_inputs
 from sefa_runtime.model.signature import make_signature
 from sefa_runtime.server.http import image_endpoints
 from sefa_runtime.server.http.image_encoding import Format
 from sefa_runtime.server.http.image_requests import EditRequest, ImageQuery, ModelDescription, ModelList
-from sefa_runtime.server.http.responses import JsonResponse
+from sefa_runtime.server.http.responses import Endpoint, JsonResponse
 from sefa_runtime.server.models import HostedModel, Models
 from sefa_runtime.server.settings import Settings
 from sefa_runtime.version import VERSION
@@ -114,13 +113,13 @@ REFUSALS = {
 }
 
 
-def route(models: Models, settings: Settings) -> Route:
+def route(models: Models, settings: Settings) -> Endpoint:
     """Return the route of /openapi.json."""
 
     async def openapi(request: Request) -> Response:
         return JsonResponse(describe(models, settings, request.scope["root_path"]))
 
-    return Route("/openapi.json", openapi)
+    return Endpoint("/openapi.json", openapi)
 
 
 def describe(models: Iterable[HostedModel], settings: Settings, prefix: str = "") -> Schema:

@@ -10,9 +10,8 @@ from pathlib import Path
 
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
-from starlette.routing import Route
 
-from sefa_runtime.server.http.responses import is_known
+from sefa_runtime.server.http.responses import Endpoint, is_known
 from sefa_runtime.server.metrics import Metrics
 
 PAGE_FOLDER = Path(__file__).parents[1] / "page"
@@ -55,42 +54,42 @@ PAGE_POLICY = (
 )
 
 
-def page_routes() -> list[Route]:
+def page_routes() -> list[Endpoint]:
     """Return routes for the files of `page/` at `/`, read once; no request's path is looked up on disk."""
     if not (PAGE_FOLDER / "index.html").is_file():
-        return [Route("/", _to_docs, include_in_schema=False)]
+        return [Endpoint("/", _to_docs)]
     routes = []
     for path in sorted(PAGE_FOLDER.rglob("*")):
         if path.is_file() and path.suffix in MEDIA_TYPES:
             address = "/" + path.relative_to(PAGE_FOLDER).as_posix()
             address = "/" if address == "/index.html" else address
             answer = _constant(path.read_bytes(), MEDIA_TYPES[path.suffix], {"content-security-policy": PAGE_POLICY})
-            routes.append(Route(address, answer))
+            routes.append(Endpoint(address, answer))
     return routes
 
 
-def docs_routes() -> list[Route]:
+def docs_routes() -> list[Endpoint]:
     """Return the routes of /docs: Swagger's page if its files are installed, else a page that links the description."""
     specification = importlib.util.find_spec("fastapi_offline")
     if specification is None or specification.origin is None:
-        return [Route("/docs", _no_swagger)]
+        return [Endpoint("/docs", _no_swagger)]
     folder = Path(specification.origin).parent / "static"
-    routes = [Route("/docs", _swagger)]
+    routes = [Endpoint("/docs", _swagger)]
     for name in SWAGGER_FILES:
         path = folder / name
         if not path.is_file():
-            return [Route("/docs", _no_swagger)]
-        routes.append(Route(f"/docs/{name}", _constant(path.read_bytes(), MEDIA_TYPES[path.suffix])))
+            return [Endpoint("/docs", _no_swagger)]
+        routes.append(Endpoint(f"/docs/{name}", _constant(path.read_bytes(), MEDIA_TYPES[path.suffix])))
     return routes
 
 
-def metrics_route(metrics: Metrics) -> Route:
+def metrics_route(metrics: Metrics) -> Endpoint:
     """Return the route of /metrics."""
 
     async def prometheus(request: Request) -> Response:
         return Response(metrics.text(), media_type=metrics.media_type)
 
-    return Route("/metrics", prometheus)
+    return Endpoint("/metrics", prometheus)
 
 
 async def _swagger(request: Request) -> Response:

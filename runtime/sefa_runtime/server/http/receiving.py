@@ -73,7 +73,7 @@ async def while_connected(receive: Receive, answer: Awaitable[Result]) -> Result
         went = True
         waiting.cancel()
 
-    watching = asyncio.ensure_future(watch())
+    watching = asyncio.create_task(watch())
     try:
         return await answer
     except asyncio.CancelledError:

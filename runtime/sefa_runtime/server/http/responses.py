@@ -1,17 +1,32 @@
-"""Answers that all endpoints share: JSON, errors, and whether a client's cache is up to date."""
+"""What all endpoints share: their routes, answers in JSON, errors, and whether a client's cache is up to date."""
 
 import json
 import re
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from sefa_runtime.server.errors import BodyTimeoutError, BodyTooLargeError, MediaTypeError, MethodError, TokenError
 from sefa_runtime.server.pipeline import Refusal
 
 # In If-None-Match, which compares weak and strong tags alike.
 ENTITY_TAG = re.compile(r'"[^"]*"')
+
+
+class Endpoint(Route):
+    """A route whose exceptions all reach the pipeline, without Starlette's own handling of exceptions."""
+
+    def __init__(self, path: str, endpoint: Callable[[Request], Awaitable[Response]], method: str = "GET") -> None:
+        super().__init__(path, endpoint, methods=[method])
+        self.app = self._answer
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self.endpoint(Request(scope, receive))
+        await response(scope, receive, send)
 
 
 class JsonResponse(Response):

@@ -7,6 +7,7 @@ Sources: the KServe project's open inference protocol; the Triton project's exte
 
 import json
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,10 @@ from sefa_runtime.server.inference import GivenTensor, InferRequest
 
 # Each byte as JSON, four characters with the comma, so that encoding an image is one table look-up.
 BYTES_AS_JSON = np.frombuffer(b"".join(b"%3d," % value for value in range(256)), np.uint8).reshape(256, 4)
+# How many requests' JSON is remembered, and up to which size.
+KEPT, KEPT_BYTES = 128, 4096
+
+_encode = json.JSONEncoder(separators=(",", ":")).encode
 
 
 def decode_request(body: bytes, json_length: int | None) -> InferRequest:
@@ -31,17 +36,35 @@ def decode_request(body: bytes, json_length: int | None) -> InferRequest:
     Raises:
         InputError: If it is not a valid request.
     """
-    if json_length is not None and not 0 <= json_length <= len(body):
+    if json_length is None:
+        json_length = len(body)
+    if not 0 <= json_length <= len(body):
         raise InputError(f"Inference-Header-Content-Length must be in 0..{len(body)}, the body's size")
-    document = decode_json(body if json_length is None else body[:json_length])
-    at = len(body) if json_length is None else json_length
+    decode = _decode_kept if json_length <= KEPT_BYTES and json_length < len(body) else _decode_document
+    request, sizes = decode(body[:json_length])
+    rest = memoryview(body)[json_length:]
     inputs = []
+    for tensor, size in zip(request.inputs, sizes, strict=True):
+        if size is not None:
+            if size > len(rest):
+                name = tensor.name[:128]
+                raise InputError(f"input {name!r}: binary_data_size {size} does not fit: {len(rest)} bytes are left")
+            tensor = tensor.with_data(rest[:size])
+            rest = rest[size:]
+        inputs.append(tensor)
+    if rest:
+        raise InputError(f"{len(rest)} bytes after the last tensor")
+    return InferRequest(request.id, inputs, request.outputs, request.binary)
+
+
+def _decode_document(text: bytes) -> tuple[InferRequest, list[int | None]]:
+    """Decode the JSON of a request: the request without its raw tensors, and their sizes in bytes, None for others."""
+    document = decode_json(text)
+    inputs, sizes = [], []
     for entry in _dictionaries(document.get("inputs"), "inputs"):
-        inputs.append(_decode_tensor(entry, body, at))
-        if isinstance(inputs[-1].data, memoryview):
-            at += len(inputs[-1].data)
-    if at != len(body):
-        raise InputError(f"{len(body) - at} bytes after the last tensor")
+        tensor, size = _decode_tensor(entry)
+        inputs.append(tensor)
+        sizes.append(size)
     binary = _flag(_parameters(document), "binary_data_output")
     outputs = []
     for entry in _dictionaries(document.get("outputs", []), "outputs"):
@@ -51,7 +74,11 @@ def decode_request(body: bytes, json_length: int | None) -> InferRequest:
             if parameters.get(unknown):
                 raise InputError(f"output {outputs[-1]!r}: {unknown} is not offered here")
         binary = _flag(parameters, "binary_data", binary)
-    return InferRequest(_string(document.get("id", ""), "id"), inputs, outputs, binary)
+    return InferRequest(_string(document.get("id", ""), "id"), inputs, outputs, binary), sizes
+
+
+# What a client sends before its raw tensors is mostly the same in every request.
+_decode_kept = lru_cache(KEPT)(_decode_document)
 
 
 def encode_response(
@@ -87,8 +114,8 @@ def numbers_as_json(array: NDArray[Any]) -> bytes:
     return _compact(array.reshape(-1).tolist())
 
 
-def _decode_tensor(entry: dict[str, Any], body: bytes, at: int) -> GivenTensor:
-    """Decode an input's entry; if it has raw bytes, take them from the body, beginning at `at`."""
+def _decode_tensor(entry: dict[str, Any]) -> tuple[GivenTensor, int | None]:
+    """Decode an input's entry; if its numbers are raw bytes after the JSON, also return how many."""
     name = _string(entry.get("name"), "an input's name")
     shape, parameters = entry.get("shape"), _parameters(entry)
     if not isinstance(shape, list):
@@ -99,12 +126,10 @@ def _decode_tensor(entry: dict[str, Any], body: bytes, at: int) -> GivenTensor:
             f"input {name[:128]!r}: data must be lists of numbers, or the parameter binary_data_size given"
         )
     if size is None:
-        return GivenTensor(name, entry.get("datatype"), shape, parameters, entry["data"])
+        return GivenTensor(name, entry.get("datatype"), shape, parameters, entry["data"]), None
     if type(size) is not int or size < 0 or "data" in entry:
         raise InputError(f"input {name[:128]!r}: binary_data_size must be a number of bytes, and stand without data")
-    if size > len(body) - at:
-        raise InputError(f"input {name[:128]!r}: binary_data_size {size} does not fit: {len(body) - at} bytes are left")
-    return GivenTensor(name, entry.get("datatype"), shape, parameters, memoryview(body)[at : at + size])
+    return GivenTensor(name, entry.get("datatype"), shape, parameters, None), size
 
 
 def _parameters(entry: dict[str, Any]) -> dict[str, Any]:
@@ -134,4 +159,4 @@ def _dictionaries(value: Any, what: str) -> list[dict[str, Any]]:
 
 
 def _compact(document: object) -> bytes:
-    return json.dumps(document, separators=(",", ":")).encode()
+    return _encode(document).encode()

@@ -5,13 +5,12 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from sefa_runtime.errors import InputError
 from sefa_runtime.server import model_documents
 from sefa_runtime.server.http.receiving import while_connected
-from sefa_runtime.server.http.responses import JsonResponse
+from sefa_runtime.server.http.responses import Endpoint, JsonResponse
 from sefa_runtime.server.http.v2_body import decode_request, encode_response
 from sefa_runtime.server.inference import generate, prepare
 from sefa_runtime.server.models import VERSION, HostedModel, Models, State
@@ -108,22 +107,22 @@ async def all_statistics(request: Request) -> Response:
     return JsonResponse({"model_stats": [model_documents.model_statistics(model) for model in _models(request)]})
 
 
-def routes() -> list[Route]:
+def routes() -> list[Endpoint]:
     """Return the endpoints, inference first, since they are tried in order."""
     model = "/v2/models/{model}"
-    found = [Route(f"{prefix}/infer", infer, methods=["POST"]) for prefix in (model, model + "/versions/{version}")]
+    found = [Endpoint(f"{prefix}/infer", infer, "POST") for prefix in (model, model + "/versions/{version}")]
     found += [
-        Route("/v2/models/stats", all_statistics),
-        Route("/v2", server_metadata),
-        Route("/v2/health/live", live),
-        Route("/v2/health/ready", ready),
+        Endpoint("/v2/models/stats", all_statistics),
+        Endpoint("/v2", server_metadata),
+        Endpoint("/v2/health/live", live),
+        Endpoint("/v2/health/ready", ready),
     ]
     for prefix in (model, model + "/versions/{version}"):
         found += [
-            Route(prefix, model_metadata),
-            Route(f"{prefix}/ready", model_ready),
-            Route(f"{prefix}/config", model_config),
-            Route(f"{prefix}/stats", model_statistics),
+            Endpoint(prefix, model_metadata),
+            Endpoint(f"{prefix}/ready", model_ready),
+            Endpoint(f"{prefix}/config", model_config),
+            Endpoint(f"{prefix}/stats", model_statistics),
         ]
     return found
 
