@@ -10,7 +10,8 @@ from sefa_runtime.model.info import ModelInfo
 if TYPE_CHECKING:
     from sefa.bank.direction_bank import DirectionBank
     from sefa.generators import Generator
-    from sefa_runtime.latency import LatencyRecord
+    from sefa_runtime.latency import BatchResult, LatencyRecord
+    from sefa_runtime.latency.roofline import Rates
     from sefa_runtime.session.session import Session
 
 
@@ -113,8 +114,24 @@ def print_record(record: "LatencyRecord") -> None:
         ))  # fmt: skip
     headings = ("batch", "edits", *arrivals, "runs", "first run ms", *(name.replace("_", " ") for name in times))
     print_table((*headings, "images/s"), rows)
+    rates = record.rates
+    if rates is not None and any(result.roofline for result in record.results):
+        say("", *filter(None, (roofline_line(result, rates) for result in record.results)))
     if record.best_batch is not None:
         say("", f"highest throughput at batch {record.best_batch}")
     shortfalls = [f"batch {result.batch}: {text}" for result in record.results for text in result.shortfalls]
     if shortfalls:
         say("", "falls short of a full measurement:", *(f"  {text}" for text in shortfalls))
+
+
+def roofline_line(result: "BatchResult", rates: "Rates") -> str:
+    """Say how close a run comes to the machine's rates; empty if that is not known."""
+    reached = result.roofline
+    if reached is None:
+        return ""
+    if reached.bound == "copy":
+        share, what = reached.of_copy, f"a copy's rate here: {reached.gb_per_s:g} of {rates.copy_gb_per_s:g} GB/s"
+    else:
+        what = f"the best convolution's rate here: {reached.gflops:g} of {rates.convolution_gflops:g} GFLOP/s"
+        share = reached.of_convolution
+    return f"batch {result.batch}: {share:.0%} of {what}"

@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.export import Dim
+from torch.utils.flop_counter import FlopCounterMode
 
 from sefa.bank.direction_bank import DirectionBank
 from sefa.directions.compatibility import other_checkpoints
@@ -65,7 +66,8 @@ class Draft:
 
     def describe(self, parity: Parity, payload: Payload | None = None) -> ModelInfo:
         """Return the complete description."""
-        return replace(self.info, parity=parity, payload=payload, reference=_render_reference(self))
+        reference, macs = _render_reference(self)
+        return replace(self.info, parity=parity, payload=payload, reference=reference, macs=macs)
 
 
 def prepare(
@@ -161,9 +163,12 @@ def _describe(
 
 
 @torch.no_grad()
-def _render_reference(draft: Draft) -> tuple[tuple[float, ...], ...]:
-    levels = []
+def _render_reference(draft: Draft) -> tuple[tuple[tuple[float, ...], ...], int]:
+    """Return the reference's mean levels, and the multiply-adds of one image in convolutions and matrix products."""
+    levels, flops = [], 0
     for single in split(reference_inputs(draft.info), 1):  # A large generator may fit only one image in memory.
-        image = draft.graph(**{name: torch.from_numpy(value) for name, value in single.items()})
+        with FlopCounterMode(display=False) as counter:
+            image = draft.graph(**{name: torch.from_numpy(value) for name, value in single.items()})
+        flops = counter.get_total_flops()
         levels.append(mean_levels(as_images(image.numpy()))[0])
-    return tuple(tuple(parts.round(2).tolist()) for parts in levels)
+    return tuple(tuple(parts.round(2).tolist()) for parts in levels), flops // 2

@@ -85,6 +85,7 @@ def _inspect_model(path: Path, kind: Kind, json: bool) -> None:
             ("output", _output(info)),
             ("precision", info.precision + (" at export" if info.seal else "")),
             ("directions", f"{len(info.directions)}, found by {info.method}, normalize {info.normalize}"),
+            *([("multiply-adds", _macs(info.macs))] if info.macs is not None else []),
             *([("once", _prefix(info.prefix))] if info.prefix else []),
             ("parity", describe_parity(info)),
             *([("sealed", info.seal.in_words)] if info.seal else []),
@@ -308,6 +309,11 @@ def _classes(generator: "Generator") -> str:
 
 def _psi(info: ModelInfo) -> str:
     return "an input" if info.truncation is None else f"psi {info.truncation:g}"
+
+
+def _macs(macs: int) -> str:
+    size, unit = (1e9, "billion") if macs >= 1e9 else (1e6, "million")
+    return f"{macs / size:.3g} {unit} an image, in convolutions and matrix products"
 
 
 def _prefix(prefix: Prefix) -> str:

@@ -3,6 +3,7 @@
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -13,8 +14,9 @@ from sefa_runtime.errors import InputError
 from sefa_runtime.files import sha256_of
 from sefa_runtime.inputs.examples import as_arguments, random_inputs, seeded_latents
 from sefa_runtime.inputs.latents import MAX_SEED
-from sefa_runtime.latency.graph_facts import read_graph_facts
+from sefa_runtime.latency.graph_facts import GraphFacts, read_graph_facts
 from sefa_runtime.latency.record import RECORD_VERSION, Arrivals, BatchResult, LatencyRecord
+from sefa_runtime.latency.roofline import Rates, least_bytes, rates_for, roofline
 from sefa_runtime.latency.scenarios import (
     LONGEST,
     WANTED_RUNS,
@@ -35,6 +37,8 @@ from sefa_runtime.model.info import ModelInfo
 
 SCENARIOS = ("single_stream", "offline", "server")
 OFFLINE_BATCHES = (1, 2, 4, 8, 16, 32)
+# The machine's rates take a second or two: a measurement with less time for each batch size leaves them out.
+SECONDS_WITH_RATES = 1.0
 MAX_BATCH, MAX_EDITS, MAX_SECONDS, MAX_RATE = 4096, 4096, 86400, 1_000_000  # a day
 
 
@@ -92,6 +96,10 @@ def measure(
         requests = None if rate is None else (rate, seed)
         results.append(_measure_batch(run, batch, edits, seconds, requests, clock, show))
     session = editor.session
+    graph = read_graph_facts(editor.path)
+    rates = rates_for(editor) if seconds >= SECONDS_WITH_RATES else None
+    if rates is not None and scenario != "server":
+        results = [_with_roofline(result, info, graph, rates) for result in results]
     return LatencyRecord(
         record_version=RECORD_VERSION,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -107,8 +115,9 @@ def measure(
             "channels": info.channels,
             "precision": info.precision,
             "output": info.output_type,
+            "macs": info.macs,
         },
-        graph=read_graph_facts(editor.path),
+        graph=graph,
         provider_requested=session.requested,
         provider=session.provider,
         provider_reason=session.reason,
@@ -124,7 +133,16 @@ def measure(
         best_batch=max(results, key=lambda result: result.images_per_second).batch if scenario == "offline" else None,
         machine=machine,
         versions=describe_versions(),
+        rates=rates,
     )
+
+
+def _with_roofline(result: BatchResult, info: ModelInfo, graph: GraphFacts, rates: Rates) -> BatchResult:
+    milliseconds = result.p50_ms or result.mean_ms
+    if info.macs is None or not milliseconds:
+        return result
+    moved = least_bytes(info, graph.parameter_bytes, result.batch, result.edits)
+    return replace(result, roofline=roofline(result.batch * info.macs, moved, milliseconds, rates))
 
 
 def example_inputs(info: ModelInfo, batch: int, edits: int) -> dict[str, Any]:

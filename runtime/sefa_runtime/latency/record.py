@@ -12,6 +12,7 @@ from sefa_runtime.errors import InputError
 from sefa_runtime.files import input_problem
 from sefa_runtime.json_text import read_json
 from sefa_runtime.latency.graph_facts import GraphFacts
+from sefa_runtime.latency.roofline import Rates, Roofline
 from sefa_runtime.latency.scenarios import WarmUp
 from sefa_runtime.session.placement import Placement
 from sefa_runtime.session.providers import short_name
@@ -58,6 +59,9 @@ class BatchResult:
     arrivals: Arrivals | None  # scenario `server`: what came and what waited
     shortfalls: tuple[str, ...]  # what this measurement lacks, in words
     samples_ms: tuple[float | None, ...] | None  # every latency, in order; None: never served
+    # Held against the machine's rates; None: those were not measured, the model does not say its multiply-adds, or
+    # latencies include waiting.
+    roofline: Roofline | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +88,7 @@ class LatencyRecord:
     best_batch: int | None  # scenario `offline`: the batch size with the most images per second
     machine: dict[str, Any]  # at the start of the measurement
     versions: dict[str, str]  # of the packages that ran
+    rates: Rates | None = None  # the machine's; None: not measured
 
     @property
     def ran_as_asked(self) -> bool:

@@ -31,7 +31,7 @@ EXTRA_FILE = "sefa.json"
 FORMAT_VERSION = 4
 # Larger than any generator's.
 MAX_CODE, MAX_LAYERS, MAX_SIDE, MAX_CHANNELS, MAX_DIRECTIONS = 1 << 20, 4096, 1 << 14, 1024, 1 << 16
-MAX_BYTES = 2**50
+MAX_BYTES, MAX_MACS = 2**50, 2**60
 # Field names in the document that differ from those in Python.
 STORED_NAMES = {"num_edits": "edits", "output_type": "output"}
 SHOWN = 12  # digits of a sha256 in messages
@@ -180,6 +180,7 @@ class ModelInfo:
     note: str = ""  # likewise
     # The part of an ONNX graph that no edit reaches; None: next to nothing, or another format.
     prefix: Prefix | None = None
+    macs: int | None = None  # multiply-adds of one image in convolutions and matrix products; None: not counted
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -320,6 +321,8 @@ def _problems(info: ModelInfo) -> list[str]:
         and all(tensor.dtype in ELEMENT_TYPES and min(tensor.shape, default=1) > 0 for tensor in info.prefix.tensors)
     ):
         problems.append("the prefix is empty, or its tensors are of another kind")
+    if info.macs is not None and not 0 <= info.macs <= MAX_MACS:
+        problems.append(f"macs is {info.macs}")
     sizes = () if payload is None else (payload.bytes, payload.weights.bytes if payload.weights else 0)
     if not all(0 <= size <= MAX_BYTES for size in sizes):
         problems.append("payload is of a size that no file has")

@@ -51,7 +51,7 @@ def cut(model: bytes, prefix: Prefix) -> Parts:
         }
 
     inputs, weights = named(INPUT, VALUE_NAME), named(INITIALIZER, TENSOR_NAME)
-    values = {tensor.name: _value_info(tensor) for tensor in prefix.tensors}
+    values = {tensor.name: value_info(tensor) for tensor in prefix.tensors}
     between = {name: memoryview(bytes_field(INPUT, value)) for name, value in values.items()}
 
     def joined(nodes: list[_Part], given: dict[str, memoryview], outputs: list[bytes]) -> bytes:
@@ -93,7 +93,7 @@ def _texts(model: bytes, message: _Part, number: int) -> list[str]:
     return [model[part.start : part.end].decode() for part in found]
 
 
-def _value_info(tensor: PrefixTensor) -> bytes:
+def value_info(tensor: PrefixTensor) -> bytes:
     """Return a `ValueInfoProto`."""
     sizes = [bytes_field(DIMENSION_NAME, b"batch"), *(varint_field(DIMENSION_VALUE, size) for size in tensor.shape)]
     shape = b"".join(bytes_field(DIMENSION, size) for size in sizes)
