@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 import sefa
 import sefa_runtime
 from generators import make_generator
-from records import Record, alternate, check_same, make_parser, p50_ms, summary
+from records import Record, alternate, check_same, make_parser, p50_ms, rates_of, roofline_of, summary
 from sefa_export import bake, export_onnx
 from sefa_runtime.inputs.examples import random_inputs
 
@@ -67,6 +67,7 @@ def main() -> None:
         "runs": plan.rounds * plan.calls,
         "provider": editor.provider,
         "results": results,
+        "rates": rates_of(editor),
     }
     problems = [
         f"{name}, batch {result['batch']}: {times} times as fast, {least} is wanted"
@@ -92,10 +93,12 @@ def measure(editor: sefa_runtime.Editor, graph: torch.nn.Module, batch: int, pla
     times = alternate(
         {"onnxruntime": run_onnx, "pytorch": run_torch}, plan.rounds, plan.calls, warm_up=1, settle=plan.settle
     )
+    p50 = p50_ms(times)
     medians = {name: np.median(of_one, axis=1) for name, of_one in times.items()}
     return {
         "batch": batch,
-        **{f"{name}_p50_ms": value for name, value in p50_ms(times).items()},
+        **{f"{name}_p50_ms": value for name, value in p50.items()},
+        "roofline": roofline_of(editor, batch, p50["onnxruntime"]),
         **summary("pytorch_over_onnxruntime", medians["pytorch"] / medians["onnxruntime"], 2),
     }
 

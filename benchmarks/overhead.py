@@ -29,7 +29,7 @@ from torch import Tensor, nn
 import sefa
 import sefa_runtime
 from generators import make_generator
-from records import Record, alternate, check_same, make_parser, summary
+from records import Record, alternate, check_same, make_parser, rates_of, roofline_of, summary
 from sefa.bank.direction_bank import DirectionBank
 from sefa.generators import Generator
 from sefa_export import export_onnx
@@ -106,12 +106,14 @@ def measure(name: str) -> dict[str, Any]:
         switched = export_switched(generator, bank, Path(folder, "switched.onnx"))
         alone = export_unedited(generator, Path(folder, "alone.onnx"))
         feeds = example_feeds(generator)
-        return {
-            "model": name,
+        results = {
             "edit_in_one_session": measure_edit_in_one_session(switched, baked, feeds),
             "edit_between_two_sessions": measure_edit_between_sessions(baked, alone, feeds),
             "editor": measure_editor(baked, feeds),
         }
+        editor = sefa_runtime.load(baked, "cpu")
+        reached = roofline_of(editor, 1, results["editor"]["editor_run_p50_ms"])
+        return {"model": name, **results, "roofline": reached, "rates": rates_of(editor)}
 
 
 def export_unedited(generator: Generator, path: Path) -> Path:

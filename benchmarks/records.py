@@ -5,13 +5,17 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from sefa_runtime.editor import Editor
 from sefa_runtime.files import write_whole
+from sefa_runtime.latency.graph_facts import read_graph_facts
+from sefa_runtime.latency.roofline import least_bytes, rates_for, roofline
 from sefa_runtime.machine.description import describe_machine, load_average
 from sefa_runtime.machine.packages import describe_versions, installed_version
 
@@ -136,3 +140,25 @@ def check_same(image: NDArray[np.uint8], other: NDArray[np.uint8], levels: int =
     difference = int(np.abs(image.astype(int) - other).max())
     assert difference <= levels, f"the images differ by {difference} levels"
     return difference
+
+
+def roofline_of(editor: Editor, batch: int, milliseconds: float, edits: int = 1) -> dict[str, Any] | None:
+    """Hold a run against the machine's rates, which are measured at the first call; None on other providers.
+
+    Args:
+        editor: What ran, loaded from a file.
+        batch: Images per run.
+        milliseconds: The median time of a run.
+        edits: Edits per image.
+    """
+    rates, info = rates_for(editor), editor.info
+    if rates is None or info.macs is None or editor.path is None:
+        return None
+    moved = least_bytes(info, read_graph_facts(editor.path).parameter_bytes, batch, edits)
+    return asdict(roofline(batch * info.macs, moved, milliseconds, rates))
+
+
+def rates_of(editor: Editor) -> dict[str, Any] | None:
+    """Return the machine's rates with an editor's threads; docs/latency-record.md explains them."""
+    rates = rates_for(editor)
+    return None if rates is None else asdict(rates)

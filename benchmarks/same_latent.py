@@ -22,7 +22,7 @@ import numpy as np
 import sefa
 import sefa_runtime
 from generators import make_generator
-from records import Record, alternate, make_parser, p50_ms, ratio
+from records import Record, alternate, make_parser, p50_ms, rates_of, ratio, roofline_of
 from sefa.generators import Generator
 from sefa_export import export_onnx
 from sefa_runtime import Editor
@@ -90,7 +90,9 @@ def measure(generator: Generator, first: int, path: Path) -> dict[str, Any]:
         "largest_difference_in_levels": int(np.abs(one.astype(int) - other).max()),
         "slider": compare(move, kept, whole),
         "sweep": compare(sweep, kept, whole),
-        "new_latent": compare(fresh, kept, whole),
+        "new_latent": (new := compare(fresh, kept, whole)),
+        "roofline_of_new_latent": roofline_of(whole, 1, new["whole_p50_ms"]),
+        "rates": rates_of(whole),
     }
 
 

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 import sefa
 import sefa_runtime
 from generators import make_generator, stylegan2_spec
-from records import Record, alternate, check_same, make_parser, p50_ms, summary
+from records import Record, alternate, check_same, make_parser, p50_ms, rates_of, roofline_of, summary
 from sefa_export import export_onnx
 from sefa_export.bake import quantize
 from support.stylegan2_files import (
@@ -61,6 +61,7 @@ def main() -> None:
         "rounds": ROUNDS,
         "provider": editor.provider,
         "results": results,
+        "rates": rates_of(editor),
     }
     problems = [
         f"batch {result['batch']}: {times} times as fast as the released form, {MIN_RATIO} is wanted"
@@ -91,10 +92,12 @@ def measure(editor: sefa_runtime.Editor, tensors: dict[str, torch.Tensor], batch
     for run in runs.values():
         check_same(run(), run_onnx())
     times = alternate(runs, ROUNDS, warm_up=WARM_UP)
+    p50 = p50_ms(times)
     onnx_ms, released_ms, grouped_ms = (of_one[:, 0] for of_one in times.values())
     return {
         "batch": batch,
-        **{f"{name}_p50_ms": value for name, value in p50_ms(times).items()},
+        **{f"{name}_p50_ms": value for name, value in p50.items()},
+        "roofline": roofline_of(editor, batch, p50["onnxruntime"]),
         **summary("released_form_over_onnxruntime", released_ms / onnx_ms, 2),
         **summary("grouped_filter_over_onnxruntime", grouped_ms / onnx_ms, 2),
     }
