@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -185,11 +185,11 @@ class SessionChoices:
     allow_cpu_fallback: bool = False
     threads: int | None = None
 
-    def load(self, model: Path) -> "Editor":
-        """Load a model."""
+    def load(self, model: Path, **arguments: Any) -> "Editor":
+        """Load a model, with further arguments of `sefa_runtime.load`."""
         from sefa_runtime import load
 
-        return load(model, **vars(self))
+        return load(model, **vars(self), **arguments)
 
 
 SessionOptions = Annotated[SessionChoices, PROVIDER]

@@ -92,7 +92,7 @@ def explore(
         typer.Option(
             metavar="N",
             help="How many images to measure: seeds 0, 1, 2, ...; ranges are determined from at most 16 of them.",
-            show_default="200, or all codes; 2 with --quick",
+            show_default="8 to 16, as many as make the numbers precise; 2 with --quick",
         ),
     ] = None,
     quick: Annotated[
@@ -149,6 +149,8 @@ def explore(
     """
     from tempfile import TemporaryDirectory
 
+    from sefa_runtime.explore.exploration import PREFIX_MB
+    from sefa_runtime.explore.page import images_in_words
     from sefa_runtime.explore.resume_cache import ResumeCache
     from sefa_runtime.explore.writing import check_output_name, save_exploration
 
@@ -172,7 +174,7 @@ def explore(
             model = Path(folder) / "model.onnx"
             directions = _export(source, model, checkpoint, choices, opening, latents.codes is not None, truncation)
             truncation = None
-        editor = session.load(model)
+        editor = session.load(model, prefix_mb=PREFIX_MB)
         exploration = _explore(
             editor, resume_cache, model=source.name, samples=samples, label=_label(editor, label),
             truncation=truncation, alpha_range=alpha_range, quick=quick, **_choose_images(editor, latents),
@@ -196,7 +198,7 @@ def explore(
         print_json(exploration.to_dict())
         return
     _print_effects(exploration)
-    say("", f"measured on {exploration.samples} images, {where_it_ran(editor.session)}")
+    say("", f"measured on {images_in_words(exploration)}, {where_it_ran(editor.session)}")
     for output in outputs:
         say(f"{output}: {format_bytes(output.stat().st_size)}")
     if write_ranges or checkpoint.save_bank is not None:

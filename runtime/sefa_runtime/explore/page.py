@@ -41,6 +41,7 @@ def to_html(exploration: Exploration) -> str:
         script=_resource("page.js"),
         facts=escape(_facts(exploration)),
         reference=f"{exploration.reference:.1f}",
+        reference_error=f"{exploration.reference_error:.1f}",
         count=len(exploration.effects),
         alike=f"{ALIKE:g}",
         spectrum=spectrum(
@@ -73,6 +74,12 @@ def layers_in_words(layers: Sequence[int]) -> str:
     return ", ".join(f"{first}" if first == last else f"{first}–{last}" for first, last in runs)
 
 
+def images_in_words(exploration: Exploration) -> str:
+    """Write on how many images directions were measured: "16 images", or "8 to 16 images"."""
+    counts = [effect.images for effect in exploration.effects]
+    return f"{max(counts)} images" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)} images"
+
+
 def number_in_words(alpha: float) -> str:
     """Write a number with a true minus: -2.5 -> "−2.5"."""
     return f"{alpha:g}".replace("-", "−")
@@ -86,7 +93,7 @@ def _facts(exploration: Exploration) -> str:
         f"{len(info.directions)} directions ({info.method}"
         + ("" if info.normalize == "none" else f", rows of A normalized: {info.normalize}")
         + ")",
-        f"measured on {exploration.samples} images" + (", a quick look" if exploration.is_quick else ""),
+        f"measured on {images_in_words(exploration)}" + (", a quick look" if exploration.quick else ""),
     ]
     if exploration.label is not None:
         facts.append(f"class {info.class_names[exploration.label] if info.class_names else exploration.label}")
@@ -161,8 +168,11 @@ def _where(effect: Effect) -> str:
 def _measures(
     exploration: Exploration, direction: DirectionInfo, effect: Effect, alike: Sequence[tuple[int, float]]
 ) -> str:
-    low, high = (number_in_words(alpha) for alpha in effect.alpha_range)
-    notes = [END_NOTES[reason] for reason in effect.ends]
+    errors = effect.errors
+    low, high = (
+        f"{number_in_words(alpha)}{_plus_minus(error)}{END_NOTES[reason]}"
+        for alpha, error, reason in zip(effect.alpha_range, errors.alpha_range, effect.ends, strict=True)
+    )
     strongest = max(other.strength for other in exploration.effects)
     largest = max(other.eigenvalue for other in exploration.info.directions)
     names = exploration.info.names
@@ -170,15 +180,21 @@ def _measures(
         f'<a href="#d{other}">{_called(other, names[other])}</a> ({cosine:.2f})' for other, cosine in alike
     )
     rows = [
-        ("Range", "changes nothing" if effect.is_nothing else f"{low}{notes[0]} to {high}{notes[1]}"),
-        ("Strength", f"{_bar(effect.strength, strongest)}{effect.strength:.3g} levels/α"),
-        ("Change", f"{effect.change:.3g} levels"),
-        ("Half of it in", f"{_bar(effect.area, 0.5)}{effect.area:.0%} of area"),
-        ("Monotone", f"{effect.monotone:.0%}"),
+        ("Range", "changes nothing" if effect.is_nothing else f"{low} to {high}"),
+        ("Strength", f"{_bar(effect.strength, strongest)}{effect.strength:.3g}{_plus_minus(errors.strength)} levels/α"),
+        ("Change", f"{effect.change:.3g}{_plus_minus(errors.change)} levels"),
+        ("Half of it in", f"{_bar(effect.area, 0.5)}{100 * effect.area:.0f}{_plus_minus(100 * errors.area)} % of area"),
+        ("Monotone", f"{100 * effect.monotone:.0f}{_plus_minus(100 * errors.monotone)} %"),
         ("Eigenvalue", f"{_bar(direction.eigenvalue, largest)}{direction.eigenvalue:.4g}"),
         ("Looks like", links or "no other"),
+        ("Measured on", f"{effect.images} images"),
     ]
     return f'<dl class="measures">{"".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in rows)}</dl>'
+
+
+def _plus_minus(error: float | None) -> str:
+    """Write a standard error behind a number; nothing if it is 0 or there is none."""
+    return f" ± {float(f'{error:.2g}'):g}" if error else ""
 
 
 def _called(index: int, name: str) -> str:

@@ -18,12 +18,12 @@ from sefa_runtime.model.info import ModelInfo
 
 TARGET = 0.5
 LEAST_GROWTH = 0.05
-# Images used in the search: their mean change is within a few percent of that of hundreds.
-SEARCHED = 16
 START = 1.0
 SMALLEST = 1e-6
-# A quick search ends at the first alpha tried where the change is this close to the target.
-NEAR = 0.15
+# A search ends at the first alpha tried where the change is this close to the target, as a share of it.
+NEAR, ROUGHLY_NEAR = 0.05, 0.15
+# Images that a thorough search begins with, to come near the end on few.
+PILOT = 2
 MOST_STEP = 4.0
 # A mean change, in grey levels, that nobody can see and that rounding to uint8 does not account for.
 NOTHING = 0.01
@@ -57,59 +57,59 @@ def limit_of(info: ModelInfo) -> float:
 def suggest_range(
     samples: Samples, direction: int, reference: float, limit: float, guess: float | None = None
 ) -> tuple[End, End]:
-    """Find a range of alpha on a few of the samples.
+    """Find a range of alpha.
 
     Args:
-        samples: The images, of which the first `SEARCHED` are used.
+        samples: The images.
         direction: Index of the direction.
         reference: Mean absolute difference between different images, in grey levels.
         limit: The largest alpha to suggest.
-        guess: Search quickly: begin here, and end at the first alpha where the change is within `NEAR` of the target.
+        guess: Search only roughly, and begin here. None: search on a few of the images first.
 
     Returns:
         The ends below and above 0.
     """
 
-    parts = list(in_parts(samples, 1, SEARCHED))
-    still = [samples.sweep(direction, [0.0], rows).astype(np.int16) for rows in parts]
+    def change(alpha: float, count: int) -> float:
+        changes = []
+        for rows in in_parts(samples, 2, most=count):
+            before, after = samples.sweep(direction, [0.0, alpha], rows).astype(np.int16).swapaxes(0, 1)
+            changes.append(np.abs(after - before).mean((1, 2, 3)))
+            if rows.stop >= count:
+                break
+        return float(np.concatenate(changes)[:count].mean())
 
-    def change(alpha: float) -> float:
-        moved = (samples.sweep(direction, [alpha], rows) for rows in parts)
-        changes = [np.abs(after - before).mean((1, 2, 3, 4)) for before, after in zip(still, moved, strict=True)]
-        return float(np.concatenate(changes).mean())
+    def search(sign: int, start: float, count: int, near: float) -> End:
+        return find_end(lambda alpha: change(sign * alpha, count), TARGET * reference, limit, start, near)
 
-    def change_below(alpha: float) -> float:
-        return change(-alpha)
-
-    target = TARGET * reference
-    if guess is None:
-        return find_end(change_below, target, limit), find_end(change, target, limit)
-    above = find_end(change, target, limit, guess, NEAR)
-    return find_end(change_below, target, limit, above.alpha, NEAR), above
+    pilot = samples.count if guess is not None else min(PILOT, samples.count)
+    above = search(1, START if guess is None else guess, pilot, ROUGHLY_NEAR)
+    below = search(-1, above.alpha, pilot, ROUGHLY_NEAR)
+    if guess is not None:
+        return below, above
+    return search(-1, below.alpha, samples.count, NEAR), search(1, above.alpha, samples.count, NEAR)
 
 
 def find_end(
-    change: Callable[[float], float], target: float, limit: float, start: float = START, near: float = 0.0
+    change: Callable[[float], float], target: float, limit: float, start: float = START, near: float = NEAR
 ) -> End:
     """Find where `change(alpha)` reaches `target` or stops growing, or alpha reaches the limit.
 
-    Doubling or halving brackets the alpha, false position then finds it.
+    Steps scaled by how far off the change is come near or bracket the alpha; false position then finds it.
 
     Args:
         change: Returns how much the images change at an alpha.
         target: The value of `change` to reach.
         limit: The largest alpha.
         start: The first alpha to try.
-        near: End at the first alpha where the change is within this share of `target`, and scale each step by how far
-            off the change is. 0: bracket and refine.
+        near: End at the first alpha where the change is within this share of `target`. At 0.05 or more, steps do not
+            vanish in the rounding of alpha to two digits.
     """
 
     def is_near(reached: float) -> bool:
         return abs(reached - target) < near * target
 
-    def next_alpha(alpha: float, reached: float, usual: float) -> float:
-        if not near:
-            return alpha * usual
+    def next_alpha(alpha: float, reached: float) -> float:
         factor = target / max(reached, target / MOST_STEP)
         return round_to_two_digits(alpha * max(factor, 1 / MOST_STEP))
 
@@ -120,7 +120,7 @@ def find_end(
         while reached >= target and alpha > SMALLEST:
             if is_near(reached):
                 return End(alpha, "change")
-            above, alpha = (alpha, reached), next_alpha(alpha, reached, 0.5)
+            above, alpha = (alpha, reached), next_alpha(alpha, reached)
             reached = change(alpha)
         below = (alpha, reached) if reached < target else below  # A jump at 0.
     else:
@@ -133,22 +133,23 @@ def find_end(
             if before[1] > NOTHING and reached < before[1] * (1 + growth):
                 if before[0] == start > START:  # It may have gone flat long before.
                     return find_end(change, target, limit, START, near)
-                return End(round_to_two_digits(before[0]), "flat")
+                return End(before[0], "flat")
             if alpha >= limit:
-                return End(round_to_two_digits(limit), "limit" if reached > NOTHING else "nothing")
-            alpha = min(next_alpha(alpha, reached, 2), limit)
+                return End(limit, "limit" if reached > NOTHING else "nothing")
+            alpha = min(next_alpha(alpha, reached), limit)
             reached = change(alpha)
         above = (alpha, reached)
     for _ in range(2):
         if is_near(reached):
             return End(alpha, "change")
-        alpha = _between(below, above, target)
-        alpha = round_to_two_digits(alpha) if near else alpha
+        alpha = round_to_two_digits(_between(below, above, target))
         reached = change(alpha)
         if reached < target:
             below = (alpha, reached)
         else:
             above = (alpha, reached)
+    if is_near(reached):
+        return End(alpha, "change")
     return End(round_to_two_digits(_between(below, above, target)), "change")
 
 

@@ -2,17 +2,18 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sefa_runtime.editor import MAX_BATCH, Editor
+from sefa_runtime.editor import MAX_BATCH, Editor, as_images
 from sefa_runtime.images import Images
+from sefa_runtime.inputs.call import Call
 
-# Bytes of images held at once, and in the cache.
+# Bytes of images held at once, and in the cache: nearly all of a direction's, if they are of 1024x1024 pixels.
 MAX_BYTES = 64 << 20
-MAX_CACHED_BYTES = 128 << 20
+MAX_CACHED_BYTES = 512 << 20
 
 
 class Samples(Protocol):
@@ -39,8 +40,8 @@ class ImageCache:
         count: That number.
     """
 
-    progress: Callable[[float], None] = lambda count: None
-    count: float = 0
+    progress: Callable[[int], None] = lambda count: None
+    count: int = 0
     _direction: int | None = None
     _room: int = MAX_CACHED_BYTES
     _unedited: dict[bytes, Images] = field(default_factory=dict)  # by latent
@@ -67,7 +68,7 @@ class ImageCache:
         else:
             self._unedited[latent] = image.copy()
 
-    def report(self, count: float) -> None:
+    def report(self, count: int) -> None:
         """Report the number of images rendered in all."""
         self.count = count
         self.progress(count)
@@ -104,29 +105,30 @@ class EditorSamples:
         latents = self.latents[rows]
         keys = [latent.tobytes() for latent in latents]
         self.cache.turn_to(direction)
-        missing = [alpha for alpha in alphas if any(self.cache.get(key, alpha) is None for key in keys)]
-        fresh = dict(zip(missing, self._render(direction, missing, latents).swapaxes(0, 1), strict=True))
         images = np.empty((len(keys), len(alphas), *self.image_shape), np.uint8)
+        missing = []  # Latent by latent, so that what its first layers compute is used again.
         for row, key in enumerate(keys):
             for step, alpha in enumerate(alphas):
                 cached = self.cache.get(key, alpha)
-                images[row, step] = fresh[alpha][row] if cached is None else cached
-                self.cache.keep(key, alpha, images[row, step])
+                if cached is None:
+                    missing.append((row, step))
+                else:
+                    images[row, step] = cached
+        size = self.editor.info.batch or MAX_BATCH
+        for start in range(0, len(missing), size):
+            places = missing[start : start + size]
+            edits = {direction: [alphas[step] for _, step in places]}
+            given = {self.editor.info.latent_name: latents[[row for row, _ in places]], **self.inputs}
+            rendered = as_images(self.editor.infer(self.editor.prepare(Call(given, edits=edits))))
+            for (row, step), image in zip(places, rendered, strict=True):
+                images[row, step] = image
+                self.cache.keep(keys[row], alphas[step], image)
+            self.cache.report(self.cache.count + len(places))
         return images
 
-    def _render(self, direction: int, alphas: Sequence[float], latents: NDArray[np.float32]) -> Images:
-        if not alphas:
-            return np.empty((len(latents), 0, *self.image_shape), np.uint8)
-        before, more = self.cache.count, len(latents) * len(alphas)
-        given: dict[str, Any] = {self.editor.info.latent_name: latents, **self.inputs}
-        return self.editor.sweep(
-            direction=direction, alphas=alphas, progress=lambda share: self.cache.report(before + share * more), **given
-        )
 
-
-def in_parts(samples: Samples, steps: int, count: int | None = None) -> Iterator[slice]:
-    """Yield the first `count` samples in parts small enough that `steps` images of each sample fit into `MAX_BYTES`."""
-    count = samples.count if count is None else min(count, samples.count)
-    size = max(1, min(MAX_BATCH, MAX_BYTES // (steps * int(np.prod(samples.image_shape)))))
-    for start in range(0, count, size):
-        yield slice(start, min(start + size, count))
+def in_parts(samples: Samples, steps: int, most: int = MAX_BATCH) -> Iterator[slice]:
+    """Yield the samples in parts of at most `most`, so small that `steps` images of each fit into `MAX_BYTES`."""
+    size = max(1, min(most, MAX_BYTES // (steps * int(np.prod(samples.image_shape)))))
+    for start in range(0, samples.count, size):
+        yield slice(start, min(start + size, samples.count))

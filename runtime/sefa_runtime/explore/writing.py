@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+from sefa_runtime.explore.effects import STEPS
 from sefa_runtime.explore.exploration import Exploration
 from sefa_runtime.explore.page import layers_in_words, to_html
 from sefa_runtime.explore.similarity import looks_like
@@ -46,15 +47,12 @@ def save_exploration(exploration: Exploration, path: str | Path) -> None:
 
 def sheet(exploration: Exploration) -> Images:
     """Return a contact sheet: directions down, their ranges across, one block per image shown: uint8 [H', W', 3]."""
-    half = exploration.frames.shape[2] // 2
-    step = 1 if half % 2 else 2  # Every second frame if that includes both ends and 0.
-    shown = slice(None, None, step)
-    columns = ["low", *[""] * (half // step - 1), "0", *[""] * (half // step - 1), "high"]
+    sides = [""] * (STEPS - 1)
     return contact_sheet(
-        exploration.frames[:, :, shown].swapaxes(0, 1),  # [images shown, directions, alphas, h, w, C]
+        exploration.frames.swapaxes(0, 1),  # [images shown, directions, alphas, h, w, C]
         titles=exploration.titles,
         row_labels=[_row_label(exploration, index) for index in range(len(exploration.effects))],
-        column_labels=columns,
+        column_labels=["low", *sides, "0", *sides, "high"],
     )
 
 
