@@ -321,6 +321,7 @@ def _print_effects(exploration: "Exploration") -> None:
             f"{effect.strength:.3g}",
             f"{effect.area:.0%}",
             f"{effect.monotone:.0%}",
+            effect.images,
             alike,
         ))  # fmt: skip
-    print_table(("index", "name", "alpha", "strength", "half in", "monotone", "looks like"), rows)
+    print_table(("index", "name", "alpha", "strength", "half in", "monotone", "images", "looks like"), rows)

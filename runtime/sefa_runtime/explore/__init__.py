@@ -4,7 +4,7 @@
 >>> from sefa_runtime.explore import explore
 >>> exploration = explore(load("faces.onnx"))
 >>> exploration.effects[1].alpha_range
-(-2.5, 2.6)
+(-2.8, 2.6)
 """
 
 from sefa_runtime.explore.effects import Effect

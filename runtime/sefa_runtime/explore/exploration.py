@@ -55,7 +55,7 @@ class Exploration:
         model: The model's name.
         info: What the model says about itself.
         samples: The most images that a direction was measured on; each effect says on how many it was.
-        quick: Whether this was only a quick look.
+        is_quick: Whether this was only a quick look.
         label: Their label; None if the model takes none.
         truncation: Their truncation psi, if it was requested.
         reference: Mean absolute difference between different images, in grey levels.
@@ -71,7 +71,7 @@ class Exploration:
     model: str
     info: ModelInfo
     samples: int
-    quick: bool
+    is_quick: bool
     label: int | None
     truncation: float | None
     reference: float
@@ -102,7 +102,7 @@ class Exploration:
             "source_sha256": self.info.source_sha256,
             "bank_sha256": list(self.info.bank_sha256),
             "samples": self.samples,
-            "quick": self.quick,
+            "quick": self.is_quick,
             "label": self.label,
             "truncation": self.truncation if self.info.truncation is None else self.info.truncation,
             "reference": round(self.reference, 3),
@@ -176,10 +176,10 @@ def explore(
     share_before = plan.unedited.count / (plan.unedited.count + expected * count)  # of all that is to be done
 
     def measure_unedited() -> Arrays:
-        cache.progress = lambda rendered: progress(share_before * min(rendered / plan.unedited.count, 1))
         seconds = _seconds_per_image(plan.unedited)
-        others = max(0, plan.unedited.count - WARM_UP - TIMED)
+        others = plan.unedited.count - cache.count
         estimate(seconds * (others + expected * len(left) * _share_after_prefix(editor)))
+        cache.progress = lambda rendered: progress(share_before * min(rendered / plan.unedited.count, 1))
         reference, error, mean = reference_change(plan.unedited)
         return {"reference": np.array(reference), "error": np.array(error), "mean": _thumbnails(mean)}
 
@@ -212,7 +212,7 @@ def explore(
         model=model or editor.name,
         info=editor.info,
         samples=plan.measured.count,
-        quick=quick,
+        is_quick=quick,
         label=index,
         truncation=truncation,
         reference=reference,

@@ -93,7 +93,7 @@ def _facts(exploration: Exploration) -> str:
         f"{len(info.directions)} directions ({info.method}"
         + ("" if info.normalize == "none" else f", rows of A normalized: {info.normalize}")
         + ")",
-        f"measured on {images_in_words(exploration)}" + (", a quick look" if exploration.quick else ""),
+        f"measured on {images_in_words(exploration)}" + (", a quick look" if exploration.is_quick else ""),
     ]
     if exploration.label is not None:
         facts.append(f"class {info.class_names[exploration.label] if info.class_names else exploration.label}")
@@ -170,7 +170,7 @@ def _measures(
 ) -> str:
     errors = effect.errors
     low, high = (
-        f"{number_in_words(alpha)}{_plus_minus(error)}{END_NOTES[reason]}"
+        f"{_number(number_in_words(alpha), error)}{END_NOTES[reason]}"
         for alpha, error, reason in zip(effect.alpha_range, errors.alpha_range, effect.ends, strict=True)
     )
     strongest = max(other.strength for other in exploration.effects)
@@ -181,10 +181,13 @@ def _measures(
     )
     rows = [
         ("Range", "changes nothing" if effect.is_nothing else f"{low} to {high}"),
-        ("Strength", f"{_bar(effect.strength, strongest)}{effect.strength:.3g}{_plus_minus(errors.strength)} levels/α"),
-        ("Change", f"{effect.change:.3g}{_plus_minus(errors.change)} levels"),
-        ("Half of it in", f"{_bar(effect.area, 0.5)}{100 * effect.area:.0f}{_plus_minus(100 * errors.area)} % of area"),
-        ("Monotone", f"{100 * effect.monotone:.0f}{_plus_minus(100 * errors.monotone)} %"),
+        (
+            "Strength",
+            _bar(effect.strength, strongest) + _number(f"{effect.strength:.3g}", errors.strength, " per α"),
+        ),
+        ("Change", _number(f"{effect.change:.3g}", errors.change, " levels")),
+        ("Half of it in", _bar(effect.area, 0.5) + _number(f"{100 * effect.area:.0f}", 100 * errors.area, " %")),
+        ("Monotone", _number(f"{100 * effect.monotone:.0f}", 100 * errors.monotone, " %")),
         ("Eigenvalue", f"{_bar(direction.eigenvalue, largest)}{direction.eigenvalue:.4g}"),
         ("Looks like", links or "no other"),
         ("Measured on", f"{effect.images} images"),
@@ -192,9 +195,10 @@ def _measures(
     return f'<dl class="measures">{"".join(f"<dt>{term}</dt><dd>{text}</dd>" for term, text in rows)}</dl>'
 
 
-def _plus_minus(error: float | None) -> str:
-    """Write a standard error behind a number; nothing if it is 0 or there is none."""
-    return f" ± {float(f'{error:.2g}'):g}" if error else ""
+def _number(text: str, error: float | None, unit: str = "") -> str:
+    """Return a number with its standard error, if that is not 0, on one line of the page."""
+    doubt = f" ± {float(f'{error:.1g}'):g}" if error else ""
+    return f'<span class="number">{text}{doubt}{unit}</span>'
 
 
 def _called(index: int, name: str) -> str:
@@ -208,7 +212,7 @@ def _has_own_name(index: int, name: str) -> bool:
 
 def _bar(value: float, most: float) -> str:
     share = value / most if most else 0.0
-    return f'<span class="bar" style="width:{2.5 * share:.2f}rem"></span>'
+    return f'<span class="bar" style="width:{2 * share:.2f}rem"></span>'
 
 
 def _resource(name: str) -> str:

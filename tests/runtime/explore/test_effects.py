@@ -1,7 +1,11 @@
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
-from sefa_runtime.explore.effects import Effect, area_of_half, measure, reduce_to, reference_change
+from sefa_runtime.explore.effects import Effect, area_of_half, area_of_many, measure, reduce_to, reference_change
 from sefa_runtime.explore.samples import MAX_BYTES, in_parts
 from sefa_runtime.explore.similarity import looks_like, similarity
 from support.synthetic_images import (
@@ -99,10 +103,63 @@ def test_the_area_that_holds_half(change_map: list[list[float]], share: float) -
 
 
 def test_the_reference_is_how_much_images_differ() -> None:
-    reference, mean = reference_change(IMAGES)
-    assert reference == pytest.approx(24)
+    reference, error, mean = reference_change(IMAGES)
+    assert (reference, error) == pytest.approx((24, 0))
     assert mean.shape == (16, 16, 3)
     assert (mean == 112).all()  # Half of them 100, half 124.
+
+
+@dataclass(frozen=True)
+class Uneven(SyntheticImages):
+    """Images that alpha makes brighter by 6 levels each, on average, with a known standard deviation."""
+
+    deviation: float = 0.0
+
+    def sweep(self, direction: int, alphas: Sequence[float], rows: slice) -> NDArray[np.uint8]:
+        numbers = np.arange(self.count)[rows]
+        slopes = 6 + self.deviation * np.where(numbers % 2, 1, -1)
+        images = np.full((len(numbers), len(alphas), *self.image_shape), 100.0)
+        images += (slopes[:, None] * np.asarray(alphas))[..., None, None, None]
+        return np.rint(images).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("deviation", "images"), [(0, 8), (1, 12), (2, 32), (5, 40)])
+def test_images_are_measured_until_the_numbers_are_precise(deviation: float, images: int) -> None:
+    # The deviation of n of them is deviation * sqrt(n / (n - 1)); the error is to be at most 6 % of 6 levels.
+    effect = measure(Uneven(count=40, deviation=deviation), BRIGHTNESS, RANGE, least=8).effect
+    assert effect.images == images
+    assert effect.errors.strength == pytest.approx(deviation / np.sqrt(images - 1))
+    assert effect.errors.change == pytest.approx(3 * effect.errors.strength)
+    assert effect.is_precise == (effect.errors.strength <= 0.36)
+    assert measure(Uneven(count=40, deviation=deviation), BRIGHTNESS, RANGE).effect.images == 40
+
+
+def test_an_end_is_as_certain_as_the_change_there() -> None:
+    images = Uneven(count=16, deviation=2)
+    found = measure(images, BRIGHTNESS, RANGE, ("change", "limit"), searched=8).effect.errors.alpha_range
+    # At -3 the change is 18 +- 6 levels on 8 images, and grows by 6 per alpha.
+    assert found == (pytest.approx(6 / np.sqrt(7) / 6), None)
+
+
+def test_the_area_of_many_images_is_told_from_few() -> None:
+    # Each image's map is a ramp with noise of its own, which lowers the area of few.
+    maps = np.random.RandomState(0).gamma(4, size=(2000, 32, 32)) * np.linspace(0, 2, 32)
+    many = area_of_half(maps.sum(0))
+    few = np.mean([area_of_half(part.sum(0)) for part in maps.reshape(-1, 8, 32, 32)])
+    areas, errors = np.array([area_of_many(part) for part in maps.reshape(-1, 8, 32, 32)]).T
+    assert many - few > 0.01
+    assert abs(areas.mean() - many) < (many - few) / 4
+    assert errors.mean() == pytest.approx(areas.std(), rel=0.5)
+    assert area_of_many(np.ones((8, 4, 4))) == pytest.approx((0.5, 0))
+
+
+def test_directions_are_compared_on_the_images_of_both() -> None:
+    signatures = list(np.random.RandomState(0).randn(3, 9, 7, 5, 2).astype(np.float16))
+    signatures[1] = signatures[1][:4]
+    cosines = similarity(signatures)
+    shorter = similarity([signature[:4] for signature in signatures])
+    np.testing.assert_allclose(cosines[1], shorter[1], atol=1e-6)
+    np.testing.assert_allclose(cosines[0, 2], similarity([signatures[0], signatures[2]])[0, 1], atol=1e-6)
 
 
 def test_the_size_of_parts_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,10 +23,10 @@ def explored(tiny: Editor) -> Exploration:
 
 def test_the_frames_are_what_the_editor_renders(tiny: Editor, explored: Exploration) -> None:
     assert explored.titles == ("seed 5", "seed 9")
-    assert explored.frames.shape == (4, 2, 9, *tiny.info.image_shape)
+    assert explored.frames.shape == (4, 2, 7, *tiny.info.image_shape)
     for direction, effect in enumerate(explored.effects):
         alphas = explored.alphas(direction)
-        assert (alphas[0], alphas[4], alphas[8]) == (effect.alpha_range[0], 0, effect.alpha_range[1])
+        assert (alphas[0], alphas[3], alphas[6]) == (effect.alpha_range[0], 0, effect.alpha_range[1])
         np.testing.assert_array_equal(
             explored.frames[direction], tiny.sweep(seed=[5, 9], direction=direction, alphas=alphas)
         )
@@ -69,6 +69,40 @@ def test_no_image_is_rendered_twice(tiny: Editor, monkeypatch: pytest.MonkeyPatc
     explore(tiny, samples=5, quick=quick)
     assert set(counted.images.values()) == {1}
     assert sum(direction == -1 for _, direction, _ in counted.images) == (16 if quick else 5)
+
+
+def test_directions_are_measured_on_as_many_images_as_it_takes(tiny: Editor, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = Counted(monkeypatch)
+    found = explore(tiny)
+    assert set(counted.images.values()) == {1}
+    assert sum(direction == -1 for _, direction, _ in counted.images) == 64
+    for effect, entry in zip(found.effects, found.to_dict()["directions"], strict=True):
+        assert effect.is_precise or effect.images == 16
+        assert 8 <= effect.images <= 16
+        same = explore(tiny, samples=effect.images, alpha_range=effect.alpha_range).effects[effect.direction]
+        assert (same.strength, same.change, same.area) == (effect.strength, effect.change, effect.area)
+        assert entry["images"] == effect.images
+        assert entry["standard_errors"]["strength"] == pytest.approx(effect.errors.strength, abs=1e-4)
+    # The shown seeds, 0 to 3, are among those measured: no image was rendered only to be shown.
+    assert found.titles == ("seed 0", "seed 1", "seed 2", "seed 3")
+    latents = {z for z, direction, _ in counted.images if direction >= 0}
+    assert len(latents) == 16
+
+
+def test_what_no_edit_reaches_is_computed_once_for_each_latent(golden: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    editor = sefa_runtime.load(golden / "style_late.onnx", provider="cpu")
+    assert editor.session.prefix is not None
+    inference, computed = editor.session.prefix.inference, Counter[bytes]()
+    run = inference.run
+
+    def counted(outputs: Any, feeds: Any, options: Any) -> Any:
+        computed.update(w.tobytes() for w in feeds["w"])
+        return run(outputs, feeds, options)
+
+    monkeypatch.setattr(inference, "run", counted)
+    explore(editor, latents=np.random.RandomState(0).randn(20, 24).astype(np.float32))
+    assert set(computed.values()) == {1}
+    assert len(computed) == 20
 
 
 def test_without_room_images_are_rendered_again_and_the_same(tiny: Editor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +181,7 @@ def test_codes_are_explored_where_the_model_takes_them(golden: Path) -> None:
     found = explore(editor, latents=codes)
     assert found.samples == 6
     assert found.titles == ("latent 0", "latent 1", "latent 2", "latent 3")
-    np.testing.assert_array_equal(found.frames[0, 3, 4], editor.edit(codes=codes[3])[0])
+    np.testing.assert_array_equal(found.frames[0, 3, 3], editor.edit(codes=codes[3])[0])
     for arguments, message in (
         ({}, r"the model takes w\+: codes are needed, \[N, 8, 24\]"),
         ({"latents": codes[:1]}, "at least 2 latents are needed"),

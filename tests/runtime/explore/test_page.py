@@ -90,7 +90,7 @@ def test_every_direction_and_sample_is_there(explored: Exploration, page: Page) 
     images = [attributes for attributes in page.all("img") if " along " in (attributes["alt"] or "")]
     height, width, _ = explored.info.image_shape
     for attributes in images:
-        assert _decode(attributes["src"]).size == (9 * width, height)
+        assert _decode(attributes["src"]).size == (7 * width, height)
     assert len(images) == 8
 
 
@@ -133,9 +133,9 @@ def test_groups_of_layers_stand_side_by_side(explored: Exploration) -> None:
 
 
 def test_a_page_of_large_images_stays_small(explored: Exploration) -> None:
-    smooth = np.linspace(0, 255, 128 * 9 * 128 * 3).reshape(128, 9 * 128, 3)
+    smooth = np.linspace(0, 255, 128 * 7 * 128 * 3).reshape(128, 7 * 128, 3)
     noise = np.random.RandomState(0).normal(0, 4, smooth.shape)  # About as detailed as photographs of faces.
-    frames = np.clip(smooth + noise, 0, 255).astype(np.uint8).reshape(128, 9, 128, 3).swapaxes(0, 1)
+    frames = np.clip(smooth + noise, 0, 255).astype(np.uint8).reshape(128, 7, 128, 3).swapaxes(0, 1)
     one = len(strip(frames))
     assert 16 * 4 * one < 5_000_000
 
