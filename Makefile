@@ -175,6 +175,9 @@ bench-stylegan2: $(DEV) ## A StyleGAN2 of 256x256 and of 1024x1024 through onnxr
 bench-same-latent: $(DEV) ## What keeping a latent's first layers saves
 	$(BIN)/python benchmarks/same_latent.py -o benchmarks/results/same-latent.json
 
+bench-explore: $(TRAINED) ## How long sefa explore takes, and what fewer images do to its answers (13 minutes)
+	$(BIN)/python benchmarks/explore.py -o benchmarks/results/explore.json
+
 bench-methods: $(TRAINED) ## SeFa beside GANSpace
 	$(BIN)/python benchmarks/methods.py -o benchmarks/results/methods.json
 

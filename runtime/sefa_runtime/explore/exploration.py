@@ -40,7 +40,7 @@ THUMBNAIL_SIDE = 128
 FRAMES = 2 * STEPS + 1
 # About how many alphas the search for one end of a range tries, on few images first, and how many images are measured,
 # for estimating the time.
-PILOT_LOOKS, LOOKS, QUICK_LOOKS, USUAL = 3, 1.6, 2, 12
+PILOT_LOOKS, LOOKS, QUICK_LOOKS, USUAL = 3, 1.6, 2, 13
 # Images rendered before the time of one is taken, and while it is.
 WARM_UP, TIMED = 2, 8
 # Memory, in MB, for an Editor's prefixes: of all images measured, if they are of 256x256 in 128 channels.
