@@ -9,7 +9,8 @@ import typer
 
 from sefa.finding import DirectionChoices
 from sefa.opening import OpenOptions
-from sefa_cli.option_groups import Group, Typed
+from sefa_cli.option_groups import Group, Typed, given
+from sefa_cli.output import warn
 from sefa_cli.parsing import (
     parse_assumptions,
     parse_image_range,
@@ -17,9 +18,11 @@ from sefa_cli.parsing import (
     parse_kwargs,
     parse_provider_options,
 )
+from sefa_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from sefa_runtime import Editor
+    from sefa_runtime.tuned import Choice
 
 INTEGERS = Typed(str | None, parse_integers)
 
@@ -173,23 +176,49 @@ PROVIDER = Group(
         "--allow-cpu-fallback", help="Fall back to the CPU if the provider asked for cannot run."
     ),
     threads=typer.Option(metavar="N", help="CPU threads.", show_default="the cores it may use"),
+    tuned=typer.Option(
+        metavar="FILE.json",
+        help="Run as [b]sefa tune -o[/b] found best: its provider, threads and options, and its variant of the model.",
+        show_default=False,
+    ),
 )
 
 
 @dataclass(frozen=True)
 class SessionChoices:
-    """What a model runs on: the arguments of `sefa_runtime.load`."""
+    """What a model runs on: arguments of `sefa_runtime.load`."""
 
     provider: str = "auto"
     provider_options: Mapping[str, str] = field(default_factory=dict)
     allow_cpu_fallback: bool = False
     threads: int | None = None
+    tuned: Path | None = None
 
     def load(self, model: Path, **arguments: Any) -> "Editor":
-        """Load a model, with further arguments of `sefa_runtime.load`."""
+        """Load a model, or the variant that was found best for one caller, with further arguments of `load`."""
         from sefa_runtime import load
 
-        return load(model, **vars(self), **arguments)
+        path, chosen, _ = self.resolve(model)
+        return load(path, **chosen, **arguments)
+
+    def resolve(self, model: Path, callers: str = "one_caller") -> "tuple[Path, dict[str, Any], Choice | None]":
+        """Return what to load and the arguments of `load`, and what was read from the tuned file, if one was given.
+
+        Raises:
+            InputError: See `sefa_runtime.tuned.choose`; also if an option is given that the tuned file decides.
+        """
+        if self.tuned is None:
+            return model, {name: value for name, value in vars(self).items() if name != "tuned"}, None
+        both = [name.removesuffix("s") for name in given(self, "provider", "provider_options")]
+        both += given(self, "threads")
+        if both:
+            raise InputError(f"--tuned decides {' and '.join(both)}: leave out one or the other")
+        from sefa_runtime.tuned import choose
+
+        choice = choose(self.tuned, model, callers)
+        if choice.warning:
+            warn(choice.warning)
+        return choice.path, {**choice.arguments, "allow_cpu_fallback": self.allow_cpu_fallback}, choice
 
 
 SessionOptions = Annotated[SessionChoices, PROVIDER]

@@ -5,6 +5,7 @@ import os
 import threading
 import warnings
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO, SupportsIndex
@@ -17,9 +18,10 @@ from sefa_runtime.inputs.batches import Feeds, pad, split, with_edits
 from sefa_runtime.inputs.call import Call, Sweep, prepare
 from sefa_runtime.inputs.edits import NamedEdits, direction_index
 from sefa_runtime.inputs.latents import is_ambiguous
-from sefa_runtime.model.info import ModelInfo, Payload
+from sefa_runtime.model.info import MAX_FIXED, ModelInfo, Payload
 from sefa_runtime.model.reading import GIVEN_BYTES, read_model, read_model_bytes
 from sefa_runtime.session.session import Session, build_session
+from sefa_runtime.tuned import choose
 
 # Images that `edit` and `sweep` compute at once, which bounds the memory however many are requested.
 MAX_BATCH = 16
@@ -37,6 +39,10 @@ def load(
     binding: bool | None = None,
     cuda_graph: bool = False,
     prefix_mb: float = PREFIX_MB,
+    batch: int | None = None,
+    num_edits: int | None = None,
+    styles_on_cpu: bool = False,
+    tuned: str | os.PathLike[str] | None = None,
 ) -> "Editor":
     """Load an exported `.onnx` model.
 
@@ -58,6 +64,14 @@ def load(
         prefix_mb: Memory, in MB, for what the layers before the first edited one computed for the latents used last,
             so that another edit of the same latent runs only the rest of the graph (see `ModelInfo.prefix`). 0 runs
             the whole graph every time, as CUDA, TensorRT and IO binding do.
+        batch: Fix the number of images of one run, as `sefa export --batch` does: some providers, OpenVINO among them,
+            are faster with static shapes. Calls with more images run in parts, with fewer they are padded.
+        num_edits: Likewise the number of edits of one image; calls with more are errors.
+        styles_on_cpu: Compute what precedes the convolutions, such as a StyleGAN's mapping network, edits and styles,
+            on the CPU in the model's own precision, and only the rest on the provider: for providers that are told to
+            round to half precision (`sefa_runtime.session.styles`). Nothing is then kept for the latents used last.
+        tuned: A file that `sefa tune -o` wrote: what it found best for one caller takes the place of `provider`,
+            `provider_options`, `threads`, `batch` and `styles_on_cpu`, and a variant that of the model.
 
     Raises:
         ModelFileError: If the file is missing, damaged, or not one of ours.
@@ -70,6 +84,18 @@ def load(
         >>> editor.provider, editor.info.names[1], editor.info.latent_shape
         ('cpu', 'turn', (20,))
     """
+    if tuned is not None:
+        if provider != "auto" or provider_options or batch is not None or styles_on_cpu or threads is not None:
+            raise InputError(
+                "tuned decides provider, provider_options, threads, batch and styles_on_cpu: leave those out"
+            )
+        if not isinstance(path, str | os.PathLike):
+            raise InputError("tuned names files: load the model by its path")
+        choice = choose(tuned, path)
+        if choice.warning:
+            warnings.warn(choice.warning, stacklevel=2)
+        path, provider, provider_options = choice.path, choice.setting.provider, dict(choice.setting.options)
+        threads, batch, styles_on_cpu = choice.setting.threads, choice.setting.batch, choice.setting.styles_on_cpu
     source = _path_or_contents(path)
     where = source if isinstance(source, Path) else GIVEN_BYTES
     info, contents = read_model(source) if isinstance(source, Path) else read_model_bytes(source)
@@ -81,9 +107,13 @@ def load(
         "binding": binding,
         "cuda_graph": cuda_graph,
         "prefix_mb": prefix_mb,
+        "batch": batch,
+        "num_edits": num_edits,
+        "styles_on_cpu": styles_on_cpu,
     }
     if not 0 <= prefix_mb < math.inf:
         raise InputError(f"prefix_mb must be a number of MB, 0 or more, got {prefix_mb}")
+    info = _fix_sizes(info, batch, num_edits)
     session = build_session(
         where,
         provider,
@@ -95,11 +125,29 @@ def load(
         contents=contents,
         prefix=info.prefix,
         prefix_bytes=int(prefix_mb * 1e6),
+        sizes=info.signature.static_sizes,
+        styles_on_cpu=styles_on_cpu,
     )
     problems = info.signature.mismatches(session, may_be_free=info.seal is not None)
     if problems:
         raise ModelFileError(f"{where}: its graph is not as its description says: {'; '.join(problems)}")
     return Editor(source, info, session, arguments)
+
+
+def _fix_sizes(info: ModelInfo, batch: int | None, num_edits: int | None) -> ModelInfo:
+    """Return the description of a model as if it had been exported with these sizes.
+
+    Raises:
+        InputError: If a size is out of range, or was fixed differently at export.
+    """
+    for name, size, exported, least in (("batch", batch, info.batch, 1), ("num_edits", num_edits, info.num_edits, 0)):
+        if size is None:
+            continue
+        if isinstance(size, bool) or not isinstance(size, int) or not least <= size <= MAX_FIXED:
+            raise InputError(f"{name} must be in {least}..{MAX_FIXED}, got {size}")
+        if exported not in (None, size):
+            raise InputError(f"the model was exported with {name} {exported}, which cannot be {size}")
+    return replace(info, batch=info.batch or batch, num_edits=num_edits if info.num_edits is None else info.num_edits)
 
 
 def _path_or_contents(model: str | os.PathLike[str] | bytes | bytearray | memoryview | BinaryIO) -> Path | bytes:

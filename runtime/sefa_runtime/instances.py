@@ -17,6 +17,8 @@ def load_instances(
     *,
     allow_cpu_fallback: bool = False,
     warm: bool = True,
+    batch: int | None = None,
+    styles_on_cpu: bool = False,
 ) -> list[Editor]:
     """Load a model for `count` concurrent runs, and generate an image with each instance.
 
@@ -30,6 +32,8 @@ def load_instances(
         provider_options: As for `load`.
         threads: Threads per instance; None gives each its share of the cores.
         allow_cpu_fallback: As for `load`.
+        batch: As for `load`.
+        styles_on_cpu: As for `load`.
         warm: Whether to generate the images; if not, call `warm_up` afterwards.
 
     Returns:
@@ -39,7 +43,15 @@ def load_instances(
         threads = max(1, usable_cores() // count)
 
     def load_one() -> Editor:
-        return load(path, provider, provider_options, threads, allow_cpu_fallback=allow_cpu_fallback)
+        return load(
+            path,
+            provider,
+            provider_options,
+            threads,
+            allow_cpu_fallback=allow_cpu_fallback,
+            batch=batch,
+            styles_on_cpu=styles_on_cpu,
+        )
 
     first = load_one()
     shared = first.provider == "cpu" and threads == 1

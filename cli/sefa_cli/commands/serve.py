@@ -44,16 +44,23 @@ def serve(
     ] = None,
     session: SessionOptions,
     instances: Annotated[
-        int,
+        int | None,
         typer.Option(
             metavar="N",
             help="Concurrent runs of a model, each on its share of the cores: more images per second, but a single "
-            "request takes longer.",
+            "request takes longer. With [b]--tuned[/b], [b]1[/b] takes what was best for one caller.",
+            show_default="1, or as --tuned says",
         ),
-    ] = 1,
+    ] = None,
     max_batch: Annotated[
-        int, typer.Option(metavar="N", help="Most images in one run, and in one request.", rich_help_panel=LIMITS)
-    ] = 16,
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Most images in one run, and in one request.",
+            rich_help_panel=LIMITS,
+            show_default="16, or as --tuned says",
+        ),
+    ] = None,
     max_delay_ms: Annotated[
         float,
         typer.Option(
@@ -134,6 +141,7 @@ def serve(
     try:
         if grpc_port is not None:
             import_module("grpc")
+        from sefa_runtime.server.models import parse_model
         from sefa_runtime.server.run import serve as run_server
         from sefa_runtime.server.settings import Settings
     except ModuleNotFoundError as error:
@@ -143,13 +151,26 @@ def serve(
         raise InputError(
             f"serving needs {error.name}, which is not installed: install sefa with its extra '{extra}'"
         ) from error
+    if session.tuned is not None:
+        if len(models) > 1:
+            raise InputError(f"--tuned is about one model, and {len(models)} are to be served: serve each by itself")
+        name, path = parse_model(models[0])
+        path, arguments, choice = session.resolve(path, "one_caller" if instances == 1 else "many_callers")
+        assert choice is not None
+        models = [f"{name}={path}"]
+        if instances not in (None, choice.setting.instances):
+            arguments["threads"] = None  # Each takes its share of the cores.
+        instances = instances or choice.setting.instances
+        max_batch = max_batch or (choice.max_batch if instances > 1 or choice.max_batch > 1 else None)
+    else:
+        _, arguments, _ = session.resolve(Path(models[0]))
     settings = Settings(
         host=host,
         port=port,
         grpc_port=grpc_port,
-        **vars(session),
-        instances=instances,
-        max_batch=max_batch,
+        **arguments,
+        instances=instances or 1,
+        max_batch=max_batch or 16,
         max_delay_ms=max_delay_ms,
         max_queue=max_queue,
         timeout_s=timeout_s,

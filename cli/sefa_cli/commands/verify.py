@@ -16,7 +16,7 @@ def verify(
     checkpoint: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Also check that the model was made from this checkpoint.")
     ] = None,
-    session: Annotated[SessionChoices, PROVIDER.without("allow_cpu_fallback")],
+    session: Annotated[SessionChoices, PROVIDER.without("allow_cpu_fallback", "tuned")],
     json: JsonOption = False,
 ) -> None:
     """Check that a model is intact and renders the same images here as PyTorch did at export.

@@ -266,6 +266,8 @@ class HostedModel:
             settings.threads,
             allow_cpu_fallback=settings.allow_cpu_fallback,
             warm=False,
+            batch=settings.batch,
+            styles_on_cpu=settings.styles_on_cpu,
         )
 
     async def _warm_up(self, editors: list[Editor]) -> None:

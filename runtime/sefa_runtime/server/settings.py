@@ -33,6 +33,8 @@ class Settings:
     instances: int = 1  # concurrent runs of a model
     threads: int | None = None  # per operator on the CPU; None: the usable cores, divided among the instances
     allow_cpu_fallback: bool = False  # likewise
+    batch: int | None = None  # likewise; a static shape
+    styles_on_cpu: bool = False  # likewise
     max_batch: int = 16  # images in one run, and in one v2 request
     max_delay_ms: float = 2.0  # how long a run may wait for more requests, once runs are shared
     max_queue: int = 256  # images that may wait, per model

@@ -1,7 +1,7 @@
-"""Cut a model after the part that no edit reaches. Source: onnx.proto."""
+"""Cut a model in two: after the part that no edit reaches, or before the convolutions. Source: onnx.proto."""
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 from sefa_runtime.model.graph_check import GRAPH, GRAPH_NODE, INITIALIZER, METADATA_PROPS, TENSOR_NAME
@@ -10,7 +10,7 @@ from sefa_runtime.model.protobuf import bytes_field, fields, varint_field
 
 # onnx.proto: GraphProto, NodeProto, ValueInfoProto, TypeProto, TypeProto.Tensor, TensorShapeProto, its Dimension.
 NAME, INPUT, OUTPUT = 2, 11, 12
-NODE_INPUT = 1
+NODE_INPUT, NODE_OUTPUT, NODE_TYPE = 1, 2, 4
 VALUE_NAME, VALUE_TYPE = 1, 2
 TENSOR_TYPE = 1
 ELEMENT_TYPE, SHAPE = 1, 2
@@ -26,6 +26,14 @@ class Parts(NamedTuple):
     input_names: tuple[str, ...]  # of the whole graph
 
 
+class Value(NamedTuple):
+    """A tensor that passes from one part to the other."""
+
+    name: str
+    dtype: str  # by numpy's name
+    shape: tuple[int | str | None, ...]  # a size, the name of a free axis, or None if unknown
+
+
 def cut(model: bytes, prefix: Prefix) -> Parts:
     """Cut a model after its prefix.
 
@@ -33,40 +41,132 @@ def cut(model: bytes, prefix: Prefix) -> Parts:
         model: A serialized `ModelProto` with one graph, in which no node holds a graph.
         prefix: Its prefix.
     """
-    view = memoryview(model)
-    around: list[memoryview] = []
-    parts: dict[int, list[_Part]] = {}  # of the graph, by field number
-    for part in _parts(model, 0, len(model)):
-        if part.number == GRAPH:
-            for item in _parts(model, part.start, part.end):
-                parts.setdefault(item.number, []).append(item)
-        elif part.number != METADATA_PROPS:
-            around.append(view[part.tag : part.end])
-
-    def named(number: int, name_field: int) -> dict[str, memoryview]:
-        return {
-            text: view[item.tag : item.end]
-            for item in parts.get(number, ())
-            for text in _texts(model, item, name_field)
-        }
-
-    inputs, weights = named(INPUT, VALUE_NAME), named(INITIALIZER, TENSOR_NAME)
-    values = {tensor.name: value_info(tensor) for tensor in prefix.tensors}
-    between = {name: memoryview(bytes_field(INPUT, value)) for name, value in values.items()}
-
-    def joined(nodes: list[_Part], given: dict[str, memoryview], outputs: list[bytes]) -> bytes:
-        read = {text for node in nodes for text in _texts(model, node, NODE_INPUT)}
-        graph = [view[item.tag : item.end] for item in (*nodes, *parts.get(NAME, ()))]
-        graph += [item for name, item in (weights | given).items() if name in read]
-        return b"".join([*around, bytes_field(GRAPH, b"".join([*graph, *outputs]))])
-
-    nodes = parts[GRAPH_NODE]
-    image = [bytes(view[item.tag : item.end]) for item in parts[OUTPUT]]
+    graph = _Graph(model)
+    values = [_of_any_batch(tensor) for tensor in prefix.tensors]
+    first, rest = graph.nodes[: prefix.nodes], graph.nodes[prefix.nodes :]
     return Parts(
-        joined(nodes[: prefix.nodes], inputs, [bytes_field(OUTPUT, value) for value in values.values()]),
-        joined(nodes[prefix.nodes :], inputs | between, image),
-        tuple(inputs),
+        graph.joined(first, outputs=[_value_info(value) for value in values]),
+        graph.joined(rest, values),
+        tuple(graph.inputs),
     )
+
+
+class StylesCut:
+    """A model cut before its convolutions: mapping network, edits and styles, and the rest.
+
+    The first part has every node that follows from the inputs and has no convolution among its ancestors. Next to the
+    convolutions it costs nothing, but what it computes is read by all of them.
+
+    Attributes:
+        styles: The first part, a serialized model; onnxruntime finds out its outputs' types and shapes.
+        input_names: The inputs of the whole graph.
+    """
+
+    def __init__(self, model: bytes) -> None:
+        """Find the cut.
+
+        Args:
+            model: As for `cut`.
+
+        Raises:
+            ValueError: If there is nothing before the convolutions, or no convolution.
+        """
+        self._graph = graph = _Graph(model)
+        self.input_names = tuple(graph.inputs)
+        varying, convolved = set(graph.inputs), set[str]()
+        styles: list[_Node] = []
+        self._rest: list[_Node] = []
+        for node in graph.nodes:
+            if "Conv" in node.kind or convolved & set(node.inputs):
+                convolved.update(node.outputs)
+                self._rest.append(node)
+            elif varying & set(node.inputs):
+                varying.update(node.outputs)
+                styles.append(node)
+            else:  # A constant, which either part may read.
+                styles.append(node)
+                self._rest.append(node)
+        read = {name for node in self._rest for name in node.inputs} & (varying - set(graph.inputs))
+        if not read or not convolved:
+            raise ValueError("nothing to compute before its convolutions")
+        outputs = [bytes_field(VALUE_NAME, name.encode()) for name in sorted(read)]
+        self.styles = graph.joined(styles, outputs=outputs)
+
+    def rest(self, values: Sequence[Value]) -> bytes:
+        """Return the second part, a serialized model.
+
+        Args:
+            values: The outputs of the first part.
+        """
+        return self._graph.joined(self._rest, values)
+
+
+class _Node(NamedTuple):
+    """A node: where it stands in the file, its operator, and its tensors' names."""
+
+    part: "_Part"
+    kind: str
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+class _Graph:
+    """A model taken apart.
+
+    Attributes:
+        nodes: In the order of the file, which is topological.
+        inputs: The `ValueInfoProto` of each input with its tag, by name.
+    """
+
+    def __init__(self, model: bytes) -> None:
+        self._view = view = memoryview(model)
+        self._around: list[memoryview] = []
+        self._parts: dict[int, list[_Part]] = {}  # of the graph, by field number
+        for part in _parts(model, 0, len(model)):
+            if part.number == GRAPH:
+                for item in _parts(model, part.start, part.end):
+                    self._parts.setdefault(item.number, []).append(item)
+            elif part.number != METADATA_PROPS:
+                self._around.append(view[part.tag : part.end])
+
+        def named(number: int, name_field: int) -> dict[str, memoryview]:
+            return {
+                text: view[item.tag : item.end]
+                for item in self._parts.get(number, ())
+                for text in _texts(model, item, name_field)
+            }
+
+        self.inputs, self._weights = named(INPUT, VALUE_NAME), named(INITIALIZER, TENSOR_NAME)
+        self.nodes = [
+            _Node(
+                part,
+                "".join(_texts(model, part, NODE_TYPE)),
+                tuple(_texts(model, part, NODE_INPUT)),
+                tuple(_texts(model, part, NODE_OUTPUT)),
+            )
+            for part in self._parts[GRAPH_NODE]
+        ]
+
+    def joined(
+        self, nodes: Sequence[_Node], given: Sequence[Value] = (), outputs: Sequence[bytes] | None = None
+    ) -> bytes:
+        """Return a model of some of the nodes.
+
+        Args:
+            nodes: The nodes.
+            given: Further inputs.
+            outputs: The `ValueInfoProto` of each output; None: the graph's own.
+        """
+        view = self._view
+        read = {name for node in nodes for name in node.inputs}
+        between = {value.name: memoryview(bytes_field(INPUT, _value_info(value))) for value in given}
+        items = [node.part for node in nodes] + self._parts.get(NAME, [])
+        if outputs is None:
+            items += self._parts[OUTPUT]
+        graph = [view[item.tag : item.end] for item in items]
+        graph += [item for name, item in (self._weights | self.inputs | between).items() if name in read]
+        ends = [bytes_field(OUTPUT, value) for value in outputs or ()]
+        return b"".join([*self._around, bytes_field(GRAPH, b"".join([*graph, *ends]))])
 
 
 class _Part(NamedTuple):
@@ -94,8 +194,24 @@ def _texts(model: bytes, message: _Part, number: int) -> list[str]:
 
 
 def value_info(tensor: PrefixTensor) -> bytes:
+    """Return the `ValueInfoProto` of a tensor for any batch."""
+    return _value_info(_of_any_batch(tensor))
+
+
+def _of_any_batch(tensor: PrefixTensor) -> Value:
+    return Value(tensor.name, tensor.dtype, ("batch", *tensor.shape))
+
+
+def _value_info(value: Value) -> bytes:
     """Return a `ValueInfoProto`."""
-    sizes = [bytes_field(DIMENSION_NAME, b"batch"), *(varint_field(DIMENSION_VALUE, size) for size in tensor.shape)]
+    sizes = [
+        varint_field(DIMENSION_VALUE, size)
+        if isinstance(size, int)
+        else bytes_field(DIMENSION_NAME, size.encode())
+        if size
+        else b""
+        for size in value.shape
+    ]
     shape = b"".join(bytes_field(DIMENSION, size) for size in sizes)
-    kind = varint_field(ELEMENT_TYPE, ELEMENT_TYPES[tensor.dtype]) + bytes_field(SHAPE, shape)
-    return bytes_field(VALUE_NAME, tensor.name.encode()) + bytes_field(VALUE_TYPE, bytes_field(TENSOR_TYPE, kind))
+    kind = varint_field(ELEMENT_TYPE, ELEMENT_TYPES[value.dtype]) + bytes_field(SHAPE, shape)
+    return bytes_field(VALUE_NAME, value.name.encode()) + bytes_field(VALUE_TYPE, bytes_field(TENSOR_TYPE, kind))

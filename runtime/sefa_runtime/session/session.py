@@ -12,7 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from types import ModuleType
@@ -27,7 +27,7 @@ from sefa_runtime.machine.memory import give_back_memory
 from sefa_runtime.model.info import Prefix
 from sefa_runtime.model.reading import Contents
 from sefa_runtime.session.binding import BoundRuns, Feeds, can_bind
-from sefa_runtime.session.cutting import Parts, cut
+from sefa_runtime.session.cutting import StylesCut, cut
 from sefa_runtime.session.importing import import_onnxruntime
 from sefa_runtime.session.onnxruntime_output import FATAL, is_from_onnxruntime, one_line, silence
 from sefa_runtime.session.placement import RECORD_PLACEMENT, Placement, check_convolutions, read_placement
@@ -43,6 +43,7 @@ from sefa_runtime.session.providers import (
     is_on,
     short_name,
 )
+from sefa_runtime.session.styles import StylesFirst, outputs_of
 
 if TYPE_CHECKING:
     import onnxruntime
@@ -79,8 +80,9 @@ class Session:
     load_ms: float  # to build the onnxruntime session, without reading the description and checking the weights
     warm_up_ms: float | None  # the first run, if `build_session` made it
     bound: BoundRuns | None  # its runs through IO binding, if used
-    # The part of the graph that no edit reaches, if it runs separately; `inference` is then the rest.
-    prefix: PrefixCache | None = None
+    # The part of the graph that no edit reaches, or that precedes the convolutions, if it runs separately; `inference`
+    # is then the rest.
+    prefix: PrefixCache | StylesFirst | None = None
     input_names: tuple[str, ...] = ()  # of the whole graph, if it runs in two parts
 
     def get_inputs(self) -> "list[onnxruntime.NodeArg]":
@@ -147,6 +149,8 @@ def build_session(
     contents: Contents | None = None,
     prefix: Prefix | None = None,
     prefix_bytes: int = 0,
+    sizes: Mapping[str, int] | None = None,
+    styles_on_cpu: bool = False,
 ) -> Session:
     """Load `model` on the requested provider, and prove that it runs there.
 
@@ -169,6 +173,9 @@ def build_session(
         prefix: The part of the graph that no edit reaches, to run it separately; needs `contents`.
         prefix_bytes: Memory for what it computed for the latents used last. 0 runs the graph whole, as NVIDIA's
             providers and IO binding always do.
+        sizes: Sizes to fix for axes of the graph that are free, by the axes' names.
+        styles_on_cpu: Run what precedes the convolutions on the CPU, in the model's own precision; needs `contents`.
+            The graph is then not cut after `prefix`.
 
     Raises:
         InputError: If onnxruntime has no such provider, options are given without a named provider or do not suit it,
@@ -184,6 +191,7 @@ def build_session(
     options = dict(provider_options or {})
     cuda_graph = cuda_graph or is_on(options, "enable_cuda_graph")
     wanted = _Wanted(model, contents, provider, options, threads, binding, cuda_graph, prefix, prefix_bytes)
+    wanted = replace(wanted, sizes=dict(sizes or {}), styles_on_cpu=styles_on_cpu)
     if provider.lower() == "auto":
         if options:
             raise InputError("options belong to one provider: name it instead of auto")
@@ -217,6 +225,8 @@ class _Wanted:
     cuda_graph: bool
     prefix: Prefix | None
     prefix_bytes: int
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    styles_on_cpu: bool = False
 
     def part(self, graph: bytes) -> "_Wanted":
         """Return the same for a part of the model."""
@@ -242,13 +252,7 @@ def _build(ort: ModuleType, wanted: _Wanted, provider: str, reason: str = "") ->
         with contextlib.nullcontext() if provider == CPU else silence(ort):
             preload(ort, provider)
             started = time.perf_counter_ns()
-            parts = _parts(wanted, provider)
-            first, rest = (wanted, wanted) if parts is None else (wanted.part(parts.prefix), wanted.part(parts.rest))
-            inference = _load(ort, rest, _session_options(ort, provider, threads, entries), providers)
-            before = None
-            if parts is not None:
-                # Threads that spin after their run would take the cores from the other part's.
-                before = _load(ort, first, _session_options(ort, provider, threads, entries | DO_NOT_SPIN), providers)
+            inference, before, input_names = _load_parts(ort, wanted, provider, threads, entries, providers)
             load_ms = (time.perf_counter_ns() - started) / 1e6
     except Exception as error:
         # onnxruntime also checks options in Python (ValueError) and loads libraries (OSError).
@@ -261,9 +265,11 @@ def _build(ort: ModuleType, wanted: _Wanted, provider: str, reason: str = "") ->
         raise left_out(ort, provider, options)
     where = read_placement(inference) if before is None else read_placement(before) + read_placement(inference)
     check_convolutions(where, name)
-    cache = None
-    if before is not None and wanted.prefix is not None:
-        cache = PrefixCache(before, inference, wanted.prefix, _run_all, wanted.prefix_bytes)
+    separate: PrefixCache | StylesFirst | None = None
+    if before is not None and wanted.styles_on_cpu:
+        separate = StylesFirst(before, inference, _run_all)
+    elif before is not None and wanted.prefix is not None:
+        separate = PrefixCache(before, inference, wanted.prefix, _run_all, wanted.prefix_bytes)
     bound = _bound_runs(inference, provider, options, wanted)
     session = Session(
         inference=inference,
@@ -277,29 +283,70 @@ def _build(ort: ModuleType, wanted: _Wanted, provider: str, reason: str = "") ->
         load_ms=load_ms,
         warm_up_ms=None if provider == CPU else _warm_up(inference, bound, name),
         bound=bound,
-        prefix=cache,
-        input_names=parts.input_names if parts else (),
+        prefix=separate,
+        input_names=input_names,
     )
     _alive.add(session)
     return session
 
 
-def _parts(wanted: _Wanted, provider: str) -> Parts | None:
-    """Return the two parts of a model that is to run in two."""
+def _load_parts(
+    ort: ModuleType,
+    wanted: _Wanted,
+    provider: str,
+    threads: int,
+    entries: dict[str, str],
+    providers: list[Any],
+) -> "tuple[onnxruntime.InferenceSession, onnxruntime.InferenceSession | None, tuple[str, ...]]":
+    """Load a model whole or in two parts.
+
+    Returns:
+        inference: The model, or its second part.
+        before: The first part; None: it is whole.
+        input_names: The inputs of the whole model, if it is in two parts.
+    """
+    options = _session_options(ort, provider, threads, entries, wanted.sizes)
+    # Threads that spin after their run would take the cores from the other part's.
+    quiet = entries | DO_NOT_SPIN
+    if wanted.styles_on_cpu and wanted.contents is not None:
+        if wanted.binding or wanted.cuda_graph:
+            raise InputError("styles on the CPU are not for IO binding and CUDA graphs")
+        with _cutting(wanted.model):
+            styles = StylesCut(wanted.contents.graph)
+        first = wanted.part(styles.styles)
+        before = _load(ort, first, _session_options(ort, CPU, threads, quiet, wanted.sizes), [(CPU, {})])
+        with _cutting(wanted.model):
+            rest = styles.rest(outputs_of(before))
+        return _load(ort, wanted.part(rest), options, providers), before, styles.input_names
     if wanted.prefix is None or wanted.contents is None or wanted.prefix_bytes <= 0:
-        return None
+        return _load(ort, wanted, options, providers), None, ()
     if provider in NVIDIA or wanted.binding:
-        return None
+        return _load(ort, wanted, options, providers), None, ()
+    with _cutting(wanted.model):
+        parts = cut(wanted.contents.graph, wanted.prefix)
+    # The prefix runs for the latents that are new, however many.
+    sizes = wanted.sizes if wanted.sizes.get("batch") == 1 else {}
+    inference = _load(ort, wanted.part(parts.rest), options, providers)
+    before = _load(ort, wanted.part(parts.prefix), _session_options(ort, provider, threads, quiet, sizes), providers)
+    return inference, before, parts.input_names
+
+
+@contextlib.contextmanager
+def _cutting(model: Path) -> Iterator[None]:
     try:
-        return cut(wanted.contents.graph, wanted.prefix)
+        yield
     except (EOFError, KeyError, ValueError) as error:
-        raise ModelFileError(f"{wanted.model}: its graph is not as its description says: it cannot be cut") from error
+        raise ModelFileError(f"{model}: its graph is not as its description says: it cannot be cut") from error
 
 
-def _session_options(ort: ModuleType, provider: str, threads: int, entries: dict[str, str]) -> Any:
+def _session_options(
+    ort: ModuleType, provider: str, threads: int, entries: dict[str, str], sizes: Mapping[str, int]
+) -> Any:
     options = ort.SessionOptions()
     options.intra_op_num_threads = int(threads)
     options.log_severity_level = FATAL
+    for axis, size in sizes.items():
+        options.add_free_dimension_override_by_name(axis, size)
     optimizers = (entries.get(DISABLED), FOLDING, SPLITTING if provider in NVIDIA else None)
     disabled = {DISABLED: ";".join(filter(None, optimizers))}
     for key, value in (entries | dict([RECORD_PLACEMENT]) | disabled).items():
