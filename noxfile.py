@@ -31,9 +31,9 @@ DIST = ROOT / "dist"
 GOLDEN = ROOT / "tests" / "golden"
 PYTHONS = ["3.11", "3.12", "3.13", "3.14"]
 # Each alone, and what they are for.
-EXTRAS = ["cpu", "cpu,export", "cpu,serve", "cpu,grpc", "cpu,plot", "cpu,video", "cpu,ray", "gpu"]
-# Several GB each: on one Python.
-LARGE = {"cpu,ray", "gpu"}
+EXTRAS = ["cpu", "cpu,export", "cpu,serve", "cpu,grpc", "cpu,plot", "cpu,video", "cpu,ray", "gpu", "openvino"]
+# Large, or not for every Python: on one.
+LARGE = {"cpu,ray", "gpu", "openvino"}
 PACKAGES = {name: ROOT / folder / name for folder, name in (
     ("cli", "sefa_cli"), ("export", "sefa_export"), ("runtime", "sefa_runtime"), ("", "sefa"),
 )}  # fmt: skip

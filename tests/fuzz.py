@@ -37,6 +37,7 @@ from sefa_runtime.machine.description import describe_machine
 from sefa_runtime.machine.packages import describe_versions
 from support.damage import damaged, rezipped
 from support.paths import CHECKPOINTS, GOLDEN, ROOT
+from support.tuned_files import tuned_document
 
 MAX_CPU_S = 5.0
 MAX_MB = 1000
@@ -56,6 +57,12 @@ FORBIDDEN = (
     "socket.connect",
 )
 WRITES = ("os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.truncate", "os.chmod", "shutil.rmtree")
+
+
+def _tuned(path: Path) -> None:
+    from sefa_runtime.session.tuned import choose
+
+    choose(path, GOLDEN / "tiny.onnx")
 
 
 def _checkpoint(path: Path) -> None:
@@ -111,6 +118,7 @@ READERS: dict[str, Callable[[Path], None]] = {
     "codes": _codes,
     "latents": _latents,
     "record": _record,
+    "tuned": _tuned,
 }
 
 
@@ -124,6 +132,8 @@ def sources(folder: Path) -> list[tuple[str, bytes]]:
     found = [("checkpoint", path) for path in CHECKPOINTS.glob("*/*") if path.suffix in (".pt", ".pth", ".pkl", ".bin")]
     found += [("model", path) for path in GOLDEN.glob("*.onnx")]
     found += [("record", path) for path in (ROOT / "benchmarks" / "results").glob("*latency.json")]
+    (folder / "tuned.json").write_text(json.dumps(tuned_document()))
+    found.append(("tuned", folder / "tuned.json"))
     state = torch.load(CHECKPOINTS / "dcgan_small_64" / "netG.pth", weights_only=True)
     save_file({key: value.contiguous() for key, value in state.items()}, folder / "netG.safetensors")
     found.append(("checkpoint", folder / "netG.safetensors"))

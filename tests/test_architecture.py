@@ -38,7 +38,7 @@ FLOORS = {
         "images",
         "pickles",
         "inputs",
-        "session tuned",
+        "session",
         "editor",
         "instances verification",
         "explore latency server",

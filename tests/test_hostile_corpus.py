@@ -40,7 +40,7 @@ REACHED: dict[str, tuple[str, ...]] = {
     "safetensors": ("checkpoint", "bank", "codes"),
     "numpy files": ("codes", "directions"),
     "models": ("model",),
-    "json files": ("record", "checkpoint"),
+    "json files": ("record", "checkpoint", "tuned"),
 }
 # These are odd, and do no harm: what is odd is not looked at, or means nothing. Descriptions end with these.
 HARMLESS = (
@@ -88,6 +88,7 @@ COMMANDS: dict[str, tuple[str | Path, ...]] = {
     "edit": ("edit", FILE, "-o", OUT),
     "edit --z": ("edit", TINY, "--z", FILE, "-o", OUT),
     "edit --codes": ("edit", STYLE_CODES, "--codes", FILE, "-o", OUT),
+    "edit --tuned": ("edit", TINY, "--tuned", FILE, "-o", OUT),
     "sweep": ("sweep", FILE, "-o", OUT),
     "serve": ("serve", FILE, "--port", "0"),
     "bench": ("bench", FILE),

@@ -22,7 +22,7 @@ from sefa_runtime.errors import InputError
 
 if TYPE_CHECKING:
     from sefa_runtime import Editor
-    from sefa_runtime.tuned import Choice
+    from sefa_runtime.session.tuned import Choice
 
 INTEGERS = Typed(str | None, parse_integers)
 
@@ -205,7 +205,7 @@ class SessionChoices:
         """Return what to load and the arguments of `load`, and what was read from the tuned file, if one was given.
 
         Raises:
-            InputError: See `sefa_runtime.tuned.choose`; also if an option is given that the tuned file decides.
+            InputError: See `sefa_runtime.session.tuned.choose`; also if an option is given that the tuned file decides.
         """
         if self.tuned is None:
             return model, {name: value for name, value in vars(self).items() if name != "tuned"}, None
@@ -213,7 +213,7 @@ class SessionChoices:
         both += given(self, "threads")
         if both:
             raise InputError(f"--tuned decides {' and '.join(both)}: leave out one or the other")
-        from sefa_runtime.tuned import choose
+        from sefa_runtime.session.tuned import choose
 
         choice = choose(self.tuned, model, callers)
         if choice.warning:

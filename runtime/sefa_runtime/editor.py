@@ -21,7 +21,7 @@ from sefa_runtime.inputs.latents import is_ambiguous
 from sefa_runtime.model.info import MAX_FIXED, ModelInfo, Payload
 from sefa_runtime.model.reading import GIVEN_BYTES, read_model, read_model_bytes
 from sefa_runtime.session.session import Session, build_session
-from sefa_runtime.tuned import choose
+from sefa_runtime.session.tuned import choose
 
 # Images that `edit` and `sweep` compute at once, which bounds the memory however many are requested.
 MAX_BATCH = 16

@@ -1,3 +1,4 @@
+import pickle
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -263,3 +264,32 @@ def test_an_editor_says_what_it_is(tiny: Editor) -> None:
     assert tiny.info.names == ("pose", "light", "direction-2", "direction-3")
     assert tiny.info.image_shape == (8, 4, 3)
     assert tiny.info.parity.images == 30
+
+
+def test_sizes_can_be_fixed_when_a_model_is_loaded(golden: Path, tiny: Editor, tiny_arrays: Arrays) -> None:
+    fixed = sefa_runtime.load(golden / "tiny.onnx", "cpu", batch=2, num_edits=3)
+    assert (fixed.info.batch, fixed.info.num_edits) == (2, 3)
+    assert [value.shape for value in fixed.session.get_inputs()] == [[2, 6], [2, 3], [2, 3]]
+    seeds = [1, 2, 3]  # One run and a padded one.
+    edits: dict[str | int, float] = {"pose": 2.0, "light": -1.0}
+    np.testing.assert_allclose(fixed.edit(seeds, edits=edits).astype(int), tiny.edit(seeds, edits=edits), atol=1)
+    np.testing.assert_allclose(fixed.edit(seeds).astype(int), tiny.edit(seeds), atol=1)
+    with pytest.raises(InputError, match="takes 3 edits at once, got 4"):
+        fixed.run(tiny_arrays["z"][:1], [0, 1, 2, 3], [1.0, 1.0, 1.0, 1.0])
+    again = pickle.loads(pickle.dumps(fixed))
+    assert again.info.batch == 2
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"batch": 0}, r"batch must be in 1\.\.4096, got 0"),
+        ({"batch": True}, "batch must be in"),
+        ({"num_edits": -1}, r"num_edits must be in 0\.\.4096"),
+        ({"batch": 3}, "exported with batch 2, which cannot be 3"),
+    ],
+)
+def test_impossible_sizes(golden: Path, sizes: dict[str, Any], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        sefa_runtime.load(golden / "style_static.onnx", "cpu", **sizes)
+    assert sefa_runtime.load(golden / "style_static.onnx", "cpu", batch=2).info.batch == 2

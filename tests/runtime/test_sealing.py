@@ -147,7 +147,7 @@ def test_sizes_that_a_tool_fixed_are_adopted(tmp_path: Path) -> None:
     fixed, first = (seal(tmp_path / f"{name}.onnx", TINY) for name in ("fixed", "first"))
     assert (fixed.batch, fixed.num_edits) == (2, 3)
     assert (first.batch, first.num_edits) == (1, None)
-    with pytest.raises(InputError, match="exported for 3 edits at once, got 4"):
+    with pytest.raises(InputError, match="takes 3 edits at once, got 4"):
         sefa_runtime.load(tmp_path / "fixed.onnx", "cpu").edit(seed=1, edits=dict.fromkeys(range(4), 1.0))
 
 

@@ -37,6 +37,7 @@ from support.pickle_files import (
     text,
     zip_of,
 )
+from support.tuned_files import tuned_document
 
 Build = Callable[[], bytes]
 MARK = "hostile-file-was-run"  # a file of this name, in the working directory, says that something ran
@@ -645,6 +646,19 @@ def json_files() -> Iterator[tuple[str, Build]]:
     }
     for what, build in documents.items():
         yield f"a record {what}", build
+    settings: dict[str, dict[str, Any]] = {
+        "whose option names a library": {"options": {"trt_extra_plugin_lib_paths": "./evil.so"}},
+        "whose option names a file to write": {"options": {"session.optimized_model_filepath": MARK}},
+        "whose option is a dict": {"options": {"load_config": {"CPU": {}}}},
+        "of a provider that has two lines": {"provider": TEXTS["has two lines"]},
+        "of a provider that is long": {"provider": TEXTS["is long"]},
+        "of threads without end": {"threads": 10**400},
+        "of a model elsewhere": {"model": "/etc/passwd"},
+    }
+    for what, fields in settings.items():
+        document = tuned_document()
+        document["one_caller"]["setting"] |= fields
+        yield f"a tuned file {what}", lambda document=document: json.dumps(document).encode()  # type: ignore[misc]
 
 
 # Others

@@ -165,7 +165,7 @@ def serve(*arguments: str | Path, gate_open: bool = True) -> Iterator[Served]:
         if not gate_open:
             gate.touch()
         program = PROGRAM.replace("PACKAGES", repr(EXPORT_PACKAGES))
-        options = ["--port", "0", "--provider", "cpu"]
+        options = ["--port", "0", *(() if "--tuned" in arguments else ("--provider", "cpu"))]
         process = subprocess.Popen(
             [sys.executable, "-W", "error", "-c", program, str(gate), "serve", *map(str, arguments), *options],
             stdout=subprocess.PIPE,

@@ -69,7 +69,7 @@ def tune(
 
     [b]sefa tune faces.onnx -o tuned.json[/b]
 
-    [b]sefa tune faces.onnx faces-fp16.onnx --provider openvino --min-psnr 45 -o tuned.json[/b]
+    [b]sefa tune faces.onnx --provider cpu --min-psnr 60 -o tuned.json[/b]
 
     Settings are measured in turns, in three rounds; what is twice as slow as the best is given up after the first. A
     single caller wants the shortest run, many callers want the most images per second. Among equally good settings,
@@ -77,7 +77,7 @@ def tune(
     """
     from sefa_runtime.latency.tuning import tune as tune_model
     from sefa_runtime.machine.description import load_average, load_in_words, machine_in_words
-    from sefa_runtime.tuned import relative_files, unsafe_options
+    from sefa_runtime.session.tuned import relative_files, unsafe_options
 
     variants = variants or []
     if output is not None:
@@ -88,7 +88,7 @@ def tune(
 
     def announce(duration: float) -> None:
         say_how_long(duration)
-        say(f"sefa: {load_in_words(load_average())}; other work on this machine spoils the figures", err=True)
+        say(f"sefa: {load_in_words(load_average())}; what else runs meanwhile spoils the figures", err=True)
 
     with progress_bar("Measuring") as show:
         tuning = tune_model(

@@ -49,7 +49,7 @@ def pad(signature: Signature, feeds: Feeds) -> Feeds:
     batch, edits = feeds["direction"].shape
     if signature.num_edits is not None:
         if edits > signature.num_edits:
-            raise InputError(f"the model was exported for {signature.num_edits} edits at once, got {edits}")
+            raise InputError(f"the model takes {signature.num_edits} edits at once, got {edits}")
         feeds = with_edits(feeds, signature.num_edits)
     if signature.batch is not None and batch < signature.batch:
         repeats = [1] * (batch - 1) + [signature.batch - batch + 1]

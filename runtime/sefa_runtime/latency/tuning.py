@@ -34,7 +34,7 @@ from sefa_runtime.model.reading import read_info
 from sefa_runtime.session.doctor import probe
 from sefa_runtime.session.importing import import_onnxruntime
 from sefa_runtime.session.providers import full_name, offered, short_name
-from sefa_runtime.tuned import TUNED_VERSION, Setting, content_of
+from sefa_runtime.session.tuned import TUNED_VERSION, Setting, content_of
 from sefa_runtime.verification import MAX_PSNR_DB, MIN_PSNR_DB, psnr_db
 
 BATCHES = (1, 4, 16)
@@ -170,7 +170,7 @@ def tune(
             if (setting, batches) not in plan:
                 plan.append((setting, batches))
     last = search.measure(plan, lambda share: progress(0.5 + 0.5 * share))
-    good = list(filter(search.keeps_to_budget, last))
+    good = [trial for trial in last if search.keeps_to_budget(trial) and trial.rounds == ROUNDS]
     again = [(trial.setting, trial.batch) for trial in last]
     return Tuning(
         tuned_version=TUNED_VERSION,

@@ -4,7 +4,7 @@ import json
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 
-from sefa_runtime.tuned import Setting
+from sefa_runtime.session.tuned import Setting
 
 # What OpenVINO's `precision=BF16` would be, which it refuses on CPUs: it is a setting of its own library.
 BF16 = {"load_config": json.dumps({"CPU": {"INFERENCE_PRECISION_HINT": "bf16"}})}

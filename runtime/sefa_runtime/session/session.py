@@ -190,6 +190,8 @@ def build_session(
         raise InputError(f"threads must be in 1..{MAX_THREADS}, got {threads}")
     options = dict(provider_options or {})
     cuda_graph = cuda_graph or is_on(options, "enable_cuda_graph")
+    if styles_on_cpu and (binding or cuda_graph):
+        raise InputError("styles on the CPU are not for IO binding and CUDA graphs")
     wanted = _Wanted(model, contents, provider, options, threads, binding, cuda_graph, prefix, prefix_bytes)
     wanted = replace(wanted, sizes=dict(sizes or {}), styles_on_cpu=styles_on_cpu)
     if provider.lower() == "auto":
@@ -309,8 +311,6 @@ def _load_parts(
     # Threads that spin after their run would take the cores from the other part's.
     quiet = entries | DO_NOT_SPIN
     if wanted.styles_on_cpu and wanted.contents is not None:
-        if wanted.binding or wanted.cuda_graph:
-            raise InputError("styles on the CPU are not for IO binding and CUDA graphs")
         with _cutting(wanted.model):
             styles = StylesCut(wanted.contents.graph)
         first = wanted.part(styles.styles)

@@ -32,5 +32,5 @@ def test_fixed_sizes_are_filled_up(static: Editor, style_codes: Editor, style_ar
 
 
 def test_more_edits_than_were_fixed_are_refused(static: Editor, style_arrays: Arrays) -> None:
-    with pytest.raises(InputError, match="exported for 3 edits at once, got 4"):
+    with pytest.raises(InputError, match="takes 3 edits at once, got 4"):
         static.run(codes=style_arrays["codes"], direction=np.zeros((3, 4), int), alpha=np.zeros((3, 4)))

@@ -12,6 +12,7 @@ import pytest
 import sefa_runtime
 from sefa_runtime import Editor, InputError, ModelFileError
 from sefa_runtime.latency.measure import run_of_new_latents
+from sefa_runtime.session.prefix_cache import PrefixCache
 from support.descriptions import change_description
 
 Arrays = dict[str, np.ndarray[tuple[int, ...], np.dtype[Any]]]
@@ -91,7 +92,7 @@ def test_memory_is_bounded_and_the_oldest_goes(golden: Path, monkeypatch: pytest
     each = sum(tensor.bytes for tensor in info.prefix.tensors)
     editor = load(golden / "style_late.onnx", prefix_mb=3.5 * each / 1e6)
     cache = editor.session.prefix
-    assert cache is not None
+    assert isinstance(cache, PrefixCache)
     for index in [0, 1, 2, 0, 3]:
         editor.edit(w=codes(4)[index : index + 1])
     kept = {np.frombuffer(key, np.float32).tobytes() for key in cache.latents()}
