@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-LEFT_OUT = {"dev", "gpu", "ray"}  # gpu cannot be together with cpu; Ray's tests are slow ones.
+LEFT_OUT = {"dev", "gpu", "openvino", "ray"}  # gpu and openvino cannot be together with cpu; Ray's tests are slow ones.
 REQUIREMENT = re.compile(r"(?P<name>[\w.-]+)(\[.*\])?>=(?P<version>[\w.]+)\s*(?P<marker>;.*)?")
 
 

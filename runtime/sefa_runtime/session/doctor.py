@@ -12,7 +12,7 @@ from sefa_runtime.machine.description import nvidia_gpus
 from sefa_runtime.machine.packages import EXPORT_PACKAGES, installed_version, onnxruntime_wheels
 from sefa_runtime.session.importing import import_onnxruntime
 from sefa_runtime.session.provider_problems import PROBE, conflict, installation
-from sefa_runtime.session.providers import CPU, CUDA, offered
+from sefa_runtime.session.providers import CPU, CUDA, OPENVINO, offered
 from sefa_runtime.session.session import Session, build_session
 
 PROBE_FEEDS = {"x": np.ones((1, 1, 8, 8), np.float32)}
@@ -61,6 +61,8 @@ def _check_wheels() -> Check:
     both = conflict()
     if both:
         remedy = f"{installation(CPU)}; with an NVIDIA GPU: {installation(CUDA)}"
+        if "onnxruntime-openvino" in found:
+            remedy += f"; for OpenVINO: {installation(OPENVINO)}"
         return Check("onnxruntime", False, both, remedy)
     detail = ", ".join(f"{name} {number}" for name, number in found.items())
     return Check("onnxruntime", bool(found), detail or "not installed", installation(CPU))
