@@ -10,7 +10,7 @@ import typer
 from sefa.finding import DirectionChoices
 from sefa.opening import OpenOptions
 from sefa_cli.option_groups import Group, Typed, given
-from sefa_cli.output import warn
+from sefa_cli.output import say, warn
 from sefa_cli.parsing import (
     parse_assumptions,
     parse_image_range,
@@ -218,6 +218,8 @@ class SessionChoices:
         choice = choose(self.tuned, model, callers)
         if choice.warning:
             warn(choice.warning)
+        if choice.path != model:
+            say(f"sefa: {choice.path} runs in place of {model}, as {self.tuned} says", err=True)
         return choice.path, {**choice.arguments, "allow_cpu_fallback": self.allow_cpu_fallback}, choice
 
 

@@ -161,7 +161,7 @@ def serve(
         if instances not in (None, choice.setting.instances):
             arguments["threads"] = None  # Each takes its share of the cores.
         instances = instances or choice.setting.instances
-        max_batch = max_batch or (choice.max_batch if instances > 1 or choice.max_batch > 1 else None)
+        max_batch = max_batch or (choice.max_batch if choice.max_batch > 1 else None)
     else:
         _, arguments, _ = session.resolve(Path(models[0]))
     settings = Settings(

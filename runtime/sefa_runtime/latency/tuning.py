@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sefa_runtime.editor import Editor, as_images, load
-from sefa_runtime.errors import InputError, ProviderError, SefaRuntimeError
+from sefa_runtime.errors import InputError, ProviderError, RunError, SefaRuntimeError
 from sefa_runtime.inputs.batches import Feeds, split
 from sefa_runtime.inputs.examples import as_arguments, latent_scale, random_inputs, seeded_latents
 from sefa_runtime.instances import load_instances
@@ -159,18 +159,21 @@ def tune(
     first = search.measure(
         [(arrangements(way, cores)[0], smallest) for way in ways], lambda share: progress(0.5 * share)
     )
-    if not any(map(search.keeps_to_budget, first)):
-        misses = [f"{described(trial.setting)} {trial.psnr_db:.1f} dB" for trial in first]
-        raise ProviderError(f"nothing keeps to {min_psnr_db:g} dB: {'; '.join(misses + failures)}")
-    best = replace(best_for_one_caller(list(filter(search.keeps_to_budget, first))).setting, threads=None)
+    near = list(filter(search.keeps_to_budget, first))
+    if not near:
+        misses = [f"{described(trial.setting)}: {trial.psnr_db:.1f} dB" for trial in first]
+        raise ProviderError(f"nothing runs and keeps to {min_psnr_db:g} dB: {'; '.join(misses + failures)}")
+    best = best_for_one_caller(near).setting
     plan: list[tuple[Setting, list[int]]] = []
-    for way in (ways[0], replace(best, batch=None), best):  # The default is the measure of the others.
+    for way in (near[0].setting, replace(best, batch=None), best):  # The default is the measure of the others.
         for setting in arrangements(way, cores):
             batches = [setting.batch] if setting.batch else search.batches
             if (setting, batches) not in plan:
                 plan.append((setting, batches))
     last = search.measure(plan, lambda share: progress(0.5 + 0.5 * share))
     good = [trial for trial in last if search.keeps_to_budget(trial) and trial.rounds == ROUNDS]
+    if not good:
+        raise RunError(f"what ran at first no longer does: {'; '.join(failures)}")
     again = [(trial.setting, trial.batch) for trial in last]
     return Tuning(
         tuned_version=TUNED_VERSION,
@@ -248,7 +251,7 @@ class _Search:
         return total
 
     def measure(self, plan: Sequence[tuple[Setting, Sequence[int]]], progress: Progress) -> list[Trial]:
-        """Measure settings with some batches each, in turns; the first setting must run."""
+        """Measure settings with some batches each, in turns."""
         found: dict[tuple[int, int], list[Times]] = defaultdict(list)  # by setting and batch
         hopeless: set[tuple[int, int]] = set()
         failed: set[int] = set()
@@ -267,8 +270,6 @@ class _Search:
                         runs = [run_of_new_latents(editor, _inputs(editor.info, batch)) for editor in editors]
                         found[index, batch].append(run_together(runs, self._seconds / ROUNDS))
                 except SefaRuntimeError as error:
-                    if index == 0:
-                        raise
                     failed.add(index)
                     self._failures.append(f"{described(setting)}: {error}")
             trials = {
