@@ -5,8 +5,8 @@ under torch.compile, and whatever else a user would run: clones of genforce, NVl
 rosinality/stylegan2-pytorch and ajbrock/BigGAN-PyTorch, each in the folder that git gives it under FOLDER or in one of
 its own, and the packages stylegan2_pytorch, stylegan2-torch and pytorch-pretrained-biggan, if they are installed.
 
-The images are compared first: one that is more than 1 of 255 levels from ours is reported and its code not timed. Each
-runs in a process of its own, with the same number of threads; they take turns, in rounds, and the ratio of each round
+The images are compared first: one that is more than 1 of 255 levels from ours is reported and its code not timed;
+bfloat16 must be within 40 dB. Each runs in a process of its own, with the same number of threads; they take turns, in rounds, and the ratio of each round
 counts. What cannot run here is in the record with the reason. The record is written as it grows. With the default
 options it takes about 10 minutes; `--quick` has small models and few rounds, for a rehearsal.
 
@@ -29,8 +29,14 @@ from peer_comparison.networks import CLONES, PACKAGES
 from records import Record, make_parser
 from sefa_runtime.files import write_whole
 from sefa_runtime.machine.cores import usable_cores
+from sefa_runtime.machine.description import describe_machine
 
-CPU, OPENVINO, EAGER, COMPILED = "SeFa, onnxruntime", "SeFa, OpenVINO", "SeFa in PyTorch", "SeFa, torch.compile"
+CPU, OPENVINO, BF16 = "SeFa, onnxruntime", "SeFa, OpenVINO", "SeFa, OpenVINO bf16"
+EAGER, COMPILED = "SeFa in PyTorch", "SeFa, torch.compile"
+# As `sefa tune` finds it: the styles in float32, the rest in bfloat16, where the CPU multiplies in it.
+BF16_OPTIONS = {"load_config": json.dumps({"CPU": {"INFERENCE_PRECISION_HINT": "bf16"}})}
+BF16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16", "bf16"}
+BF16_LEAST_DB = 40.0
 BATCHES = (1, 4)
 NO_CLONE = "no folder with a clone was given"
 SECONDS = 30.0
@@ -125,6 +131,10 @@ class Comparison:
             workers = [start(CPU, "export", provider="cpu")]
             if self.openvino:
                 workers.append(start(OPENVINO, "export", self.openvino, provider="openvino"))
+                if BF16_INSTRUCTIONS & set(describe_machine()["cpu_extensions"] or ()):
+                    half: Entry = {"provider": "openvino", "provider_options": BF16_OPTIONS, "styles_on_cpu": True}
+                    workers.append(start(BF16, "export", self.openvino, **half))
+                    workers[-1].least_db = BF16_LEAST_DB
             workers.append(start(EAGER, "module"))
             if not self.quick:
                 workers.append(start(COMPILED, "module", compile=True))

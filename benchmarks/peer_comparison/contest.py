@@ -56,6 +56,11 @@ class Contestant(Protocol):
         """As in the record."""
         ...
 
+    @property
+    def least_db(self) -> float | None:
+        """The PSNR that is enough for one that computes in less than float32; None: it must give the same images."""
+        ...
+
     def render(self, batch: int) -> tuple[Image, Turn]:
         """Return the images of the first `batch` latents, and how long this first run took."""
         ...
@@ -72,6 +77,7 @@ class Worker:
     name: str
     task: Entry
     python: str = sys.executable
+    least_db: float | None = None
     facts: Entry = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -173,7 +179,8 @@ def compete(
     if contrast < LEAST_CONTRAST:
         raise WorkerError(f"images with a standard deviation of {contrast:.1f} levels are no comparison")
     for name, image in images.items():
-        entries[name] = compare(image, reference)
+        least_db = next(contestant.least_db for contestant in contestants if contestant.name == name)
+        entries[name] = compare(image, reference, least_db)
     timed = [one for one in contestants if entries[one.name]["status"] == "ok"]
     times = time_in_turns(timed, batch, seconds, least_rounds)
     for name, entry in entries.items():
@@ -182,8 +189,14 @@ def compete(
         yield {"name": name, "batch": batch} | entry | times.get(name, {})
 
 
-def compare(image: Image, reference: Image) -> Entry:
-    """Return how far images are from a reference's, and whether that is near enough to be timed."""
+def compare(image: Image, reference: Image, least_db: float | None = None) -> Entry:
+    """Return how far images are from a reference's, and whether that is near enough to be timed.
+
+    Args:
+        image: uint8 [N, H, W, C].
+        reference: In the same shape.
+        least_db: The PSNR that each image must have; None: no value may be more than `MAX_LEVELS` off.
+    """
     if image.shape != reference.shape:
         return {"status": "other images", "reason": f"shape {image.shape} instead of {reference.shape}"}
     levels = np.abs(image.astype(int) - reference)
@@ -193,10 +206,13 @@ def compare(image: Image, reference: Image) -> Entry:
         "changed_fraction": round(float((levels > 0).mean()), 6),
         "psnr_db": None if math.isinf(worst) else round(worst, 1),  # None: no difference
     }
-    if levels.max() <= MAX_LEVELS:
-        return {"status": "ok", **facts}
-    reason = f"up to {levels.max()} of 255 levels from ours, at most {MAX_LEVELS} are taken for the same image"
-    return {"status": "other images", "reason": reason, **facts}
+    if least_db is not None:
+        facts["least_db"] = least_db
+        near, reason = worst >= least_db, f"{worst:.1f} dB from ours, at least {least_db:g} are wanted"
+    else:
+        near = levels.max() <= MAX_LEVELS
+        reason = f"up to {levels.max()} of 255 levels from ours, at most {MAX_LEVELS} are taken for the same image"
+    return {"status": "ok", **facts} if near else {"status": "other images", "reason": reason, **facts}
 
 
 def time_in_turns(contestants: Sequence[Contestant], batch: int, seconds: float, least_rounds: int) -> dict[str, Entry]:

@@ -120,11 +120,28 @@ def make(task: Facts) -> tuple[Way, Facts]:
 
 
 def load_export(task: Facts) -> tuple[Way, Facts]:
-    """Load our export on a provider. Nothing is kept between runs, although the latents are the same."""
+    """Load our export on a provider; one that compiles gets static shapes.
+
+    Nothing is kept between runs, although the latents are the same.
+    """
     path = Path(task["folder"], "model.onnx")
-    editor = sefa_runtime.load(path, task["provider"], threads=task["threads"], prefix_mb=0)
-    facts = {"provider": editor.provider, "options": editor.session.options, "versions": onnxruntime_wheels()}
-    return lambda z, label: editor.run(z, 1, 0.0, *([] if label is None else [label])), facts
+    options = {key: task[key] for key in ("provider_options", "styles_on_cpu") if key in task}
+    loaded: dict[int | None, sefa_runtime.Editor] = {}
+
+    def editor_for(batch: int) -> sefa_runtime.Editor:
+        static = None if task["provider"] == "cpu" else batch
+        if static not in loaded:
+            loaded.clear()
+            loaded[static] = sefa_runtime.load(
+                path, task["provider"], threads=task["threads"], prefix_mb=0, batch=static, **options
+            )
+        return loaded[static]
+
+    def run(z: NDArray[np.float32], label: NDArray[np.int64] | None) -> Image:
+        return editor_for(len(z)).run(z, 1, 0.0, *([] if label is None else [label]))
+
+    session = editor_for(1).session
+    return run, {"provider": session.provider, "options": session.options, "versions": onnxruntime_wheels()}
 
 
 def load_module(task: Facts) -> tuple[Way, Facts]:

@@ -24,6 +24,7 @@ class Fake:
     levels: int = 0
     ms: float = 1.0
     contrast: int = 200
+    least_db: float | None = None
     runs: list[int] = field(default_factory=list)
 
     def render(self, batch: int) -> tuple[Image, Turn]:
@@ -51,6 +52,15 @@ def test_who_gives_other_images_is_reported_and_not_timed() -> None:
     assert third["reason"].startswith("up to 2 of 255 levels")
     assert "ratio" not in third
     assert ours.runs == near.runs == [2] * (contest.WARM_UP + contest.LEAST_ROUNDS)
+
+
+def test_reduced_precision_is_judged_by_decibels() -> None:
+    good, bad = Fake("good", levels=20, least_db=40.0), Fake("bad", levels=30, least_db=40.0)
+    _, near, far = compete([Fake("ours"), good, bad], batch=1, seconds=0.0)  # One of 192 values differs: 44.9, 41.4 dB.
+    assert (near["status"], near["psnr_db"]) == ("ok", 44.9)
+    assert (far["status"], far["psnr_db"]) == ("ok", 41.4)
+    *_, worse = compete([Fake("ours"), Fake("bad", levels=30, least_db=42.0)], batch=1, seconds=0.0)
+    assert (worse["status"], worse["reason"]) == ("other images", "41.4 dB from ours, at least 42 are wanted")
 
 
 def test_images_of_another_shape_are_other_images() -> None:
