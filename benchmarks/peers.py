@@ -6,9 +6,10 @@ rosinality/stylegan2-pytorch and ajbrock/BigGAN-PyTorch, each in the folder that
 its own, and the packages stylegan2_pytorch, stylegan2-torch and pytorch-pretrained-biggan, if they are installed.
 
 The images are compared first: one that is more than 1 of 255 levels from ours is reported and its code not timed;
-bfloat16 must be within 40 dB. Each runs in a process of its own, with the same number of threads; they take turns, in rounds, and the ratio of each round
-counts. What cannot run here is in the record with the reason. The record is written as it grows. With the default
-options it takes about 10 minutes; `--quick` has small models and few rounds, for a rehearsal.
+bfloat16 must be within 40 dB. Each runs in a process of its own, with the same number of threads; they take turns, in
+rounds, and the ratio of each round counts. What cannot run here is in the record with the reason. The record is written
+as it grows. With the default options it takes about 10 minutes; `--quick` has small models and one round, for a
+rehearsal.
 
 `--chart RECORD.json -o FILE.webp` draws a record.
 """
