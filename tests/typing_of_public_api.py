@@ -240,7 +240,8 @@ def editing() -> sefa_runtime.Editor:
     editor.sweep(w=z)
     editor.sweep(codes=np.zeros((1, 14, 512)))
     assert_type(
-        load_instances("netG.onnx", 2, "cpu", {}, 1, allow_cpu_fallback=False, warm=True), list[sefa_runtime.Editor]
+        load_instances("netG.onnx", 2, "cpu", {}, 1, allow_cpu_fallback=False, prefix_mb=64, warm=True),
+        list[sefa_runtime.Editor],
     )
     return editor
 

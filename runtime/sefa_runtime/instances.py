@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from sefa_runtime.editor import Editor, load
+from sefa_runtime.editor import PREFIX_MB, Editor, load
 from sefa_runtime.inputs.examples import neutral_inputs
 from sefa_runtime.machine.cores import usable_cores
 
@@ -16,6 +16,7 @@ def load_instances(
     threads: int | None = None,
     *,
     allow_cpu_fallback: bool = False,
+    prefix_mb: float = PREFIX_MB,
     warm: bool = True,
     batch: int | None = None,
     styles_on_cpu: bool = False,
@@ -32,15 +33,19 @@ def load_instances(
         provider_options: As for `load`.
         threads: Threads per instance; None gives each its share of the cores.
         allow_cpu_fallback: As for `load`.
+        prefix_mb: As for `load`, but of all instances together.
+        warm: Whether to generate the images; if not, call `warm_up` afterwards.
         batch: As for `load`.
         styles_on_cpu: As for `load`.
-        warm: Whether to generate the images; if not, call `warm_up` afterwards.
 
     Returns:
         One editor per instance; the same one repeated if they share it.
     """
     if count > 1 and threads is None:
         threads = max(1, usable_cores() // count)
+
+    one_for_all = threads == 1 and provider.lower() in ("auto", "cpu")
+    each_mb = prefix_mb if one_for_all else prefix_mb / count
 
     def load_one() -> Editor:
         return load(
@@ -49,6 +54,7 @@ def load_instances(
             provider_options,
             threads,
             allow_cpu_fallback=allow_cpu_fallback,
+            prefix_mb=each_mb,
             batch=batch,
             styles_on_cpu=styles_on_cpu,
         )

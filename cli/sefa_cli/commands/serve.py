@@ -61,6 +61,15 @@ def serve(
             show_default="16, or as --tuned says",
         ),
     ] = None,
+    prefix_mb: Annotated[
+        float,
+        typer.Option(
+            metavar="MB",
+            help="Memory of each model for the latents used last, where its first layers are not edited and so run "
+            "once for each latent; 0 runs the whole graph every time.",
+            rich_help_panel=LIMITS,
+        ),
+    ] = 128.0,
     max_delay_ms: Annotated[
         float,
         typer.Option(
@@ -171,6 +180,7 @@ def serve(
         **arguments,
         instances=instances or 1,
         max_batch=max_batch or 16,
+        prefix_mb=prefix_mb,
         max_delay_ms=max_delay_ms,
         max_queue=max_queue,
         timeout_s=timeout_s,

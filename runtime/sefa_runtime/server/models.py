@@ -265,6 +265,7 @@ class HostedModel:
             settings.provider_options or None,
             settings.threads,
             allow_cpu_fallback=settings.allow_cpu_fallback,
+            prefix_mb=settings.prefix_mb,
             warm=False,
             batch=settings.batch,
             styles_on_cpu=settings.styles_on_cpu,

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from sefa_runtime.editor import PREFIX_MB
 from sefa_runtime.errors import InputError
 
 # A prefix of all our paths, as written in addresses.
@@ -35,6 +36,7 @@ class Settings:
     allow_cpu_fallback: bool = False  # likewise
     batch: int | None = None  # likewise; a static shape
     styles_on_cpu: bool = False  # likewise
+    prefix_mb: float = PREFIX_MB  # of each model, for what its latents have in common with their edits, as `load` says
     max_batch: int = 16  # images in one run, and in one v2 request
     max_delay_ms: float = 2.0  # how long a run may wait for more requests, once runs are shared
     max_queue: int = 256  # images that may wait, per model
@@ -52,6 +54,7 @@ class Settings:
             ("port", self.port, 0, 65535),
             ("grpc-port", self.grpc_port or 0, 0, 65535),
             ("instances", self.instances, 1, 1024),
+            ("prefix-mb", self.prefix_mb, 0, 1_000_000),
             ("max-batch", self.max_batch, 1, 4096),
             ("max-delay-ms", self.max_delay_ms, 0, 10_000),
             ("max-queue", self.max_queue, 1, 1_000_000),

@@ -101,6 +101,19 @@ def test_memory_is_bounded_and_the_oldest_goes(golden: Path, monkeypatch: pytest
     assert len(cache.latents()) == 3
 
 
+@pytest.mark.parametrize(("threads", "editors", "latents"), [(1, 1, 3), (2, 2, 1)])
+def test_instances_share_the_memory(golden: Path, threads: int, editors: int, latents: int) -> None:
+    info = load(golden / "style_late.onnx").info
+    assert info.prefix is not None
+    size_mb = 3.5 * sum(tensor.bytes for tensor in info.prefix.tensors) / 1e6
+    different = set(load_instances(golden / "style_late.onnx", 2, "cpu", threads=threads, prefix_mb=size_mb))
+    assert len(different) == editors
+    for editor in different:
+        editor.edit(w=codes(4))
+        assert editor.session.prefix is not None
+        assert len(editor.session.prefix.latents()) == latents
+
+
 def test_measuring_forgets(late: Editor, computed: list[int]) -> None:
     run = run_of_new_latents(late, {"w": codes(2)})
     run()
