@@ -182,7 +182,7 @@ class ModelInfo:
     prefix: Prefix | None = None
     macs: int | None = None  # multiply-adds of one image in convolutions and matrix products; None: not counted
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """The directions' names, in the order of their indices."""
         return tuple(direction.name for direction in self.directions)

@@ -17,9 +17,10 @@ def create_app(models: Models, settings: Settings, *, is_local: bool = False) ->
     """
     metrics = Metrics(models)
     page = page_endpoints.page_routes()
-    routes = [  # Tried in order.
-        *v2_endpoints.routes(),
+    routes = [  # Tried in order, so those that are asked for most come first.
+        *v2_endpoints.inference_routes(),
         *image_endpoints.routes(),
+        *v2_endpoints.routes(),
         *page_endpoints.docs_routes(),
         openapi.route(models, settings),
         page_endpoints.metrics_route(metrics),

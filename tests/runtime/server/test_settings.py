@@ -13,6 +13,7 @@ from sefa_runtime.server.settings import Settings
     [
         {"max_batch": 0},
         {"max_queue": 0},
+        {"prefix_mb": -1.0},
         {"instances": 0},
         {"timeout_s": 0.0},
         {"timeout_s": float("nan")},

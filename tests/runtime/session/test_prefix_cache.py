@@ -11,6 +11,7 @@ import pytest
 
 import sefa_runtime
 from sefa_runtime import Editor, InputError, ModelFileError
+from sefa_runtime.instances import load_instances
 from sefa_runtime.latency.measure import run_of_new_latents
 from sefa_runtime.session.prefix_cache import PrefixCache
 from support.descriptions import change_description

@@ -131,10 +131,10 @@ async def edit_images(request: Request) -> Response:
 def routes() -> list[Endpoint]:
     """Return the endpoints."""
     return [
-        Endpoint("/models", list_models),
-        Endpoint("/models/{model}", describe_model),
         Endpoint("/models/{model}/image", image),
         Endpoint("/models/{model}/edit", edit_images, "POST"),
+        Endpoint("/models", list_models),
+        Endpoint("/models/{model}", describe_model),
     ]
 
 

@@ -19,6 +19,8 @@ from sefa_runtime.server.pipeline import Exchange
 HEADER_LENGTH = "inference-header-content-length"
 # Images of more numbers are encoded as JSON in another thread. More raw bytes than this are sent separately, uncopied.
 LARGE = 1 << 18
+# A model, and a version of it.
+MODEL = ("/v2/models/{model}", "/v2/models/{model}/versions/{version}")
 
 
 async def infer(request: Request) -> Response:
@@ -107,17 +109,20 @@ async def all_statistics(request: Request) -> Response:
     return JsonResponse({"model_stats": [model_documents.model_statistics(model) for model in _models(request)]})
 
 
+def inference_routes() -> list[Endpoint]:
+    """Return the endpoints of inference."""
+    return [Endpoint(f"{prefix}/infer", infer, "POST") for prefix in MODEL]
+
+
 def routes() -> list[Endpoint]:
-    """Return the endpoints, inference first, since they are tried in order."""
-    model = "/v2/models/{model}"
-    found = [Endpoint(f"{prefix}/infer", infer, "POST") for prefix in (model, model + "/versions/{version}")]
-    found += [
+    """Return the other endpoints."""
+    found = [
         Endpoint("/v2/models/stats", all_statistics),
         Endpoint("/v2", server_metadata),
         Endpoint("/v2/health/live", live),
         Endpoint("/v2/health/ready", ready),
     ]
-    for prefix in (model, model + "/versions/{version}"):
+    for prefix in MODEL:
         found += [
             Endpoint(prefix, model_metadata),
             Endpoint(f"{prefix}/ready", model_ready),
