@@ -78,6 +78,11 @@ class Signature:
         return tuple(spec.name for spec in self.inputs)
 
     @cached_property
+    def by_name(self) -> dict[str, TensorSpec]:
+        """The inputs by their names."""
+        return {spec.name: spec for spec in self.inputs}
+
+    @cached_property
     def conditions(self) -> tuple[TensorSpec, ...]:
         """The inputs that are one number per image: label, truncation and whatever else the generator takes."""
         return tuple(spec for spec in self.inputs if spec.shape == (BATCH,))

@@ -20,7 +20,10 @@ MAX_DIMENSIONS = 8
 MAX_DIMENSION = 2**31 - 1
 MAX_ID = 1024
 # Of an input's numbers, and of its raw bytes.
-DTYPES = {"float32": (np.dtype(np.float32), np.dtype("<f4")), "int64": (np.dtype(np.int64), np.dtype("<i8"))}
+DTYPES: dict[str, tuple[np.dtype[Any], np.dtype[Any]]] = {
+    "float32": (np.dtype(np.float32), np.dtype("<f4")),
+    "int64": (np.dtype(np.int64), np.dtype("<i8")),
+}
 
 
 class GivenTensor(NamedTuple):
@@ -31,10 +34,6 @@ class GivenTensor(NamedTuple):
     shape: Sequence[Any]
     parameters: Mapping[str, Any]
     data: Any  # raw little-endian bytes, lists from JSON, or the numbers of a gRPC message; None if missing
-
-    def with_data(self, data: memoryview) -> "GivenTensor":
-        """Return the same input with raw bytes."""
-        return GivenTensor(self.name, self.datatype, self.shape, self.parameters, data)
 
 
 class InferRequest(NamedTuple):
@@ -56,16 +55,16 @@ def prepare(model: HostedModel, request: InferRequest) -> Feeds:
         InputError: If an input is missing, unknown or not acceptable, or an unknown output is requested.
         UnavailableError: If the model is not loaded.
     """
-    signature, settings = model.info.signature, model.settings
-    latent, output = signature.latent, signature.output.name
+    info, settings = model.info, model.settings
+    latent, output = info.signature.latent, info.signature.output.name
     if len(request.id) > MAX_ID:
         raise InputError(f"id must be a string of at most {MAX_ID} characters")
     for name in request.outputs:
         if name != output:
             raise InputError(f"the only output is {output!r}, got {name[:128]!r}")
-    specs = {spec.name: spec for spec in signature.inputs}
+    specs = info.signature.by_name
     most_edits = settings.max_batch * settings.max_edits
-    most = max(most_edits, settings.max_batch * math.prod(model.info.latent_shape))
+    most = max(most_edits, settings.max_batch * math.prod(info.latent_shape))
     arrays: dict[str, NDArray[Any]] = {}
     for tensor in request.inputs:
         name = tensor.name
@@ -136,7 +135,8 @@ def _array(tensor: GivenTensor, spec: TensorSpec, most: int) -> NDArray[Any]:
     what, data, shape = f"input {tensor.name!r}", tensor.data, list(tensor.shape[: 2 * MAX_DIMENSIONS])
     if tensor.datatype != spec.datatype:
         raise InputError(f"{what} is {spec.datatype}, got {str(tensor.datatype)[:32]}")
-    if len(shape) > MAX_DIMENSIONS or not all(type(size) is int and 0 <= size <= MAX_DIMENSION for size in shape):
+    are_sizes = {*map(type, shape)} <= {int} and min(shape, default=0) >= 0 and max(shape, default=0) <= MAX_DIMENSION
+    if len(shape) > MAX_DIMENSIONS or not are_sizes:
         raise InputError(f"{what}: shape must be a list of at most {MAX_DIMENSIONS} sizes, got {str(shape)[:80]}")
     if "shared_memory_region" in tensor.parameters:
         raise InputError(f"{what}: shared memory is not offered here")

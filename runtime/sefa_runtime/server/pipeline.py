@@ -11,7 +11,7 @@ import logging
 import random
 import re
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,7 +38,8 @@ class Exchange:
     authorization: Sequence[str]  # the values of that header
     is_open: bool = False  # whether it needs no token
     route: str = "none"  # the endpoint's name
-    body: bytes = b""  # HTTP only
+    headers: Mapping[bytes, bytes] = field(default_factory=dict)  # HTTP only; the last one of each name
+    body: bytes = b""  # likewise
     status: int = 0  # the HTTP status, for gRPC too; 0: nothing sent yet
     sent: int = 0  # bytes of the answer
     model: HostedModel | None = None  # the model asked for images

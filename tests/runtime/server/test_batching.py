@@ -126,6 +126,28 @@ def test_requests_that_wait_share_the_next_run() -> None:
     play(scenario)
 
 
+def test_a_run_wakes_the_event_loop_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def scenario() -> None:
+        graph, loop, woken = Graph(), asyncio.get_running_loop(), 0
+        batcher = make(graph)
+        first = await begin_run(graph, batcher)
+        wake = loop.call_soon_threadsafe
+
+        def counted(*arguments: Any) -> Any:
+            nonlocal woken
+            woken += 1
+            return wake(*arguments)
+
+        monkeypatch.setattr(loop, "call_soon_threadsafe", counted)
+        others = [batcher.submit(feeds(1)) for _ in range(4)]
+        graph.go.set()
+        answers = await asyncio.gather(first, *others)
+        assert [answer.run_images for answer in answers] == [1, 4, 4, 4, 4]
+        assert woken == 2
+
+    play(scenario)
+
+
 def test_a_single_client_does_not_wait_for_more_requests() -> None:
     async def scenario() -> None:
         clock = SimulatedClock()

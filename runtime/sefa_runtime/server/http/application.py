@@ -99,6 +99,7 @@ class Application:
             headers.get(b"x-request-id", b"").decode("latin-1"),
             given,
             is_open=path in self._open_paths or path.startswith(OPEN_PREFIXES),
+            headers=headers,
         )
         scope["exchange"] = exchange
         added = [(b"x-request-id", exchange.request_id.encode())]

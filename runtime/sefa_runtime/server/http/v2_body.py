@@ -49,7 +49,7 @@ def decode_request(body: bytes, json_length: int | None) -> InferRequest:
             if size > len(rest):
                 name = tensor.name[:128]
                 raise InputError(f"input {name!r}: binary_data_size {size} does not fit: {len(rest)} bytes are left")
-            tensor = tensor.with_data(rest[:size])
+            tensor = GivenTensor(*tensor[:-1], rest[:size])
             rest = rest[size:]
         inputs.append(tensor)
     if rest:

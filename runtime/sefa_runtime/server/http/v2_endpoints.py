@@ -27,7 +27,7 @@ async def infer(request: Request) -> Response:
     """POST /v2/models/M/infer"""
     exchange: Exchange = request.scope["exchange"]
     model = exchange.find_model(**request.path_params, for_images=True)
-    wanted = decode_request(exchange.body, _header_length(request))
+    wanted = decode_request(exchange.body, _header_length(exchange))
     image = await while_connected(request.receive, generate(exchange, model, prepare(model, wanted)))
     head = {"model_name": model.name, "model_version": VERSION, "id": wanted.id or exchange.request_id}
     arguments = (head, model.info.signature.output, image, wanted.binary)
@@ -142,12 +142,13 @@ def _model(request: Request) -> HostedModel:
     return exchange.find_model(**request.path_params)
 
 
-def _header_length(request: Request) -> int | None:
-    text = request.headers.get(HEADER_LENGTH)
+def _header_length(exchange: Exchange) -> int | None:
+    text = exchange.headers.get(HEADER_LENGTH.encode())
     if text is None:
         return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 12):
-        raise InputError(f"Inference-Header-Content-Length must be a number of bytes, got {text[:32]!r}")
+    if not (text.isdigit() and len(text) <= 12):
+        given = text[:32].decode("latin-1")
+        raise InputError(f"Inference-Header-Content-Length must be a number of bytes, got {given!r}")
     return int(text)
 
 
