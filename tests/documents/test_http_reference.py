@@ -13,7 +13,7 @@ TEXT = http_reference.endpoints()
 
 
 def test_every_endpoint_has_its_heading() -> None:
-    routes = [*image_endpoints.routes(), *v2_endpoints.routes()]
+    routes = [*image_endpoints.routes(), *v2_endpoints.inference_routes(), *v2_endpoints.routes()]
     served = {
         f"{method} {re.sub(r':[a-z]+}', '}', route.path)}"
         for route in routes
