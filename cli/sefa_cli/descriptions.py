@@ -88,11 +88,12 @@ def print_record(record: "LatencyRecord") -> None:
     from sefa_runtime.machine.description import load_in_words, machine_in_words
 
     why = f" ({record.provider_reason})" if record.provider_reason else ""
+    parts = " with the styles on the CPU" if record.styles_on_cpu else ""
     graph = record.graph
     facts: list[tuple[str, object]] = [
         ("scenario", record.scenario),
         ("model", f"{record.model['file']}, {graph.nodes} nodes, {graph.parameters:,} parameters"),
-        ("provider", f"{record.provider}, asked for: {record.provider_requested}{why}"),
+        ("provider", f"{record.provider}{parts}, asked for: {record.provider_requested}{why}"),
         ("threads", record.threads),
         ("machine", f"{machine_in_words(record.machine)}; {load_in_words(record.machine['load_average'])}"),
         ("versions", ", ".join(f"{name} {number}" for name, number in record.versions.items())),

@@ -10,6 +10,8 @@ from sefa_runtime.errors import InputError
 MACHINE = ("cpu", "cpu_extensions", "cores", "cores_limit", "memory_gib", "memory_limit_gib", "system")
 # What may differ, and is reported.
 CONDITIONS = ("provider", "provider_options", "session_entries", "io_binding", "tf32", "threads")
+# Likewise; older records lack them.
+LATER_CONDITIONS = ("static_batch", "styles_on_cpu")
 MEASURES = ("first_run_ms", "mean_ms", "p50_ms", "p90_ms", "p95_ms", "p99_ms", "images_per_second")
 
 Record = dict[str, Any]
@@ -114,11 +116,12 @@ def _facts(record: Record) -> _Facts:
     try:
         machine, results = record["machine"], record["results"]
         drivers = [gpu["driver"] for gpu in machine["gpus"]]
+        later = {name: record.get(name) or None for name in LATER_CONDITIONS}
         return _Facts(
             scenario=record["scenario"],
             machine={name: machine[name] for name in MACHINE} | {"gpus": [gpu["name"] for gpu in machine["gpus"]]},
             model={"sha256": record["model"]["sha256"], "content_sha256": record["model"].get("content_sha256")},
-            conditions={name: record[name] for name in CONDITIONS} | {"drivers": drivers} | record["versions"],
+            conditions={name: record[name] for name in CONDITIONS} | later | {"drivers": drivers} | record["versions"],
             rates={float(result["arrivals"]["rate"]) for result in results if result["arrivals"]},
             loading=_numbers(record, ("load_ms",)),
             results={(result["batch"], result["edits"]): _numbers(result, MEASURES) for result in results},

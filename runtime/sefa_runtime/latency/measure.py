@@ -34,6 +34,7 @@ from sefa_runtime.latency.statistics import PERCENTILES, mean, percentile
 from sefa_runtime.machine.description import describe_machine
 from sefa_runtime.machine.packages import describe_versions
 from sefa_runtime.model.info import ModelInfo
+from sefa_runtime.session.styles import StylesFirst
 
 SCENARIOS = ("single_stream", "offline", "server")
 OFFLINE_BATCHES = (1, 2, 4, 8, 16, 32)
@@ -134,6 +135,8 @@ def measure(
         machine=machine,
         versions=describe_versions(),
         rates=rates,
+        static_batch=info.batch,
+        styles_on_cpu=isinstance(session.prefix, StylesFirst),
     )
 
 

@@ -89,6 +89,8 @@ class LatencyRecord:
     machine: dict[str, Any]  # at the start of the measurement
     versions: dict[str, str]  # of the packages that ran
     rates: Rates | None = None  # the machine's; None: not measured
+    static_batch: int | None = None  # the batch size that was fixed at export or on loading; None: any
+    styles_on_cpu: bool = False  # whether what precedes the convolutions ran on the CPU, see `load`
 
     @property
     def ran_as_asked(self) -> bool:

@@ -154,3 +154,15 @@ def test_nothing_in_common_is_refused(record: dict[str, Any]) -> None:
 def test_a_damaged_record_is_called_that(record: dict[str, Any], damage: dict[str, Any]) -> None:
     with pytest.raises(InputError, match="one of the records is damaged"):
         compare_records(record, record | damage)
+
+
+def test_shapes_and_parts_that_differ_are_reported(golden: Path) -> None:
+    """A record of before these fields counts as one of any batch, run whole."""
+    model = golden / "tiny.onnx"
+    before = measure(sefa_runtime.load(model, "cpu"), [1], seconds=0.01).to_dict()
+    after = measure(sefa_runtime.load(model, "cpu", batch=1, styles_on_cpu=True), seconds=0.01).to_dict()
+    del before["static_batch"], before["styles_on_cpu"]
+    differences = {item.what: (item.a, item.b) for item in compare_records(before, after).differences}
+    assert differences["static_batch"] == (None, 1)
+    assert differences["styles_on_cpu"] == (None, True)
+    assert "static_batch" not in {item.what for item in compare_records(before, before).differences}
