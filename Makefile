@@ -178,6 +178,10 @@ bench-same-latent: $(DEV) ## What keeping a latent's first layers saves
 bench-explore: $(TRAINED) ## How long sefa explore takes, and what fewer images do to its answers (13 minutes)
 	$(BIN)/python benchmarks/explore.py -o benchmarks/results/explore.json
 
+bench-scaling: $(DEV) ## How time and memory grow with resolution, batch, threads, directions and edits
+	$(PIP) --constraint constraints.txt matplotlib
+	$(BIN)/python benchmarks/scaling.py -o benchmarks/results/scaling.json --chart docs/scaling.webp
+
 bench-methods: $(TRAINED) ## SeFa beside GANSpace
 	$(BIN)/python benchmarks/methods.py -o benchmarks/results/methods.json
 

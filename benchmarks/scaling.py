@@ -16,6 +16,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -86,19 +87,21 @@ def measure(folder: Path, quick: bool) -> dict[str, Any]:
         resolution: export(make_large(resolution, quick), folder / f"{resolution}.onnx", top=8, batch=1)
         for resolution in resolutions
     }
-    small = make_small()
-    banks = {count: export(small, folder / f"bank{count}.onnx", top=count) for count in DIRECTIONS}
+    small = make_small(quick)
+    banks = {count: export(small, folder / f"bank{count}.onnx", top=count, batch=1) for count in DIRECTIONS}
+    batched = export(small, folder / "batched.onnx", top=8)
     rounds = 3 if quick else ROUNDS
+    small_rounds = 3 if quick else SMALL_ROUNDS
     threads = [1 << power for power in range(10) if 1 << power <= usable_cores()]
     middle = large[min(256, resolutions[-1])]
     curves = {
         "resolution": curve("resolution", {size: {"model": path} for size, path in large.items()}, rounds, 1),
         "threads": curve("threads", {count: {"model": middle, "threads": count} for count in threads}, rounds, 1),
-        "batch": curve("batch", {count: {"model": banks[8], "batch": count} for count in BATCHES}, rounds, 1),
+        "batch": curve("batch", {count: {"model": batched, "batch": count} for count in BATCHES}, rounds, 1),
         "directions": curve(
-            "directions", {count: {"model": path} for count, path in banks.items()}, SMALL_ROUNDS, CALLS
+            "directions", {count: {"model": path} for count, path in banks.items()}, small_rounds, CALLS
         ),
-        "edits": curve("edits", {count: {"model": banks[8], "edits": count} for count in EDITS}, SMALL_ROUNDS, CALLS),
+        "edits": curve("edits", {count: {"model": banks[8], "edits": count} for count in EDITS}, small_rounds, CALLS),
     }
     editor = sefa_runtime.load(banks[8], "cpu")
     return {
@@ -112,20 +115,26 @@ def measure(folder: Path, quick: bool) -> dict[str, Any]:
 
 def make_large(resolution: int, quick: bool) -> "sefa.Generator":
     """Make a StyleGAN2 by configuration F's rule: 512 channels, from 128x128 on half as many at each level."""
+    import torch
+
     from generators import random_stylegan2
     from support.stylegan2_files import Spec
 
+    if quick:  # As when others use the machine, too.
+        torch.set_num_threads(1)
     levels = resolution.bit_length() - 2
     channels = tuple(min(512, 2**15 // (4 << level)) // (16 if quick else 1) for level in range(levels))
     return random_stylegan2(Spec(channels, CODE, CODE, (CODE,) * 8, clamp=256.0))
 
 
-def make_small() -> "sefa.Generator":
+def make_small(quick: bool) -> "sefa.Generator":
     """Make the small StyleGAN2."""
     from generators import random_stylegan2
     from support.stylegan2_files import Spec
 
-    return random_stylegan2(Spec(SMALL, CODE, CODE, (CODE,) * 2, clamp=256.0))
+    return random_stylegan2(
+        Spec(tuple(width // (8 if quick else 1) for width in SMALL), CODE, CODE, (CODE,) * 2, clamp=256.0)
+    )
 
 
 def export(generator: "sefa.Generator", path: Path, top: int, batch: int | None = None) -> Path:
@@ -133,13 +142,18 @@ def export(generator: "sefa.Generator", path: Path, top: int, batch: int | None 
     import sefa
     from sefa_export import export_onnx
 
-    print(f"{path.stem}: exporting", file=sys.stderr, flush=True)
+    report(f"exporting {path.stem}")
     return export_onnx(generator, sefa.factorize(generator, top=top), path, batch=batch)
+
+
+def report(line: str) -> None:
+    """Say what is done now."""
+    print(f"{time.process_time():5.0f} s of processor time: {line}", file=sys.stderr, flush=True)
 
 
 def curve(name: str, settings: Mapping[int, Mapping[str, Any]], rounds: int, calls: int) -> list[Point]:
     """Measure one curve: the times of all points in turns, the memory of each in its own process."""
-    print(f"{name}: measuring", file=sys.stderr, flush=True)
+    report(f"measuring by {name}")
     prepared = {str(value): prepare(**setting) for value, setting in settings.items()}
     runs = {key: partial(editor.infer, feeds) for key, (editor, feeds) in prepared.items()}
     p50 = p50_ms(alternate(runs, rounds, calls, settle=int(calls > 1)))
@@ -191,7 +205,8 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
     """Draw the curves as small multiples."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(7, 11.5), layout="constrained", facecolor="white")
+    figure = Figure(figsize=(7, 12.5), layout="constrained", facecolor="white")
+    figure.get_layout_engine().set(h_pad=0.15, w_pad=0.08)  # type: ignore[union-attr, call-arg]
     cells = list(figure.subplots(4, 2).flat)
     for axes, (title, name, what, subtitle) in zip(cells, panels(), strict=False):
         plot(axes, record["curves"][name], name, what)
@@ -201,7 +216,8 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
     words.axis("off")
     machine = machine_in_words(record["machine"]).replace(", ", ",\n", 1)
     runtime = f"onnxruntime {record['versions']['onnxruntime']}, CPU"
-    note = "\n".join((machine, runtime, "float32, random weights", "medians; axes begin at 0"))
+    lines = [machine, runtime, "float32, random weights", "medians; axes begin at 0"]
+    note = "\n".join([*lines, "", "A REHEARSAL:", "small generators, few runs"] if record["quick"] else lines)
     words.text(0, 0.95, note, fontsize=12, va="top", linespacing=1.5, transform=words.transAxes)
     with replacing(path) as partial_file:
         figure.savefig(partial_file, format="webp", dpi=150)
@@ -209,13 +225,13 @@ def draw(record: Mapping[str, Any], path: Path) -> None:
 
 def panels() -> Iterator[tuple[str, str, str, str]]:
     """Yield title, curve, what is shown, and the label of the x axis."""
-    yield "Time of an image, ms", "resolution", "p50_ms", "StyleGAN2-F, pixels a side"
-    yield "Memory, MB", "resolution", "peak_mb", "StyleGAN2-F, pixels a side"
-    yield "Time of an image, ms", "batch", "ms_per_image", "small one, images in a batch"
-    yield "Memory, MB", "batch", "peak_mb", "small one, images in a batch"
-    yield "Time of an image, ms", "threads", "p50_ms", "StyleGAN2-F 256, threads"
-    yield "Time of an image, ms", "directions", "p50_ms", "small one, directions in the file"
-    yield "Time of an image, ms", "edits", "p50_ms", "small one, edits of an image"
+    yield "Resolution: ms", "resolution", "p50_ms", "pixels a side, StyleGAN2-F"
+    yield "Resolution: MB", "resolution", "peak_mb", "pixels a side, StyleGAN2-F"
+    yield "Batch: ms an image", "batch", "ms_per_image", "images in a batch, small model"
+    yield "Batch: MB", "batch", "peak_mb", "images in a batch, small model"
+    yield "Threads: ms", "threads", "p50_ms", "threads, StyleGAN2-F of 256x256"
+    yield "Directions: ms", "directions", "p50_ms", "directions in the file, small model"
+    yield "Edits: ms", "edits", "p50_ms", "edits of one image, small model"
 
 
 def plot(axes: "Axes", points: Sequence[Point], name: str, what: str) -> None:
@@ -239,6 +255,7 @@ def plot(axes: "Axes", points: Sequence[Point], name: str, what: str) -> None:
             textcoords="offset points",
             ha="center",
             fontsize=12,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1, "alpha": 0.8},
         )
 
 
