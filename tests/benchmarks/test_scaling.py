@@ -1,4 +1,4 @@
-"""benchmarks/scaling.py: the memory of a process, a curve of a small model, and the chart of the record that is here."""
+"""benchmarks/scaling.py: the memory of a process, a curve of a small model, and the chart of the record."""
 
 import json
 import sys
