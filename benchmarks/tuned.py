@@ -92,7 +92,7 @@ def measure(path: Path, ask: Callable[..., dict[str, Any]], name: str, seconds: 
         runs[RELEASED] = released
     tuned: dict[str, Any] = {}
     for target, budget, _ in TARGETS:
-        tuning = ask("tune", path=str(path), seconds=seconds, min_psnr_db=budget)
+        tuning = ask("tune", path=str(path), seconds=seconds, min_psnr_db=budget, batches=[1])
         best = tuning["one_caller"]
         setting = Setting(**best["setting"])
         arguments = {

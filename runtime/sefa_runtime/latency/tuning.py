@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from sefa_runtime.errors import InputError, ProviderError, RunError, SefaRuntime
 from sefa_runtime.inputs.batches import Feeds, split
 from sefa_runtime.inputs.examples import as_arguments, latent_scale, random_inputs, seeded_latents
 from sefa_runtime.instances import load_instances
-from sefa_runtime.latency.measure import MAX_SECONDS, example_inputs, run_of_new_latents
+from sefa_runtime.latency.measure import MAX_BATCH, MAX_SECONDS, example_inputs, run_of_new_latents
 from sefa_runtime.latency.scenarios import Progress, Run
 from sefa_runtime.latency.tuning_settings import arrangements, described, in_order, kinds
 from sefa_runtime.machine.cores import usable_cores
@@ -48,6 +48,7 @@ NOISE = 0.03
 HOPELESS = 2.0
 # Images that are compared, each of another latent with two edits, the first with none.
 IMAGES = 8
+Key = TypeVar("Key")
 # Of a description: what variants of one model share.
 SHARED = (
     "source_sha256", "source_entry", "latent", "latent_shape", "resolution", "channels", "output_type", "num_classes",
@@ -113,6 +114,7 @@ def tune(
     *,
     variants: Sequence[str | Path] = (),
     min_psnr_db: float = MIN_PSNR_DB,
+    batches: Sequence[int] = BATCHES,
 ) -> Tuning:
     """Measure a model with different providers, precisions, shapes, threads, instances and batches.
 
@@ -125,15 +127,19 @@ def tune(
         estimate: Called once, before the first trial, with the seconds that all trials are likely to take at most.
         variants: Further exports of the same generator and directions, made with other options.
         min_psnr_db: How near a setting's images must be to those of `path` on the CPU: the worst image's PSNR.
+        batches: Images per run, in ascending order; after the first, those that take too long are left out.
 
     Raises:
-        InputError: If `seconds` or `min_psnr_db` is out of range, or a variant is of another generator or bank.
+        InputError: If `seconds`, `min_psnr_db` or a batch is out of range, or a variant is of other weights or
+            directions.
         ProviderError: If none of the providers runs here.
     """
     if not 0.001 <= seconds <= MAX_SECONDS:
         raise InputError(f"seconds must be in 0.001..{MAX_SECONDS}, got {seconds}")
     if not 0 <= min_psnr_db <= MAX_PSNR_DB:
         raise InputError(f"min_psnr_db must be in 0..{MAX_PSNR_DB:g}, got {min_psnr_db}")
+    if not batches or not all(1 <= batch <= MAX_BATCH for batch in batches):
+        raise InputError(f"batches must be in 1..{MAX_BATCH}, got {list(batches)}")
     paths = [Path(path), *map(Path, variants)]
     infos = [read_info(one) for one in paths]
     for one, info in zip(paths[1:], infos[1:], strict=True):
@@ -144,7 +150,7 @@ def tune(
     given = {key: str(value) for key, value in (provider_options or {}).items()}
     if given and len(providers) > 1:
         raise InputError(f"options belong to one provider: name one of {', '.join(providers)}")
-    search = _Search(dict(zip(map(str, paths), infos, strict=True)), seconds, min_psnr_db, failures)
+    search = _Search(dict(zip(map(str, paths), infos, strict=True)), batches, seconds, min_psnr_db, failures)
     cores = usable_cores()
     ways = [
         replace(kind, options={**given, **kind.options})
@@ -197,12 +203,13 @@ class _Search:
 
     Attributes:
         infos: The files' descriptions.
-        batches: Those of `BATCHES` that take an acceptable time, or the size that was fixed at export.
+        batches: Those that take an acceptable time, or the size that was fixed at export.
     """
 
     def __init__(
         self,
         infos: Mapping[str, ModelInfo],
+        batches: Sequence[int],
         seconds: float,
         min_psnr_db: float,
         failures: list[str],
@@ -211,6 +218,7 @@ class _Search:
 
         Args:
             infos: The files' descriptions.
+            batches: Images per run.
             seconds: Time per setting and batch.
             min_psnr_db: The parity budget.
             failures: Gets a line for each setting that does not run.
@@ -225,7 +233,7 @@ class _Search:
         batch = info.batch or 1
         run = run_of_new_latents(editor, _inputs(editor.info, batch))
         self._single_s = run_together([run], 0.0).elapsed / batch
-        self.batches = [batch for batch in BATCHES if batch == 1 or batch * self._single_s <= LONGEST_RUN_S]
+        self.batches = [*batches[:1], *(one for one in batches[1:] if one * self._single_s <= LONGEST_RUN_S)]
         if info.batch is not None:
             self.batches = [info.batch]
         self._psnr_db: list[tuple[Setting, float]] = []
@@ -253,13 +261,13 @@ class _Search:
     def measure(self, plan: Sequence[tuple[Setting, Sequence[int]]], progress: Progress) -> list[Trial]:
         """Measure settings with some batches each, in turns."""
         found: dict[tuple[int, int], list[Times]] = defaultdict(list)  # by setting and batch
-        hopeless: set[tuple[int, int]] = set()
+        given_up: set[tuple[int, int]] = set()
         failed: set[int] = set()
         psnr_db = [0.0] * len(plan)
         for turn in range(ROUNDS):
             for index, (setting, batches) in enumerate(plan):
                 progress((turn + index / len(plan)) / ROUNDS)
-                left = [batch for batch in batches if (index, batch) not in hopeless]
+                left = [batch for batch in batches if (index, batch) not in given_up]
                 if index in failed or not left:
                     continue
                 try:
@@ -279,25 +287,9 @@ class _Search:
                 for batch in batches
             }
             if turn == 0:
-                hopeless = self._hopeless(trials)
+                given_up = hopeless(trials, self._min_psnr_db)
         progress(1.0)
         return list(trials.values())
-
-    def _hopeless(self, trials: Mapping[tuple[int, int], Trial]) -> set[tuple[int, int]]:
-        """Return which trials need no further round: too slow for one caller and for many, or not near enough."""
-        good = [trial for trial in trials.values() if self.keeps_to_budget(trial)]
-        if not good:
-            return set(trials)
-        least_ms = best_for_one_caller(good).p50_ms
-        most = best_for_many_callers(good).images_per_second
-        smallest = min(trial.batch for trial in good)
-
-        def promises(trial: Trial) -> bool:
-            alone = trial.batch == smallest and trial.setting.instances == 1
-            quick = alone and trial.p50_ms <= HOPELESS * least_ms
-            return self.keeps_to_budget(trial) and (quick or trial.images_per_second >= most / HOPELESS)
-
-        return {key for key, trial in trials.items() if not promises(trial)}
 
     def _load(self, setting: Setting) -> list[Editor]:
         return load_instances(
@@ -358,6 +350,28 @@ def best_for_many_callers(trials: Sequence[Trial]) -> Trial:
     """Return the trial with the most images per second."""
     most = max(trial.images_per_second for trial in trials)
     return next(trial for trial in trials if trial.images_per_second >= most * (1 - NOISE))
+
+
+def hopeless(trials: Mapping[Key, Trial], min_psnr_db: float) -> set[Key]:
+    """Return which trials need no further round: too slow for one caller and for many, or not near enough.
+
+    Args:
+        trials: What the first round gave.
+        min_psnr_db: The parity budget.
+    """
+    good = [trial for trial in trials.values() if trial.psnr_db >= min_psnr_db]
+    if not good:
+        return set(trials)
+    least_ms = best_for_one_caller(good).p50_ms
+    most = best_for_many_callers(good).images_per_second
+    smallest = min(trial.batch for trial in good)
+
+    def promises(trial: Trial) -> bool:
+        alone = trial.batch == smallest and trial.setting.instances == 1
+        quick = alone and trial.p50_ms <= HOPELESS * least_ms
+        return trial.psnr_db >= min_psnr_db and (quick or trial.images_per_second >= most / HOPELESS)
+
+    return {key for key, trial in trials.items() if not promises(trial)}
 
 
 def _providers(wanted: Sequence[str], failures: list[str]) -> list[str]:

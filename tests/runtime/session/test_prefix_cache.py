@@ -111,7 +111,7 @@ def test_instances_share_the_memory(golden: Path, threads: int, editors: int, la
     assert len(different) == editors
     for editor in different:
         editor.edit(w=codes(4))
-        assert editor.session.prefix is not None
+        assert isinstance(editor.session.prefix, PrefixCache)
         assert len(editor.session.prefix.latents()) == latents
 
 
