@@ -24,10 +24,11 @@ from pathlib import Path
 from typing import Any
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
+import sefa_runtime
 from peer_comparison.contest import LEAST_ROUNDS, MAX_LEVELS, Entry, Worker, WorkerError, compete, each_ready
 from peer_comparison.models import MODELS, Model
 from peer_comparison.networks import CLONES, PACKAGES
-from records import Record, make_parser
+from records import Record, make_parser, rates_of, roofline_of
 from sefa_runtime.files import write_whole
 from sefa_runtime.machine.cores import usable_cores
 from sefa_runtime.machine.description import describe_machine
@@ -152,6 +153,15 @@ class Comparison:
                 except WorkerError as error:
                     self._leave_out(entry, f"batch {batch}", str(error))
                 self._tell(f"{model.name}, batch {batch}: " + summary(entry["results"], batch))
+            self._add_roofline(entry, Path(folder, "model.onnx"))
+
+    def _add_roofline(self, entry: Entry, path: Path) -> None:
+        """Hold our export on the CPU against the machine's rates, while nobody else runs."""
+        editor = sefa_runtime.load(path, "cpu", threads=self.threads)
+        entry["rates"] = rates_of(editor)
+        for result in entry["results"]:
+            if result["name"] == CPU and "p50_ms" in result:
+                result["roofline"] = roofline_of(editor, result["batch"], result["p50_ms"])
 
     def _folder(self, peer: str | None) -> str | None:
         folder = self.clones.get(peer or "")

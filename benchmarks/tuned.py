@@ -30,7 +30,7 @@ import torch
 import sefa
 import sefa_runtime
 from generators import make_generator, stylegan2_spec
-from records import Record, alternate, check_same, make_parser, p50_ms, ratio
+from records import Record, alternate, check_same, make_parser, p50_ms, rates_of, ratio, roofline_of
 from sefa_export import export_onnx
 from sefa_export.bake import quantize
 from sefa_runtime.latency.measure import example_inputs
@@ -118,7 +118,15 @@ def measure(path: Path, ask: Callable[..., dict[str, Any]], name: str, seconds: 
                 tuned[target][key] = ratio(times, other, f"tuned, {target}")
     if RELEASED in times:
         tuned["default"] = {"released_form_over_it": ratio(times, RELEASED, DEFAULT)}
-    return {"threads": editor.session.threads, "rounds": rounds, "p50_ms": p50_ms(times), "tuned": tuned}
+    p50 = p50_ms(times)
+    return {
+        "threads": editor.session.threads,
+        "rounds": rounds,
+        "p50_ms": p50,
+        "tuned": tuned,
+        "roofline_of_default": roofline_of(editor, 1, p50[DEFAULT]),
+        "rates": rates_of(editor),
+    }
 
 
 def run_of_released_form(z: "np.ndarray[Any, np.dtype[np.float32]]") -> Callable[[], "np.ndarray[Any, Any]"]:

@@ -2,6 +2,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable
+from importlib import import_module
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,8 @@ import jsonschema
 import onnxruntime
 import pytest
 from PIL import Image
+
+from support.descriptions import change_description
 
 Command = Callable[..., Any]
 QUICK = ("--seconds", "0.05", "--provider", "cpu")
@@ -50,6 +53,34 @@ def test_samples_on_request(sefa_command: Command, golden: Path, tmp_path: Path)
     sefa_command("bench", golden / "tiny.onnx", *QUICK, "--samples", "-o", tmp_path / "a.json")
     (result,) = read(tmp_path / "a.json")["results"]
     assert len(result["samples_ms"]) == result["runs"]
+
+
+@pytest.fixture
+def counted(golden: Path, tmp_path: Path) -> Path:
+    """The tiny model, as an exporter that counts multiply-adds would describe it."""
+    return change_description(golden / "tiny.onnx", tmp_path / "tiny.onnx", lambda info: info.update(macs=123_456))
+
+
+def test_a_model_is_held_against_the_machines_rates(
+    sefa_command: Command, counted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(import_module("sefa_runtime.latency.measure"), "SECONDS_WITH_RATES", 0.0)
+    path = tmp_path / "a.json"
+    out = sefa_command("bench", counted, *QUICK, "--batch", "2", "-o", path).out
+    document = read(path)
+    (result,), rates = document["results"], document["rates"]
+    assert document["model"]["macs"] == 123_456
+    milliseconds = result["p50_ms"] or result["mean_ms"]
+    assert result["roofline"]["gflops"] == pytest.approx(2 * 2 * 123_456 / milliseconds / 1e6, rel=0.01)
+    share = result["roofline"]["gflops"] / rates["convolution_gflops"]
+    assert result["roofline"]["of_convolution"] == pytest.approx(share, rel=0.01)
+    assert re.search(r"batch 2: \d+% of .*'s rate here: [\d.e-]+ of [\d.]+ G", out)
+
+
+def test_a_quick_look_measures_no_rates(record: Path) -> None:
+    document = read(record)
+    assert document["rates"] is None
+    assert all(result["roofline"] is None for result in document["results"])
 
 
 def test_the_table_says_what_matters(sefa_command: Command, golden: Path) -> None:

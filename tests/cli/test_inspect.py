@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 import sefa
+from support.descriptions import change_description
 
 Command = Callable[..., Any]
 
@@ -28,6 +29,19 @@ def test_inspect_reads_a_bank(sefa_command: Command, checkpoint: Path, tmp_path:
     path = sefa.factorize(sefa.load(checkpoint), top=3).save(tmp_path / "file")
     assert json.loads(sefa_command("inspect", path, "--json").out)["rank"] == 20
     assert "direction bank" in sefa_command("inspect", path).out
+
+
+@pytest.mark.parametrize(
+    ("macs", "said"), [(42_345_678_901, "42.3 billion"), (128_400_000, "128 million")], ids=["large", "small"]
+)
+def test_inspect_says_the_multiply_adds(
+    sefa_command: Command, golden: Path, tmp_path: Path, macs: int, said: str
+) -> None:
+    model = change_description(golden / "tiny.onnx", tmp_path / "a.onnx", lambda info: info.update(macs=macs))
+    assert f"{said} an image, in convolutions and matrix products" in " ".join(
+        sefa_command("inspect", model).out.split()
+    )
+    assert "an image, in" not in sefa_command("inspect", golden / "tiny.onnx").out  # from before they were counted
 
 
 def test_inspect_says_what_runs_once_for_each_latent(sefa_command: Command, golden: Path) -> None:
