@@ -50,7 +50,7 @@ def test_an_answer_is_counted_and_logged(caplog: pytest.LogCaptureFixture) -> No
     caplog.set_level("INFO", "sefa.access")
     passage = Passage()
     (record,) = caplog.records
-    line = json.loads(record.message)
+    line = json.loads(record.getMessage())
     assert (line["method"], line["path"], line["client"], line["status"]) == ("GET", "/a", "c", 200)
     assert (line["request_id"], line["model"]) == ("mine", "tiny")
     statistics = passage.models.get("tiny").statistics

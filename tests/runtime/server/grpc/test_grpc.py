@@ -511,7 +511,7 @@ def test_a_request_is_a_line_in_the_log(stub: Any, caplog: pytest.LogCaptureFixt
     assert ("x-request-id", "mine") in call.trailing_metadata()
     refusal(lambda: stub.ModelInfer(z_request(datatype="FP64")))
     wait_until(lambda: len(caplog.records) == 2)
-    good, bad = (json.loads(record.message) for record in caplog.records)
+    good, bad = (json.loads(record.getMessage()) for record in caplog.records)
     assert (good["method"], good["path"], good["status"], good["client"]) == ("gRPC", INFER, 200, "127.0.0.1")
     assert (good["request_id"], good["model"], good["images"]) == ("mine", "tiny", 1)
     assert bad["status"] == 400
@@ -537,7 +537,7 @@ def test_who_asked_is_what_a_trusted_proxy_says(
         metadata = tuple(("x-forwarded-for", value) for value in forwarded)
         stub.ServerLive(protocol.ServerLiveRequest(), metadata=metadata)
     wait_until(lambda: caplog.records)
-    assert json.loads(caplog.records[0].message)["client"] == client
+    assert json.loads(caplog.records[0].getMessage())["client"] == client
 
 
 def test_our_messages_are_those_of_the_protocol() -> None:

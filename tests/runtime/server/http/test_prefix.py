@@ -200,7 +200,7 @@ def logged_client(start_once: Start, caplog: pytest.LogCaptureFixture) -> Ask:
         caplog.set_level("INFO", "sefa.access")
         server.http.get("/v2", headers=headers)
         wait_until(lambda: caplog.records)
-        return str(json.loads(caplog.records[0].message)["client"])
+        return str(json.loads(caplog.records[0].getMessage())["client"])
 
     return ask
 
