@@ -21,7 +21,7 @@ def count(path: Path) -> int:
     """Count the multiply-adds of one image on the graph itself."""
     model = onnx.shape_inference.infer_shapes(onnx.load(path))
     graph = model.graph
-    shapes = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
+    shapes: dict[str, list[int]] = {tensor.name: list(tensor.dims) for tensor in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
         shapes[value.name] = [axis.dim_value or 1 for axis in value.type.tensor_type.shape.dim]  # A batch of one.
 

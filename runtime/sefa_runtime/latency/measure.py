@@ -229,6 +229,7 @@ def _measure_batch(
         arrivals=arrivals,
         shortfalls=tuple(_shortfalls(timing.runs, elapsed, warmed, arrivals)),
         samples_ms=tuple(map(_rounded, samples_ms)),
+        roofline=None,
     )
 
 
