@@ -162,6 +162,7 @@ class Comparison:
         for result in entry["results"]:
             if result["name"] == CPU and "p50_ms" in result:
                 result["roofline"] = roofline_of(editor, result["batch"], result["p50_ms"])
+        self._tell(f"{entry['model']}: held against the machine's rates")
 
     def _folder(self, peer: str | None) -> str | None:
         folder = self.clones.get(peer or "")
