@@ -27,7 +27,7 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))
 import sefa_runtime
 from peer_comparison.contest import LEAST_ROUNDS, MAX_LEVELS, Entry, Worker, WorkerError, compete, each_ready
 from peer_comparison.models import MODELS, Model
-from peer_comparison.networks import CLONES, PACKAGES
+from peer_comparison.networks import AJBROCK, CLONES, GENFORCE, NVLABS, PACKAGES, ROSINALITY
 from records import Record, make_parser, rates_of, roofline_of
 from sefa_runtime.files import write_whole
 from sefa_runtime.machine.cores import usable_cores
@@ -39,23 +39,29 @@ EAGER, COMPILED = "SeFa in PyTorch", "SeFa, torch.compile"
 BF16_OPTIONS = {"load_config": json.dumps({"CPU": {"INFERENCE_PRECISION_HINT": "bf16"}})}
 BF16_INSTRUCTIONS = {"avx512_bf16", "amx_bf16", "bf16"}
 BF16_LEAST_DB = 40.0
+OPTIONS = {GENFORCE: "genforce", NVLABS: "nvlabs", ROSINALITY: "rosinality", AJBROCK: "biggan"}
 BATCHES = (1, 4)
 NO_CLONE = "no folder with a clone was given"
-SECONDS = 30.0
+SECONDS = 15.0
 
 
 def main() -> None:
     """Compare and write the record, or draw one."""
     parser = make_parser(__doc__)
     parser.add_argument("--clones", type=Path, help="folder with clones, in the folders that git gives them")
-    for author, clone in CLONES.items():
-        parser.add_argument(f"--{author.lower()}", type=Path, metavar="FOLDER", help=f"{author}'s {clone}")
+    for author, option in OPTIONS.items():
+        parser.add_argument(f"--{option}", type=Path, metavar="FOLDER", help=f"clone of {author}'s {CLONES[author]}")
     parser.add_argument("--openvino", metavar="PYTHON", help="interpreter of an environment with onnxruntime-openvino")
     parser.add_argument("--models", nargs="+", choices=[model.name for model in MODELS], help="only these")
     parser.add_argument(
         "--seconds", type=float, default=SECONDS, help="for each model and batch (default: %(default)g)"
     )
-    parser.add_argument("--quick", action="store_true", help="small models, one round, no torch.compile")
+    parser.add_argument(
+        "--compile",
+        choices=("none", "some", "all"),
+        help="torch.compile for no model, all but those that take long (the default), or all",
+    )
+    parser.add_argument("--quick", action="store_true", help="small models, one round, --compile none")
     parser.add_argument("--chart", type=Path, metavar="RECORD.json", help="draw this record")
     given = parser.parse_args()
     if given.chart:
@@ -64,10 +70,17 @@ def main() -> None:
         save_chart(json.loads(given.chart.read_text()), given.output or given.chart.with_suffix(".webp"), given.models)
         return
     clones = {
-        author: getattr(given, author.lower()) or (given.clones / clone if given.clones else None)
-        for author, clone in CLONES.items()
+        author: getattr(given, option) or (given.clones / CLONES[author] if given.clones else None)
+        for author, option in OPTIONS.items()
     }
-    comparison = Comparison(clones, given.openvino, given.quick, 0.0 if given.quick else given.seconds, given.output)
+    comparison = Comparison(
+        clones,
+        given.openvino,
+        quick=given.quick,
+        compiling=given.compile or ("none" if given.quick else "some"),
+        seconds=0.0 if given.quick else given.seconds,
+        output=given.output,
+    )
     for model in MODELS:
         if not given.models or model.name in given.models:
             comparison.add(model)
@@ -81,16 +94,20 @@ class Comparison:
         self,
         clones: dict[str, Path | None],
         openvino: str | None,
+        *,
         quick: bool,
+        compiling: str,
         seconds: float,
         output: Path | None,
     ) -> None:
-        self.clones, self.openvino, self.quick, self.seconds, self.output = clones, openvino, quick, seconds, output
+        self.clones, self.openvino, self.output = clones, openvino, output
+        self.quick, self.compiling, self.seconds = quick, compiling, seconds
         self.started = time.monotonic()
         self.threads = usable_cores()
         self.models: list[Entry] = []
         self.record = Record(
-            "p50 of one batch, from latents to uint8 images; ratios to our export in onnxruntime on the CPU",
+            "p50 of one batch, from latents to uint8 images; ratios to our export in onnxruntime on the CPU; the first "
+            "run includes compiling; peak_mib is the process's resident memory",
             ("torch", *PACKAGES.values()),
         )
 
@@ -138,7 +155,9 @@ class Comparison:
                     workers.append(start(BF16, "export", self.openvino, **half))
                     workers[-1].least_db = BF16_LEAST_DB
             workers.append(start(EAGER, "module"))
-            if not self.quick:
+            if self.compiling == "none" or (model.compiles_long and self.compiling != "all"):
+                self._leave_out(entry, COMPILED, f"--compile {self.compiling}")
+            else:
                 workers.append(start(COMPILED, "module", compile=True))
             for peer in model.peers:
                 if peer in self.clones and self.clones[peer] is None:

@@ -41,19 +41,21 @@ class Model:
         title: As in the chart.
         peers: Who else renders it.
         maker: The one whose code makes the weights; None: weights are ours to make, or trained.
+        compiles_long: Whether torch.compile takes minutes for its batches.
     """
 
     name: str
     title: str
     peers: tuple[str, ...] = ()
     maker: str | None = None
+    compiles_long: bool = False
 
 
 MODELS = (
     Model("stylegan2-256", "StyleGAN2, 256×256", tuple(STYLEGAN2)),
-    Model("lucidrains-256", "lucidrains' StyleGAN2, 256×256", (LUCIDRAINS,), LUCIDRAINS),
+    Model("lucidrains-256", "lucidrains' StyleGAN2, 256×256", (LUCIDRAINS,), LUCIDRAINS, compiles_long=True),
     Model("biggan-128", "BigGAN, 128×128", (AJBROCK,), AJBROCK),
-    Model("biggan-deep-128", "BigGAN-deep, 128×128", (HUGGING_FACE,), HUGGING_FACE),
+    Model("biggan-deep-128", "BigGAN-deep, 128×128", (HUGGING_FACE,), HUGGING_FACE, compiles_long=True),
     Model("pggan-256", "PGGAN, 256×256", (GENFORCE,), GENFORCE),
     Model("faces", "DCGAN of faces, 64×64"),
 )

@@ -5,7 +5,7 @@ Their code runs as it is. Clones have modules of the same names, so a process im
 
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
@@ -36,8 +36,15 @@ PACKAGES = {
     LUCIDRAINS: "stylegan2_pytorch",
     STYLEGAN2_TORCH: "stylegan2-torch",
 }
+# What the record says of how they run on the CPU.
+NOTES = {
+    NVLABS: "its own reference implementations in place of its CUDA extensions",
+    ROSINALITY: "its own functions for the CPU; the CUDA extensions, which importing it compiles, are left out",
+    LUCIDRAINS: "importing it demands a GPU, which is pretended; modules that only training needs are empty",
+}
 # Modules that lucidrains' package imports for training and from the command line only.
-TRAINING_ONLY = ("aim", "fire", "torchvision", "torchvision.transforms", "vector_quantize_pytorch")
+VECTOR_QUANTIZE = "vector_quantize_pytorch"
+TRAINING_ONLY = ("aim", "fire", "torchvision", "torchvision.transforms", VECTOR_QUANTIZE)
 SETTLING_RUNS = 10
 
 
@@ -190,14 +197,7 @@ def make_lucidrains(quick: bool) -> tuple[nn.Module, Network]:
 
     Importing it demands a GPU, which the generator itself does not need, and packages that only training needs.
     """
-    missing = {name: ModuleType(name) for name in TRAINING_ONLY if not _importable(name)}
-    for name, module in missing.items():
-        parent, _, child = name.rpartition(".")
-        if parent in missing:
-            setattr(missing[parent], child, module)
-    if "vector_quantize_pytorch" in missing:
-        missing["vector_quantize_pytorch"].__dict__["VectorQuantize"] = None
-    with patch.dict(sys.modules, missing), patch("torch.cuda.is_available", lambda: True):
+    with _standing_in(TRAINING_ONLY), patch("torch.cuda.is_available", lambda: True):
         package = import_module("stylegan2_pytorch.stylegan2_pytorch")
     side = 32 if quick else 256
     mapping, synthesis = package.StyleVectorizer(512, 8), package.Generator(side, 512)
@@ -213,12 +213,26 @@ def make_lucidrains(quick: bool) -> tuple[nn.Module, Network]:
     return network, run
 
 
-def _importable(name: str) -> bool:
+@contextmanager
+def _standing_in(names: Sequence[str]) -> Iterator[None]:
+    """Let those of some modules that cannot be imported be imported as empty ones; a package's comes before its own."""
+    empty: dict[str, ModuleType] = {}
+    for name in names:
+        try:
+            import_module(name)
+        except Exception:  # Torchvision for another build of torch raises a RuntimeError.
+            empty[name] = ModuleType(name)
+            parent, _, child = name.rpartition(".")
+            if parent in empty:
+                setattr(empty[parent], child, empty[name])
+    if VECTOR_QUANTIZE in empty:
+        empty[VECTOR_QUANTIZE].__dict__["VectorQuantize"] = None
+    sys.modules.update(empty)
     try:
-        import_module(name)
-    except Exception:  # Torchvision for another build of torch raises a RuntimeError.
-        return False
-    return True
+        yield
+    finally:
+        for name in empty:
+            del sys.modules[name]
 
 
 MAKERS: dict[str, Callable[[bool], tuple[nn.Module, Network]]] = {

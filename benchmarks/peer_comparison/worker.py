@@ -172,7 +172,7 @@ def load_peer(task: Facts) -> tuple[Way, Facts]:
     import torch
 
     from peer_comparison import models
-    from peer_comparison.networks import PACKAGES
+    from peer_comparison.networks import NOTES, PACKAGES
     from sefa_export.bake import quantize
 
     set_threads(task)
@@ -185,7 +185,8 @@ def load_peer(task: Facts) -> tuple[Way, Facts]:
             return np.asarray(quantize(image))
 
     package = {} if clone else {name: version(name) for name in [PACKAGES[task["peer"]]]}
-    return run, {"versions": {"torch": version("torch")} | package}
+    note = {"note": NOTES[task["peer"]]} if task["peer"] in NOTES else {}
+    return run, {"versions": {"torch": version("torch")} | package, **note}
 
 
 def set_threads(task: Facts) -> None:
