@@ -48,7 +48,9 @@ SECONDS = 15.0
 def main() -> None:
     """Compare and write the record, or draw one."""
     parser = make_parser(__doc__)
-    parser.add_argument("--clones", type=Path, help="folder with clones, in the folders that git gives them")
+    parser.add_argument(
+        "--clones", type=Path, metavar="FOLDER", help="folder with clones, in the folders that git gives them"
+    )
     for author, option in OPTIONS.items():
         parser.add_argument(f"--{option}", type=Path, metavar="FOLDER", help=f"clone of {author}'s {CLONES[author]}")
     parser.add_argument("--openvino", metavar="PYTHON", help="interpreter of an environment with onnxruntime-openvino")
