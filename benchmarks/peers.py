@@ -143,7 +143,8 @@ class Comparison:
                     raise WorkerError(NO_CLONE)
                 maker.wait_until_ready()
             except WorkerError as error:
-                self._leave_out(entry, "all", f"the weights are {model.maker}'s to make: {error}")
+                whose = f"the weights are {model.maker}'s to make: " if model.maker else ""
+                self._leave_out(entry, "all", f"{whose}{error}")
                 return
             entry["exported"] = maker.facts
             maker.close()

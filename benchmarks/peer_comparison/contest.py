@@ -33,7 +33,7 @@ WARM_UP, LEAST_ROUNDS, MOST_ROUNDS = 1, 7, 41
 # After a run, threads spin for a while.
 PAUSE_S = 0.05
 # A worker that says nothing for so long is stopped; compiling takes longest.
-LIMIT_S = 400.0
+LIMIT_S = 600.0
 
 
 class WorkerError(Exception):
