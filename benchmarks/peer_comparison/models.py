@@ -29,7 +29,7 @@ QUICK_SPEC = Spec((512,) * 4, 512, 512, (512,) * 2)
 TOP = 8  # directions in the exported graph
 SETTLING_BATCH = 8
 # What random weights make of an image would mostly lie outside of [-1, 1], where differences are not seen.
-RGB_GAIN = 0.15
+RGB_GAIN = 0.08
 
 
 @dataclass(frozen=True)
