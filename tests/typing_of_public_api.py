@@ -47,6 +47,7 @@ from sefa_runtime.server.run import serve
 from sefa_runtime.server.settings import Settings
 from sefa_runtime.session.doctor import Check, examine
 from sefa_runtime.session.session import Session
+from sefa_runtime.session.tuned import Choice, choose
 from sefa_runtime.verification import Finding, Verification, verify
 
 
@@ -204,6 +205,8 @@ def editing() -> sefa_runtime.Editor:
         binding=True,
         cuda_graph=True,
     )
+    sefa_runtime.load("netG.onnx", "openvino", batch=1, num_edits=2, styles_on_cpu=True)
+    sefa_runtime.load("netG.onnx", tuned="tuned.json")
     sefa_runtime.load(b"contents", "cpu")
     sefa_runtime.load(bytearray(b"contents"))
     sefa_runtime.load(memoryview(b"contents"))
@@ -322,7 +325,13 @@ def latency(editor: sefa_runtime.Editor) -> None:
     assert_type(record.to_dict(samples=True), dict[str, Any])
     before = read_record(Path("latency.json"))
     assert_type(compare_records(before, before, across_machines=True, across_models=True), Comparison)
-    assert_type(tune("netG.onnx", "cpu", {}, seconds=0.2, progress=show, estimate=show), Tuning)
+    tuning = tune("netG.onnx", "cpu", {}, seconds=0.2, progress=show, estimate=show)
+    assert_type(tuning, Tuning)
+    tune("netG.onnx", ["cpu", "openvino"], variants=["half.onnx"], min_psnr_db=45, batches=[1])
+    assert_type(tuning.many_callers.setting.threads, int | None)
+    choice = choose("tuned.json", "netG.onnx", "many_callers")
+    assert_type(choice, Choice)
+    assert_type(choice.arguments, dict[str, Any])
 
 
 def serving() -> ASGIApp:

@@ -46,8 +46,9 @@ def kinds(provider: str, model: str, extensions: Collection[str]) -> list[Settin
         case "openvino":
             static = replace(plain, batch=1)
             found = [plain, static]
-            if BF16_INSTRUCTIONS & set(extensions):
-                found += [replace(static, options=BF16), replace(static, options=BF16, styles_on_cpu=True)]
+            if BF16_INSTRUCTIONS & set(extensions):  # Of equals, the first is taken: the one that is more precise.
+                half = replace(static, options=BF16)
+                found += [replace(half, styles_on_cpu=True), half]
             return found
     return [plain, replace(plain, batch=1)]
 
