@@ -271,12 +271,9 @@ class _Search:
                 if index in failed or not left:
                     continue
                 try:
-                    editors = self._load(setting)
-                    if turn == 0:
-                        psnr_db[index] = self._compare(setting, editors[0])
-                    for batch in left:
-                        runs = [run_of_new_latents(editor, _inputs(editor.info, batch)) for editor in editors]
-                        found[index, batch].append(run_together(runs, self._seconds / ROUNDS))
+                    psnr_db[index], rounds = self._time(setting, left)
+                    for batch, times in zip(left, rounds, strict=True):
+                        found[index, batch].append(times)
                 except SefaRuntimeError as error:
                     failed.add(index)
                     self._failures.append(f"{described(setting)}: {error}")
@@ -291,8 +288,9 @@ class _Search:
         progress(1.0)
         return list(trials.values())
 
-    def _load(self, setting: Setting) -> list[Editor]:
-        return load_instances(
+    def _time(self, setting: Setting, batches: Sequence[int]) -> tuple[float, list[Times]]:
+        """Load a setting, compare its images unless that is done, and time each batch; nothing stays in memory."""
+        editors = load_instances(
             setting.model,
             setting.instances,
             setting.provider,
@@ -301,6 +299,14 @@ class _Search:
             batch=setting.batch,
             styles_on_cpu=setting.styles_on_cpu,
         )
+        psnr = self._compare(setting, editors[0])
+        return psnr, [
+            run_together(
+                [run_of_new_latents(editor, _inputs(editor.info, batch)) for editor in editors],
+                self._seconds / ROUNDS,
+            )
+            for batch in batches
+        ]
 
     def _compare(self, setting: Setting, editor: Editor) -> float:
         """Return the PSNR of the worst image; threads and instances do not matter."""
