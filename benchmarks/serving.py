@@ -1,4 +1,4 @@
-"""Measure `sefa serve` under load: python benchmarks/serving.py MODEL.onnx [--minutes 2.5] [-o RECORD.json]
+"""Measure `sefa serve` under load: python benchmarks/serving.py MODEL.onnx [--minutes 2] [-o RECORD.json]
 
 Server and clients share the machine; the clients speak HTTP/1.1 over loopback. They are one process that sends prepared
 bytes through sockets and compares what comes back, so that little of the cores is lost to the server; the record has
@@ -83,7 +83,7 @@ def main() -> None:
     """Measure, print, and write the record."""
     parser = make_parser(__doc__)
     parser.add_argument("model", type=Path)
-    parser.add_argument("--minutes", type=float, default=2.5, help="of the longest loop")
+    parser.add_argument("--minutes", type=float, default=2.0, help="of the longest loop")
     arguments = parser.parse_args()
 
     model: Path = arguments.model

@@ -40,11 +40,13 @@ class BoundedHttp(HttpToolsProtocol):
             return
         if self._head_bytes is not None:
             self._head_bytes += len(data)
-            if self._timer is None:
-                self._timer = self.loop.call_later(MAX_HEAD_S, self._give_up)
         super().data_received(data)
-        if self._head_bytes is not None and self._head_bytes > MAX_HEAD_BYTES:
+        if not self._head_bytes:  # Most heads arrive at once.
+            return
+        if self._head_bytes > MAX_HEAD_BYTES:
             self._refuse(431, HEAD_TOO_LONG)
+        elif self._timer is None:
+            self._timer = self.loop.call_later(MAX_HEAD_S, self._give_up)
 
     def on_headers_complete(self) -> None:
         """Stop waiting: the head is complete."""

@@ -28,6 +28,16 @@ def test_a_head_that_does_not_come_is_not_waited_for(
         assert json.loads(answer.partition(b"\r\n\r\n")[2]) == {"error": "the headers did not arrive within 0.3 s"}
 
 
+def test_nor_is_a_later_one_that_does_not_come(start_once: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(bounded_http, "MAX_HEAD_S", 0.3)
+    server = start_once(TINY)
+    with socket.create_connection(("127.0.0.1", server.port), timeout=PATIENCE_S) as connection:
+        connection.sendall(b"GET /v2/health/live HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
+        connection.sendall(b"GET /v2 HT")
+        assert connection.makefile("rb").read().startswith(b"HTTP/1.1 408 ")
+
+
 def test_a_connection_between_two_requests_may_rest(start_once: Start, monkeypatch: pytest.MonkeyPatch) -> None:
     timers: list[asyncio.TimerHandle | None] = []
     complete = bounded_http.BoundedHttp.on_message_complete
