@@ -169,8 +169,10 @@ def serve(
         models = [f"{name}={path}"]
         if instances not in (None, choice.setting.instances):
             arguments["threads"] = None  # Each takes its share of the cores.
-        instances = instances or choice.setting.instances
-        max_batch = max_batch or (choice.max_batch if choice.max_batch > 1 else None)
+        if instances is None:
+            instances = choice.setting.instances
+        if max_batch is None and choice.max_batch > 1:
+            max_batch = choice.max_batch
     else:
         _, arguments, _ = session.resolve(Path(models[0]))
     settings = Settings(
@@ -178,8 +180,8 @@ def serve(
         port=port,
         grpc_port=grpc_port,
         **arguments,
-        instances=instances or 1,
-        max_batch=max_batch or 16,
+        instances=1 if instances is None else instances,
+        max_batch=16 if max_batch is None else max_batch,
         prefix_mb=prefix_mb,
         max_delay_ms=max_delay_ms,
         max_queue=max_queue,
