@@ -166,6 +166,18 @@ def parse_class_names(text: str) -> tuple[str, ...]:
     return tuple(line.strip() for line in lines if line.strip())
 
 
+def parse_sizes(text: str) -> tuple[int, ...]:
+    """Parse resolutions such as `32,64`.
+
+    Raises:
+        InputError: If one is not a positive number.
+    """
+    sizes = tuple(_number(part, int, text) for part in text.split(","))
+    if min(sizes) < 1:
+        raise InputError(f"resolutions are numbers of pixels such as 32,64, got {text!r}")
+    return sizes
+
+
 def _finite(text: str, whole: str) -> float:
     number = _number(text, float, whole)
     if not abs(number) <= MAX_ALPHA:

@@ -84,6 +84,7 @@ def _inspect_model(path: Path, kind: Kind, json: bool) -> None:
             *([("noise", info.noise)] if info.noise else []),
             ("output", _output(info)),
             ("precision", info.precision + (" at export" if info.seal else "")),
+            *([("winograd", f"3x3 convolutions at {_listed(info.winograd)} pixels")] if info.winograd else []),
             ("directions", f"{len(info.directions)}, found by {info.method}, normalize {info.normalize}"),
             *([("multiply-adds", _macs(info.macs))] if info.macs is not None else []),
             *([("once", _prefix(info.prefix))] if info.prefix else []),
@@ -314,6 +315,10 @@ def _psi(info: ModelInfo) -> str:
 def _macs(macs: int) -> str:
     size, unit = (1e9, "billion") if macs >= 1e9 else (1e6, "million")
     return f"{macs / size:.3g} {unit} an image, in convolutions and matrix products"
+
+
+def _listed(numbers: tuple[int, ...]) -> str:
+    return ", ".join(map(str, numbers))
 
 
 def _prefix(prefix: Prefix) -> str:

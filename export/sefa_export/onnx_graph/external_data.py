@@ -108,8 +108,13 @@ def _write(file: Path, tensors: dict[str, list[TensorProto]], graph: EditGraph) 
     digests: set[str] = set()
     state = {name: value.numpy() for name, value in graph.generator.state_dict().items()}
     if any(_digest(value) in tensors for value in state.values()):  # None matches in a float16 graph.
-        contents = {name: value for name, value in state.items() if value.nbytes >= MIN_BYTES}
-        digests = {_digest(value) for value in contents.values()}
+        digests = {_digest(value) for value in state.values()}
+        # Convolutions that the graph holds in another form are in that of every graph.
+        contents = {
+            name: value
+            for name, value in state.items()
+            if value.nbytes >= MIN_BYTES and (value.ndim < 4 or _digest(value) in tensors)
+        }
     for digest, (first, *_) in tensors.items():
         if digest not in digests:
             contents[f"graph.{first.name}"] = numpy_helper.to_array(first)

@@ -3,7 +3,7 @@
 import hashlib
 import itertools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -18,15 +18,18 @@ from onnx import GraphProto, ModelProto
 
 from sefa.bank.direction_bank import DirectionBank
 from sefa.choices import choice_of
+from sefa.errors import ArgumentError
 from sefa.generators import Generator
 from sefa_export.bake import EditGraph
 from sefa_export.determinism import check_model, check_program, graphs
 from sefa_export.draft import Draft, prepare
 from sefa_export.errors import ExporterError, ExportError, VerificationError
+from sefa_export.onnx_graph.doubling import split_doubling
 from sefa_export.onnx_graph.external_data import check_file_name, weights_beside
 from sefa_export.onnx_graph.precision import find_overflow, to_float16
 from sefa_export.onnx_graph.prefix import put_prefix_first, separate_codes
 from sefa_export.onnx_graph.traced_onnx import trace_to_onnx
+from sefa_export.onnx_graph.winograd import LEAST_CHANNELS, SIDES, to_winograd
 from sefa_export.parity import Case, make_cases, verify
 from sefa_export.tracing import exporting, holds_torchscript, one_line
 from sefa_export.user_lines import lines_as_run, naming_the_users_lines
@@ -55,6 +58,7 @@ def export_onnx(
     batch: int | None = None,
     num_edits: int | None = None,
     external_data: str | None = None,
+    winograd: bool | Collection[int] = False,
     license: str | None = None,
     note: str | None = None,
 ) -> Path:
@@ -79,6 +83,9 @@ def export_onnx(
         num_edits: Fixes the number of edits; None leaves it dynamic.
         external_data: Name of a `.safetensors` file beside `path` for the weights. Models of one generator that name
             the same file share it; the first one writes it. None keeps the weights in the model.
+        winograd: Write 3x3 convolutions in Winograd's form, F(4x4, 3x3): those of 512 channels or more at 16 to 64
+            pixels, where it is faster than onnxruntime's convolution on a CPU, or those at the resolutions (rows of
+            pixels) that are given. Their weights take four times the space, in the file and in memory. For fp32 only.
         license: Licence of the generator, an SPDX expression or other text of one line, recorded in the file; None: the
             one that its checkpoint names, if any.
         note: What else users of the file should know of the generator, one line; None: what its checkpoint says.
@@ -88,8 +95,8 @@ def export_onnx(
 
     Raises:
         BankError: If the bank was made for another generator.
-        ArgumentError: If an option is unknown or not for this generator, the generator is not in float32, or the file
-            for the weights exists and lacks them.
+        ArgumentError: If an option is unknown or not for this generator, the generator is not in float32, the file for
+            the weights exists and lacks them, or no convolution is one that `winograd` is for.
         VerificationError: If the exported graph differs from PyTorch.
         ExportError: If the weights are too large for one file.
         OSError: If the file cannot be written.
@@ -102,6 +109,8 @@ def export_onnx(
     path = Path(path)
     check_utf8_output(path)
     choice_of(Precision, precision, "precision")
+    if winograd is not False and precision != Precision.FP32:
+        raise ArgumentError("Winograd's form is for precision fp32: in float16 its rounding errors would be visible")
     weights_file = None if external_data is None else check_file_name(external_data, path)
     draft = prepare(
         generator,
@@ -116,14 +125,19 @@ def export_onnx(
         license=license,
         note=note,
     )
-    size = sum(tensor.numel() * tensor.element_size() for tensor in draft.graph.state_dict().values())
-    if size > MAX_WEIGHT_BYTES:
-        raise ExportError(f"{size / 2**30:.1f} GiB of weights do not fit into one ONNX file, which ends at 2 GiB")
-    _write(draft, path, weights_file)
+    _check_size(sum(tensor.numel() * tensor.element_size() for tensor in draft.graph.state_dict().values()))
+    _write(draft, path, weights_file, winograd)
     return path
 
 
-def _write(draft: Draft, path: Path, weights_file: Path | None = None) -> None:
+def _check_size(num_bytes: int) -> None:
+    if num_bytes > MAX_WEIGHT_BYTES:
+        raise ExportError(f"{num_bytes / 2**30:.1f} GiB of weights do not fit into one ONNX file, which ends at 2 GiB")
+
+
+def _write(
+    draft: Draft, path: Path, weights_file: Path | None = None, winograd: bool | Collection[int] = False
+) -> None:
     graph = draft.graph
     with ExitStack() as stack:
         overcome = stack.enter_context(naming_the_users_lines(draft, _write))
@@ -132,6 +146,9 @@ def _write(draft: Draft, path: Path, weights_file: Path | None = None) -> None:
         if graph.first_edited:
             separate_codes(full, graph.first_edited, graph.generator.num_layers)
         model = to_float16(full) if draft.info.precision == Precision.FP16 else full
+        split_doubling(model)
+        resolutions = () if winograd is False else _to_winograd(model, None if winograd is True else winograd)
+        _check_size(sum(len(tensor.raw_data) for tensor in model.graph.initializer))
         prefix = put_prefix_first(model) if graph.first_edited and draft.info.batch is None else None
         check_model(model)
         _strip(model)
@@ -144,7 +161,7 @@ def _write(draft: Draft, path: Path, weights_file: Path | None = None) -> None:
         partial.write_bytes(payload)
         parity = _verify(draft, partial, full)
         payload_facts = Payload(len(payload), hashlib.sha256(payload).hexdigest(), weights)
-        info = replace(draft.describe(parity, payload_facts), prefix=prefix)
+        info = replace(draft.describe(parity, payload_facts), prefix=prefix, winograd=resolutions)
         with partial.open("ab") as file:
             file.write(description_entries(info.to_json()))
 
@@ -195,6 +212,24 @@ def _inlined(model: ModelProto) -> ModelProto:
     del model.opset_import[:]
     model.opset_import.extend(kept)
     return model
+
+
+def _to_winograd(model: ModelProto, resolutions: Collection[int] | None) -> tuple[int, ...]:
+    """Call `to_winograd` and refuse what changes nothing.
+
+    Raises:
+        ArgumentError: If a resolution has no suitable convolution.
+    """
+    replaced = to_winograd(model, resolutions)
+    if resolutions is None and not replaced:
+        raise ArgumentError(
+            f"no convolution becomes faster in Winograd's form: that takes 3x3 ones of {LEAST_CHANNELS} channels or "
+            f"more at {SIDES[0]} to {SIDES[1]} pixels; name resolutions to have it for others"
+        )
+    missing = sorted(set(resolutions or ()) - set(replaced))
+    if missing:
+        raise ArgumentError(f"no 3x3 convolution to write in Winograd's form at {', '.join(map(str, missing))} pixels")
+    return replaced
 
 
 def _strip(model: ModelProto) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import onnx
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
+from sefa_export.onnx_graph.rewriting import remove_unread
 from sefa_runtime.model.info import Prefix, PrefixTensor
 
 EDITS = ("direction", "alpha")
@@ -47,7 +48,7 @@ def separate_codes(model: ModelProto, first_edited: int, num_layers: int) -> Non
             index = numpy_helper.from_array(np.array(layer - after * first_edited), f"{node.output[0]}_layer")
             graph.initializer.append(index)
             node.input[:] = [parts[after], index.name]
-    _remove_unread(model)
+    remove_unread(model)
 
 
 def put_prefix_first(model: ModelProto) -> Prefix | None:
@@ -105,23 +106,6 @@ def _reached(nodes: Iterable[NodeProto], sources: Iterable[str]) -> set[str]:
     return reached
 
 
-def _remove_unread(model: ModelProto) -> None:
-    graph = model.graph
-    read = {value.name for value in graph.output}
-    kept = []
-    for node in reversed(graph.node):
-        if read.intersection(node.output):
-            read.update(node.input)
-            kept.append(NodeProto.FromString(node.SerializeToString()))
-    graph.ClearField("node")
-    graph.node.extend(reversed(kept))
-    weights = [
-        TensorProto.FromString(tensor.SerializeToString()) for tensor in graph.initializer if tensor.name in read
-    ]
-    graph.ClearField("initializer")
-    graph.initializer.extend(weights)
-
-
 def _tensor(value: ValueInfoProto) -> PrefixTensor | None:
     kind = value.type.tensor_type
     sizes = [axis.dim_value for axis in kind.shape.dim[1:]]
@@ -135,11 +119,16 @@ def _multiplications(nodes: Iterable[NodeProto], values: dict[str, ValueInfoProt
     weights = {tensor.name: tensor.dims for tensor in model.graph.initializer}
     total = 0
     for node in nodes:
-        if node.op_type in ("Conv", "ConvTranspose") and node.input[1] in weights:
+        name, axes = "", slice(0)
+        if node.op_type == "Conv" and node.input[1] in weights:
             # Each weight meets each pixel of the output, of a transposed convolution of the input.
-            pixels = values.get(node.output[0] if node.op_type == "Conv" else node.input[0])
-            if pixels is not None:
-                total += math.prod(weights[node.input[1]]) * math.prod(
-                    axis.dim_value for axis in pixels.type.tensor_type.shape.dim[2:]
-                )
+            name, weight, axes = node.output[0], weights[node.input[1]], slice(2, None)
+        elif node.op_type == "ConvTranspose" and node.input[1] in weights:
+            name, weight, axes = node.input[0], weights[node.input[1]], slice(2, None)
+        elif node.op_type == "MatMul" and len(weights.get(node.input[0], ())) == 3:
+            # A convolution in Winograd's form: each weight meets each tile.
+            name, weight, axes = node.output[0], weights[node.input[0]], slice(3, None)
+        if name in values:
+            dimensions = values[name].type.tensor_type.shape.dim[axes]
+            total += math.prod(weight) * math.prod(axis.dim_value for axis in dimensions)
     return total

@@ -181,6 +181,7 @@ class ModelInfo:
     # The part of an ONNX graph that no edit reaches; None: next to nothing, or another format.
     prefix: Prefix | None = None
     macs: int | None = None  # multiply-adds of one image in convolutions and matrix products; None: not counted
+    winograd: tuple[int, ...] = ()  # rows of the 3x3 convolutions in Winograd's form, ascending; empty: there are none
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -315,6 +316,8 @@ def _problems(info: ModelInfo) -> list[str]:
     payload, parity, seal = info.payload, info.parity, info.seal
     if seal is not None and not (seal.max_levels <= 255 and 0 <= seal.mean_levels <= 255 and 0 <= seal.psnr_db < 1000):
         problems.append("seal is out of range")
+    if any(rows not in range(1, MAX_SIDE + 1) for rows in info.winograd):
+        problems.append(f"winograd is of resolutions outside 1 to {MAX_SIDE}")
     if info.prefix is not None and not (
         info.prefix.nodes > 0
         and info.prefix.tensors

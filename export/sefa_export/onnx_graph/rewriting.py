@@ -1,0 +1,160 @@
+"""What rewriting an exported graph takes: its constants, shapes and readers, and nodes in place of others."""
+
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+
+class Rewriting:
+    """The changes to a graph, which `apply` makes in place.
+
+    Attributes:
+        nodes: The graph's nodes, in order.
+        readers: The nodes that read a value, by its name.
+    """
+
+    def __init__(self, model: ModelProto) -> None:
+        self._model = model
+        self.nodes = list(model.graph.node)
+        self.readers: dict[str, list[NodeProto]] = {}
+        for node in self.nodes:
+            for name in node.input:
+                self.readers.setdefault(name, []).append(node)
+        self._outputs = {value.name for value in model.graph.output}
+        self._tensors = {tensor.name: tensor for tensor in model.graph.initializer}
+        for node in self.nodes:
+            if node.op_type == "Constant" and node.attribute[0].name == "value":
+                self._tensors[node.output[0]] = node.attribute[0].t
+        inferred = onnx.shape_inference.infer_shapes(model).graph
+        self._shapes = {
+            value.name: tuple(axis.dim_value or None for axis in value.type.tensor_type.shape.dim)
+            for value in (*inferred.input, *inferred.value_info, *inferred.output)
+        }
+        self._replaced: dict[str, list[NodeProto]] = {}
+        self._changed: set[str] = set()  # Values that have other shapes than before.
+        self._added: list[NodeProto] = []
+        self._constants: dict[tuple[Any, ...], str] = {}
+        self._stem = ""
+
+    def size(self, name: str) -> tuple[int, int] | None:
+        """Return height and width of a value [batch, C, H, W]; None where the graph does not fix them."""
+        shape = self._shapes.get(name, ())
+        if len(shape) != 4 or shape[2] is None or shape[3] is None:
+            return None
+        return shape[2], shape[3]
+
+    def array(self, name: str) -> NDArray[Any] | None:
+        """Return a constant; None if the value depends on the inputs."""
+        tensor = self._tensors.get(name)
+        return None if tensor is None else numpy_helper.to_array(tensor)
+
+    def shape(self, name: str) -> tuple[int, ...] | None:
+        """Return the shape of a constant; None if the value depends on the inputs."""
+        tensor = self._tensors.get(name)
+        return None if tensor is None else tuple(tensor.dims)
+
+    def only_reader(self, name: str) -> NodeProto | None:
+        """Return the only node that reads a value; None if there are others, or it is an output of the graph."""
+        readers = self.readers.get(name, [])
+        return readers[0] if len(readers) == 1 and name not in self._outputs else None
+
+    def begin(self, node: NodeProto) -> None:
+        """Begin the nodes that take the place of `node`; their names begin with that of its output."""
+        self._stem, self._added = node.output[0], []
+        self._replaced[node.output[0]] = self._added
+
+    def add(self, operator: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
+        """Add a node of one output and return the output's name."""
+        name = output or f"{self._stem}_{len(self._added)}"
+        self._added.append(helper.make_node(operator, list(inputs), [name], name=f"node_{name}", **attributes))
+        return name
+
+    def constant(self, array: NDArray[Any]) -> str:
+        """Add a constant and return its name."""
+        array = np.ascontiguousarray(array)
+        key = (array.dtype.str, array.shape, array.tobytes()) if array.nbytes < 1024 else (len(self._constants),)
+        if key not in self._constants:
+            name = self._constants[key] = f"{self._stem}_constant_{len(self._constants)}"
+            self._model.graph.initializer.append(numpy_helper.from_array(array, name))
+        return self._constants[key]
+
+    def integers(self, *values: int) -> str:
+        """Add a constant of integers, as for shapes and axes, and return its name."""
+        return self.constant(np.array(values, np.int64))
+
+    def forget_shape(self, name: str) -> None:
+        """Let a value have another shape than before."""
+        self._changed.add(name)
+
+    def apply(self) -> None:
+        """Change the graph: put the new nodes in their places, and remove what is not read any longer."""
+        if not self._replaced:
+            return
+        graph = self._model.graph
+        nodes = [new for node in self.nodes for new in self._replaced.get(node.output[0], [node])]
+        copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        graph.ClearField("node")
+        graph.node.extend(copies)
+        remove_unread(self._model)
+        made = {name for node in graph.node for name in node.output} - self._changed
+        made |= {tensor.name for tensor in graph.initializer}
+        kept = [onnx.ValueInfoProto.FromString(v.SerializeToString()) for v in graph.value_info if v.name in made]
+        graph.ClearField("value_info")
+        graph.value_info.extend(kept)
+
+
+def attributes(node: NodeProto) -> dict[str, Any]:
+    """Return a node's attributes by name."""
+    return {item.name: helper.get_attribute_value(item) for item in node.attribute}
+
+
+def is_plain(node: NodeProto) -> bool:
+    """Whether a convolution has one group, no dilation, padding given in numbers, and nothing added to its output."""
+    given = attributes(node)
+    return (
+        given.get("group", 1) == 1
+        and given.get("auto_pad", b"NOTSET") == b"NOTSET"
+        and math.prod(given.get("dilations") or [1]) == 1
+        and not any(given.get("output_padding") or [])
+        and not given.get("output_shape")
+    )
+
+
+def strides_and_pads(node: NodeProto) -> tuple[list[int], list[int]]:
+    """Return a convolution's strides, and its padding: top, left, bottom, right."""
+    given = attributes(node)
+    return list(given.get("strides") or [1, 1]), list(given.get("pads") or [0, 0, 0, 0])
+
+
+def remove_unread(model: ModelProto) -> None:
+    """Remove nodes and constants that lead to no output; the model is changed in place."""
+    graph = model.graph
+    read = {value.name for value in graph.output}
+    kept = []
+    for node in reversed(graph.node):
+        if read.intersection(node.output):
+            read.update(node.input)
+            read.update(_read_inside(node))
+            kept.append(NodeProto.FromString(node.SerializeToString()))
+    graph.ClearField("node")
+    graph.node.extend(reversed(kept))
+    weights = [
+        TensorProto.FromString(tensor.SerializeToString()) for tensor in graph.initializer if tensor.name in read
+    ]
+    graph.ClearField("initializer")
+    graph.initializer.extend(weights)
+
+
+def _read_inside(node: NodeProto) -> Iterable[str]:
+    """Yield what the graphs in a node's attributes read."""
+    for item in node.attribute:
+        for graph in (item.g, *item.graphs):
+            for inner in graph.node:
+                yield from inner.input
+                yield from _read_inside(inner)
+            yield from (value.name for value in graph.output)
