@@ -172,6 +172,9 @@ bench-stylegan2: $(DEV) ## A StyleGAN2 of 256x256 and of 1024x1024 through onnxr
 	$(BIN)/python benchmarks/stylegan2_256.py -o benchmarks/results/stylegan2-256.json
 	$(BIN)/python benchmarks/stylegan2_1024.py -o benchmarks/results/stylegan2-1024.json
 
+bench-winograd: $(DEV) ## Where Winograd's form of a convolution is faster: channels, resolutions, batches
+	$(BIN)/python benchmarks/winograd.py -o benchmarks/results/winograd.json
+
 bench-same-latent: $(DEV) ## What keeping a latent's first layers saves
 	$(BIN)/python benchmarks/same_latent.py -o benchmarks/results/same-latent.json
 

@@ -1,6 +1,8 @@
 """Convolutions in Winograd's form: what PyTorch's convolution gives in float64."""
 
 from collections import Counter
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -10,8 +12,13 @@ import torch
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch.nn import functional as F
 
+import sefa
+import sefa_runtime
+from sefa.errors import ArgumentError
+from sefa_export import bake, export_onnx
 from sefa_export.onnx_graph import winograd
 from sefa_export.onnx_graph.winograd import to_winograd
+from support.paths import CHECKPOINTS
 
 RANDOM = np.random.default_rng(0)
 
@@ -91,3 +98,39 @@ def test_what_stays_as_it_is(
     before = model.SerializeToString()
     assert to_winograd(model, range(100)) == ()
     assert model.SerializeToString() == before
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "options"),
+    [
+        ("sefa_stylegan2_cond_32/checkpoint.pth", {"winograd": [8, 32]}),
+        ("tf_pggan_16/network.pkl", {"winograd": [8], "batch": 2, "external_data": "weights.safetensors"}),
+    ],
+)
+def test_a_generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: str, options: dict[str, Any]) -> None:
+    monkeypatch.setattr(winograd, "FEWEST_CHANNELS", 2)
+    generator = sefa.load(CHECKPOINTS / checkpoint)
+    bank = sefa.factorize(generator, layers=[generator.num_layers - 1], top=3)
+    editor = sefa_runtime.load(export_onnx(generator, bank, tmp_path / "model.onnx", "float32", **options), "cpu")
+    assert list(editor.info.winograd) == options["winograd"]
+    assert (editor.info.prefix is None) == ("batch" in options)
+    z = sefa_runtime.latents_from_seeds([1, 2], generator.z_dim)
+    inputs = [z, np.array([[1], [2]]), np.full((2, 1), 2.0, np.float32)]
+    inputs += [np.array([0, 1])] if generator.num_classes else []
+    expected = bake(generator, bank, "float32")(*map(torch.from_numpy, inputs)).detach().numpy()
+    np.testing.assert_allclose(editor.run(*inputs), expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"winograd": True}, "no convolution becomes faster .* 512 channels or more at 16 to 64 pixels"),
+        ({"winograd": [7]}, "no 3x3 convolution .* at 7 pixels"),
+        ({"winograd": True, "precision": "fp16"}, "for precision fp32"),
+    ],
+)
+def test_what_it_is_not_for(tmp_path: Path, options: dict[str, Any], message: str) -> None:
+    generator = sefa.load(CHECKPOINTS / "tf_pggan_16/network.pkl")
+    with pytest.raises(ArgumentError, match=message):
+        export_onnx(generator, sefa.factorize(generator, top=2), tmp_path / "model.onnx", **options)
+    assert not list(tmp_path.iterdir())
