@@ -5,10 +5,8 @@ One convolution of random images and weights, float32, through onnxruntime on th
 compared first. `--quick` takes the smallest sizes only.
 """
 
-import argparse
-import json
 import os
-import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +14,22 @@ import numpy as np
 import onnxruntime
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
+from records import Record, alternate, make_parser, p50_ms, ratio
 from sefa_export.onnx_graph.winograd import LEAST_CHANNELS, SIDES, to_winograd
-from sefa_runtime.files import write_whole
-from sefa_runtime.machine.description import describe_machine
-from sefa_runtime.machine.packages import describe_versions
 
 CHANNELS, RESOLUTIONS, BATCHES = (128, 256, 512), (8, 16, 32, 64, 128), (1, 4)
-WARM_UP, ROUNDS = 1, 7
+ROUNDS = 7
 # Larger ones take long and win nothing.
 MOST_NUMBERS = 512 * 64 * 64
 
 
 def main() -> None:
     """Measure, print, and write the record."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("-o", "--output", type=Path)
-    parser.add_argument("--quick", action="store_true")
+    parser = make_parser(__doc__)
+    parser.add_argument("--quick", action="store_true", help="the smallest sizes only")
     given = parser.parse_args()
+    output: Path | None = given.output
+    record = Record("p50 of a 3x3 convolution, as it is and in Winograd's form F(4x4, 3x3)")
     threads = len(os.sched_getaffinity(0))
     results = [
         measure(channels, resolution, batch, threads)
@@ -41,19 +38,8 @@ def main() -> None:
         for batch in BATCHES
         if channels * resolution**2 <= MOST_NUMBERS
     ]
-    record = {
-        "what": "p50 of a 3x3 convolution, as it is and in Winograd's form F(4x4, 3x3)",
-        "threads": threads,
-        "rounds": ROUNDS,
-        "default": {"least_channels": LEAST_CHANNELS, "resolutions": list(SIDES)},
-        "results": results,
-        "machine": describe_machine(),
-        "versions": describe_versions(),
-    }
-    text = json.dumps(record, indent=2) + "\n"
-    print(text, end="")
-    if given.output is not None:
-        write_whole(given.output, text.encode())
+    chosen = {"least_channels": LEAST_CHANNELS, "resolutions": SIDES}
+    record.finish({"threads": threads, "rounds": ROUNDS, "by_default": chosen, "results": results}, output)
 
 
 def measure(channels: int, resolution: int, batch: int, threads: int) -> dict[str, Any]:
@@ -65,24 +51,21 @@ def measure(channels: int, resolution: int, batch: int, threads: int) -> dict[st
     assert to_winograd(winograd, [resolution])
     sessions = [open_session(model, threads) for model in (plain, winograd)]
     expected, image = (session.run(None, {"x": x})[0] for session in sessions)
-    times_ms = np.empty((WARM_UP + ROUNDS, 2))
-    for index in range(len(times_ms)):
-        for side in (0, 1) if index % 2 else (1, 0):
-            time.sleep(0.02)  # The other side's threads spin for a while after their last run.
-            started = time.perf_counter_ns()
-            sessions[side].run(None, {"x": x})
-            times_ms[index, side] = (time.perf_counter_ns() - started) / 1e6
-    times_ms = times_ms[WARM_UP:]
-    ratios = times_ms[:, 0] / times_ms[:, 1]
-    plain_ms, winograd_ms = np.median(times_ms, axis=0)
+    times = alternate(
+        {
+            name: partial(session.run, None, {"x": x})
+            for name, session in zip(("convolution", "winograd"), sessions, strict=True)
+        },
+        ROUNDS,
+        warm_up=1,
+        pause_s=0.02,
+    )
     return {
         "channels": channels,
         "resolution": resolution,
         "batch": batch,
-        "convolution_p50_ms": round(float(plain_ms), 2),
-        "winograd_p50_ms": round(float(winograd_ms), 2),
-        "convolution_over_winograd": round(float(np.median(ratios)), 2),
-        "convolution_over_winograd_quartiles": np.percentile(ratios, (25, 75)).round(2).tolist(),
+        "p50_ms": p50_ms(times),
+        "convolution_over_winograd": ratio(times, "convolution", "winograd"),
         "largest_difference_over_rms": float(f"{np.abs(image - expected).max() / np.sqrt((expected**2).mean()):.1e}"),
     }
 
