@@ -73,7 +73,7 @@ def measure(channels: int, resolution: int, batch: int, threads: int) -> dict[st
 def make(weight: np.ndarray[Any, Any], resolution: int) -> ModelProto:
     """Make a graph of one convolution between two activations, which fuse with it as in a generator."""
     channels = len(weight)
-    shape = ["batch", channels, resolution, resolution]
+    shape: list[str | int | None] = ["batch", channels, resolution, resolution]
     nodes = [
         helper.make_node("LeakyRelu", ["x"], ["a"], alpha=0.2),
         helper.make_node("Conv", ["a", "w"], ["c"], pads=[1, 1, 1, 1]),

@@ -7,6 +7,7 @@ limit than its transposed ones, and fuse the activation that follows.
 """
 
 import math
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -180,9 +181,9 @@ def _absorbing(rewriting: Rewriting, name: str, axis: int) -> list[NodeProto] | 
         name = node.output[0]
 
 
-def _pads(node: NodeProto) -> "list[int]":
+def _pads(node: NodeProto) -> Any:
     """Return a convolution's padding, to be changed in place."""
-    return next(item.ints for item in node.attribute if item.name == "pads")  # type: ignore[return-value]
+    return next(item.ints for item in node.attribute if item.name == "pads")
 
 
 def _is_nearest_doubling(rewriting: Rewriting, node: NodeProto) -> bool:

@@ -1,6 +1,7 @@
 """Layers that double the size, split into four convolutions: the same images as PyTorch's own operators in float64."""
 
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ def make(nodes: list[onnx.NodeProto], size: tuple[int | str, int | str], **weigh
 
 
 def random(*shape: int) -> NDArray[np.float32]:
-    return RANDOM.standard_normal(shape).astype(np.float32) / 8
+    return (RANDOM.standard_normal(shape) / 8).astype(np.float32)
 
 
 def double(array: NDArray[np.float32]) -> torch.Tensor:
@@ -46,7 +47,11 @@ def check(model: ModelProto, x: NDArray[np.float32], expected: torch.Tensor) -> 
     np.testing.assert_allclose(image, expected.numpy(), rtol=0, atol=3e-6)
 
 
-PLAIN = {None: lambda t: t, "Relu": F.relu, "LeakyRelu": lambda t: F.leaky_relu(t, 0.01)}
+PLAIN: dict[str | None, Callable[[torch.Tensor], torch.Tensor]] = {
+    None: lambda t: t,
+    "Relu": F.relu,
+    "LeakyRelu": lambda t: F.leaky_relu(t, 0.01),
+}
 
 
 @pytest.mark.parametrize("activation", PLAIN)

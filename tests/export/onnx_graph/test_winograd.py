@@ -23,10 +23,12 @@ from support.paths import CHECKPOINTS
 RANDOM = np.random.default_rng(0)
 
 
-def make(size: tuple[int | str, int], weight: np.ndarray, bias: np.ndarray | None, **attributes: object) -> ModelProto:
+def make(
+    size: tuple[int | str, int], weight: np.ndarray[Any, Any], bias: np.ndarray[Any, Any] | None, **attributes: Any
+) -> ModelProto:
     names = ["x", "w"] + ([] if bias is None else ["b"])
     node = helper.make_node("Conv", names, ["y"], **attributes)
-    channels = weight.shape[1] * int(attributes.get("group", 1))  # type: ignore[call-overload]
+    channels = weight.shape[1] * int(attributes.get("group", 1))
     image = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", channels, *size])
     result = helper.make_tensor_value_info("y", TensorProto.FLOAT, list("nchw"))
     tensors = [numpy_helper.from_array(weight, "w")] + ([] if bias is None else [numpy_helper.from_array(bias, "b")])
@@ -35,7 +37,7 @@ def make(size: tuple[int | str, int], weight: np.ndarray, bias: np.ndarray | Non
     return model
 
 
-def random(*shape: int) -> np.ndarray:
+def random(*shape: int) -> np.ndarray[Any, Any]:
     return RANDOM.standard_normal(shape).astype(np.float32)
 
 
@@ -91,9 +93,7 @@ def test_sizes_that_become_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     ],
     ids=["any height", "1x1", "groups", "stride", "dilation", "few channels"],
 )
-def test_what_stays_as_it_is(
-    size: tuple[int | str, int], weight: tuple[int, ...], attributes: dict[str, object]
-) -> None:
+def test_what_stays_as_it_is(size: tuple[int | str, int], weight: tuple[int, ...], attributes: dict[str, Any]) -> None:
     model = make(size, random(*weight), None, **{"pads": [1, 1, 1, 1]} | attributes)
     before = model.SerializeToString()
     assert to_winograd(model, range(100)) == ()
