@@ -190,8 +190,8 @@ def spread(differences: np.ndarray[Any, Any]) -> dict[str, float]:
 
 def rank_correlation(one: np.ndarray[Any, Any], other: np.ndarray[Any, Any]) -> float:
     """Return Spearman's rank correlation of numbers without ties."""
-    ranks = [np.argsort(np.argsort(values)) for values in (one, other)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    ranks = np.argsort(np.argsort([one, other], axis=1), axis=1)
+    return float(np.atleast_2d(np.corrcoef(ranks))[0, 1])
 
 
 def too_slow(result: dict[str, Any]) -> Iterator[str]:

@@ -417,15 +417,18 @@ def _is_direction(
         numbers = (*effect.alpha_range, effect.strength, effect.change, effect.area, effect.monotone)
         doubts = (errors.strength, errors.change, errors.area, errors.monotone)
         found = [error for error in errors.alpha_range if error is not None]
-        is_effect = effect.direction == direction and np.isfinite([*numbers, *doubts, *found]).all()
-        is_effect = is_effect and set(effect.ends) <= {*ENDS} and len(errors.alpha_range) == 2
-        is_effect = is_effect and (plan.least or plan.measured.count) <= effect.images <= plan.measured.count
+        facts = (
+            effect.direction == direction,
+            np.isfinite([*numbers, *doubts, *found]).all(),
+            set(effect.ends) <= {*ENDS},
+            (len(effect.alpha_range), len(errors.alpha_range)) == (2, 2),
+            (plan.least or plan.measured.count) <= effect.images <= plan.measured.count,
+        )
     except (TypeError, ValueError, LookupError, RecursionError):
         return False
     change_map, signature, frames = arrays["change_map"], arrays["signature"], arrays["frames"]
     return (
-        bool(is_effect)
-        and len(numbers) == 6
+        all(facts)
         and change_map.dtype.kind == signature.dtype.kind == "f"
         and change_map.shape == image[:2]
         and bool(np.isfinite(change_map).all() and np.isfinite(signature).all())

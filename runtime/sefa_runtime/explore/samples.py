@@ -10,10 +10,13 @@ from numpy.typing import NDArray
 from sefa_runtime.editor import MAX_BATCH, Editor, as_images
 from sefa_runtime.images import Images
 from sefa_runtime.inputs.call import Call
+from sefa_runtime.inputs.edits import NamedEdits
 
 # Bytes of images held at once, and in the cache: nearly all of a direction's, if they are of 1024x1024 pixels.
 MAX_BYTES = 64 << 20
 MAX_CACHED_BYTES = 512 << 20
+# Bytes of images rendered at once on the CPU, where large images are not faster together, and only take more memory.
+BYTES_AT_ONCE = 1 << 20
 
 
 class Samples(Protocol):
@@ -114,10 +117,10 @@ class EditorSamples:
                     missing.append((row, step))
                 else:
                     images[row, step] = cached
-        size = self.editor.info.batch or MAX_BATCH
+        size = self._batch_size()
         for start in range(0, len(missing), size):
             places = missing[start : start + size]
-            edits = {direction: [alphas[step] for _, step in places]}
+            edits: NamedEdits = {direction: [alphas[step] for _, step in places]}
             given = {self.editor.info.latent_name: latents[[row for row, _ in places]], **self.inputs}
             rendered = as_images(self.editor.infer(self.editor.prepare(Call(given, edits=edits))))
             for (row, step), image in zip(places, rendered, strict=True):
@@ -125,6 +128,14 @@ class EditorSamples:
                 self.cache.keep(keys[row], alphas[step], image)
             self.cache.report(self.cache.count + len(places))
         return images
+
+    def _batch_size(self) -> int:
+        """Return how many images to render at once."""
+        if self.editor.info.batch is not None:
+            return self.editor.info.batch
+        if self.editor.provider != "cpu":
+            return MAX_BATCH
+        return max(1, min(MAX_BATCH, BYTES_AT_ONCE // int(np.prod(self.image_shape))))
 
 
 def in_parts(samples: Samples, steps: int, most: int = MAX_BATCH) -> Iterator[slice]:
