@@ -156,6 +156,20 @@ def test_it_is_said_how_long_it_takes_and_how_far_it_is(tiny: Editor, tmp_path: 
     assert (min(shares) > 0, max(shares)) == (True, 1)
 
 
+@pytest.mark.parametrize(
+    "settings", [{}, {"quick": True}, {"samples": 40}, {"seeds": [5, 9]}, {"alpha_range": (-1.0, 1.0)}]
+)
+def test_the_estimate_is_near(tiny: Editor, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]) -> None:
+    counted = Counted(monkeypatch)
+    # A clock by which every image takes a second.
+    monkeypatch.setattr(exploration.time, "perf_counter", lambda: sum(counted.images.values()))
+    said: list[tuple[float, float]] = []
+    explore(tiny, **settings, estimate=lambda seconds: said.append((sum(counted.images.values()), seconds)))
+    ((before, estimated),) = said
+    assert before <= 10
+    assert estimated == pytest.approx(sum(counted.images.values()) - before, rel=0.3)
+
+
 def test_a_range_can_be_given(tiny: Editor) -> None:
     found = explore(tiny, samples=3, alpha_range=(-1.0, 2.0))
     assert {effect.alpha_range for effect in found.effects} == {(-1.0, 2.0)}
