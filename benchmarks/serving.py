@@ -167,7 +167,7 @@ def wait_until_ready(port: int, process: subprocess.Popen[bytes]) -> None:
 
 
 class Client:
-    """One connection that sends one request after another, at a cost of some 25 microseconds of CPU time each.
+    """One connection that sends one request after another, at a cost of a few tens of microseconds of CPU time each.
 
     It must be cheap: CPU time that the clients use is missing for the server.
     """
