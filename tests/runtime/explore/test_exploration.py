@@ -113,6 +113,21 @@ def test_without_room_images_are_rendered_again_and_the_same(tiny: Editor, monke
     np.testing.assert_array_equal(cramped.frames, whole.frames)
 
 
+def test_large_images_are_rendered_a_few_at_once(tiny: Editor, monkeypatch: pytest.MonkeyPatch) -> None:
+    whole = explore(tiny, samples=5)
+    monkeypatch.setattr("sefa_runtime.explore.samples.BYTES_AT_ONCE", 3 * int(np.prod(tiny.info.image_shape)))
+    batches: set[int] = set()
+    infer = Editor.infer
+
+    def watched(editor: Editor, feeds: Feeds) -> Any:
+        batches.add(len(feeds["z"]))
+        return infer(editor, feeds)
+
+    monkeypatch.setattr(Editor, "infer", watched)
+    assert explore(tiny, samples=5).to_dict() == whole.to_dict()
+    assert max(batches) == 3
+
+
 def test_a_quick_look_renders_little_and_finds_about_the_same(tiny: Editor, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = explore(tiny, samples=16)
     counted = Counted(monkeypatch)
