@@ -177,7 +177,7 @@ def test_it_is_said_how_long_it_takes_and_how_far_it_is(tiny: Editor, tmp_path: 
 def test_the_estimate_is_near(tiny: Editor, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any]) -> None:
     counted = Counted(monkeypatch)
     # A clock by which every image takes a second.
-    monkeypatch.setattr(exploration.time, "perf_counter", lambda: sum(counted.images.values()))
+    monkeypatch.setattr("sefa_runtime.explore.exploration.time.perf_counter", lambda: sum(counted.images.values()))
     said: list[tuple[float, float]] = []
     explore(tiny, **settings, estimate=lambda seconds: said.append((sum(counted.images.values()), seconds)))
     ((before, estimated),) = said
