@@ -155,7 +155,8 @@ def roofline_of(editor: Editor, batch: int, milliseconds: float, edits: int = 1)
     if rates is None or info.macs is None or editor.path is None:
         return None
     moved = least_bytes(info, read_graph_facts(editor.path).parameter_bytes, batch, edits)
-    return asdict(roofline(batch * info.macs, moved, milliseconds, rates))
+    work = {"gmac_per_image": digits(info.macs / 1e9), "least_mb": digits(moved / 1e6)}
+    return work | asdict(roofline(batch * info.macs, moved, milliseconds, rates))
 
 
 def rates_of(editor: Editor) -> dict[str, Any] | None:

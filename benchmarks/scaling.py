@@ -167,7 +167,6 @@ def curve(name: str, settings: Mapping[int, Mapping[str, Any]], rounds: int, cal
                 "p50_ms": milliseconds,
                 "ms_per_image": digits(milliseconds / batch),
                 **in_process(**setting),
-                "gmac_per_image": digits((editor.info.macs or 0) / 1e9),
                 "roofline": roofline_of(editor, batch, milliseconds, edits),
             }
         )

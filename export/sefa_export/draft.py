@@ -163,7 +163,7 @@ def _describe(
 
 
 @torch.no_grad()
-def _render_reference(draft: Draft) -> tuple[tuple[tuple[float, ...], ...], int]:
+def _render_reference(draft: Draft) -> tuple[tuple[tuple[float, ...], ...], int | None]:
     """Return the reference's mean levels, and the multiply-adds of one image in convolutions and matrix products."""
     levels, flops = [], 0
     for single in split(reference_inputs(draft.info), 1):  # A large generator may fit only one image in memory.
@@ -171,4 +171,4 @@ def _render_reference(draft: Draft) -> tuple[tuple[tuple[float, ...], ...], int]
             image = draft.graph(**{name: torch.from_numpy(value) for name, value in single.items()})
         flops = counter.get_total_flops()
         levels.append(mean_levels(as_images(image.numpy()))[0])
-    return tuple(tuple(parts.round(2).tolist()) for parts in levels), flops // 2
+    return tuple(tuple(parts.round(2).tolist()) for parts in levels), flops // 2 or None  # None: operators of its own
