@@ -101,6 +101,7 @@ def measure(path: Path, ask: Callable[..., dict[str, Any]], name: str, seconds: 
             "threads": setting.threads,
             "batch": setting.batch,
             "styles_on_cpu": setting.styles_on_cpu,
+            "convolutions_on_cpu": setting.convolutions_on_cpu,
         }
         ask("load", name=target, path=str(path), arguments=arguments)
         runs[f"tuned, {target}"] = partial(ask, "run", name=target)

@@ -42,6 +42,7 @@ def load(
     batch: int | None = None,
     num_edits: int | None = None,
     styles_on_cpu: bool = False,
+    convolutions_on_cpu: int = 0,
     tuned: str | os.PathLike[str] | None = None,
 ) -> "Editor":
     """Load an exported `.onnx` model.
@@ -70,6 +71,8 @@ def load(
         styles_on_cpu: Compute what precedes the convolutions, such as a StyleGAN's mapping network, edits and styles,
             on the CPU in the model's own precision, and only the rest on the provider: for providers that are told to
             round to half precision (`sefa_runtime.session.styles`). Nothing is then kept for the latents used last.
+        convolutions_on_cpu: With `styles_on_cpu`, also compute the first so many convolutions there, counted along each
+            path from the inputs: those of the smallest images, which take little of the time.
         tuned: A file that `sefa tune -o` wrote: what it found best for one caller takes the place of `provider`,
             `provider_options`, `threads`, `batch` and `styles_on_cpu`, and a variant that of the model.
 
@@ -96,6 +99,7 @@ def load(
             warnings.warn(choice.warning, stacklevel=2)
         path, provider, provider_options = choice.path, choice.setting.provider, dict(choice.setting.options)
         threads, batch, styles_on_cpu = choice.setting.threads, choice.setting.batch, choice.setting.styles_on_cpu
+        convolutions_on_cpu = choice.setting.convolutions_on_cpu
     source = _path_or_contents(path)
     where = source if isinstance(source, Path) else GIVEN_BYTES
     info, contents = read_model(source) if isinstance(source, Path) else read_model_bytes(source)
@@ -110,6 +114,7 @@ def load(
         "batch": batch,
         "num_edits": num_edits,
         "styles_on_cpu": styles_on_cpu,
+        "convolutions_on_cpu": convolutions_on_cpu,
     }
     if not 0 <= prefix_mb < math.inf:
         raise InputError(f"prefix_mb must be a number of MB, 0 or more, got {prefix_mb}")
@@ -127,6 +132,7 @@ def load(
         prefix_bytes=int(prefix_mb * 1e6),
         sizes=info.signature.static_sizes,
         styles_on_cpu=styles_on_cpu,
+        convolutions_on_cpu=convolutions_on_cpu,
     )
     problems = info.signature.mismatches(session, may_be_free=info.seal is not None)
     if problems:

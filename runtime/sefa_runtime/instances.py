@@ -20,6 +20,7 @@ def load_instances(
     warm: bool = True,
     batch: int | None = None,
     styles_on_cpu: bool = False,
+    convolutions_on_cpu: int = 0,
 ) -> list[Editor]:
     """Load a model for `count` concurrent runs, and generate an image with each instance.
 
@@ -37,6 +38,7 @@ def load_instances(
         warm: Whether to generate the images; if not, call `warm_up` afterwards.
         batch: As for `load`.
         styles_on_cpu: As for `load`.
+        convolutions_on_cpu: As for `load`.
 
     Returns:
         One editor per instance; the same one repeated if they share it.
@@ -57,6 +59,7 @@ def load_instances(
             prefix_mb=each_mb,
             batch=batch,
             styles_on_cpu=styles_on_cpu,
+            convolutions_on_cpu=convolutions_on_cpu,
         )
 
     first = load_one()

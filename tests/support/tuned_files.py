@@ -18,8 +18,17 @@ def tuned_document() -> dict[str, Any]:
         "options": {"session.intra_op.spin_duration_us": "2000"},
         "batch": 1,
         "styles_on_cpu": True,
+        "convolutions_on_cpu": 1,
     }
-    many = {**setting, "instances": 2, "threads": 1, "batch": None, "styles_on_cpu": False, "options": {}}
+    many = {
+        **setting,
+        "instances": 2,
+        "threads": 1,
+        "batch": None,
+        "styles_on_cpu": False,
+        "convolutions_on_cpu": 0,
+        "options": {},
+    }
     return {
         "tuned_version": 1,
         "models": [{"file": TINY.name, "content_sha256": content_of(read_info(TINY))}],

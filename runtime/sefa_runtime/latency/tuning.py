@@ -298,6 +298,7 @@ class _Search:
             setting.threads,
             batch=setting.batch,
             styles_on_cpu=setting.styles_on_cpu,
+            convolutions_on_cpu=setting.convolutions_on_cpu,
         )
         psnr = self._compare(setting, editors[0])
         return psnr, [

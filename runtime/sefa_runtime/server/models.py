@@ -269,6 +269,7 @@ class HostedModel:
             warm=False,
             batch=settings.batch,
             styles_on_cpu=settings.styles_on_cpu,
+            convolutions_on_cpu=settings.convolutions_on_cpu,
         )
 
     async def _warm_up(self, editors: list[Editor]) -> None:

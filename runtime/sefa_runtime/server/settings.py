@@ -36,6 +36,7 @@ class Settings:
     allow_cpu_fallback: bool = False  # likewise
     batch: int | None = None  # likewise; a static shape
     styles_on_cpu: bool = False  # likewise
+    convolutions_on_cpu: int = 0  # likewise
     prefix_mb: float = PREFIX_MB  # of each model, for what its latents have in common with their edits, as `load` says
     max_batch: int = 16  # images in one run, and in one v2 request
     max_delay_ms: float = 2.0  # how long a run may wait for more requests, once runs are shared

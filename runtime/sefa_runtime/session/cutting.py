@@ -54,31 +54,35 @@ def cut(model: bytes, prefix: Prefix) -> Parts:
 class StylesCut:
     """A model cut before its convolutions: mapping network, edits and styles, and the rest.
 
-    The first part has every node that follows from the inputs and has no convolution among its ancestors. Next to the
-    convolutions it costs nothing, but what it computes is read by all of them.
+    The first part has every node that follows from the inputs and has no convolution among its ancestors, or no more
+    than a few in a row. Next to the convolutions it costs nothing, but what it computes is read by all of them.
 
     Attributes:
         styles: The first part, a serialized model; onnxruntime finds out its outputs' types and shapes.
         input_names: The inputs of the whole graph.
     """
 
-    def __init__(self, model: bytes) -> None:
+    def __init__(self, model: bytes, convolutions: int = 0) -> None:
         """Find the cut.
 
         Args:
             model: As for `cut`.
+            convolutions: How many convolutions, in a row, belong to the first part.
 
         Raises:
-            ValueError: If there is nothing before the convolutions, or no convolution.
+            ValueError: If there is nothing before the convolutions, or none is left.
         """
         self._graph = graph = _Graph(model)
         self.input_names = tuple(graph.inputs)
-        varying, convolved = set(graph.inputs), set[str]()
+        varying, depths = set(graph.inputs), dict[str, int]()  # how many convolutions a tensor has been through
+        left = False
         styles: list[_Node] = []
         self._rest: list[_Node] = []
         for node in graph.nodes:
-            if "Conv" in node.kind or convolved & set(node.inputs):
-                convolved.update(node.outputs)
+            depth = max((depths.get(name, 0) for name in node.inputs), default=0) + ("Conv" in node.kind)
+            depths.update(dict.fromkeys(node.outputs, depth))
+            if depth > convolutions:
+                left = left or "Conv" in node.kind
                 self._rest.append(node)
             elif varying & set(node.inputs):
                 varying.update(node.outputs)
@@ -87,8 +91,8 @@ class StylesCut:
                 styles.append(node)
                 self._rest.append(node)
         read = {name for node in self._rest for name in node.inputs} & (varying - set(graph.inputs))
-        if not read or not convolved:
-            raise ValueError("nothing to compute before its convolutions")
+        if not read or not left:
+            raise ValueError("nothing to compute before its convolutions, or nothing after them")
         outputs = [bytes_field(VALUE_NAME, name.encode()) for name in sorted(read)]
         self.styles = graph.joined(styles, outputs=outputs)
 

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     import onnxruntime
 
 MAX_THREADS = 1024
+MAX_FIRST = 1024  # convolutions that may run before the others
 # With it, a graph of a few bytes could fill all memory while loading; exported graphs have nothing left to fold.
 DISABLED, FOLDING = "optimization.disable_specified_optimizers", "ConstantFolding"
 DO_NOT_SPIN = {"session.intra_op.allow_spinning": "0"}
@@ -151,6 +152,7 @@ def build_session(
     prefix_bytes: int = 0,
     sizes: Mapping[str, int] | None = None,
     styles_on_cpu: bool = False,
+    convolutions_on_cpu: int = 0,
 ) -> Session:
     """Load `model` on the requested provider, and prove that it runs there.
 
@@ -176,6 +178,7 @@ def build_session(
         sizes: Sizes to fix for axes of the graph that are free, by the axes' names.
         styles_on_cpu: Run what precedes the convolutions on the CPU, in the model's own precision; needs `contents`.
             The graph is then not cut after `prefix`.
+        convolutions_on_cpu: With `styles_on_cpu`, also run the first so many convolutions of each path there.
 
     Raises:
         InputError: If onnxruntime has no such provider, options are given without a named provider or do not suit it,
@@ -193,7 +196,10 @@ def build_session(
     if styles_on_cpu and (binding or cuda_graph):
         raise InputError("styles on the CPU are not for IO binding and CUDA graphs")
     wanted = _Wanted(model, contents, provider, options, threads, binding, cuda_graph, prefix, prefix_bytes)
+    if convolutions_on_cpu and not (styles_on_cpu and 0 < convolutions_on_cpu <= MAX_FIRST):
+        raise InputError(f"convolutions_on_cpu must be in 0..{MAX_FIRST} and goes with styles_on_cpu")
     wanted = replace(wanted, sizes=dict(sizes or {}), styles_on_cpu=styles_on_cpu)
+    wanted = replace(wanted, convolutions_on_cpu=convolutions_on_cpu)
     if provider.lower() == "auto":
         if options:
             raise InputError("options belong to one provider: name it instead of auto")
@@ -229,6 +235,7 @@ class _Wanted:
     prefix_bytes: int
     sizes: Mapping[str, int] = field(default_factory=dict)
     styles_on_cpu: bool = False
+    convolutions_on_cpu: int = 0
 
     def part(self, graph: bytes) -> "_Wanted":
         """Return the same for a part of the model."""
@@ -266,7 +273,7 @@ def _build(ort: ModuleType, wanted: _Wanted, provider: str, reason: str = "") ->
     if inference.get_providers()[0] != provider:
         raise left_out(ort, provider, options)
     where = read_placement(inference) if before is None else read_placement(before) + read_placement(inference)
-    check_convolutions(where, name)
+    check_convolutions(read_placement(inference) if wanted.styles_on_cpu else where, name)
     separate: PrefixCache | StylesFirst | None = None
     if before is not None and wanted.styles_on_cpu:
         separate = StylesFirst(before, inference, _run_all)
@@ -311,8 +318,8 @@ def _load_parts(
     # Threads that spin after their run would take the cores from the other part's.
     quiet = entries | DO_NOT_SPIN
     if wanted.styles_on_cpu and wanted.contents is not None:
-        with _cutting(wanted.model):
-            styles = StylesCut(wanted.contents.graph)
+        with _cutting(wanted.model, "it cannot be cut after its styles or first convolutions"):
+            styles = StylesCut(wanted.contents.graph, wanted.convolutions_on_cpu)
         first = wanted.part(styles.styles)
         before = _load(ort, first, _session_options(ort, CPU, threads, quiet, wanted.sizes), [(CPU, {})])
         with _cutting(wanted.model):
@@ -332,11 +339,13 @@ def _load_parts(
 
 
 @contextlib.contextmanager
-def _cutting(model: Path) -> Iterator[None]:
+def _cutting(
+    model: Path, problem: str = "its graph is not as its description says: it cannot be cut"
+) -> Iterator[None]:
     try:
         yield
     except (EOFError, KeyError, ValueError) as error:
-        raise ModelFileError(f"{model}: its graph is not as its description says: it cannot be cut") from error
+        raise ModelFileError(f"{model}: {problem}") from error
 
 
 def _session_options(

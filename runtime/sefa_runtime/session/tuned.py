@@ -51,6 +51,7 @@ class Setting:
     options: Mapping[str, str] = field(default_factory=dict)  # of the provider and the session, on top of our defaults
     batch: int | None = None  # a static shape; None: any
     styles_on_cpu: bool = False  # see `load`
+    convolutions_on_cpu: int = 0  # likewise
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ class Choice:
             "threads": setting.threads,
             "batch": setting.batch,
             "styles_on_cpu": setting.styles_on_cpu,
+            "convolutions_on_cpu": setting.convolutions_on_cpu,
         }
 
 
@@ -205,6 +207,7 @@ def _setting(entry: Mapping[str, Any]) -> Setting:
         options=options,
         batch=None if entry["batch"] is None else _count(entry, "batch", MAX_FIXED),
         styles_on_cpu=entry["styles_on_cpu"],
+        convolutions_on_cpu=_count(entry, "convolutions_on_cpu", MAX_COUNT, least=0),
     )
 
 
@@ -221,10 +224,10 @@ def _text(entry: Any, name: str) -> str:
     return value
 
 
-def _count(entry: Mapping[str, Any], name: str, most: int) -> int:
+def _count(entry: Mapping[str, Any], name: str, most: int, least: int = 1) -> int:
     value = entry[name]
-    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
-        raise ValueError(f"{name} must be in 1..{most}, got {short(value)}")
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise ValueError(f"{name} must be in {least}..{most}, got {short(value)}")
     return value
 
 

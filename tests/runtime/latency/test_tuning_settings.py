@@ -38,9 +38,9 @@ def test_bfloat16_where_the_cpu_has_it() -> None:
 
 
 def test_settings_in_words() -> None:
-    kind = next(kind for kind in kinds("openvino", "m", ["amx_bf16"]) if kind.styles_on_cpu)
+    kind = kinds("openvino", "m", ["amx_bf16"])[2]
     assert described(arrangements(kind, 2)[-1]) == (
-        "openvino, static shapes, bf16, styles on the CPU, 2 instances of 1 thread"
+        "openvino, static shapes, bf16, styles and 8 convolutions on the CPU, 2 instances of 1 thread"
     )
     assert described(Setting("m", "cuda", options={"prefer_nhwc": "1"})) == "cuda, prefer_nhwc=1, 1 instance"
 

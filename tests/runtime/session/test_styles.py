@@ -19,10 +19,11 @@ MODELS = ("tiny", "style_z", "style_w", "style_w+", "style_static", "style_late"
 
 
 @pytest.mark.parametrize("name", MODELS)
-@pytest.mark.parametrize("batch", [None, 2])
-def test_images_are_those_of_the_whole_graph(golden: Path, name: str, batch: int | None) -> None:
+@pytest.mark.parametrize(("batch", "convolutions"), [(None, 0), (2, 0), (None, 1), (2, 1)])
+def test_images_are_those_of_the_whole_graph(golden: Path, name: str, batch: int | None, convolutions: int) -> None:
     whole = sefa_runtime.load(golden / f"{name}.onnx", "cpu", threads=1)
-    parts = sefa_runtime.load(golden / f"{name}.onnx", "cpu", threads=1, styles_on_cpu=True, batch=batch)
+    how = {"styles_on_cpu": True, "convolutions_on_cpu": convolutions}
+    parts = sefa_runtime.load(golden / f"{name}.onnx", "cpu", threads=1, batch=batch, **how)  # type: ignore[arg-type]
     assert isinstance(parts.session.prefix, StylesFirst)
     inputs = as_arguments(reference_inputs(whole.info))
     np.testing.assert_allclose(parts.run(**inputs).astype(int), whole.run(**inputs).astype(int), atol=1)
@@ -47,6 +48,32 @@ def test_no_convolution_is_among_what_precedes_them(golden: Path, name: str) -> 
     assert [node.output for node in styles.graph.node] == [node.output for node in before]
 
 
+@pytest.mark.parametrize("convolutions", [1, 2])
+def test_the_first_convolutions_may_precede_the_others(golden: Path, convolutions: int) -> None:
+    content = (golden / "style_w.onnx").read_bytes()
+    total = sum("Conv" in node.op_type for node in onnx.load_model_from_string(content).graph.node)
+    cut = StylesCut(content, convolutions)
+    first = onnx.load_model_from_string(cut.styles).graph
+
+    def longest(graph: Any) -> int:
+        """By another route, the most convolutions on a path, by following each output back."""
+        makers = {output: node for node in graph.node for output in node.output}
+        known: dict[str, int] = {}
+
+        def depth(name: str) -> int:
+            if name not in known:
+                node = makers.get(name)
+                known[name] = 0 if node is None else max(map(depth, node.input), default=0) + ("Conv" in node.op_type)
+            return known[name]
+
+        return max(map(depth, makers))
+
+    assert longest(first) == convolutions
+    assert 0 < sum("Conv" in node.op_type for node in first.node) < total
+    with pytest.raises(ValueError, match="nothing after them"):
+        StylesCut(content, total)
+
+
 def test_the_second_part_takes_shapes_that_onnxruntime_found(golden: Path) -> None:
     parts = sefa_runtime.load(golden / "style_z.onnx", "cpu", styles_on_cpu=True, batch=3)
     assert parts.session.prefix is not None
@@ -65,5 +92,8 @@ def test_a_graph_without_convolutions_cannot_be_cut() -> None:
 def test_not_with_buffers_on_the_device(golden: Path) -> None:
     with pytest.raises(InputError, match="not for IO binding"):
         sefa_runtime.load(golden / "tiny.onnx", "cpu", binding=True, styles_on_cpu=True)
-    with pytest.raises(ModelFileError):
-        sefa_runtime.load(golden / "missing.onnx", "cpu", styles_on_cpu=True)
+    with pytest.raises(ModelFileError, match="it cannot be cut after its styles or first convolutions"):
+        sefa_runtime.load(golden / "tiny.onnx", "cpu", styles_on_cpu=True, convolutions_on_cpu=1000)
+    for arguments in ({"convolutions_on_cpu": 1}, {"convolutions_on_cpu": -1, "styles_on_cpu": True}):
+        with pytest.raises(InputError, match="convolutions_on_cpu must be in"):
+            sefa_runtime.load(golden / "tiny.onnx", "cpu", **arguments)  # type: ignore[arg-type]
