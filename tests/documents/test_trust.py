@@ -68,7 +68,7 @@ def test_the_soaks_record() -> None:
     assert {one["descriptors"] for one in rests} == {rests[0]["descriptors"]}
     for figure in (
         f"busy for {soak['minutes']:g} minutes",
-        f"(load average {soak['load_average_before'][0]:.0f} to {soak['machine']['load_average'][0]:.0f})",
+        f"(load average {soak['machine']['load_average'][0]:.0f} to {soak['load_average_after'][0]:.0f})",
         f"| requests | {thousands(soak['requests'])}, of which {thousands(soak['left'])} left in the middle and "
         f"{thousands(soak['hardly_http'])} were hardly HTTP |",
         f"| {thousands(soak['images'])}, none wrong |",
