@@ -85,7 +85,7 @@ class Worker:
         paths = os.pathsep.join(str(ROOT / folder) for folder in SOURCES)
         with self._log.open("w") as log:
             self._process = subprocess.Popen(
-                [self.python, str(WORKER)],
+                [self.python, "-P", str(WORKER)],  # Modules beside the worker's must not hide those of a clone.
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=log,
