@@ -1,13 +1,14 @@
 """What `sefa tune` gains: python benchmarks/tuned.py [--openvino PYTHON] [--quick] [-o FILE]
 
 StyleGAN2 in configuration F for 256x256, random weights, one image, on the CPU; of letters and faces with --model. The
-export is tuned twice: with a parity budget that only float32 keeps to, and with the usual one. Both winners then run in
-turn with the default export on the CPU provider and, of the StyleGAN2, with the arithmetic of the released PyTorch code
-(benchmarks/stylegan2_256.py). PYTHON is the interpreter of an environment with onnxruntime-openvino, which offers
-OpenVINO beside the CPU; without it, onnxruntime's own providers are tried. The winners run there, in a process that
-takes turns with this one; a turn through its pipe costs 0.1 ms.
+export, with 3x3 convolutions in Winograd's form as a variant of the StyleGAN2, is tuned twice: with a parity budget
+that only float32 keeps to, and with the usual one. Both winners then run in turn with the default export on the CPU
+provider and, of the StyleGAN2, with the arithmetic of the released PyTorch code (benchmarks/stylegan2_256.py). PYTHON
+is the interpreter of an environment with onnxruntime-openvino, which offers OpenVINO beside the CPU; without it,
+onnxruntime's own providers are tried. The winners run there, in a process that takes turns with this one; a turn
+through its pipe costs 0.1 ms.
 
-On a quiet machine with two cores it takes about 5 minutes; --quick, to see that it works, 2.
+On a quiet machine with two cores it takes about 8 minutes; --quick, to see that it works, half of that.
 
 Exit code 1 if, with OpenVINO, a target does not hold: float32 3.3 times, reduced precision 6 times as fast as the
 released form.
@@ -18,7 +19,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -59,9 +60,13 @@ def main() -> None:
     record = Record(f"p50 of one image of {given.model}, from latents to pixels, as exported and tuned", ("torch",))
     generator = make_generator(given.model)
     with tempfile.TemporaryDirectory() as folder, worker(given.openvino or sys.executable) as ask:
-        path = export_onnx(generator, sefa.factorize(generator), Path(folder, "model.onnx"))
+        bank = sefa.factorize(generator)
+        path = export_onnx(generator, bank, Path(folder, "model.onnx"))
+        variants = []
+        if given.model == STYLEGAN2:
+            variants.append(export_onnx(generator, bank, Path(folder, "winograd.onnx"), winograd=True))
         seconds, rounds = (QUICK_SECONDS, QUICK_ROUNDS) if given.quick else (SECONDS, ROUNDS)
-        found = measure(path, ask, given.model, seconds, rounds)
+        found = measure(path, variants, ask, given.model, seconds, rounds)
     has_openvino = any(trial["setting"]["provider"] == "openvino" for trial in found["tuned"]["float32"]["trials"])
     problems = [
         f"{name}: {times} times as fast as the released form, {wanted} is wanted"
@@ -72,11 +77,19 @@ def main() -> None:
     record.finish(found, given.output, problems)
 
 
-def measure(path: Path, ask: Callable[..., dict[str, Any]], name: str, seconds: float, rounds: int) -> dict[str, Any]:
+def measure(
+    path: Path,
+    variants: Sequence[Path],
+    ask: Callable[..., dict[str, Any]],
+    name: str,
+    seconds: float,
+    rounds: int,
+) -> dict[str, Any]:
     """Tune for each target and time the winners in turns with the others.
 
     Args:
         path: The export.
+        variants: Further exports.
         ask: Asks the worker.
         name: The generator's.
         seconds: Time for each setting.
@@ -92,7 +105,8 @@ def measure(path: Path, ask: Callable[..., dict[str, Any]], name: str, seconds: 
         runs[RELEASED] = released
     tuned: dict[str, Any] = {}
     for target, budget, _ in TARGETS:
-        tuning = ask("tune", path=str(path), seconds=seconds, min_psnr_db=budget, batches=[1])
+        others = [str(variant) for variant in variants]
+        tuning = ask("tune", path=str(path), variants=others, seconds=seconds, min_psnr_db=budget, batches=[1])
         best = tuning["one_caller"]
         setting = Setting(**best["setting"])
         arguments = {
@@ -103,11 +117,12 @@ def measure(path: Path, ask: Callable[..., dict[str, Any]], name: str, seconds: 
             "styles_on_cpu": setting.styles_on_cpu,
             "convolutions_on_cpu": setting.convolutions_on_cpu,
         }
-        ask("load", name=target, path=str(path), arguments=arguments)
+        ask("load", name=target, path=setting.model, arguments=arguments)
         runs[f"tuned, {target}"] = partial(ask, "run", name=target)
         kept = ("trials", "failures", "load_average_after", "versions")
         tuned[target] = {
             "min_psnr_db": budget,
+            "file": Path(setting.model).name,
             "setting": described(setting),
             "psnr_db": best["psnr_db"],
             **{key: tuning[key] for key in kept},
