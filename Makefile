@@ -223,7 +223,7 @@ bench-peers: $(PEERS_INSTALLED) $(OPENVINO) ## Our exports beside other people's
 		--openvino $(OPENVINO_VENV)/bin/python -o benchmarks/results/peers.json
 	$(PEERS_VENV)/bin/python benchmarks/peers.py --chart benchmarks/results/peers.json -o docs/peers.webp
 
-bench-tuned: $(DEV) $(OPENVINO) ## What `sefa tune` gains, with OpenVINO beside the CPU (8 minutes)
+bench-tuned: $(DEV) $(OPENVINO) ## What `sefa tune` gains, with OpenVINO beside the CPU (10 minutes)
 	$(BIN)/python benchmarks/tuned.py --openvino $(OPENVINO_VENV)/bin/python -o benchmarks/results/tuned.json
 
 # A StyleGAN2 of 64x64 pixels among the tests' files.

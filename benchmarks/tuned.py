@@ -1,14 +1,14 @@
 """What `sefa tune` gains: python benchmarks/tuned.py [--openvino PYTHON] [--quick] [-o FILE]
 
 StyleGAN2 in configuration F for 256x256, random weights, one image, on the CPU; of letters and faces with --model. The
-export, with 3x3 convolutions in Winograd's form as a variant of the StyleGAN2, is tuned twice: with a parity budget
-that only float32 keeps to, and with the usual one. Both winners then run in turn with the default export on the CPU
-provider and, of the StyleGAN2, with the arithmetic of the released PyTorch code (benchmarks/stylegan2_256.py). PYTHON
-is the interpreter of an environment with onnxruntime-openvino, which offers OpenVINO beside the CPU; without it,
-onnxruntime's own providers are tried. The winners run there, in a process that takes turns with this one; a turn
-through its pipe costs 0.1 ms.
+export, of the StyleGAN2 with two variants (Winograd's form, and transposed convolutions kept), is tuned twice: with a
+parity budget that only float32 keeps to, and with the usual one. Both winners then run in turn with the default export
+on the CPU provider and, of the StyleGAN2, with the arithmetic of the released PyTorch code (benchmarks/
+stylegan2_256.py). PYTHON is the interpreter of an environment with onnxruntime-openvino, which offers OpenVINO beside
+the CPU; without it, onnxruntime's own providers are tried. The winners run there, in a process that takes turns with
+this one; a turn through its pipe costs 0.1 ms.
 
-On a quiet machine with two cores it takes about 8 minutes; --quick, to see that it works, half of that.
+On a quiet machine with two cores it takes about 10 minutes; --quick, to see that it works, half of that.
 
 Exit code 1 if, with OpenVINO, a target does not hold: float32 3.3 times, reduced precision 6 times as fast as the
 released form.
@@ -65,6 +65,7 @@ def main() -> None:
         variants = []
         if given.model == STYLEGAN2:
             variants.append(export_onnx(generator, bank, Path(folder, "winograd.onnx"), winograd=True))
+            variants.append(export_onnx(generator, bank, Path(folder, "transposed.onnx"), keep_transposed=True))
         seconds, rounds = (QUICK_SECONDS, QUICK_ROUNDS) if given.quick else (SECONDS, ROUNDS)
         found = measure(path, variants, ask, given.model, seconds, rounds)
     has_openvino = any(trial["setting"]["provider"] == "openvino" for trial in found["tuned"]["float32"]["trials"])
