@@ -59,7 +59,7 @@ def export_onnx(
     num_edits: int | None = None,
     external_data: str | None = None,
     winograd: bool | Collection[int] = False,
-    keep_transposed: bool = False,
+    keep_upsampling: bool = False,
     license: str | None = None,
     note: str | None = None,
 ) -> Path:
@@ -87,8 +87,8 @@ def export_onnx(
         winograd: Write 3x3 convolutions in Winograd's form, F(4x4, 3x3): those of 512 channels or more at 16 to 64
             pixels, where it is faster than onnxruntime's convolution on a CPU, or those at the resolutions (rows of
             pixels) that are given. Their weights take four times the space, in the file and in memory. For fp32 only.
-        keep_transposed: Leave transposed convolutions that double the size as they are: slower on onnxruntime's CPU
-            provider, faster on OpenVINO in bfloat16.
+        keep_upsampling: Leave layers that double the size in the generator's own form: slower on onnxruntime's CPU
+            provider, faster on OpenVINO in bfloat16. In half precision they are always left.
         license: Licence of the generator, an SPDX expression or other text of one line, recorded in the file; None: the
             one that its checkpoint names, if any.
         note: What else users of the file should know of the generator, one line; None: what its checkpoint says.
@@ -129,7 +129,7 @@ def export_onnx(
         note=note,
     )
     _check_size(sum(tensor.numel() * tensor.element_size() for tensor in draft.graph.state_dict().values()))
-    _write(draft, path, weights_file, winograd, keep_transposed)
+    _write(draft, path, weights_file, winograd, keep_upsampling)
     return path
 
 
@@ -143,7 +143,7 @@ def _write(
     path: Path,
     weights_file: Path | None = None,
     winograd: bool | Collection[int] = False,
-    keep_transposed: bool = False,
+    keep_upsampling: bool = False,
 ) -> None:
     graph = draft.graph
     with ExitStack() as stack:
@@ -152,8 +152,10 @@ def _write(
         draft = lines_as_run(draft, overcome)
         if graph.first_edited:
             separate_codes(full, graph.first_edited, graph.generator.num_layers)
-        model = to_float16(full) if draft.info.precision == Precision.FP16 else full
-        if not keep_transposed:
+        half = draft.info.precision == Precision.FP16
+        model = to_float16(full) if half else full
+        # Half precision is for GPUs and for small files; the four convolutions are for CPUs, and may be larger.
+        if not (half or keep_upsampling):
             split_doubling(model)
         resolutions = () if winograd is False else _to_winograd(model, None if winograd is True else winograd)
         _check_size(sum(len(tensor.raw_data) for tensor in model.graph.initializer))

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
+from torch import nn
 from torch.nn import functional as F
 
+import sefa
+from sefa.generators.dcgan import DCGAN
+from sefa_export import export_onnx
 from sefa_export.onnx_graph.doubling import split_doubling
 
 CHANNELS = 16
@@ -141,3 +146,14 @@ def test_an_image_that_is_also_read_elsewhere_stays() -> None:
     assert (operators(model)["Resize"], operators(model)["Conv"]) == (1, 4)
     large = F.interpolate(double(x), scale_factor=2)
     check(model, x, large + F.conv2d(large, double(weight), double(bias), padding=1))
+
+
+@pytest.mark.parametrize(
+    ("options", "transposed"), [({}, 1), ({"keep_upsampling": True}, 2), ({"precision": "fp16"}, 2)]
+)
+def test_the_generators_form_can_be_kept(tmp_path: Path, options: dict[str, Any], transposed: int) -> None:
+    torch.manual_seed(0)
+    layers = [nn.ConvTranspose2d(6, 16, 8), nn.ReLU(), nn.ConvTranspose2d(16, 16, 4, 2, 1), nn.Conv2d(16, 3, 1), nn.Tanh()]
+    generator = DCGAN(layers, (16, 16), 3).eval()
+    path = export_onnx(generator, sefa.factorize(generator, top=1), tmp_path / "g.onnx", **options)
+    assert operators(onnx.load(path))["ConvTranspose"] == transposed

@@ -77,13 +77,3 @@ def test_a_layer_that_overflows_is_named_and_leaves_no_file(tmp_path: Path) -> N
 def test_an_unknown_precision_is_refused(generator: sefa.Generator, tmp_path: Path) -> None:
     with pytest.raises(ArgumentError, match="precision must be fp32 or fp16, got 'int8'"):
         export_onnx(generator, sefa.factorize(generator), tmp_path / "a.onnx", precision="int8")
-
-
-def test_transposed_convolutions_can_be_kept(generator: sefa.Generator, tmp_path: Path) -> None:
-    bank = sefa.factorize(generator, top=2)
-    counts = [
-        sum(node.op_type == "ConvTranspose" for node in onnx.load(path).graph.node)
-        for keep in (False, True)
-        for path in [export_onnx(generator, bank, tmp_path / f"{keep}.onnx", keep_transposed=keep)]
-    ]
-    assert counts[0] < counts[1]
