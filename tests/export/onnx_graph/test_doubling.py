@@ -153,7 +153,13 @@ def test_an_image_that_is_also_read_elsewhere_stays() -> None:
 )
 def test_the_generators_form_can_be_kept(tmp_path: Path, options: dict[str, Any], transposed: int) -> None:
     torch.manual_seed(0)
-    layers = [nn.ConvTranspose2d(6, 16, 8), nn.ReLU(), nn.ConvTranspose2d(16, 16, 4, 2, 1), nn.Conv2d(16, 3, 1), nn.Tanh()]
+    layers = [
+        nn.ConvTranspose2d(6, 16, 8),
+        nn.ReLU(),
+        nn.ConvTranspose2d(16, 16, 4, 2, 1),
+        nn.Conv2d(16, 3, 1),
+        nn.Tanh(),
+    ]
     generator = DCGAN(layers, (16, 16), 3).eval()
     path = export_onnx(generator, sefa.factorize(generator, top=1), tmp_path / "g.onnx", **options)
     assert operators(onnx.load(path))["ConvTranspose"] == transposed
