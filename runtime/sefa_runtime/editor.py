@@ -118,6 +118,7 @@ def load(
     }
     if not 0 <= prefix_mb < math.inf:
         raise InputError(f"prefix_mb must be a number of MB, 0 or more, got {prefix_mb}")
+    own_sizes = info.signature.static_sizes
     info = _fix_sizes(info, batch, num_edits)
     session = build_session(
         where,
@@ -130,7 +131,7 @@ def load(
         contents=contents,
         prefix=info.prefix,
         prefix_bytes=int(prefix_mb * 1e6),
-        sizes=info.signature.static_sizes,
+        sizes={axis: size for axis, size in info.signature.static_sizes.items() if axis not in own_sizes},
         styles_on_cpu=styles_on_cpu,
         convolutions_on_cpu=convolutions_on_cpu,
     )

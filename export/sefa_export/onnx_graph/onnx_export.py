@@ -84,7 +84,7 @@ def export_onnx(
         num_edits: Fixes the number of edits; None leaves it dynamic.
         external_data: Name of a `.safetensors` file beside `path` for the weights. Models of one generator that name
             the same file share it; the first one writes it. None keeps the weights in the model.
-        winograd: Write 3x3 convolutions in Winograd's form, F(4x4, 3x3): those of 512 channels or more at 16 to 64
+        winograd: Write 3x3 convolutions in Winograd's form, F(4x4, 3x3): those of 512 channels or more at 32 to 64
             pixels, where it is faster than onnxruntime's convolution on a CPU, or those at the resolutions (rows of
             pixels) that are given. Their weights take four times the space, in the file and in memory. For fp32 only.
         keep_upsampling: Leave layers that double the size in the generator's own form: slower on onnxruntime's CPU

@@ -28,7 +28,7 @@ SIZE = TILE + TAPS - 1  # of a tile of the input
 # Where the form is faster than onnxruntime's convolution on a CPU with AVX-512, at batch sizes 1 and 4, as
 # benchmarks/winograd.py measures it: at least so many input and output channels, and sides of the output from, to.
 LEAST_CHANNELS = 512
-SIDES = (16, 64)
+SIDES = (32, 64)
 # With fewer channels it is out of the question, whatever the resolution.
 FEWEST_CHANNELS = 16
 

@@ -72,10 +72,10 @@ def test_exact_in_float64() -> None:
 def test_sizes_that_become_faster(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(winograd, "LEAST_CHANNELS", 32)
     for size, channels, chosen in [
-        ((16, 64), 32, True),
-        ((15, 16), 32, False),
-        ((16, 65), 32, False),
-        ((16, 16), 31, False),
+        ((32, 64), 32, True),
+        ((31, 32), 32, False),
+        ((32, 65), 32, False),
+        ((32, 32), 31, False),
     ]:
         model = make(size, random(40, channels, 3, 3), None, pads=[1, 1, 1, 1])
         assert to_winograd(model) == ((size[0],) if chosen else ())
@@ -124,7 +124,7 @@ def test_a_generator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, checkpoint
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"winograd": True}, "no convolution becomes faster .* 512 channels or more at 16 to 64 pixels"),
+        ({"winograd": True}, "no convolution becomes faster .* 512 channels or more at 32 to 64 pixels"),
         ({"winograd": [7]}, "no 3x3 convolution .* at 7 pixels"),
         ({"winograd": True, "precision": "fp16"}, "for precision fp32"),
     ],
