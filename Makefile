@@ -221,7 +221,10 @@ PEERS =
 bench-peers: $(PEERS_INSTALLED) $(OPENVINO) ## Our exports beside other people's generators, PEERS=folder with clones; 10 minutes
 	$(PEERS_VENV)/bin/python benchmarks/peers.py $(if $(PEERS),--clones $(PEERS)) \
 		--openvino $(OPENVINO_VENV)/bin/python -o benchmarks/results/peers.json
-	$(PEERS_VENV)/bin/python benchmarks/peers.py --chart benchmarks/results/peers.json -o docs/peers.webp
+	$(PEERS_VENV)/bin/python benchmarks/peers.py --chart benchmarks/results/peers.json \
+		--models stylegan2-256 biggan-128 pggan-256 -o docs/peers.webp
+	$(PEERS_VENV)/bin/python benchmarks/peers.py --chart benchmarks/results/peers.json \
+		--models stylegan2-256 -o docs/peers-stylegan2.webp
 
 bench-tuned: $(DEV) $(OPENVINO) ## What `sefa tune` gains, with OpenVINO beside the CPU (10 minutes)
 	$(BIN)/python benchmarks/tuned.py --openvino $(OPENVINO_VENV)/bin/python -o benchmarks/results/tuned.json
