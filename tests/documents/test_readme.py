@@ -62,11 +62,12 @@ def test_python_examples(folder: Path) -> None:
 def test_command_examples(folder: Path, sefa_command: Callable[..., Any]) -> None:
     commands = [shlex.split(line, comments=True) for line in "".join(blocks("bash")).splitlines()]
     run = [command[1:] for command in commands if command[0] == "sefa"]
-    assert len(run) == 9
+    assert len(run) == 10
     for arguments in run:
         result = sefa_command(*arguments)
         assert result.code == 0, result.err
-    assert {path.name for path in folder.iterdir()} >= {"netG.onnx", "look.png", "face.png", "latency.json"}
+    made = {"netG.onnx", "look.png", "face.png", "latency.json", "tuned.json"}
+    assert {path.name for path in folder.iterdir()} >= made
 
 
 def test_the_server_example(folder: Path) -> None:
