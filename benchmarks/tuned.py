@@ -120,13 +120,17 @@ def measure(
         }
         ask("load", name=target, path=setting.model, arguments=arguments)
         runs[f"tuned, {target}"] = partial(ask, "run", name=target)
-        kept = ("trials", "failures", "load_average_after", "versions")
+        kept = ("failures", "load_average_after", "versions")
         tuned[target] = {
             "min_psnr_db": budget,
             "file": Path(setting.model).name,
             "setting": described(setting),
             "psnr_db": best["psnr_db"],
             **{key: tuning[key] for key in kept},
+            "trials": [
+                trial | {"setting": trial["setting"] | {"model": Path(trial["setting"]["model"]).name}}
+                for trial in tuning["trials"]
+            ],
         }
     times = alternate(runs, rounds)
     for target in tuned:
