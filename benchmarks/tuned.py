@@ -110,15 +110,7 @@ def measure(
         tuning = ask("tune", path=str(path), variants=others, seconds=seconds, min_psnr_db=budget, batches=[1])
         best = tuning["one_caller"]
         setting = Setting(**best["setting"])
-        arguments = {
-            "provider": setting.provider,
-            "provider_options": dict(setting.options) or None,
-            "threads": setting.threads,
-            "batch": setting.batch,
-            "styles_on_cpu": setting.styles_on_cpu,
-            "convolutions_on_cpu": setting.convolutions_on_cpu,
-        }
-        ask("load", name=target, path=setting.model, arguments=arguments)
+        ask("load", name=target, path=setting.model, arguments=setting.arguments)
         runs[f"tuned, {target}"] = partial(ask, "run", name=target)
         kept = ("failures", "load_average_after", "versions")
         tuned[target] = {

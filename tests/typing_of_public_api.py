@@ -331,7 +331,7 @@ def latency(editor: sefa_runtime.Editor) -> None:
     assert_type(tuning.many_callers.setting.threads, int | None)
     choice = choose("tuned.json", "netG.onnx", "many_callers")
     assert_type(choice, Choice)
-    assert_type(choice.arguments, dict[str, Any])
+    assert_type(choice.setting.arguments, dict[str, Any])
 
 
 def serving() -> ASGIApp:

@@ -220,7 +220,7 @@ class SessionChoices:
             warn(choice.warning)
         if choice.path != model:
             say(f"sefa: {choice.path} runs in place of {model}, as {self.tuned} says", err=True)
-        return choice.path, {**choice.arguments, "allow_cpu_fallback": self.allow_cpu_fallback}, choice
+        return choice.path, {**choice.setting.arguments, "allow_cpu_fallback": self.allow_cpu_fallback}, choice
 
 
 SessionOptions = Annotated[SessionChoices, PROVIDER]

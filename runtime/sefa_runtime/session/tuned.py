@@ -53,6 +53,18 @@ class Setting:
     styles_on_cpu: bool = False  # see `load`
     convolutions_on_cpu: int = 0  # likewise
 
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments of `load` after the path."""
+        return {
+            "provider": self.provider,
+            "provider_options": dict(self.options) or None,
+            "threads": self.threads,
+            "batch": self.batch,
+            "styles_on_cpu": self.styles_on_cpu,
+            "convolutions_on_cpu": self.convolutions_on_cpu,
+        }
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -62,19 +74,6 @@ class Choice:
     setting: Setting
     max_batch: int  # images of one run
     warning: str  # why it may not be the best here; else empty
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """The arguments of `load` after the path."""
-        setting = self.setting
-        return {
-            "provider": setting.provider,
-            "provider_options": dict(setting.options) or None,
-            "threads": setting.threads,
-            "batch": setting.batch,
-            "styles_on_cpu": setting.styles_on_cpu,
-            "convolutions_on_cpu": setting.convolutions_on_cpu,
-        }
 
 
 def choose(tuned: str | os.PathLike[str], model: str | os.PathLike[str], callers: str = "one_caller") -> Choice:

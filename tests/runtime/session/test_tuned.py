@@ -32,7 +32,7 @@ def test_each_caller_gets_what_is_best_for_it(golden: Path, tuned: Path) -> None
     one = choose(tuned, golden / "tiny.onnx")  # The same content in another place.
     assert one.path == golden / "tiny.onnx"
     assert (one.setting.instances, one.setting.threads, one.setting.batch, one.max_batch) == (1, 2, 1, 1)
-    assert one.arguments["styles_on_cpu"]
+    assert one.setting.arguments["styles_on_cpu"]
     assert not one.warning
     many = choose(tuned, golden / "tiny.onnx", "many_callers")
     assert many.setting == Setting("tiny.onnx", "cpu", 2, 1)
