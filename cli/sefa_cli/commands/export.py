@@ -89,7 +89,7 @@ def export(
         bool,
         typer.Option(
             "--winograd",
-            help="Write the 3x3 convolutions of 512 channels or more at 32 to 64 pixels in Winograd's form, which is "
+            help="Write the 3x3 convolutions of 128 channels or more at 16 to 128 pixels in Winograd's form, which is "
             "faster on CPUs; their weights take four times the space. [b]sefa tune[/b] compares both files.",
         ),
     ] = False,

@@ -121,10 +121,9 @@ def _replace(
     rewriting.begin(last)
     result = [2 * (size[axis] - 1) + kernel - pads[axis] - pads[axis + 2] for axis in (0, 1)]
     half = [-(-side // 2) for side in result]
-    rows = []
+    images: list[list[str]] = [[], []]
     for row in (0, 1):
         y_taps, top = _taps(kernel, pads[0], row)
-        columns = []
         for column in (0, 1):
             x_taps, left = _taps(kernel, pads[1], column)
             part = weight[:, :, y_taps][..., x_taps].transpose(1, 0, 2, 3)  # [out, in, taps, taps]
@@ -140,13 +139,8 @@ def _replace(
             )
             if last is not node:
                 image = rewriting.add(last.op_type, image, **attributes(last))
-            columns.append(rewriting.add("Unsqueeze", image, rewriting.integers(4)))  # [batch, C, h, w, 1]
-        interleaved = rewriting.add("Concat", *columns, axis=4)  # [batch, C, h, w, 2]
-        shape = rewriting.integers(-1, channels, half[0], 1, 2 * half[1])
-        rows.append(rewriting.add("Reshape", interleaved, shape))
-    doubled = rewriting.add("Concat", *rows, axis=3)  # [batch, C, h, 2, 2w]
-    shape = rewriting.integers(-1, channels, 2 * half[0], 2 * half[1])
-    rewriting.add("Reshape", doubled, shape, output=last.output[0])
+            images[row].append(image)
+    rewriting.interleave(images, channels, (half[0], half[1]), output=last.output[0])
 
 
 def _taps(kernel: int, pad: int, parity: int) -> tuple[list[int], int]:

@@ -26,6 +26,7 @@ from sefa_export.draft import Draft, prepare
 from sefa_export.errors import ExporterError, ExportError, VerificationError
 from sefa_export.onnx_graph.doubling import split_doubling
 from sefa_export.onnx_graph.external_data import check_file_name, weights_beside
+from sefa_export.onnx_graph.pixel_norm import speed_up_pixel_norm
 from sefa_export.onnx_graph.precision import find_overflow, to_float16
 from sefa_export.onnx_graph.prefix import put_prefix_first, separate_codes
 from sefa_export.onnx_graph.traced_onnx import trace_to_onnx
@@ -84,8 +85,8 @@ def export_onnx(
         num_edits: Fixes the number of edits; None leaves it dynamic.
         external_data: Name of a `.safetensors` file beside `path` for the weights. Models of one generator that name
             the same file share it; the first one writes it. None keeps the weights in the model.
-        winograd: Write 3x3 convolutions in Winograd's form, F(4x4, 3x3): those of 512 channels or more at 32 to 64
-            pixels, where it is faster than onnxruntime's convolution on a CPU, or those at the resolutions (rows of
+        winograd: Write 3x3 convolutions in Winograd's form, F(4x4, 3x3): those of 128 channels or more at 16 to
+            128 pixels, where it is faster than onnxruntime's convolution on a CPU, or those at the resolutions (rows of
             pixels) that are given. Their weights take four times the space, in the file and in memory. For fp32 only.
         keep_upsampling: Leave layers that double the size in the generator's own form: slower on onnxruntime's CPU
             provider, faster on OpenVINO in bfloat16. In half precision they are always left.
@@ -157,6 +158,8 @@ def _write(
         # Half precision is for GPUs and for small files; the four convolutions are for CPUs, and may be larger.
         if not (half or keep_upsampling):
             split_doubling(model)
+        if not half:
+            speed_up_pixel_norm(model)
         resolutions = () if winograd is False else _to_winograd(model, None if winograd is True else winograd)
         _check_size(sum(len(tensor.raw_data) for tensor in model.graph.initializer))
         prefix = put_prefix_first(model) if graph.first_edited and draft.info.batch is None else None

@@ -125,9 +125,6 @@ def _multiplications(nodes: Iterable[NodeProto], values: dict[str, ValueInfoProt
             name, weight, axes = node.output[0], weights[node.input[1]], slice(2, None)
         elif node.op_type == "ConvTranspose" and node.input[1] in weights:
             name, weight, axes = node.input[0], weights[node.input[1]], slice(2, None)
-        elif node.op_type == "MatMul" and len(weights.get(node.input[0], ())) == 3:
-            # A convolution in Winograd's form: each weight meets each tile.
-            name, weight, axes = node.output[0], weights[node.input[0]], slice(3, None)
         if name in values:
             dimensions = values[name].type.tensor_type.shape.dim[axes]
             total += math.prod(weight) * math.prod(axis.dim_value for axis in dimensions)

@@ -1,7 +1,7 @@
 """What rewriting an exported graph takes: its constants, shapes and readers, and nodes in place of others."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -40,6 +40,7 @@ class Rewriting:
         self._added: list[NodeProto] = []
         self._constants: dict[tuple[Any, ...], str] = {}
         self._stem = ""
+        self._taken = {name for node in self.nodes for name in (*node.input, *node.output)}
 
     def size(self, name: str) -> tuple[int, int] | None:
         """Return height and width of a value [batch, C, H, W]; None where the graph does not fix them."""
@@ -70,22 +71,68 @@ class Rewriting:
 
     def add(self, operator: str, *inputs: str, output: str | None = None, **attributes: Any) -> str:
         """Add a node of one output and return the output's name."""
-        name = output or f"{self._stem}_{len(self._added)}"
+        name = output or self._unused(f"{self._stem}_{len(self._added)}")
         self._added.append(helper.make_node(operator, list(inputs), [name], name=f"node_{name}", **attributes))
         return name
+
+    def split(self, name: str, parts: int, axis: int) -> list[str]:
+        """Add a node that splits a value into equal parts and return their names."""
+        names = [self._unused(f"{self._stem}_{len(self._added)}_{part}") for part in range(parts)]
+        node = helper.make_node("Split", [name], names, name=f"node_{names[0]}", axis=axis, num_outputs=parts)
+        self._added.append(node)
+        return names
 
     def constant(self, array: NDArray[Any]) -> str:
         """Add a constant and return its name."""
         array = np.ascontiguousarray(array)
         key = (array.dtype.str, array.shape, array.tobytes()) if array.nbytes < 1024 else (len(self._constants),)
         if key not in self._constants:
-            name = self._constants[key] = f"{self._stem}_constant_{len(self._constants)}"
+            name = self._constants[key] = self._unused(f"{self._stem}_constant_{len(self._constants)}")
             self._model.graph.initializer.append(numpy_helper.from_array(array, name))
         return self._constants[key]
 
     def integers(self, *values: int) -> str:
         """Add a constant of integers, as for shapes and axes, and return its name."""
         return self.constant(np.array(values, np.int64))
+
+    def scaled(self, name: str, factor: float) -> str:
+        """Add a value times a number; a constant if the value is one."""
+        array = self.array(name)
+        if array is None:
+            return self.add("Mul", name, self.constant(np.array(factor, np.float32)))
+        return self.constant((array * np.float64(factor)).astype(array.dtype))
+
+    def interleave(
+        self, images: Sequence[Sequence[str]], channels: int, size: tuple[int, int], output: str | None = None
+    ) -> str:
+        """Add what makes one image of a square of smaller ones, and return its name.
+
+        Pixel (y, x) of the smaller one in row r and column c of n becomes pixel (n·y + r, n·x + c). Two concatenations
+        take less time than a Transpose or DepthToSpace.
+
+        Args:
+            images: Names by row and column; each holds [batch, channels, height, width] in this order.
+            channels: Their channels.
+            size: Their height and width.
+            output: The name of the result, [batch, channels, n·height, n·width].
+        """
+        height, width = size
+        count = len(images)
+        rows = []
+        for row in images:
+            # [batch, C, h, w, 1]
+            columns = [self.add("Reshape", image, self.integers(-1, channels, height, width, 1)) for image in row]
+            interleaved = self.add("Concat", *columns, axis=4)  # [batch, C, h, w, n]
+            rows.append(self.add("Reshape", interleaved, self.integers(-1, channels, height, 1, count * width)))
+        whole = self.add("Concat", *rows, axis=3)  # [batch, C, h, n, n·w]
+        return self.add("Reshape", whole, self.integers(-1, channels, count * height, count * width), output=output)
+
+    def _unused(self, name: str) -> str:
+        """Return a name that no value has, and take it."""
+        while name in self._taken:
+            name += "_"
+        self._taken.add(name)
+        return name
 
     def forget_shape(self, name: str) -> None:
         """Let a value have another shape than before."""

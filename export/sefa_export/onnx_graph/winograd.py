@@ -2,11 +2,11 @@
 
 A tile of 4x4 pixels is the interpolation of products of polynomials at 6 x 6 points: the image and the kernel are
 transformed to values at the points, multiplied there, and transformed back. The kernels are transformed here. In the
-graph, a transform of whole rows or columns, tiles, overlaps and border included, is one product with a dense matrix,
-and the multiplication at the points is a batch of 36 matrix products: plain operators that every runtime has. The
-weights take 36/9 of their space.
+graph, each row of the image's transform is a depthwise convolution whose stride is that of the tiles, and the
+multiplication at a point is a 1x1 convolution: onnxruntime keeps both in the order of its vectorized convolutions. The
+transform back is one product with a small matrix. The weights take 36/9 of their space.
 
-The dense matrices grow with the square of an image's side, the gain with the number of channels: see `LEAST_CHANNELS`.
+The transforms cost as much for each channel, and the multiplications grow with their number: see `LEAST_CHANNELS`.
 
 Source: Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016.
 """
@@ -27,8 +27,10 @@ POINTS = tuple(map(Fraction, ("0", "5/8", "-5/8", "3/2", "-3/2")))
 SIZE = TILE + TAPS - 1  # of a tile of the input
 # Where the form is faster than onnxruntime's convolution on a CPU with AVX-512, at batch sizes 1 and 4, as
 # benchmarks/winograd.py measures it: at least so many input and output channels, and sides of the output from, to.
-LEAST_CHANNELS = 512
-SIDES = (32, 64)
+LEAST_CHANNELS = 128
+SIDES = (16, 128)
+# onnxruntime vectorizes depthwise convolutions of multiples of this.
+BLOCK = 16
 # With fewer channels it is out of the question, whatever the resolution.
 FEWEST_CHANNELS = 16
 
@@ -55,7 +57,8 @@ def to_winograd(model: ModelProto, resolutions: Collection[int] | None = None) -
             continue
         channels = min(weight.shape[:2])
         if resolutions is None:
-            chosen = channels >= LEAST_CHANNELS and SIDES[0] <= min(size) and max(size) <= SIDES[1]
+            fast = channels >= LEAST_CHANNELS and weight.shape[1] % BLOCK == 0
+            chosen = fast and SIDES[0] <= min(size) and max(size) <= SIDES[1]
         else:
             chosen = channels >= FEWEST_CHANNELS and size[0] in resolutions
         if chosen:
@@ -69,40 +72,43 @@ def _replace(rewriting: Rewriting, node: NodeProto, weight: NDArray[np.floating]
     """Put Winograd's form in the place of a convolution with a weight [out, in, 3, 3]; `size` is its output's."""
     outputs, inputs = weight.shape[:2]
     top, left, bottom, right = strides_and_pads(node)[1]
-    height, width = size
-    rows, columns = -(-height // TILE), -(-width // TILE)  # of tiles
+    rows, columns = (-(-side // TILE) for side in size)  # of tiles
+    y_end = bottom + TILE * rows - size[0]  # The last tiles may reach beyond the image.
+    x_end = right + TILE * columns - size[1]
     to_points, to_pixels, of_kernel = transforms()
-    y_in = input_matrix(to_points, height + TAPS - 1 - top - bottom, rows, top)  # [6·rows, H]
-    x_in = input_matrix(to_points, width + TAPS - 1 - left - right, columns, left)  # [6·columns, W]
-    y_out = output_matrix(to_pixels, height, rows)  # [H', 6·rows]
-    x_out = output_matrix(to_pixels, width, columns)  # [W', 6·columns]
     kernels = np.einsum("ia,jb,ocab->ijoc", of_kernel, of_kernel, weight.astype(np.float64), optimize=True)
+    # These values at the points are 1 at every pixel: the bias is added there, inside the 1x1 convolutions.
+    one = np.linalg.pinv(to_pixels).sum(1)  # [6]
 
     def constant(array: Matrix) -> str:
         return rewriting.constant(array.astype(weight.dtype))
 
+    def transform(x: str, row: Matrix, axis: int, pads: list[int]) -> str:
+        """Compute one row of the transform along an axis, for each channel and tile."""
+        shape = [len(row) if index == axis else 1 for index in (0, 1)]
+        strides = [TILE if index == axis else 1 for index in (0, 1)]
+        kernel = constant(np.tile(row.reshape(1, 1, *shape), (inputs, 1, 1, 1)))
+        return rewriting.add("Conv", x, kernel, group=inputs, kernel_shape=shape, strides=strides, pads=pads)
+
     rewriting.begin(node)
-    x = rewriting.add("MatMul", node.input[0], constant(x_in.T))  # [batch, in, H, 6·columns]
-    x = rewriting.add("MatMul", constant(y_in), x)  # [batch, in, 6·rows, 6·columns]
-    x = rewriting.add("Reshape", x, rewriting.integers(-1, inputs, SIZE, rows, SIZE, columns))
-    x = rewriting.add("Transpose", x, perm=[0, 2, 4, 1, 3, 5])  # [batch, 6, 6, in, rows, columns]
-    x = rewriting.add("Reshape", x, rewriting.integers(-1, SIZE * SIZE, inputs, rows * columns))
-    x = rewriting.add("MatMul", constant(kernels.reshape(SIZE * SIZE, outputs, inputs)), x)
-    x = rewriting.add("Reshape", x, rewriting.integers(-1, SIZE, SIZE, outputs, rows, columns))
-    x = rewriting.add("Transpose", x, perm=[0, 3, 1, 4, 2, 5])  # [batch, out, 6, rows, 6, columns]
-    x = rewriting.add("Reshape", x, rewriting.integers(-1, outputs, SIZE * rows, SIZE * columns))
-    x = rewriting.add("MatMul", constant(y_out), x)  # [batch, out, H', 6·columns]
-    if len(node.input) < 3:
-        rewriting.add("MatMul", x, constant(x_out.T), output=node.output[0])
-        return
-    x = rewriting.add("MatMul", x, constant(x_out.T))  # [batch, out, H', W']
-    bias = rewriting.array(node.input[2])
-    shaped = (
-        rewriting.add("Unsqueeze", node.input[2], rewriting.integers(1, 2))
-        if bias is None
-        else rewriting.constant(bias[:, None, None])
-    )
-    rewriting.add("Add", x, shaped, output=node.output[0])
+    products = []
+    for i in range(SIZE):
+        y = transform(node.input[0], to_points[i], 0, [top, 0, y_end, 0])  # [batch, in, rows, W]
+        for j in range(SIZE):
+            x = transform(y, to_points[j], 1, [0, left, 0, x_end])  # [batch, in, rows, columns]
+            kernel = constant(kernels[i, j, :, :, None, None])
+            bias = [rewriting.scaled(name, one[i] * one[j]) for name in node.input[2:]]
+            products.append(rewriting.add("Conv", x, kernel, *bias, kernel_shape=[1, 1]))
+    x = rewriting.add("Concat", *products, axis=1)  # [batch, 36·out, rows, columns]
+    x = rewriting.add("Reshape", x, rewriting.integers(-1, SIZE * SIZE, outputs * rows * columns))
+    x = rewriting.add("MatMul", constant(np.kron(to_pixels, to_pixels)), x)  # [batch, 16, out·rows·columns]
+    pixels = rewriting.split(x, TILE**2, axis=1)
+    grid = [pixels[TILE * row : TILE * (row + 1)] for row in range(TILE)]
+    whole = (TILE * rows, TILE * columns) == size
+    x = rewriting.interleave(grid, outputs, (rows, columns), output=node.output[0] if whole else None)
+    if not whole:
+        begin, end, axes = rewriting.integers(0, 0), rewriting.integers(*size), rewriting.integers(2, 3)
+        rewriting.add("Slice", x, begin, end, axes, output=node.output[0])
 
 
 def transforms() -> tuple[Matrix, Matrix, Matrix]:
@@ -118,28 +124,6 @@ def transforms() -> tuple[Matrix, Matrix, Matrix]:
     image = _inverse(product).T.astype(np.float64)
     scale = 2.0 ** np.round(np.log2(np.abs(image).sum(1, keepdims=True)))
     return image / scale, pixels.T.astype(np.float64), kernel.astype(np.float64) * scale
-
-
-def input_matrix(to_points: Matrix, length: int, tiles: int, padding: int) -> Matrix:
-    """Return what brings a column of `length` pixels to the points: [6·tiles, length], all tiles of a point together.
-
-    Tile t reads pixels 4t - padding to 4t - padding + 5; those outside are zero.
-    """
-    matrix = np.zeros((SIZE, tiles, length))
-    for tile in range(tiles):
-        for tap in range(SIZE):
-            pixel = TILE * tile + tap - padding
-            if 0 <= pixel < length:
-                matrix[:, tile, pixel] = to_points[:, tap]
-    return matrix.reshape(SIZE * tiles, length)
-
-
-def output_matrix(to_pixels: Matrix, length: int, tiles: int) -> Matrix:
-    """Return what brings values at the points back to a column of `length` pixels: [length, 6·tiles]."""
-    matrix = np.zeros((TILE * tiles, SIZE, tiles))
-    for tile in range(tiles):
-        matrix[TILE * tile : TILE * (tile + 1), :, tile] = to_pixels
-    return matrix[:length].reshape(length, SIZE * tiles)
 
 
 def _powers(point: Fraction, length: int) -> list[Fraction]:
