@@ -1,15 +1,18 @@
 """Compare the exported graph with the same generator in PyTorch: python benchmarks/eager.py [--model faces] [-o FILE]
 
 Both edit the same latents along the same directions, in turns, with the same number of threads. Letters and faces are
-the demo's trained ones; BigGAN-128 and PGGAN-256 have their papers' sizes and random weights. The images of both are
-compared first.
+the demo's trained ones; BigGAN-128 and PGGAN-256 have their papers' sizes and random weights, and are also exported in
+Winograd's form (`sefa export --winograd`), which has its turn beside the two. The images are compared first.
 
-Exit code 1 if the graph is not as many times as fast as is wanted. One model takes half a minute to a minute.
+Exit code 1 if the default graph is not as many times as fast as is wanted. One model takes half a minute to two
+minutes.
 """
 
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +23,7 @@ from numpy.typing import NDArray
 import sefa
 import sefa_runtime
 from generators import make_generator
-from records import Record, alternate, check_same, make_parser, p50_ms, rates_of, roofline_of, summary
+from records import Record, alternate, check_same, digits, make_parser, p50_ms, rates_of, roofline_of, summary
 from sefa_export import bake, export_onnx
 from sefa_runtime.inputs.examples import random_inputs
 
@@ -33,13 +36,14 @@ class Plan:
     rounds: int
     calls: int
     settle: int
+    winograd: bool = False  # whether Winograd's form is measured, too
 
 
 MODELS = {
     "letters": Plan({1: 0.0, 8: 0.0}, rounds=10, calls=30, settle=5),
     "faces": Plan({1: 3.0, 8: 1.3}, rounds=10, calls=30, settle=5),
-    "biggan-128": Plan({1: 1.5, 4: 1.5}, rounds=15, calls=1, settle=0),
-    "pggan-256": Plan({1: 1.5, 4: 1.5}, rounds=15, calls=1, settle=0),
+    "biggan-128": Plan({1: 1.5, 4: 1.5}, rounds=15, calls=1, settle=0, winograd=True),
+    "pggan-256": Plan({1: 1.5, 4: 1.5}, rounds=15, calls=1, settle=0, winograd=True),
 }
 
 
@@ -58,14 +62,19 @@ def main() -> None:
     bank = sefa.factorize(generator)
     graph = bake(generator, bank)
     with tempfile.TemporaryDirectory() as folder:
-        path = export_onnx(generator, bank, Path(folder, "model.onnx"))
-        editor = sefa_runtime.load(path, "cpu", threads=threads)
-        results = [measure(editor, graph, batch, plan) for batch in plan.least]
+        paths = {"onnxruntime": export_onnx(generator, bank, Path(folder, "model.onnx"))}
+        if plan.winograd:
+            paths["winograd"] = export_onnx(generator, bank, Path(folder, "winograd.onnx"), winograd=True)
+        editors = {form: sefa_runtime.load(path, "cpu", threads=threads) for form, path in paths.items()}
+        editor = editors["onnxruntime"]
+        results = [measure(editors, graph, batch, plan) for batch in plan.least]
+        sizes = {form: digits(path.stat().st_size / 1e6) for form, path in paths.items()}
     figures = {
         "model": name,
         "threads": threads,
         "runs": plan.rounds * plan.calls,
         "provider": editor.provider,
+        "file_mb": sizes,
         "results": results,
         "rates": rates_of(editor),
     }
@@ -77,29 +86,30 @@ def main() -> None:
     record.finish(figures, arguments.output, problems)
 
 
-def measure(editor: sefa_runtime.Editor, graph: torch.nn.Module, batch: int, plan: Plan) -> dict[str, Any]:
-    """Time both with one batch size, in turns."""
-    feeds = random_inputs(editor.info.signature, np.random.default_rng(0), batch, 1)
-
-    def run_onnx() -> NDArray[np.uint8]:
-        return editor.infer(feeds)
+def measure(
+    editors: Mapping[str, sefa_runtime.Editor], graph: torch.nn.Module, batch: int, plan: Plan
+) -> dict[str, Any]:
+    """Time the exported graphs, by form, and the module with one batch size, in turns."""
+    default = editors["onnxruntime"]
+    feeds = random_inputs(default.info.signature, np.random.default_rng(0), batch, 1)
 
     def run_torch() -> NDArray[np.uint8]:
         with torch.inference_mode():
             image: torch.Tensor = graph(**{name: torch.from_numpy(value) for name, value in feeds.items()})
         return image.numpy()
 
-    check_same(run_onnx(), run_torch())
-    times = alternate(
-        {"onnxruntime": run_onnx, "pytorch": run_torch}, plan.rounds, plan.calls, warm_up=1, settle=plan.settle
-    )
+    runs = {form: partial(editor.infer, feeds) for form, editor in editors.items()}
+    for run in runs.values():
+        check_same(run(), run_torch())
+    times = alternate({**runs, "pytorch": run_torch}, plan.rounds, plan.calls, warm_up=1, settle=plan.settle)
     p50 = p50_ms(times)
     medians = {name: np.median(of_one, axis=1) for name, of_one in times.items()}
+    ratios = [summary(f"pytorch_over_{form}", medians["pytorch"] / medians[form], 2) for form in runs]
     return {
         "batch": batch,
         **{f"{name}_p50_ms": value for name, value in p50.items()},
-        "roofline": roofline_of(editor, batch, p50["onnxruntime"]),
-        **summary("pytorch_over_onnxruntime", medians["pytorch"] / medians["onnxruntime"], 2),
+        "roofline": roofline_of(default, batch, p50["onnxruntime"]),
+        **{name: value for of_one in ratios for name, value in of_one.items()},
     }
 
 

@@ -73,7 +73,8 @@ def _divide_after(rewriting: Rewriting, division: NodeProto, convolution: NodePr
 
 def _sum_by_product(rewriting: Rewriting, mean: NodeProto) -> None:
     weight, size = rewriting.array(mean.input[1]), rewriting.size(mean.input[0])
-    assert weight is not None and size is not None
+    assert weight is not None
+    assert size is not None
     channels = weight.shape[1]
     rewriting.begin(mean)
     x = rewriting.add("Reshape", mean.input[0], rewriting.integers(-1, channels, math.prod(size)))

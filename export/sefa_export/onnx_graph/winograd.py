@@ -80,7 +80,7 @@ def _replace(rewriting: Rewriting, node: NodeProto, weight: NDArray[np.floating]
     # These values at the points are 1 at every pixel: the bias is added there, inside the 1x1 convolutions.
     one = np.linalg.pinv(to_pixels).sum(1)  # [6]
 
-    def constant(array: Matrix) -> str:
+    def constant(array: NDArray[np.floating]) -> str:
         return rewriting.constant(array.astype(weight.dtype))
 
     def transform(x: str, row: Matrix, axis: int, pads: list[int]) -> str:

@@ -7,6 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from numpy.typing import NDArray
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 from torch.nn import functional as F
 
@@ -41,11 +42,13 @@ def make(last: list[str], divided: str = "x") -> ModelProto:
     return helper.make_model(helper.make_graph(nodes, "g", [image], [result], tensors), opset_imports=[opset])
 
 
-def expected(x: np.ndarray, last: list[str]) -> np.ndarray:
+def expected(x: NDArray[np.float32], last: list[str]) -> NDArray[np.float64]:
     image = torch.from_numpy(x).double()
     normalised = image / ((image.square().mean(1, keepdim=True) + INNER).sqrt() + OUTER)
-    weights = [torch.from_numpy(WEIGHTS[name]).double() for name in last]
-    return (F.conv2d(normalised, *weights) if last else normalised.relu()).numpy()
+    if not last:
+        return normalised.relu().numpy()
+    weight, bias = (torch.from_numpy(WEIGHTS[name]).double() for name in ("narrow", "bias"))
+    return F.conv2d(normalised, weight, bias if "bias" in last else None).numpy()
 
 
 @pytest.mark.parametrize("last", [[], ["narrow"], ["narrow", "bias"]], ids=["norm", "to image", "to image with bias"])
