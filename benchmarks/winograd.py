@@ -19,8 +19,8 @@ from sefa_export.onnx_graph.winograd import LEAST_CHANNELS, SIDES, to_winograd
 
 CHANNELS, RESOLUTIONS, BATCHES = (128, 256, 512), (8, 16, 32, 64, 128), (1, 4)
 ROUNDS = 7
-# Larger ones take long and win nothing.
-MOST_NUMBERS = 512 * 64 * 64
+# Larger ones take long.
+MOST_NUMBERS = 256 * 128 * 128
 
 
 def main() -> None:

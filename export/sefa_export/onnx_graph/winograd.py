@@ -25,8 +25,9 @@ TILE, TAPS = 4, 3
 # result's root mean square, and 2.4e-6 with the usual 0, ±1, ±2.
 POINTS = tuple(map(Fraction, ("0", "5/8", "-5/8", "3/2", "-3/2")))
 SIZE = TILE + TAPS - 1  # of a tile of the input
-# Where the form is faster than onnxruntime's convolution on a CPU with AVX-512, at batch sizes 1 and 4, as
-# benchmarks/winograd.py measures it: at least so many input and output channels, and sides of the output from, to.
+# Where the form is faster than onnxruntime's convolution in generators of published sizes, on a CPU with AVX-512 and at
+# batch sizes 1 and 4 (benchmarks/winograd.py measures single ones): at least so many input and output channels, and
+# sides of the output from, to.
 LEAST_CHANNELS = 128
 SIDES = (16, 128)
 # onnxruntime vectorizes depthwise convolutions of multiples of this.
