@@ -4,18 +4,22 @@ Server and clients share the machine; the clients speak HTTP/1.1 over loopback. 
 bytes through sockets and compares what comes back, so that little of the cores is lost to the server; the record has
 the CPU time of either side for each request.
 
-There are two servers: one with the default settings, and one with as many `--instances` as there are cores.
+There are two servers: one with the default settings, and one with as many `--instances` as there are cores. Each is
+asked until its memory has levelled off, and only then measured: the first requests bring in code and grow the
+allocator's pools.
 
 - One client: what a request costs beyond `Editor.run` on the same inputs with as many threads, alternating.
 - Closed loop: 32 clients, each of which asks again as soon as it is answered. With several instances, for `--minutes`
   with one image per request, as binary tensors, and a fifth of that with four; a tenth with the image's own address, as
   WebP and PNG; with one instance, a fifth each. Compares images per second with the best of `sefa bench --scenario
-  offline`, averaged over just before and just after; watches the server's memory.
+  offline`, averaged over just before and just after; watches the server's memory. `cores_busy` is the share of the
+  cores that server and clients used, and `of_offline_at_most` what the ratio would be had they used them all: the
+  processor time that requests take beside the model, the clients' included, allows no more.
 - Open loop, for a fifth of `--minutes`: requests for one image at random moments, at 70 % of the first loop's rate;
   latency counts from the scheduled moment.
 
 Every answer must equal the Editor's, bit for bit. Exit code 1 if one does not, or if a limit below does not hold.
-Takes twice `--minutes` and three minutes more; on Linux only.
+Takes twice `--minutes` and five minutes more; on Linux only.
 """
 
 import json
@@ -57,6 +61,8 @@ SEEDS = 64  # different requests
 ROUNDS, PAIRS, WARM_UP = 5, 500, 50
 OPEN_LOAD = 0.7
 WARM_UP_SHARE = 0.2  # of the closed loop, before memory is watched
+# Before all loops: turns of so many seconds, at least and at most so many, until memory grows by less than this share.
+WARM_UP_S, LEAST_TURNS, MOST_TURNS, LEVEL = 10.0, 2, 12, 0.005
 OFFLINE_SECONDS = 2  # for each batch size
 READ_BYTES = 1 << 16
 LENGTH = re.compile(rb"\r\ncontent-length: (\d+)")
@@ -90,6 +96,11 @@ def main() -> None:
     record = Record(f"sefa serve {model.name}, server and clients on one machine")
     editor = sefa_runtime.load(model, "cpu")
     with serving(model, instances=1) as single, serving(model, CORES) as shared:
+        turn_s = min(WARM_UP_S, arguments.minutes * 60)
+        warm = {
+            instances: warm_up(make_questions(editor, 1, "tensors"), server, turn_s)
+            for instances, server in {1: single, CORES: shared}.items()
+        }
         alone = measure_alone(model, {1: single, CORES: shared})
         offline = [measure_offline(model)]
         closed = []
@@ -98,11 +109,14 @@ def main() -> None:
             questions = make_questions(editor, images, kind)
             figures = closed_loop(questions, server, images, share * arguments.minutes * 60)
             offline.append(measure_offline(model))
-            figures["of_offline"] = round(figures["images_per_second"] / np.mean(offline[-2:]), 3)
+            of_offline = figures["images_per_second"] / float(np.mean(offline[-2:]))
+            figures["of_offline"] = round(of_offline, 3)
+            figures["of_offline_at_most"] = round(of_offline / figures["cores_busy"], 3)
             closed.append({"instances": instances, "images_per_request": images, "format": kind, **figures})
         rate = OPEN_LOAD * closed[0]["images_per_second"]
         opened = open_loop(make_questions(editor, 1, "tensors"), shared, rate, OPEN_SHARE * arguments.minutes * 60)
     results = {
+        "warm_up": [{"instances": instances, "memory_mb": sizes} for instances, sizes in warm.items()],
         "one_client": alone,
         "offline_images_per_second": offline,
         "clients": CLIENTS,
@@ -301,6 +315,15 @@ def measure_overhead(editor: sefa_runtime.Editor, port: int) -> dict[str, float]
     }
 
 
+def warm_up(questions: Sequence[Question], server: Server, seconds: float) -> list[float]:
+    """Ask in turns of so many seconds until the server's memory has levelled off; return it after each, in MB."""
+    sizes: list[float] = []
+    while len(sizes) < LEAST_TURNS or (sizes[-1] > (1 + LEVEL) * sizes[-2] and len(sizes) < MOST_TURNS):
+        closed_loop(questions, server, 1, seconds)
+        sizes.append(round(resident_bytes(server.pid) / 1e6, 1))
+    return sizes
+
+
 def closed_loop(questions: Sequence[Question], server: Server, images: int, seconds: float) -> dict[str, Any]:
     """Run `CLIENTS` clients that ask without a pause."""
     tally, memory = Tally(), list[tuple[float, int]]()
@@ -343,6 +366,7 @@ def closed_loop(questions: Sequence[Question], server: Server, images: int, seco
         "images_per_second": round(requests * images / elapsed, 1),
         **percentiles(tally),
         **{f"{side}_cpu_us_per_request": round(1e6 * used / requests) for side, used in cpu.items()},
+        "cores_busy": round(sum(cpu.values()) / elapsed / CORES, 3),
         "memory_mb": round(last / 1e6, 1),
         "memory_growth_percent": round(100 * (last / first - 1), 2),
     }

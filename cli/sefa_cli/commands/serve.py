@@ -73,7 +73,9 @@ def serve(
     max_delay_ms: Annotated[
         float,
         typer.Option(
-            metavar="MS", help="How long a run may wait for batch-mates while requests overlap.", rich_help_panel=LIMITS
+            metavar="MS",
+            help="How long a run may wait for batch-mates while requests overlap, where that saves time.",
+            rich_help_panel=LIMITS,
         ),
     ] = 2.0,
     max_queue: Annotated[

@@ -32,7 +32,7 @@ def prepare_edits(info: ModelInfo, direction: ArrayLike | None, alpha: ArrayLike
     direction = as_numbers(direction, "direction", np.int64)
     alpha = as_numbers(alpha, "alpha", np.float32)
     last = len(info.directions) - 1
-    if direction.size and not (direction.min() >= 0 and direction.max() <= last):
+    if direction.size and direction.view(np.uint64).max() > last:  # Negative ones are the largest of all.
         wrong = direction[(direction < 0) | (direction > last)][0]
         raise InputError(f"direction must be in 0..{last}, got {wrong}")
     if direction.ndim == 2 and direction.shape == alpha.shape and len(direction) == batch:

@@ -4,7 +4,9 @@ import json
 import logging
 import time
 from functools import lru_cache
-from typing import Any
+from typing import Any, TextIO
+
+from sefa_runtime.printable import printable
 
 access = logging.getLogger("sefa.access")
 
@@ -38,7 +40,45 @@ def write_line(
         "bytes": sent,
         **facts,
     }
-    access.info("%s", _encode(line))
+    text = _encode(line)
+    handlers = access.handlers
+    if len(handlers) == 1 and isinstance(handlers[0], LineHandler) and not access.propagate:
+        handlers[0].write(text)
+    else:
+        access.info("%s", text)
+
+
+def flush() -> None:
+    """Write the lines that are held back."""
+    for handler in access.handlers:
+        if isinstance(handler, LineHandler):
+            handler.flush()
+
+
+class LineHandler(logging.StreamHandler[TextIO]):
+    """Writes messages as they are, and all of them at once when it is flushed.
+
+    Where it is the logger's only handler, `write_line` makes no records for it, which would cost as much as the rest of
+    the line.
+    """
+
+    def write(self, text: str) -> None:
+        """Write a line, without characters that a terminal acts on."""
+        try:
+            self.stream.write(f"{printable(text)}\n")
+        except Exception:  # As logging's own handlers do: no log must keep a request from its answer.
+            self.handleError(logging.makeLogRecord({"msg": text}))
+
+    def flush(self) -> None:
+        """Hand the lines to the system."""
+        try:
+            super().flush()
+        except Exception:
+            self.handleError(logging.makeLogRecord({"msg": "lines of requests"}))
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record's message."""
+        self.write(record.getMessage())
 
 
 @lru_cache(maxsize=1)

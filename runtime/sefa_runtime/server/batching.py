@@ -1,9 +1,14 @@
 """Batching: requests that arrive at the same time share one run of the graph.
 
-Each instance of a model has its own thread, which makes one run after another. While all instances are running,
-requests gather; the next run takes as many as fit, or the instance's share of them if other instances are idle too. An
-idle instance starts at once, unless its last run was shared: then it waits, for at most `max_delay_ms`, until as many
-images are waiting as that run held, since the same clients are about to come back. A single client never waits.
+Each instance of a model has its own thread, which makes one run after another. A single client never waits. What many
+clients get depends on whether sharing runs saves time, which is measured:
+
+- Where it does, as on a GPU, the next run takes as many requests as fit, or the instance's share of them if other
+  instances are idle too. After a shared run, an instance waits for at most `max_delay_ms`, until as many images are
+  waiting as that run held, since the same clients are about to come back.
+- Where a run takes about as long as its requests one by one, as on a CPU, an instance that waits is only idle, so it
+  starts at once. It takes its share of three quarters of the images that are there, waiting or in runs: the rest keeps
+  the instances busy while the event loop answers and reads.
 """
 
 import asyncio
@@ -23,6 +28,11 @@ from sefa_runtime.server.errors import QueueFullError, UnavailableError
 from sefa_runtime.session.session import stop_run
 
 Run = Callable[[Feeds], NDArray[Any]]
+
+# Sharing saves time if an image takes at most this share of the time that it takes in a run of one request.
+SAVING = 0.5
+# Where it does not, so much of all images that are there may be in runs; the rest waits, so that no instance runs dry.
+IN_RUNS = 0.75
 
 
 @dataclass(frozen=True)
@@ -89,7 +99,7 @@ class Batcher:
         Args:
             instances: Functions from checked inputs to images (`Editor.infer`), each called by one thread.
             max_batch: The most images in one run, and in one request.
-            max_delay_ms: How long a run may wait for more requests.
+            max_delay_ms: How long a run may wait for more requests, where sharing runs saves time.
             max_queue: How many images may wait.
             timeout_s: How long a run may take; nobody waits longer than that.
             observe: Called after each run, in the event loop of its requests.
@@ -108,8 +118,11 @@ class Batcher:
         self._gathering = threading.Lock()  # held by the one thread that is gathering its next batch
         self._wake_at = 1  # wake that thread when this many images are waiting
         self._idle = len(instances)  # threads not in a run
+        self._running_images = 0  # in the runs of the others
         self._closed = False
         self._process = os.getpid()
+        self._alone_ns = math.inf  # how long an image of a run of one request takes, at best
+        self._saves = True  # whether the last shared run saved time
         self._running = threading.Lock()  # guards `_runs`
         self._runs: dict[int, int] = {}  # thread identifier -> when its current run began, perf_counter_ns
         self._threads = [
@@ -156,7 +169,8 @@ class Batcher:
     def submit(self, feeds: Feeds) -> "asyncio.Future[Answer]":
         """Queue inputs for the next run. Call it in an event loop.
 
-        Cancelling the future takes them out of the queue; a run that has already begun continues.
+        Cancelling the future, or setting its exception, takes them out of the queue; a run that has already begun
+        continues.
 
         Args:
             feeds: From `Editor.prepare`, 1 to `max_batch` images; requests may differ in their number of edits.
@@ -182,7 +196,9 @@ class Batcher:
             self._waiting_images += images
             if self._waiting_images >= self._wake_at:
                 self._changed.notify()
-        request.future.add_done_callback(lambda future: self._forget(request) if future.cancelled() else None)
+        request.future.add_done_callback(
+            lambda future: self._forget(request) if future.cancelled() or future.exception() else None
+        )
         return request.future
 
     async def drain(self, timeout_s: float) -> None:
@@ -218,16 +234,18 @@ class Batcher:
             thread.join(max(0.0, end - time.monotonic()))
 
     def _work(self, run: Run) -> None:
-        expected = 1  # images in the last run if it was shared
+        expected = 1  # images that are worth waiting for
         while True:
             with self._gathering:
                 batch = self._next_batch(expected)
             if not batch:
                 return
-            expected = sum(request.images for request in batch) if len(batch) > 1 else 1
+            images = sum(request.images for request in batch)
             self._answer(run, batch)
+            expected = images if len(batch) > 1 and self._saves else 1
             with self._changed:
                 self._idle += 1
+                self._running_images -= images
 
     def _next_batch(self, expected: int) -> list[_Request]:
         """Wait for requests and take as many as fit into one run; an empty list means that it is time to end."""
@@ -235,10 +253,15 @@ class Batcher:
             while True:
                 self._wait_for(1, None)
                 self._wait_for(expected, self._max_delay_ns)
-                batch = self._take(min(self.max_batch, math.ceil(self._waiting_images / self._idle)))
+                wanted = math.ceil(self._waiting_images / self._idle)
+                if not self._saves:
+                    there = self._waiting_images + self._running_images
+                    wanted = min(wanted, math.ceil(there * IN_RUNS / len(self._threads)))
+                batch = self._take(min(self.max_batch, wanted))
                 if batch or self._closed:
                     self._wake_at = self.max_queue + self.max_batch + 1  # No thread is gathering.
                     self._idle -= 1
+                    self._running_images += sum(request.images for request in batch)
                     return batch
 
     def _take(self, wanted: int) -> list[_Request]:
@@ -285,7 +308,12 @@ class Batcher:
                 return
             self._hand_over(batch, error, started, self._clock.now_ns() - started)
         else:
-            self._hand_over(batch, image, started, self._clock.now_ns() - started)
+            run_ns = self._clock.now_ns() - started
+            if len(batch) == 1:
+                self._alone_ns = min(self._alone_ns, run_ns / len(image))
+            else:
+                self._saves = run_ns / len(image) <= SAVING * self._alone_ns
+            self._hand_over(batch, image, started, run_ns)
 
     def _hand_over(self, batch: list[_Request], result: NDArray[Any] | Exception, started: int, run_ns: int) -> None:
         """Wake the event loop once for all requests of a run."""

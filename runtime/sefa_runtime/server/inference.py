@@ -55,16 +55,15 @@ def prepare(model: HostedModel, request: InferRequest) -> Feeds:
         InputError: If an input is missing, unknown or not acceptable, or an unknown output is requested.
         UnavailableError: If the model is not loaded.
     """
-    info, settings = model.info, model.settings
-    latent, output = info.signature.latent, info.signature.output.name
+    signature, settings = model.info.signature, model.settings
+    latent, output = signature.latent, signature.output.name
     if len(request.id) > MAX_ID:
         raise InputError(f"id must be a string of at most {MAX_ID} characters")
     for name in request.outputs:
         if name != output:
             raise InputError(f"the only output is {output!r}, got {name[:128]!r}")
-    specs = info.signature.by_name
+    specs = signature.by_name
     most_edits = settings.max_batch * settings.max_edits
-    most = max(most_edits, settings.max_batch * math.prod(info.latent_shape))
     arrays: dict[str, NDArray[Any]] = {}
     for tensor in request.inputs:
         name = tensor.name
@@ -73,7 +72,13 @@ def prepare(model: HostedModel, request: InferRequest) -> Feeds:
             raise InputError(f"no input {name[:128]!r}: the inputs are {', '.join(specs)}")
         if name in arrays:
             raise InputError(f"input {name!r} is given twice")
-        array = _array(tensor, spec, most)
+        data = tensor.data
+        if type(data) is memoryview or type(data) is bytes:  # Nothing has been read of them yet.
+            array = _from_bytes(tensor, spec, data)
+        else:
+            array = _from_numbers(
+                tensor, spec, max(most_edits, settings.max_batch * math.prod(model.info.latent_shape))
+            )
         if EDITS in spec.shape and array.size > most_edits:
             raise InputError(f"input {name!r}: at most {model.max_edits} edits of an image")
         one_each = spec.shape == (BATCH,) and array.ndim == 2 and array.shape[1] == 1
@@ -121,42 +126,63 @@ def check_numbers(data: Any, name: str) -> None:
             raise InputError(f"{name} must be lists of numbers, all nested alike")
 
 
-def _array(tensor: GivenTensor, spec: TensorSpec, most: int) -> NDArray[Any]:
-    """Return an input's numbers in the shape that the client gave.
-
-    Args:
-        tensor: The input.
-        spec: What it should be.
-        most: The most numbers that a gRPC message may list; raw bytes cost nothing to read.
+def _from_bytes(tensor: GivenTensor, spec: TensorSpec, data: bytes | memoryview) -> NDArray[Any]:
+    """Return an input that was given as raw bytes, in the shape that the client gave.
 
     Raises:
         InputError: If its type or shape is not acceptable, or its data do not match them.
     """
-    what, data, shape = f"input {tensor.name!r}", tensor.data, list(tensor.shape[: 2 * MAX_DIMENSIONS])
-    if tensor.datatype != spec.datatype:
-        raise InputError(f"{what} is {spec.datatype}, got {str(tensor.datatype)[:32]}")
-    are_sizes = {*map(type, shape)} <= {int} and min(shape, default=0) >= 0 and max(shape, default=0) <= MAX_DIMENSION
-    if len(shape) > MAX_DIMENSIONS or not are_sizes:
-        raise InputError(f"{what}: shape must be a list of at most {MAX_DIMENSIONS} sizes, got {str(shape)[:80]}")
-    if "shared_memory_region" in tensor.parameters:
-        raise InputError(f"{what}: shared memory is not offered here")
+    _check_head(tensor, spec)
+    dtype, sent = DTYPES[spec.dtype]
+    if len(data) % dtype.itemsize:
+        raise InputError(f"input {tensor.name!r}: {len(data)} raw bytes are not whole numbers")
+    _check_size(tensor, len(data) // dtype.itemsize)
+    array: NDArray[Any] = np.ndarray(tensor.shape, sent, data)
+    return array.astype(dtype, copy=not array.flags.aligned)
+
+
+def _from_numbers(tensor: GivenTensor, spec: TensorSpec, most: int) -> NDArray[Any]:
+    """Return an input that was given as numbers, in the shape that the client gave.
+
+    Args:
+        tensor: The input.
+        spec: What it should be.
+        most: The most numbers that a gRPC message may list.
+
+    Raises:
+        InputError: If its type or shape is not acceptable, or its data do not match them.
+    """
+    _check_head(tensor, spec)
+    what, data = f"input {tensor.name!r}", tensor.data
     if data is None:
         raise InputError(f"{what}: data, or the parameter binary_data_size, is missing")
-    dtype, sent = DTYPES[spec.dtype]
-    if isinstance(data, bytes | memoryview):
-        if len(data) % dtype.itemsize:
-            raise InputError(f"{what}: {len(data)} raw bytes are not whole numbers")
-        array = np.frombuffer(data, sent)
-        array = array.astype(dtype, copy=not array.flags.aligned)
-    elif isinstance(data, list):
+    dtype, _ = DTYPES[spec.dtype]
+    if isinstance(data, list):
         check_numbers(data, what)
         array = as_numbers(data, what, dtype.type)
-        if array.ndim > 1 and list(array.shape) != shape:
-            raise InputError(f"{what}: data of shape {list(array.shape)}, the shape given is {shape}")
+        if array.ndim > 1 and array.shape != tuple(tensor.shape):
+            raise InputError(f"{what}: data of shape {list(array.shape)}, the shape given is {list(tensor.shape)}")
     elif len(data) > most:
         raise InputError(f"{what}: at most {most} numbers, got {len(data)}")
     else:
         array = np.fromiter(data, dtype, len(data))
-    if array.size != math.prod(shape):
-        raise InputError(f"{what}: {array.size} numbers do not fill the shape {shape}")
-    return array.reshape(shape)
+    _check_size(tensor, array.size)
+    return array.reshape(tensor.shape)
+
+
+def _check_head(tensor: GivenTensor, spec: TensorSpec) -> None:
+    """Check an input's type and shape, and that it comes with the request."""
+    shape = tensor.shape
+    if tensor.datatype != spec.datatype:
+        raise InputError(f"input {tensor.name!r} is {spec.datatype}, got {str(tensor.datatype)[:32]}")
+    if len(shape) > MAX_DIMENSIONS or not all(type(size) is int and 0 <= size <= MAX_DIMENSION for size in shape):
+        given = str(list(shape[: 2 * MAX_DIMENSIONS]))[:80]
+        raise InputError(f"input {tensor.name!r}: shape must be a list of at most {MAX_DIMENSIONS} sizes, got {given}")
+    if "shared_memory_region" in tensor.parameters:
+        raise InputError(f"input {tensor.name!r}: shared memory is not offered here")
+
+
+def _check_size(tensor: GivenTensor, size: int) -> None:
+    """Check that there are as many numbers as the shape has, and that numpy takes it, even if there are none."""
+    if size != math.prod(tensor.shape) or (not size and math.prod(filter(None, tensor.shape)) > MAX_DIMENSION):
+        raise InputError(f"input {tensor.name!r}: {size} numbers do not fill the shape {list(tensor.shape)}")

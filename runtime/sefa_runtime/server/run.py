@@ -16,6 +16,7 @@ import uvicorn
 
 from sefa_runtime.errors import ModelFileError
 from sefa_runtime.printable import printable
+from sefa_runtime.server.access_log import LineHandler
 from sefa_runtime.server.app import create_app
 from sefa_runtime.server.models import HostedModel, Models, parse_model
 from sefa_runtime.server.network.addresses import EVERY_NETWORK, at_port, close, is_local, listen, resolve
@@ -177,13 +178,6 @@ def _grpc_server(models: Models, settings: Settings, pipeline: Pipeline) -> "Grp
     return GrpcServer(models, settings, pipeline)
 
 
-class _AccessFormatter(logging.Formatter):
-    """Formats the lines of the request log, which are whole messages, without what else a record has."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        return printable(record.getMessage())
-
-
 class _PrintableFormatter(logging.Formatter):
     """Formats log lines without control characters, whatever a client sent."""
 
@@ -201,9 +195,14 @@ def write_logs() -> None:
     """
     logging._srcfile = None  # As Python's logging HOWTO advises under "Optimization".
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
-    for name, stream in (("sefa.access", sys.stdout), ("sefa.error", sys.stderr), ("uvicorn.error", sys.stderr)):
+    handlers = {
+        "sefa.access": LineHandler(sys.stdout),
+        "sefa.error": logging.StreamHandler(sys.stderr),
+        "uvicorn.error": logging.StreamHandler(sys.stderr),
+    }
+    for name, handler in handlers.items():
         logger = logging.getLogger(name)
-        logger.handlers = [handler := logging.StreamHandler(stream)]
-        handler.setFormatter(_AccessFormatter() if name == "sefa.access" else _PrintableFormatter())
+        logger.handlers = [handler]
+        handler.setFormatter(_PrintableFormatter())
         logger.setLevel(logging.WARNING if name == "uvicorn.error" else logging.INFO)
         logger.propagate = False

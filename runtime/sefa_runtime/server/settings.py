@@ -39,7 +39,7 @@ class Settings:
     convolutions_on_cpu: int = 0  # likewise
     prefix_mb: float = PREFIX_MB  # of each model, for what its latents have in common with their edits, as `load` says
     max_batch: int = 16  # images in one run, and in one v2 request
-    max_delay_ms: float = 2.0  # how long a run may wait for more requests, once runs are shared
+    max_delay_ms: float = 2.0  # how long a run may wait for more requests, where sharing runs saves time
     max_queue: int = 256  # images that may wait, per model
     timeout_s: float = 30.0  # from a request's body to its answer; also the limit for the body to arrive
     max_edits: int = 64  # edits of one image

@@ -82,6 +82,19 @@ class Graph:
         return inputs["z"].copy()
 
 
+class TimedGraph(Graph):
+    """Lets the clock go on by what a run of so many images takes."""
+
+    def __init__(self, clock: SimulatedClock, run_ms: dict[int, int]) -> None:
+        super().__init__()
+        self.clock, self.run_ms = clock, run_ms
+
+    def run(self, inputs: Feeds) -> Any:
+        image = super().run(inputs)
+        self.clock.advance_ms(self.run_ms[len(image)])
+        return image
+
+
 def make(*graphs: Graph, **options: Any) -> Batcher:
     usual: dict[str, Any] = {"max_batch": 4, "max_delay_ms": 0, "max_queue": 8, "clock": SimulatedClock()}
     return Batcher([graph.run for graph in graphs], **usual | options)
@@ -173,6 +186,49 @@ def test_after_a_shared_run_the_same_number_is_waited_for() -> None:
         assert not any(future.done() for future in again)
         await asyncio.gather(*again, batcher.submit(feeds(1)))
         assert graph.sizes == [1, 3, 3]
+        await batcher.drain(PATIENCE_S)
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(("shared_ms", "waits"), [(15, True), (16, False), (30, False)])
+def test_requests_are_waited_for_only_where_sharing_has_saved_time(shared_ms: int, waits: bool) -> None:
+    async def scenario() -> None:
+        clock = SimulatedClock()
+        graph = TimedGraph(clock, {1: 10, 3: shared_ms})  # Three alone would take 30 ms.
+        batcher = make(graph, max_delay_ms=50, clock=clock)
+        first = await begin_run(graph, batcher)
+        rest = [batcher.submit(feeds(1)) for _ in range(3)]
+        graph.go.set()
+        await asyncio.gather(first, *rest)
+        alone = batcher.submit(feeds(1))
+        if waits:
+            await clock.someone_waits(50)
+            assert not alone.done()
+            clock.advance_ms(50)
+        await alone
+        assert graph.sizes == [1, 3, 1]
+        await batcher.drain(PATIENCE_S)
+
+    play(scenario)
+
+
+def test_where_sharing_saves_nothing_a_quarter_of_the_images_stays_waiting() -> None:
+    async def scenario() -> None:
+        clock = SimulatedClock()
+        graph = TimedGraph(clock, {images: 10 * images for images in range(1, 17)})
+        batcher = make(graph, max_batch=16, max_queue=64, clock=clock)
+        first = await begin_run(graph, batcher)
+        rest = [batcher.submit(feeds(1)) for _ in range(4)]
+        graph.go.set()
+        await asyncio.gather(first, *rest)
+        assert graph.sizes == [1, 4]  # Whether sharing saves time was not known yet.
+        graph.begun.acquire()  # That of the second run.
+        first = await begin_run(graph, batcher)
+        rest = [batcher.submit(feeds(1)) for _ in range(16)]
+        graph.go.set()
+        await asyncio.gather(first, *rest)
+        assert graph.sizes == [1, 4, 1, 12, 3, 1]
         await batcher.drain(PATIENCE_S)
 
     play(scenario)

@@ -37,7 +37,7 @@ def ask(server: Running, method: str, path: str) -> httpx.Response:
 
 
 # A tenth more than are called with uvicorn 0.54 and Starlette 1.10.
-@pytest.mark.parametrize(("method", "path", "most"), [("POST", INFER, 250), ("GET", IMAGE, 390)])
+@pytest.mark.parametrize(("method", "path", "most"), [("POST", INFER, 242), ("GET", IMAGE, 356)])
 def test_few_functions_are_called(start: Start, method: str, path: str, most: int) -> None:
     server, calls = start(TINY), 0
 

@@ -1,12 +1,13 @@
 """The ASGI application: turns each HTTP request into an exchange, and routes it inside the pipeline."""
 
 import asyncio
-from collections.abc import Collection, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Router
 from starlette.types import Message, Receive, Scope, Send
@@ -15,7 +16,7 @@ from sefa_runtime.errors import InputError
 from sefa_runtime.machine.cores import usable_cores
 from sefa_runtime.server.errors import MethodError, NoSuchAddressError
 from sefa_runtime.server.http.receiving import read_body
-from sefa_runtime.server.http.responses import refusal_response
+from sefa_runtime.server.http.responses import Endpoint, refusal_response
 from sefa_runtime.server.metrics import Metrics
 from sefa_runtime.server.models import Models
 from sefa_runtime.server.network.hosts import Hosts
@@ -26,6 +27,8 @@ from sefa_runtime.server.settings import Settings
 # Besides the page, these need no token: they reveal nothing about the models.
 OPEN_PREFIXES = ("/v2/health/", "/docs/")
 OPEN_PATHS = ("/openapi.json", "/docs")
+# How many addresses are remembered with their endpoints.
+MOST_FOUND = 256
 
 
 class Application:
@@ -68,6 +71,9 @@ class Application:
         self.encoders = asyncio.Semaphore(usable_cores())
         self._settings = settings
         self._router = Router(routes, redirect_slashes=False)
+        self._endpoints = frozenset(route.endpoint for route in routes if isinstance(route, Endpoint))
+        # Endpoint and the parts of its path by method and path, so that the router looks for each only once.
+        self._found: dict[tuple[str, str], tuple[Callable[[Request], Awaitable[Response]], dict[str, str]]] = {}
         self._open_paths = frozenset(("", *OPEN_PATHS, *open_paths))
         self._proxies = Proxies(settings)
         self._hosts = Hosts(settings, is_local=is_local)
@@ -135,9 +141,17 @@ class Application:
             if not path:  # Our own prefix without a slash: the page is below it, and its links are relative.
                 await RedirectResponse(f"./{scope['path'].rpartition('/')[2]}/")(scope, receive, respond)
                 return
-            exchange.body = await read_body(exchange.method, path, headers, receive, self._settings)
+            exchange.body = await read_body(scope, path, headers, receive, self._settings)
+            key = exchange.method, path
             try:
+                if key in self._found:
+                    scope["endpoint"], scope["path_params"] = endpoint, _ = self._found[key]
+                    response: Response = await endpoint(Request(scope, receive))
+                    await response(scope, receive, respond)
+                    return
                 await self._router(scope, receive, respond)
+                if scope["endpoint"] in self._endpoints and len(self._found) < MOST_FOUND:
+                    self._found[key] = scope["endpoint"], scope["path_params"]
             except HTTPException as error:
                 if error.status_code == 404:
                     raise NoSuchAddressError("there is nothing at this address") from None

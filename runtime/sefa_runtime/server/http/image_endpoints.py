@@ -210,7 +210,7 @@ def _check_count(model: HostedModel, count: int, scale: int) -> None:
 
 async def _generate(request: Request, model: HostedModel, feeds: Feeds) -> Images:
     """Return images [N, H, W, C]."""
-    return as_images(await while_connected(request.receive, generate(_exchange(request), model, feeds)))
+    return as_images(await while_connected(request.scope, request.receive, generate(_exchange(request), model, feeds)))
 
 
 def _exchange(request: Request) -> Exchange:

@@ -5,10 +5,11 @@ import json
 from collections.abc import Awaitable, Mapping
 from typing import Any, TypeVar
 
-from starlette.types import Receive
+from starlette.types import Receive, Scope
 
 from sefa_runtime.errors import InputError
 from sefa_runtime.server.errors import BodyTimeoutError, BodyTooLargeError, ClientGoneError, MediaTypeError
+from sefa_runtime.server.network import CONNECTION
 from sefa_runtime.server.settings import Settings
 
 Result = TypeVar("Result")
@@ -18,12 +19,12 @@ BINARY_TYPE = b"application/octet-stream"
 
 
 async def read_body(
-    method: str, path: str, headers: Mapping[bytes, bytes], receive: Receive, settings: Settings
+    scope: Scope, path: str, headers: Mapping[bytes, bytes], receive: Receive, settings: Settings
 ) -> bytes:
     """Read a request's body.
 
     Args:
-        method: The request's method.
+        scope: The request's.
         path: Its path, without a prefix.
         headers: Its headers.
         receive: Returns its ASGI messages.
@@ -34,9 +35,19 @@ async def read_body(
     """
     if b"content-length" not in headers and b"transfer-encoding" not in headers:
         return b""
-    if method == "POST" and path.endswith(("/infer", "/edit")):  # No other endpoint uses a body.
+    if scope["method"] == "POST" and path.endswith(("/infer", "/edit")):  # No other endpoint uses a body.
         _check_type(path, headers)
-    return await _read(headers, receive, settings)
+    length = headers.get(b"content-length", b"0")
+    if len(length) > 18 or int(length) > settings.max_body_bytes:
+        raise _too_large(settings)
+    connection = _connection(scope)
+    if connection is not None and connection.has_whole_body:
+        return await _read(receive, settings)
+    try:
+        async with asyncio.timeout(settings.timeout_s):
+            return await _read(receive, settings)
+    except TimeoutError:
+        raise BodyTimeoutError(f"the body did not arrive within {settings.timeout_s:g} s") from None
 
 
 def decode_json(body: bytes) -> dict[str, Any]:
@@ -56,7 +67,7 @@ def decode_json(body: bytes) -> dict[str, Any]:
     return document
 
 
-async def while_connected(receive: Receive, answer: Awaitable[Result]) -> Result:
+async def while_connected(scope: Scope, receive: Receive, answer: Awaitable[Result]) -> Result:
     """Wait for an answer, and cancel it if the client disconnects first. Call it after reading the body.
 
     Raises:
@@ -66,14 +77,16 @@ async def while_connected(receive: Receive, answer: Awaitable[Result]) -> Result
     assert waiting is not None
     went = False
 
-    async def watch() -> None:
+    def stop(lost: "asyncio.Future[None]") -> None:
         nonlocal went
-        while (await receive())["type"] != "http.disconnect":
-            pass
         went = True
         waiting.cancel()
 
-    watching = asyncio.create_task(watch())
+    connection = _connection(scope)
+    # Other servers offer no more than their messages, which takes a task to wait for.
+    watching = None if connection else asyncio.create_task(_disconnected(receive))
+    lost = watching or connection.watch()
+    lost.add_done_callback(stop)
     try:
         return await answer
     except asyncio.CancelledError:
@@ -81,32 +94,39 @@ async def while_connected(receive: Receive, answer: Awaitable[Result]) -> Result
             raise ClientGoneError("the client closed the connection") from None
         raise
     finally:
-        watching.cancel()
+        lost.remove_done_callback(stop)
+        if watching is not None:
+            watching.cancel()
 
 
-async def _read(headers: Mapping[bytes, bytes], receive: Receive, settings: Settings) -> bytes:
-    limit = settings.max_body_bytes
-    too_large = f"at most {settings.max_body_mb:g} MB in a request"
-    length = headers.get(b"content-length", b"0")
-    if len(length) > 18 or int(length) > limit:
-        raise BodyTooLargeError(too_large)
+def _connection(scope: Scope) -> Any:
+    """Return our own server's side of the connection; None if another server runs the application."""
+    return scope.get("extensions", {}).get(CONNECTION)
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
+
+
+async def _read(receive: Receive, settings: Settings) -> bytes:
     parts: list[bytes] = []
     size = 0
-    try:
-        async with asyncio.timeout(settings.timeout_s):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise ClientGoneError("the client closed the connection")
-                part = message.get("body", b"")
-                size += len(part)
-                if size > limit:
-                    raise BodyTooLargeError(too_large)
-                parts.append(part)
-                if not message.get("more_body", False):
-                    return parts[0] if len(parts) == 1 else b"".join(parts)
-    except TimeoutError:
-        raise BodyTimeoutError(f"the body did not arrive within {settings.timeout_s:g} s") from None
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            raise ClientGoneError("the client closed the connection")
+        part = message.get("body", b"")
+        size += len(part)
+        if size > settings.max_body_bytes:
+            raise _too_large(settings)
+        parts.append(part)
+        if not message.get("more_body", False):
+            return parts[0] if len(parts) == 1 else b"".join(parts)
+
+
+def _too_large(settings: Settings) -> BodyTooLargeError:
+    return BodyTooLargeError(f"at most {settings.max_body_mb:g} MB in a request")
 
 
 def _check_type(path: str, headers: Mapping[bytes, bytes]) -> None:

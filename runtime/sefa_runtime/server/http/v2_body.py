@@ -95,15 +95,21 @@ def encode_response(
     Returns:
         The JSON, and the raw bytes; None if the numbers are in the JSON.
     """
-    output: dict[str, Any] = {"name": spec.name, "datatype": spec.datatype, "shape": array.shape}
     if binary:
         # Copies nothing: a slice of a run's images is contiguous.
         raw = np.ascontiguousarray(array).data.cast("B")
-        output["parameters"] = {"binary_data_size": raw.nbytes}
-        return _compact({**head, "outputs": [output]}), raw
+        return _compact(head)[:-1] + _encode_binary_output(spec.name, spec.datatype, array.shape, raw.nbytes), raw
+    output = {"name": spec.name, "datatype": spec.datatype, "shape": array.shape}
     # The numbers are spliced in before the three brackets that end the document.
     text = _compact({**head, "outputs": [output]})
     return text[:-3] + b',"data":' + numbers_as_json(array) + text[-3:], None
+
+
+@lru_cache(KEPT)
+def _encode_binary_output(name: str, datatype: str, shape: tuple[int, ...], size: int) -> bytes:
+    """Return how the JSON of an answer goes on after its head: an output of so many bytes."""
+    output = {"name": name, "datatype": datatype, "shape": shape, "parameters": {"binary_data_size": size}}
+    return b"," + _compact({"outputs": [output]})[1:]
 
 
 def numbers_as_json(array: NDArray[Any]) -> bytes:

@@ -28,7 +28,7 @@ async def infer(request: Request) -> Response:
     exchange: Exchange = request.scope["exchange"]
     model = exchange.find_model(**request.path_params, for_images=True)
     wanted = decode_request(exchange.body, _header_length(exchange))
-    image = await while_connected(request.receive, generate(exchange, model, prepare(model, wanted)))
+    image = await while_connected(request.scope, request.receive, generate(exchange, model, prepare(model, wanted)))
     head = {"model_name": model.name, "model_version": VERSION, "id": wanted.id or exchange.request_id}
     arguments = (head, model.info.signature.output, image, wanted.binary)
     if wanted.binary or image.size <= LARGE:

@@ -6,6 +6,8 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
 
+from sefa_runtime.server.network import CONNECTION
+
 MAX_HEAD_BYTES = 65_536
 HEAD_TOO_LONG = f"the address and headers must be at most {MAX_HEAD_BYTES} bytes"
 # From the start of a connection, or the first byte of a later request on it, to the end of the head.
@@ -26,12 +28,14 @@ class BoundedHttp(HttpToolsProtocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start waiting for a head."""
         self._connection = _Transport(transport, self)
+        self._lost: asyncio.Future[None] = self.loop.create_future()
         super().connection_made(self._connection)  # type: ignore[arg-type]
         self._timer = self.loop.call_later(MAX_HEAD_S, self._give_up)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stop waiting."""
+        """Stop waiting, and tell who watches."""
         self._stop_timer()
+        self._lost.set_result(None)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -52,6 +56,7 @@ class BoundedHttp(HttpToolsProtocol):
         """Stop waiting: the head is complete."""
         self._head_bytes = None
         self._stop_timer()
+        self.scope["extensions"] = {CONNECTION: self}  # type: ignore[dict-item]
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:
@@ -63,6 +68,16 @@ class BoundedHttp(HttpToolsProtocol):
         """Send the head of an answer that has no body, and go on to the next request."""
         self._connection.flush()
         super().on_response_complete()
+
+    @property
+    def has_whole_body(self) -> bool:
+        """Whether the last request has arrived whole, and so have those before it."""
+        return self.cycle is not None and not self.cycle.more_body
+
+    def watch(self) -> "asyncio.Future[None]":
+        """Keep reading, so that the loss of the connection is noticed; return what is then done."""
+        self.flow.resume_reading()
+        return self._lost
 
     def linger(self, transport: asyncio.Transport) -> bool:
         """Say that nothing more comes, and read what the client still sends; False if it is not in the middle of it."""

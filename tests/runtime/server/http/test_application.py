@@ -236,3 +236,27 @@ def test_a_client_that_goes_away_leaves_the_queue(start_once: Start, door: Door,
     assert len(door.runs) == 1
     wait_until(lambda: len(log_lines) == 3)
     assert sorted(json.loads(line)["status"] for line in log_lines) == [200, 499, 499]
+
+
+def test_a_client_that_sends_two_requests_at_once_and_goes_away_leaves_the_queue(start_once: Start, door: Door) -> None:
+    server = start_once(TINY, max_batch=1)
+    model = server.models.get("tiny")
+    door.close()
+    begun = door.begun
+    server.ask(INFER, BODY)
+    wait_until(lambda: door.begun == begun + 1)  # It runs.
+    body = json.dumps(BODY)
+    head = f"POST {INFER} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {len(body)}"
+    with socket.create_connection(("127.0.0.1", server.port), PATIENCE_S) as connection:
+        connection.sendall(f"{head}\r\n\r\n{body}".encode() * 2)
+        wait_until(lambda: model.waiting_images == 1)
+    wait_until(lambda: model.waiting_images == 0)
+    door.open()
+
+
+def test_an_address_that_was_found_before_is_found_for_its_method_alone(server: Running) -> None:
+    for _ in range(2):
+        assert server.http.get("/v2/models/tiny").json()["name"] == "tiny"
+        assert server.http.post("/v2/models/tiny").status_code == 405
+        assert server.http.get("/v2/models/none").status_code == 404
+        assert server.http.get("/v2/models/tiny/versions/1").json()["name"] == "tiny"

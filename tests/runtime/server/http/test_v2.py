@@ -190,6 +190,7 @@ def edit_inputs(direction: int = 0, alpha: float = 1.0, edits: int = 1) -> list[
         ({"inputs": [z_input(shape=[6, 1])]}, "z must have shape [batch, 6], got [6, 1]"),
         ({"inputs": [z_input(shape=[-1, -6])]}, "shape must be a list of at most 8 sizes"),
         ({"inputs": [z_input(shape=[10**12, 6])]}, "shape must be a list of at most 8 sizes"),
+        ({"inputs": [z_input(shape=[0, *[2**31 - 1] * 4], data=[])]}, "0 numbers do not fill the shape"),
         ({"inputs": [z_input(shape=[1, True])]}, "shape must be a list of at most 8 sizes"),
         ({"inputs": [z_input(data=["0"] * 6)]}, "must be lists of numbers"),
         ({"inputs": [z_input(data=[None] * 6)]}, "must be lists of numbers"),
