@@ -8,7 +8,7 @@ in a fresh process for each point.
 `--quick` is a rehearsal with small generators. `--chart` draws the curves, with `--of RECORD.json` those of that record
 and without a measurement; it needs matplotlib. Exit code 1 if 512 directions take more than 5 % longer than one.
 
-It takes about six minutes on two cores.
+It takes about three minutes on two cores.
 """
 
 import argparse
@@ -97,7 +97,7 @@ def measure(folder: Path, quick: bool) -> dict[str, Any]:
     curves = {
         "resolution": curve("resolution", {size: {"model": path} for size, path in large.items()}, rounds, 1),
         "threads": curve("threads", {count: {"model": middle, "threads": count} for count in threads}, rounds, 1),
-        "batch": curve("batch", {count: {"model": batched, "batch": count} for count in BATCHES}, rounds, 1),
+        "batch": curve("batch", {count: {"model": batched, "batch": count} for count in BATCHES}, small_rounds, CALLS),
         "directions": curve(
             "directions", {count: {"model": path} for count, path in banks.items()}, small_rounds, CALLS
         ),
