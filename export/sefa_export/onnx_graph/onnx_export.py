@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+import math
 import warnings
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
@@ -15,6 +16,7 @@ import onnx.inliner
 import torch
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto
+from onnxscript import ir
 
 from sefa.bank.direction_bank import DirectionBank
 from sefa.choices import choice_of
@@ -44,6 +46,8 @@ from sefa_runtime.session.importing import import_onnxruntime
 OPSET = 18
 # protobuf rejects messages of 2 GiB; the graph around the weights takes a little of that.
 MAX_WEIGHT_BYTES = 2**31 - 2**24
+# onnxscript's optimizer drops the addition of a scalar so near to 0, and the multiplication by one so near to 1.
+NEAR_0, NEAR_1 = 1e-8, 1e-5
 
 
 def export_onnx(
@@ -207,12 +211,33 @@ def _export(draft: Draft) -> ModelProto:
             input_names=list(draft.signature.names),
             output_names=[draft.signature.output.name],
             dynamic_shapes=draft.dynamic_shapes(),
+            optimize=False,
             verbose=False,
         )
-    assert program is not None
+        assert program is not None
+        protect_numbers(program.model)
+        program.optimize()
     if program.exported_program is not None:
         check_program(program.exported_program)
     return program.model_proto
+
+
+def protect_numbers(model: ir.Model) -> None:
+    """Keep the optimizer from dropping x + 1e-8, as in a normalisation; it leaves tensors of one number alone."""
+    for node in model.graph.all_nodes():
+        if node.op_type not in ("Add", "Sub", "Mul", "Div"):
+            continue
+        operands = [value for value in node.inputs if value is not None]
+        for index, (value, other) in enumerate(zip(operands, operands[::-1], strict=True)):
+            tensor = ir.convenience.get_const_tensor(value)
+            if tensor is None or len(tensor.shape) or not other.shape:
+                continue
+            number = float(tensor.numpy())
+            is_near = abs(number) <= NEAR_0 or math.isclose(number, 1, rel_tol=NEAR_1)
+            if is_near and number not in (0, 1):
+                constant = ir.node("Constant", [], {"value": ir.tensor(tensor.numpy().reshape(1))})
+                node.prepend(constant)
+                node.replace_input_with(index, constant.outputs[0])
 
 
 def _inlined(model: ModelProto) -> ModelProto:

@@ -291,3 +291,35 @@ def test_truncation_may_be_an_input_where_there_is_no_label(
     generator = sefa.load(golden / "checkpoints/tf_stylegan2_32/network.pkl")
     path = export(generator, sefa.factorize(generator, top=3), tmp_path / f"model.{suffix}", truncation=None)
     assert read_info(path).signature.names == ("z", "direction", "alpha", "truncation")
+
+
+@pytest.mark.parametrize(
+    "checkpoint", ["tf_pggan_16/network.pkl", "tf_stylegan_32/network.pkl", "rosi_convert_32/checkpoint.pt"]
+)
+def test_the_latent_zero_has_pytorchs_image(checkpoint: str, golden: Path, tmp_path: Path) -> None:
+    generator = sefa.load(golden / "checkpoints" / checkpoint)
+    model = export_onnx(generator, sefa.factorize(generator, top=1), tmp_path / "model.onnx", "float32")
+    z, label = torch.zeros(1, generator.z_dim), torch.zeros(1, dtype=torch.int64) if generator.num_classes else None
+    labels = {} if label is None else {"label": label.numpy()}
+    image = sefa_runtime.load(model, "cpu").run(z.numpy(), np.array([[0]]), np.zeros((1, 1), np.float32), **labels)
+    with torch.no_grad():
+        expected = generator.decode(generator.encode(z, label))
+    # Without what a normalisation adds to the energy of nothing, it would divide by zero.
+    np.testing.assert_allclose(image, expected.numpy(), atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")  # of torch.onnx itself
+def test_numbers_near_0_and_1_are_kept() -> None:
+    class Numbers(torch.nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return torch.stack([x + 1e-9, 2e-9 + x, x - 1e-9, x * 1.000005, x / 1.000005, x + 0, x * 1], 1)
+
+    program = torch.onnx.export(Numbers().eval(), (torch.zeros(2, 3),), dynamo=True, optimize=False, verbose=False)
+    assert program is not None
+    onnx_export.protect_numbers(program.model)
+    program.optimize()
+    operators = [node.op_type for node in program.model_proto.graph.node]
+    assert [operators.count(name) for name in ("Add", "Sub", "Mul", "Div")] == [2, 1, 1, 1]
+    x = np.zeros((2, 3), np.float32)
+    session = onnxruntime.InferenceSession(program.model_proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(session.run(None, {"x": x})[0][0, :3, 0], [1e-9, 2e-9, -1e-9])

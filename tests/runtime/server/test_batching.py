@@ -44,7 +44,7 @@ class SimulatedClock(Clock):
     def wait(self, changed: threading.Condition, delay_ns: int | None) -> None:
         self.changed = changed
         self.waits.put(delay_ns)
-        assert changed.wait(PATIENCE_S)
+        changed.wait()  # What hangs ends by `play`; a thread that nobody stops waits on, in silence.
 
     def advance_ms(self, by: int) -> None:
         """Let time pass."""
@@ -76,7 +76,7 @@ class Graph:
     def run(self, inputs: Feeds) -> Any:
         self.sizes.append(len(inputs["z"]))
         self.begun.release()
-        assert self.go.wait(PATIENCE_S)
+        self.go.wait()
         if (inputs["z"] < 0).any():
             raise ValueError("negative")
         return inputs["z"].copy()
