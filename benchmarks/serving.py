@@ -10,11 +10,11 @@ allocator's pools.
 
 - One client: what a request costs beyond `Editor.run` on the same inputs with as many threads, alternating.
 - Closed loop: 32 clients, each of which asks again as soon as it is answered. With several instances, for `--minutes`
-  with one image per request, as binary tensors, and a fifth of that with four; a tenth with the image's own address, as
-  WebP and PNG; with one instance, a fifth each. Compares images per second with the best of `sefa bench --scenario
-  offline`, averaged over just before and just after; watches the server's memory. `cores_busy` is the share of the
-  cores that server and clients used, and `of_offline_at_most` what the ratio would be had they used them all: the
-  processor time that requests take beside the model, the clients' included, allows no more.
+  with one image per request, as binary tensors, and a fifth of that from 64 clients, and with four images; a tenth with
+  the image's own address, as WebP and PNG; with one instance, a fifth each. Compares images per second with the best of
+  `sefa bench --scenario offline`, averaged over just before and just after; watches the server's memory. `cores_busy`
+  is the share of the cores that server and clients used, and `of_offline_at_most` what the ratio would be had they used
+  them all: the processor time that requests take beside the model, the clients' included, allows no more.
 - Open loop, for a fifth of `--minutes`: requests for one image at random moments, at 70 % of the first loop's rate;
   latency counts from the scheduled moment.
 
@@ -45,16 +45,17 @@ from records import Record, make_parser
 from sefa_runtime.machine.cores import usable_cores
 from sefa_runtime.server.http.image_encoding import Format, encode_sheet
 
-CLIENTS = 32
 CORES = usable_cores()
-# Instances, images per request, format, and how much of --minutes.
+CLIENTS = 32
+# Instances, clients, images per request, format, and how much of --minutes.
 LOOPS = (
-    (CORES, 1, "tensors", 1.0),
-    (CORES, 4, "tensors", 0.2),
-    (CORES, 1, "webp", 0.1),
-    (CORES, 1, "png", 0.1),
-    (1, 1, "tensors", 0.2),
-    (1, 4, "tensors", 0.2),
+    (CORES, CLIENTS, 1, "tensors", 1.0),
+    (CORES, 64, 1, "tensors", 0.2),
+    (CORES, CLIENTS, 4, "tensors", 0.2),
+    (CORES, CLIENTS, 1, "webp", 0.1),
+    (CORES, CLIENTS, 1, "png", 0.1),
+    (1, CLIENTS, 1, "tensors", 0.2),
+    (1, CLIENTS, 4, "tensors", 0.2),
 )
 OPEN_SHARE = 0.2
 SEEDS = 64  # different requests
@@ -104,22 +105,22 @@ def main() -> None:
         alone = measure_alone(model, {1: single, CORES: shared})
         offline = [measure_offline(model)]
         closed = []
-        for instances, images, kind, share in LOOPS:
+        for instances, clients, images, kind, share in LOOPS:
             server = shared if instances == CORES else single
             questions = make_questions(editor, images, kind)
-            figures = closed_loop(questions, server, images, share * arguments.minutes * 60)
+            figures = closed_loop(questions, server, clients, images, share * arguments.minutes * 60)
             offline.append(measure_offline(model))
             of_offline = figures["images_per_second"] / float(np.mean(offline[-2:]))
             figures["of_offline"] = round(of_offline, 3)
             figures["of_offline_at_most"] = round(of_offline / figures["cores_busy"], 3)
-            closed.append({"instances": instances, "images_per_request": images, "format": kind, **figures})
+            what = {"instances": instances, "clients": clients, "images_per_request": images, "format": kind}
+            closed.append({**what, **figures})
         rate = OPEN_LOAD * closed[0]["images_per_second"]
         opened = open_loop(make_questions(editor, 1, "tensors"), shared, rate, OPEN_SHARE * arguments.minutes * 60)
     results = {
         "warm_up": [{"instances": instances, "memory_mb": sizes} for instances, sizes in warm.items()],
         "one_client": alone,
         "offline_images_per_second": offline,
-        "clients": CLIENTS,
         "closed_loop": closed,
         "open_loop": {"instances": CORES, **opened},
         "limits": {
@@ -319,15 +320,17 @@ def warm_up(questions: Sequence[Question], server: Server, seconds: float) -> li
     """Ask in turns of so many seconds until the server's memory has levelled off; return it after each, in MB."""
     sizes: list[float] = []
     while len(sizes) < LEAST_TURNS or (sizes[-1] > (1 + LEVEL) * sizes[-2] and len(sizes) < MOST_TURNS):
-        closed_loop(questions, server, 1, seconds)
+        closed_loop(questions, server, CLIENTS, 1, seconds)
         sizes.append(round(resident_bytes(server.pid) / 1e6, 1))
     return sizes
 
 
-def closed_loop(questions: Sequence[Question], server: Server, images: int, seconds: float) -> dict[str, Any]:
-    """Run `CLIENTS` clients that ask without a pause."""
+def closed_loop(
+    questions: Sequence[Question], server: Server, num_clients: int, images: int, seconds: float
+) -> dict[str, Any]:
+    """Run clients that ask without a pause."""
     tally, memory = Tally(), list[tuple[float, int]]()
-    clients = [Client(server.port) for _ in range(CLIENTS)]
+    clients = [Client(server.port) for _ in range(num_clients)]
     turns = {client.fileno(): (client, number) for number, client in enumerate(clients)}
     interval = min(1.0, seconds / 50)
     with select.epoll() as poll, cpu_seconds(server) as cpu:
@@ -336,7 +339,7 @@ def closed_loop(questions: Sequence[Question], server: Server, images: int, seco
         for client, turn in turns.values():
             poll.register(client, select.EPOLLIN)
             client.ask(questions[turn % len(questions)], time.perf_counter())
-        busy = CLIENTS
+        busy = num_clients
         while busy:
             for descriptor, _ in poll.poll():
                 client, turn = turns[descriptor]
@@ -346,7 +349,7 @@ def closed_loop(questions: Sequence[Question], server: Server, images: int, seco
                 if now >= end:
                     busy -= 1
                     continue
-                turn += CLIENTS + 1
+                turn += num_clients + 1
                 turns[descriptor] = client, turn
                 client.ask(questions[turn % len(questions)], now)
             now = time.perf_counter()
