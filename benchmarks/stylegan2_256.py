@@ -3,14 +3,14 @@
 Configuration F for 256x256 with random weights, float32, on the CPU. The released PyTorch generators scale the weights
 for every sample, convolve each sample with its own weights, and filter every channel as a separate image; the first
 PyTorch form here does the same. The second filters all channels in one convolution with as many groups. (Both are the
-reference of the tests; the images are compared first.) The exported graph also edits. All take latents and run in turn,
-with the same number of threads.
+reference of the tests; the images are compared first.) The exported graphs, as they are by default and in Winograd's
+form (`sefa export --winograd`), also edit. All take latents and run in turn, with the same number of threads.
 
-Exit code 1 if the exported graph is less than twice as fast as the released form.
+Exit code 1 if the default graph is less than twice as fast as the released form.
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -52,10 +52,16 @@ def main() -> None:
     tensors = random_tensors(SPEC)
     generator = make_generator(NAME)
     with tempfile.TemporaryDirectory() as folder:
-        path = export_onnx(generator, sefa.factorize(generator), Path(folder, "stylegan2.onnx"))
-        editor = sefa_runtime.load(path, "cpu")
+        bank = sefa.factorize(generator)
+        editors = {
+            form: sefa_runtime.load(
+                export_onnx(generator, bank, Path(folder, f"{form}.onnx"), winograd=form == "winograd"), "cpu"
+            )
+            for form in ("onnxruntime", "winograd")
+        }
+        editor = editors["onnxruntime"]
         torch.set_num_threads(editor.session.threads)
-        results = [measure(editor, tensors, batch) for batch in BATCHES]
+        results = [measure(editors, tensors, batch) for batch in BATCHES]
     figures = {
         "threads": editor.session.threads,
         "rounds": ROUNDS,
@@ -71,12 +77,10 @@ def main() -> None:
     record.finish(figures, output, problems)
 
 
-def measure(editor: sefa_runtime.Editor, tensors: dict[str, torch.Tensor], batch: int) -> dict[str, Any]:
+def measure(editors: Mapping[str, sefa_runtime.Editor], tensors: dict[str, torch.Tensor], batch: int) -> dict[str, Any]:
     """Time all with one batch size; which one goes first changes from round to round."""
-    z = sefa_runtime.latents_from_seeds(range(batch), editor.info.z_dim)
-
-    def run_onnx() -> NDArray[np.uint8]:
-        return editor.run(z, 1, 0.0)
+    default = editors["onnxruntime"]
+    z = sefa_runtime.latents_from_seeds(range(batch), default.info.z_dim)
 
     def run_torch(convolve: Convolve) -> NDArray[np.uint8]:
         with torch.inference_mode():
@@ -85,21 +89,22 @@ def measure(editor: sefa_runtime.Editor, tensors: dict[str, torch.Tensor], batch
             return np.asarray(quantize(reference_image(SPEC, tensors, codes, convolve=convolve)))
 
     runs: dict[str, Callable[[], NDArray[np.uint8]]] = {
-        "onnxruntime": run_onnx,
+        **{form: partial(editor.run, z, 1, 0.0) for form, editor in editors.items()},
         "pytorch_released_form": partial(run_torch, convolve_apart),
         "pytorch_grouped_filter": partial(run_torch, convolve_grouped),
     }
     for run in runs.values():
-        check_same(run(), run_onnx())
+        check_same(run(), default.run(z, 1, 0.0))
     times = alternate(runs, ROUNDS, warm_up=WARM_UP)
     p50 = p50_ms(times)
-    onnx_ms, released_ms, grouped_ms = (of_one[:, 0] for of_one in times.values())
+    default_ms, winograd_ms, released_ms, grouped_ms = (of_one[:, 0] for of_one in times.values())
     return {
         "batch": batch,
         **{f"{name}_p50_ms": value for name, value in p50.items()},
-        "roofline": roofline_of(editor, batch, p50["onnxruntime"]),
-        **summary("released_form_over_onnxruntime", released_ms / onnx_ms, 2),
-        **summary("grouped_filter_over_onnxruntime", grouped_ms / onnx_ms, 2),
+        "roofline": roofline_of(default, batch, p50["onnxruntime"]),
+        **summary("released_form_over_onnxruntime", released_ms / default_ms, 2),
+        **summary("released_form_over_winograd", released_ms / winograd_ms, 2),
+        **summary("grouped_filter_over_onnxruntime", grouped_ms / default_ms, 2),
     }
 
 
