@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 import sefa
+from sefa.checkpoints.parts.growing import up_kernel
 from sefa.errors import CheckpointError
 from sefa.generators.biggan import BigGAN, ConditionalNorm, Norm
 from sefa.generators.common.progressive import ToImage
@@ -106,4 +107,7 @@ def random_pggan(levels: Sequence[int]) -> PGGAN:
                 nn.init.kaiming_normal_(module.weight, a=generator.slope)
                 assert module.bias is not None
                 module.bias.zero_()
+            if isinstance(module, nn.ConvTranspose2d):  # Nearest-neighbour doubling is merged into its kernel.
+                kernel = torch.empty(module.out_channels, module.in_channels, 3, 3)
+                module.weight.copy_(up_kernel(nn.init.kaiming_normal_(kernel, a=generator.slope), fused=False))
     return generator.eval()

@@ -43,7 +43,7 @@ MODELS: dict[str, tuple[str, dict[str, dict[str, Any]]]] = {
     "dcgan": ("dcgan_small_64/netG.pth", ONE_SPACE),
     "fastgan": ("projected_fastgan_cond_128/network-snapshot.pkl", ONE_SPACE),
     "lucidrains-stylegan2": ("lucidrains_32/model_5.pt", EVERY_SPACE),
-    "pggan": ("tf_pggan_16/network.pkl", ONE_SPACE),
+    "pggan": ("tf_pggan_16/network.pkl", {**ONE_SPACE, "winograd": {"winograd": [16]}}),
     "sngan": ("mimicry_sagan_32/netG_1000_steps.pth", ONE_SPACE),
     "stylegan": ("tf_stylegan_32/network.pkl", EVERY_SPACE),
     "stylegan2": ("rosi_convert_32/checkpoint.pt", EVERY_SPACE),

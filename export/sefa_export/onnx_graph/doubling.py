@@ -1,9 +1,9 @@
-"""Layers that double height and width, as four small convolutions whose pixels are interleaved.
+"""Layers that double height and width, as convolutions of the smaller image whose pixels are interleaved.
 
 A transposed convolution of stride 2 computes pixels of even and odd rows and columns from different taps of its kernel.
 Each of the four kinds is a convolution of the smaller image, and so is each of nearest-neighbour doubling followed by a
-3x3 convolution, with 4/9 of the multiplications. onnxruntime's convolutions on the CPU run nearer to the processor's
-limit than its transposed ones, and fuse the activation that follows.
+3x3 convolution, which share much of their work (`nearest_doubling.py`). onnxruntime's convolutions on the CPU run
+nearer to the processor's limit than its transposed ones, and fuse the activation that follows.
 """
 
 import math
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
+from sefa_export.onnx_graph.nearest_doubling import add_doubling, merged_kernel
 from sefa_export.onnx_graph.rewriting import Rewriting, attributes, is_plain, strides_and_pads
 
 # onnxruntime's vectorized convolutions round channels up to this.
@@ -26,8 +27,8 @@ ACTIVATIONS = {"LeakyRelu", "Relu"}
 def split_doubling(model: ModelProto) -> None:
     """Replace transposed convolutions and those after nearest-neighbour doubling; the model is changed in place.
 
-    Small images, kernels that depend on inputs, and sizes that the graph does not fix stay as they are, except that a
-    small image's doubling and 3x3 convolution become one transposed convolution.
+    Kernels that depend on inputs, sizes that the graph does not fix, and other transposed convolutions of small images
+    stay as they are.
     """
     rewriting = Rewriting(model)
     makers = {name: node for node in rewriting.nodes for name in node.output}
@@ -45,9 +46,13 @@ def _split_transposed(rewriting: Rewriting, node: NodeProto) -> None:
     if size is None or weight is None or weight.ndim != 4 or strides != [2, 2] or not is_plain(node):
         return
     kernel = weight.shape[2]
-    if weight.shape[3] != kernel or math.prod(size) < LEAST_PIXELS.get(kernel, math.inf):
+    if weight.shape[3] != kernel or min(weight.shape[:2]) < LEAST_CHANNELS:
         return
-    if min(weight.shape[:2]) < LEAST_CHANNELS:
+    merged = merged_kernel(weight) if kernel == 4 and pads == [1, 1, 1, 1] else None
+    if merged is not None:
+        _replace_by_nearest(rewriting, node, node.input[0], merged, size)
+        return
+    if math.prod(size) < LEAST_PIXELS.get(kernel, math.inf):
         return
     result = [2 * (size[axis] - 1) + kernel - pads[axis] - pads[axis + 2] for axis in (0, 1)]
     if any(side % 2 for side in result):
@@ -63,7 +68,7 @@ def _split_transposed(rewriting: Rewriting, node: NodeProto) -> None:
             for filter_ in filters:
                 rewriting.forget_shape(filter_.input[0])
             _pads(filters[-1])[axis + 2] -= 1
-    _replace(rewriting, node, node, weight, pads, size)
+    _replace_by_four(rewriting, node, weight, pads, size)
 
 
 def _split_enlarged(rewriting: Rewriting, node: NodeProto, resize: NodeProto) -> None:
@@ -74,53 +79,34 @@ def _split_enlarged(rewriting: Rewriting, node: NodeProto, resize: NodeProto) ->
         return
     if min(weight.shape[:2]) < LEAST_CHANNELS:
         return
-    kernel = doubled_kernel(weight)
-    if math.prod(size) >= LEAST_PIXELS[4]:
-        _replace(rewriting, node, resize, kernel, [1, 1, 1, 1], size)
-        return
-    rewriting.begin(node)
-    bias = node.input[2:]
-    given = {"strides": [2, 2], "pads": [1, 1, 1, 1], "kernel_shape": [4, 4]}
-    rewriting.add("ConvTranspose", resize.input[0], rewriting.constant(kernel), *bias, output=node.output[0], **given)
+    _replace_by_nearest(rewriting, node, resize.input[0], weight, size)
 
 
-def doubled_kernel(weight: NDArray[np.floating]) -> NDArray[np.floating]:
-    """Return the transposed convolution, [in, out, 4, 4], that equals nearest-neighbour doubling and a 3x3 convolution.
-
-    Pixel o of a row is the sum over k of weight_k · x[⌊(o + k - 1) / 2⌋], and the transposed one reads x[i] through tap
-    o + 1 - 2i. Weights that meet the same pixel add up.
-    """
-    wide = weight.astype(np.float64).transpose(1, 0, 2, 3)
-    for axis in (2, 3):
-        first, second, third = np.moveaxis(wide, axis, 0)
-        wide = np.stack([third, second + third, first + second, first], axis)
-    return wide.astype(weight.dtype)
+def _replace_by_nearest(
+    rewriting: Rewriting, node: NodeProto, x: str, weight: NDArray[np.floating], size: tuple[int, int]
+) -> None:
+    """Put nearest-neighbour doubling of x, of a height and width, and a 3x3 convolution in the place of a node."""
+    last = _begin(rewriting, node)
+    images = add_doubling(rewriting, x, weight, node.input[2:])
+    _finish(rewriting, node, last, images, weight.shape[0], size)
 
 
-def _replace(
-    rewriting: Rewriting,
-    node: NodeProto,
-    first: NodeProto,
-    weight: NDArray[np.floating],
-    pads: list[int],
-    size: tuple[int, int],
+def _replace_by_four(
+    rewriting: Rewriting, node: NodeProto, weight: NDArray[np.floating], pads: list[int], size: tuple[int, int]
 ) -> None:
     """Put four convolutions in the place of a transposed one.
 
     Args:
         rewriting: Where.
-        node: The node whose output they make; `first` is the first of those that they replace.
-        first: Reads the smaller image.
+        node: The transposed convolution.
         weight: [in, out, k, k].
-        pads: What the transposed convolution leaves out: top, left, bottom, right.
-        size: Height and width of the smaller image.
+        pads: What it leaves out: top, left, bottom, right.
+        size: Height and width of its input.
     """
     channels, kernel = weight.shape[1], weight.shape[2]
-    activation = rewriting.only_reader(node.output[0])
-    last = activation if activation is not None and activation.op_type in ACTIVATIONS else node
-    rewriting.begin(last)
+    last = _begin(rewriting, node)
     result = [2 * (size[axis] - 1) + kernel - pads[axis] - pads[axis + 2] for axis in (0, 1)]
-    half = [-(-side // 2) for side in result]
+    half = (-(-result[0] // 2), -(-result[1] // 2))
     images: list[list[str]] = [[], []]
     for row in (0, 1):
         y_taps, top = _taps(kernel, pads[0], row)
@@ -131,16 +117,36 @@ def _replace(
             right = half[1] - size[1] - left + len(x_taps) - 1
             image = rewriting.add(
                 "Conv",
-                first.input[0],
+                node.input[0],
                 rewriting.constant(part),
                 *node.input[2:],
                 kernel_shape=[len(y_taps), len(x_taps)],
                 pads=[top, left, bottom, right],
             )
-            if last is not node:
-                image = rewriting.add(last.op_type, image, **attributes(last))
             images[row].append(image)
-    rewriting.interleave(images, channels, (half[0], half[1]), output=last.output[0])
+    _finish(rewriting, node, last, images, channels, half)
+
+
+def _begin(rewriting: Rewriting, node: NodeProto) -> NodeProto:
+    """Begin what replaces a node and the activation after it, if there is one; return the last of the two."""
+    activation = rewriting.only_reader(node.output[0])
+    last = activation if activation is not None and activation.op_type in ACTIVATIONS else node
+    rewriting.begin(last)
+    return last
+
+
+def _finish(
+    rewriting: Rewriting,
+    node: NodeProto,
+    last: NodeProto,
+    images: list[list[str]],
+    channels: int,
+    size: tuple[int, int],
+) -> None:
+    """Add the activation of each image, if `last` is one, and what interleaves them; see `Rewriting.interleave`."""
+    if last is not node:
+        images = [[rewriting.add(last.op_type, image, **attributes(last)) for image in row] for row in images]
+    rewriting.interleave(images, channels, size, output=last.output[0])
 
 
 def _taps(kernel: int, pad: int, parity: int) -> tuple[list[int], int]:

@@ -1,11 +1,11 @@
-"""Normalisation of each pixel's channels, in a form that onnxruntime runs faster.
+"""Normalisation of each pixel's channels, in a form that onnxruntime runs faster on a CPU.
+
+A generator computes the mean over channels as a 1x1 convolution with one output (`sefa.generators.pggan`). For that,
+onnxruntime brings the whole tensor into the order of its vectorized convolutions, which pad the output to 16 channels,
+while the division that follows wants the plain order. A product with a row of ones reads the plain order.
 
 Where only a 1x1 convolution to fewer channels reads the result, as before the image, the division comes after it: both
 act on each pixel alone.
-
-The mean over channels stays the 1x1 convolution with one output that the generator computes it as
-(`sefa.generators.pggan`). As a product with a row of ones it would be faster on a CPU, but CUDA's MatMul then copies
-pointers from the host, which a CUDA graph cannot capture.
 """
 
 import math
@@ -21,26 +21,29 @@ def speed_up_pixel_norm(model: ModelProto) -> None:
     rewriting = Rewriting(model)
     makers = {name: node for node in rewriting.nodes for name in node.output}
     for node in rewriting.nodes:
-        if node.op_type != "Div" or not _is_normalisation(rewriting, makers, node):
+        mean = _mean(rewriting, makers, node) if node.op_type == "Div" else None
+        if mean is None:
             continue
         reader = rewriting.only_reader(node.output[0])
         if reader is not None and _is_pointwise(rewriting, reader) and reader.input[0] == node.output[0]:
             _divide_after(rewriting, node, reader)
+        else:
+            _sum_by_product(rewriting, mean)
     rewriting.apply()
 
 
-def _is_normalisation(rewriting: Rewriting, makers: Mapping[str, NodeProto], node: NodeProto) -> bool:
-    """Whether a division of x is by the root of the mean of x² over channels."""
+def _mean(rewriting: Rewriting, makers: Mapping[str, NodeProto], node: NodeProto) -> NodeProto | None:
+    """Return the convolution that computes the mean of x², if a division of x is a normalisation of pixels."""
     x, divisor = node.input
     maker, roots = makers.get(divisor), 0
     while maker is not None and (maker.op_type == "Sqrt" or _adds_a_number(rewriting, maker)):
         roots += maker.op_type == "Sqrt"
         maker = makers.get(maker.input[0])
     if maker is None or roots != 1 or not _is_pointwise(rewriting, maker) or len(maker.input) > 2:
-        return False
+        return None
     square, shape = makers.get(maker.input[0]), rewriting.shape(maker.input[1])
     squares = square is not None and square.op_type == "Mul" and list(square.input) == [x, x]
-    return squares and shape is not None and shape[0] == 1
+    return maker if squares and shape is not None and shape[0] == 1 and rewriting.size(x) else None
 
 
 def _adds_a_number(rewriting: Rewriting, node: NodeProto) -> bool:
@@ -66,3 +69,13 @@ def _divide_after(rewriting: Rewriting, division: NodeProto, convolution: NodePr
     image = rewriting.add("Div", image, divisor)
     bias = rewriting.add("Unsqueeze", convolution.input[2], rewriting.integers(1, 2))  # [out, 1, 1]
     rewriting.add("Add", image, bias, output=convolution.output[0])
+
+
+def _sum_by_product(rewriting: Rewriting, mean: NodeProto) -> None:
+    weight, size = rewriting.array(mean.input[1]), rewriting.size(mean.input[0])
+    assert weight is not None
+    assert size is not None
+    rewriting.begin(mean)
+    x = rewriting.add("Reshape", mean.input[0], rewriting.integers(-1, weight.shape[1], math.prod(size)))
+    x = rewriting.multiply(weight[:, :, 0, 0], x)  # [batch, 1, H·W]
+    rewriting.add("Reshape", x, rewriting.integers(-1, 1, *size), output=mean.output[0])

@@ -102,6 +102,16 @@ class Rewriting:
             return self.add("Mul", name, self.constant(np.array(factor, np.float32)))
         return self.constant((array * np.float64(factor)).astype(array.dtype))
 
+    def multiply(self, matrix: NDArray[Any], name: str) -> str:
+        """Add the product of a constant matrix [M, K] with each image's [batch, K, N]; return its name, [batch, M, N].
+
+        The matrix gets a batch axis, since CUDA's MatMul copies pointers from the host if only one side has it, which a
+        CUDA graph cannot capture.
+        """
+        batch = self.add("Shape", name, start=0, end=1)
+        copies = self.add("Expand", self.constant(matrix[..., None]), batch)  # [M, K, batch]
+        return self.add("MatMul", self.add("Transpose", copies, perm=[2, 0, 1]), name)
+
     def interleave(
         self, images: Sequence[Sequence[str]], channels: int, size: tuple[int, int], output: str | None = None
     ) -> str:

@@ -4,7 +4,7 @@ A tile of 4x4 pixels is the interpolation of products of polynomials at 6 x 6 po
 transformed to values at the points, multiplied there, and transformed back. The kernels are transformed here. In the
 graph, each row of the image's transform is a depthwise convolution whose stride is that of the tiles, and the
 multiplication at a point is a 1x1 convolution: onnxruntime keeps both in the order of its vectorized convolutions. The
-transform back is one product with a small matrix. The weights take 36/9 of their space.
+transform back is a product with a small matrix. The weights take 36/9 of their space.
 
 The transforms cost as much for each channel, and the multiplications grow with their number: see `LEAST_CHANNELS`.
 
@@ -100,9 +100,14 @@ def _replace(rewriting: Rewriting, node: NodeProto, weight: NDArray[np.floating]
             kernel = constant(kernels[i, j, :, :, None, None])
             bias = [rewriting.scaled(name, one[i] * one[j]) for name in node.input[2:]]
             products.append(rewriting.add("Conv", x, kernel, *bias, kernel_shape=[1, 1]))
-    x = rewriting.add("Concat", *products, axis=1)  # [batch, 36·out, rows, columns]
-    x = rewriting.add("Reshape", x, rewriting.integers(-1, SIZE * SIZE, outputs * rows * columns))
-    x = rewriting.add("MatMul", constant(np.kron(to_pixels, to_pixels)), x)  # [batch, 16, out·rows·columns]
+    back = np.split(np.kron(to_pixels, to_pixels).astype(weight.dtype), 2, axis=1)
+    halves = []
+    # CUDA's Concat takes at most 32 inputs while a graph is captured.
+    for matrix, values in zip(back, (products[: SIZE**2 // 2], products[SIZE**2 // 2 :]), strict=True):
+        x = rewriting.add("Concat", *values, axis=1)  # [batch, 18·out, rows, columns]
+        x = rewriting.add("Reshape", x, rewriting.integers(-1, len(values), outputs * rows * columns))
+        halves.append(rewriting.multiply(matrix, x))
+    x = rewriting.add("Add", *halves)  # [batch, 16, out·rows·columns]
     pixels = rewriting.split(x, TILE**2, axis=1)
     grid = [pixels[TILE * row : TILE * (row + 1)] for row in range(TILE)]
     whole = (TILE * rows, TILE * columns) == size

@@ -1,4 +1,4 @@
-"""Layers that double the size, split into four convolutions: the same images as PyTorch's own operators in float64."""
+"""Layers that double the size, as convolutions of the smaller image: what PyTorch's operators give in float64."""
 
 from collections import Counter
 from collections.abc import Callable
@@ -24,8 +24,10 @@ CHANNELS = 16
 RANDOM = np.random.default_rng(0)
 
 
-def make(nodes: list[onnx.NodeProto], size: tuple[int | str, int | str], **weights: NDArray[Any]) -> ModelProto:
-    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", CHANNELS, *size])
+def make(
+    nodes: list[onnx.NodeProto], size: tuple[int | str, int | str], channels: int = CHANNELS, **weights: NDArray[Any]
+) -> ModelProto:
+    image = helper.make_tensor_value_info("x", TensorProto.FLOAT, ["batch", channels, *size])
     result = helper.make_tensor_value_info("y", TensorProto.FLOAT, list("nchw"))
     tensors = [numpy_helper.from_array(array, name) for name, array in weights.items()]
     model = helper.make_model(helper.make_graph(nodes, "g", [image], [result], tensors), ir_version=8)
@@ -96,21 +98,68 @@ def test_the_filter_after_one_takes_its_odd_row_and_column(separable: bool) -> N
     check(model, x, F.conv2d(full, double(kernel), padding=1, groups=16))
 
 
-@pytest.mark.parametrize(("side", "operator", "count"), [(8, "Conv", 4), (4, "ConvTranspose", 1)])
-def test_nearest_doubling_before_a_convolution(side: int, operator: str, count: int) -> None:
-    x, weight, bias = random(2, CHANNELS, side, side), random(24, CHANNELS, 3, 3), random(24)
-    model = make(enlarged(), (side, side), w=weight, b=bias, s=np.array([1, 1, 2, 2], np.float32))
+# (channels of input and output, taps of each pair of channels)
+SHARED = [((16, 24), 16), ((40, 32), 12), ((112, 96), 9)]
+
+
+@pytest.mark.parametrize(("channels", "taps"), SHARED)
+@pytest.mark.parametrize("size", [(8, 5), (4, 4)])
+@pytest.mark.parametrize("activation", [None, "LeakyRelu"])
+def test_nearest_doubling_before_a_convolution(
+    channels: tuple[int, int], taps: int, size: tuple[int, int], activation: str | None
+) -> None:
+    inputs, outputs = channels
+    x, weight, bias = random(2, inputs, *size), random(outputs, inputs, 3, 3), random(outputs)
+    nodes = [*enlarged(result="c"), helper.make_node(activation or "Identity", ["c"], ["y"])]
+    model = make(nodes, size, inputs, w=weight, b=bias, s=SCALES)
     split_doubling(model)
     assert operators(model)["Resize"] == 0
-    assert operators(model)[operator] == count
+    assert weights_between(inputs, outputs, model) == taps * inputs * outputs
+    expected = F.conv2d(F.interpolate(double(x), scale_factor=2), double(weight), double(bias), padding=1)
+    check(model, x, PLAIN[activation](expected))
+
+
+@pytest.mark.parametrize(("channels", "taps"), SHARED)
+@pytest.mark.parametrize("side", [3, 9])
+def test_a_transposed_convolution_into_which_doubling_was_merged(
+    channels: tuple[int, int], taps: int, side: int
+) -> None:
+    inputs, outputs = channels
+    x, weight, bias = random(2, inputs, side, side), random(outputs, inputs, 3, 3), random(outputs)
+    padded = np.pad(weight, ((0, 0), (0, 0), (1, 1), (1, 1)))
+    boxes = np.stack([padded[..., row : row + 4, column : column + 4] for row in (0, 1) for column in (0, 1)])
+    merged = boxes.sum(0)[..., ::-1, ::-1]
+    nodes = [helper.make_node("ConvTranspose", ["x", "w", "b"], ["y"], strides=[2, 2], pads=[1, 1, 1, 1])]
+    model = make(nodes, (side, side), inputs, w=np.ascontiguousarray(merged.transpose(1, 0, 2, 3)), b=bias)
+    split_doubling(model)
+    assert operators(model)["ConvTranspose"] == 0
+    assert weights_between(inputs, outputs, model) == taps * inputs * outputs
     check(model, x, F.conv2d(F.interpolate(double(x), scale_factor=2), double(weight), double(bias), padding=1))
 
 
-def enlarged(mode: str = "nearest") -> list[onnx.NodeProto]:
+def test_a_kernel_that_nearly_has_doubling_in_it() -> None:
+    x, box = random(1, CHANNELS, 8, 8), np.ones((2, 2), np.float32)
+    weight = np.zeros((CHANNELS, 24, 4, 4), np.float32)
+    weight[:, :, :2, :2] = random(CHANNELS, 24, 1, 1) * box
+    weight[0, 0, 0, 0] += 1e-4
+    nodes = [helper.make_node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2], pads=[1, 1, 1, 1])]
+    model = make(nodes, (8, 8), w=weight)
+    split_doubling(model)
+    assert operators(model)["Conv"] == 4
+    check(model, x, F.conv_transpose2d(double(x), double(weight), stride=2, padding=1))
+
+
+def weights_between(inputs: int, outputs: int, model: ModelProto) -> int:
+    """Count the weights that lead from all input channels to all output channels."""
+    kernels = [tensor.dims for tensor in model.graph.initializer if list(tensor.dims[:2]) == [outputs, inputs]]
+    return sum(int(np.prod(kernel)) for kernel in kernels)
+
+
+def enlarged(mode: str = "nearest", result: str = "y") -> list[onnx.NodeProto]:
     given = {"mode": mode, "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
     return [
         helper.make_node("Resize", ["x", "", "s"], ["t"], **given),
-        helper.make_node("Conv", ["t", "w", "b"], ["y"], pads=[1, 1, 1, 1]),
+        helper.make_node("Conv", ["t", "w", "b"], [result], pads=[1, 1, 1, 1]),
     ]
 
 

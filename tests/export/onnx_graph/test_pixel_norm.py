@@ -58,7 +58,7 @@ def test_the_same_in_another_form(last: list[str], batch: int) -> None:
     speed_up_pixel_norm(model)
     onnx.checker.check_model(model, full_check=True)
     operators = Counter(node.op_type for node in model.graph.node)
-    assert operators["Conv"] == 1 + bool(last)
+    assert operators["Conv"] == 2 * bool(last)
     if last:  # The division is of the few channels.
         (division,) = (node for node in model.graph.node if node.op_type == "Div")
         assert division.input[0] != "x"
