@@ -113,6 +113,14 @@ async def begin_run(graph: Graph, batcher: Batcher) -> "asyncio.Future[Any]":
     return first
 
 
+async def run_one_then_more(graph: Graph, batcher: Batcher, more: int) -> None:
+    """One request, and so many more that wait until its run has ended."""
+    first = await begin_run(graph, batcher)
+    rest = [batcher.submit(feeds(1)) for _ in range(more)]
+    graph.go.set()
+    await asyncio.gather(first, *rest)
+
+
 def test_requests_that_wait_share_the_next_run() -> None:
     async def scenario() -> None:
         graph = Graph()
@@ -177,10 +185,7 @@ def test_after_a_shared_run_the_same_number_is_waited_for() -> None:
     async def scenario() -> None:
         graph, clock = Graph(), SimulatedClock()
         batcher = make(graph, max_delay_ms=50, clock=clock)
-        first = await begin_run(graph, batcher)
-        rest = [batcher.submit(feeds(1)) for _ in range(3)]
-        graph.go.set()
-        await asyncio.gather(first, *rest)
+        await run_one_then_more(graph, batcher, 3)
         again = [batcher.submit(feeds(1)) for _ in range(2)]
         await clock.someone_waits(50)
         assert not any(future.done() for future in again)
@@ -197,10 +202,7 @@ def test_requests_are_waited_for_only_where_sharing_has_saved_time(shared_ms: in
         clock = SimulatedClock()
         graph = TimedGraph(clock, {1: 10, 3: shared_ms})  # Three alone would take 30 ms.
         batcher = make(graph, max_delay_ms=50, clock=clock)
-        first = await begin_run(graph, batcher)
-        rest = [batcher.submit(feeds(1)) for _ in range(3)]
-        graph.go.set()
-        await asyncio.gather(first, *rest)
+        await run_one_then_more(graph, batcher, 3)
         alone = batcher.submit(feeds(1))
         if waits:
             await clock.someone_waits(50)
@@ -218,16 +220,10 @@ def test_where_sharing_saves_nothing_a_quarter_of_the_images_stays_waiting() -> 
         clock = SimulatedClock()
         graph = TimedGraph(clock, {images: 10 * images for images in range(1, 17)})
         batcher = make(graph, max_batch=16, max_queue=64, clock=clock)
-        first = await begin_run(graph, batcher)
-        rest = [batcher.submit(feeds(1)) for _ in range(4)]
-        graph.go.set()
-        await asyncio.gather(first, *rest)
+        await run_one_then_more(graph, batcher, 4)
         assert graph.sizes == [1, 4]  # Whether sharing saves time was not known yet.
         graph.begun.acquire()  # That of the second run.
-        first = await begin_run(graph, batcher)
-        rest = [batcher.submit(feeds(1)) for _ in range(16)]
-        graph.go.set()
-        await asyncio.gather(first, *rest)
+        await run_one_then_more(graph, batcher, 16)
         assert graph.sizes == [1, 4, 1, 12, 3, 1]
         await batcher.drain(PATIENCE_S)
 
@@ -250,10 +246,7 @@ def test_it_is_waited_no_longer_than_the_delay() -> None:
     async def scenario() -> None:
         graph, clock = Graph(), SimulatedClock()
         batcher = make(graph, max_delay_ms=50, clock=clock)
-        first = await begin_run(graph, batcher)
-        rest = [batcher.submit(feeds(1)) for _ in range(3)]
-        graph.go.set()
-        await asyncio.gather(first, *rest)
+        await run_one_then_more(graph, batcher, 3)
         alone = batcher.submit(feeds(1))
         await clock.someone_waits(50)
         clock.advance_ms(49)
