@@ -41,6 +41,12 @@ Feeds = Mapping[str, NDArray[Any]]
 Image = NDArray[np.uint8]
 Way = Callable[[Feeds], Image]
 
+# Exports of one generator; `kept` leaves layers that double the size as they are.
+FORMS: dict[str, dict[str, Any]] = {
+    "fp32": {},
+    "kept": {"keep_upsampling": True},
+    "fp16": {"precision": "fp16"},
+}
 EDITS = 2
 WARM_UP_RUNS, WARM_UP_S = 5, 0.3
 ROUNDS = 3
@@ -68,8 +74,8 @@ class Context:
     def batches(self) -> tuple[int, ...]:
         return (1, 2) if self.small else (1, 4, 16)
 
-    def model(self, name: str, precision: str) -> Path:
-        return self.folder / f"{name}-{precision}.onnx"
+    def model(self, name: str, form: str) -> Path:
+        return self.folder / f"{name}-{form}.onnx"
 
 
 def attempt(what: str, measure: Callable[[], Mapping[str, Any]], **facts: Any) -> Entry:
@@ -116,17 +122,17 @@ def doctor(context: Context) -> Entries:
 
 
 def export(context: Context, name: str) -> Entries:
-    """Export a generator in both precisions."""
+    """Export a generator in every form."""
     generator = make_generator(name, context.small)
     bank = sefa.factorize(generator, top=TOP)
-    for precision in ("fp32", "fp16"):
+    for form, options in FORMS.items():
 
-        def run(precision: str = precision) -> Mapping[str, Any]:
+        def run(form: str = form, options: Mapping[str, Any] = options) -> Mapping[str, Any]:
             started = time.perf_counter()
-            path = sefa_export.export_onnx(generator, bank, context.model(name, precision), precision=precision)
+            path = sefa_export.export_onnx(generator, bank, context.model(name, form), **options)
             return {"seconds": round(time.perf_counter() - started, 1), "mib": round(path.stat().st_size / 2**20, 1)}
 
-        yield attempt("export", run, precision=precision)
+        yield attempt("export", run, form=form)
 
 
 def directions(context: Context, name: str) -> Entries:
@@ -245,7 +251,7 @@ def model(context: Context, name: str, precision: str) -> Entries:
         yield {"what": "model", "status": "absent", "error": "it was not exported"}
         return
     yield attempt("verify", lambda: verified(path, context.provider))
-    ways, entries = load_ways(context, path, precision)
+    ways, entries = load_ways(context, name, precision)
     yield from entries
     cpu = sefa_runtime.load(context.model(name, "fp32"), "cpu")
     kinds = ["fp16"] if precision == "fp16" else ["fp32", "tf32"]
@@ -266,21 +272,28 @@ def verified(path: Path, provider: str) -> Mapping[str, Any]:
     return {"ok": found.ok, "findings": [asdict(finding) for finding in found.findings]}
 
 
-def load_ways(context: Context, path: Path, precision: str) -> tuple[dict[str, Way], list[Entry]]:
+def load_ways(context: Context, name: str, precision: str) -> tuple[dict[str, Way], list[Entry]]:
     """Load a model in every way that the provider has."""
-    wanted: dict[str, dict[str, Any]] = {"plain": {"binding": False}, "bound": {"binding": True}}
+    path, kept = context.model(name, precision), context.model(name, "kept")
+    wanted: dict[str, tuple[Path, dict[str, Any]]] = {
+        "plain": (path, {"binding": False}),
+        "bound": (path, {"binding": True}),
+    }
+    if precision == "fp32":
+        wanted["kept bound"] = (kept, {"binding": True})
     if context.provider == "cuda":
-        wanted["cuda graph"] = {"cuda_graph": True}
-        wanted["nhwc"] = {"provider_options": {"prefer_nhwc": 1}}
-        wanted["nhwc graph"] = {"provider_options": {"prefer_nhwc": 1}, "cuda_graph": True}
+        wanted["cuda graph"] = (path, {"cuda_graph": True})
+        wanted["nhwc"] = (path, {"provider_options": {"prefer_nhwc": 1}})
+        wanted["nhwc graph"] = (path, {"provider_options": {"prefer_nhwc": 1}, "cuda_graph": True})
         if precision == "fp32":
-            wanted["tf32 graph"] = {"provider_options": {"use_tf32": 1}, "cuda_graph": True}
+            wanted["kept graph"] = (kept, {"cuda_graph": True})
+            wanted["tf32 graph"] = (path, {"provider_options": {"use_tf32": 1}, "cuda_graph": True})
     ways: dict[str, Way] = {}
     entries = []
-    for way, options in wanted.items():
+    for way, (file, options) in wanted.items():
 
-        def load(way: str = way, options: dict[str, Any] = options) -> Mapping[str, Any]:
-            session = sefa_runtime.load(path, context.provider, **options).session
+        def load(way: str = way, file: Path = file, options: dict[str, Any] = options) -> Mapping[str, Any]:
+            session = sefa_runtime.load(file, context.provider, **options).session
             ways[way] = session.run
             return {
                 "load_ms": round(session.load_ms, 1),

@@ -113,7 +113,7 @@ def troubles(entries: list[Entry]) -> str:
     """List what did not work, verification that failed among it."""
     lines = []
     for entry in entries:
-        facts = ", ".join(str(entry[key]) for key in ("way", "precision", "method", "peer", "batch") if key in entry)
+        facts = ", ".join(str(entry[key]) for key in ("way", "form", "method", "peer", "batch") if key in entry)
         where = f"{entry['item']}: {entry['what']}" + (f" ({facts})" if facts else "")
         if entry["status"] != "ok":
             lines.append(f"- {where}: {entry['status']}, {entry['error']}")
