@@ -76,3 +76,20 @@ def test_what_is_no_line_of_text_is_refused(
     assert done.code == 1
     assert done.err.startswith(f"sefa: error: {option.removeprefix('--')} ") or done.err.count("\n") == 1
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("m.ts", [], "m.ts: the name is that of a torchscript file, and the file would be onnx"),
+        ("m.PT2", [], "give --format pt2, or another name"),
+        ("m.onnx", ["--format", "torchscript"], "give --format onnx, or another name"),
+    ],
+)
+def test_a_name_that_promises_another_format_is_refused(
+    sefa_command: Command, checkpoint: Path, tmp_path: Path, name: str, options: list[str], message: str
+) -> None:
+    done = sefa_command("export", checkpoint, "-o", tmp_path / name, *options)
+    assert (done.code, done.out) == (1, "")
+    assert message in done.err
+    assert not list(tmp_path.glob("m.*"))

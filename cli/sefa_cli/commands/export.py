@@ -29,6 +29,10 @@ class Format(StrEnum):
     PT2 = "pt2"
 
 
+# Endings that promise a format; a file may have any other.
+ENDINGS = {".onnx": Format.ONNX, ".ts": Format.TORCHSCRIPT, ".pt2": Format.PT2}
+
+
 def export(
     checkpoint: CheckpointArgument,
     output: Annotated[Path, typer.Option("-o", "--output", metavar="MODEL", help="The file to write.")],
@@ -154,6 +158,12 @@ def export(
     from sefa_export import export_onnx, export_pt2, export_torchscript
 
     check_output(output, checkpoint, bank, opening.weights)
+    promised = ENDINGS.get(output.suffix.lower(), file_format)
+    if promised != file_format:
+        raise ArgumentError(
+            f"{output}: the name is that of a {promised} file, and the file would be {file_format}: give --format "
+            f"{promised}, or another name"
+        )
     check_bank_options(bank, allow_other_checkpoint, given(choices))
     if truncation_input and truncation is not None:
         raise ArgumentError("give --truncation or --truncation-input, not both")
