@@ -12,7 +12,7 @@ from sefa.bank.direction_bank import DirectionBank
 from sefa.choices import choice_of
 from sefa.directions.compatibility import check_fits
 from sefa.errors import ArgumentError
-from sefa.generators import Generator
+from sefa.generators import Generator, check_generator
 from sefa_runtime.model.choices import Latent, OutputType
 
 
@@ -224,6 +224,7 @@ def bake(
         torch.Size([2, 64, 64, 3])
     """
     choice_of(OutputType, output_type, "output")
+    check_generator(generator)
     precisions = {parameter.dtype for parameter in generator.parameters()}
     if precisions != {torch.float32}:
         raise ArgumentError(f"the generator must be in float32, got {', '.join(map(str, precisions))}")

@@ -12,7 +12,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from sefa.bank.direction_bank import DirectionBank
 from sefa.directions.compatibility import other_checkpoints
 from sefa.errors import ArgumentError
-from sefa.generators import Generator
+from sefa.generators import Generator, check_generator
 from sefa_export.bake import EditGraph, bake
 from sefa_runtime.editor import as_images
 from sefa_runtime.inputs.batches import split
@@ -94,6 +94,7 @@ def prepare(
     for name, size, least in (("batch", batch, 1), ("edits", num_edits, 0)):
         if size is not None and not least <= size <= MAX_FIXED:
             raise ArgumentError(f"{name} must be in {least}..{MAX_FIXED}, got {size}")
+    check_generator(generator)
     license = generator.license if license is None else license
     note = generator.note if note is None else note
     problems = card_problems(license, note) + class_name_problems(generator.class_names, generator.num_classes)

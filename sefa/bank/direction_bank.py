@@ -89,6 +89,11 @@ class DirectionBank:
         if problems:
             raise BankError(f"not a valid direction bank: {'; '.join(problems)[:MAX_MESSAGE]}")
 
+    def __repr__(self) -> str:
+        shown = ", ".join(self.names[:4]) + ", ..." * (len(self) > 4)
+        of = f"{self.source.family}, {self.num_layers} layer{'s' * (self.num_layers > 1)}, by {self.source.method}"
+        return f"<DirectionBank of {len(self)} directions, {self.code_dim} components each ({of}): {shown}>"
+
     def __len__(self) -> int:
         return len(self.names)
 
@@ -172,8 +177,8 @@ class DirectionBank:
                 tensors = {name: file.get_tensor(name) for name in TENSORS}
         except (SafetensorError, OSError) as error:
             raise BankError(
-                f"{path}: not a direction bank, or damaged; a file made by `sefa factorize` was expected, of another "
-                f"tool's directions `sefa bank import {quoted(str(path))} CHECKPOINT -o BANK` makes one ({error})"
+                f"{path}: not a direction bank, or damaged; a file made by `sefa factorize` was expected; if it holds "
+                f"another tool's directions, `sefa bank import {quoted(str(path))} CHECKPOINT -o BANK` reads them"
             ) from error
         try:
             return cls.build(metadata[METADATA_KEY], tensors)

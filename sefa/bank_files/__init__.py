@@ -18,7 +18,7 @@ from sefa.bank_files.rosinality_factor import export_factor, import_factor, is_f
 from sefa.bank_files.style_space import check_no_style_space
 from sefa.directions.compatibility import check_fits
 from sefa.errors import ArgumentError, BankError
-from sefa.generators import Generator
+from sefa.generators import Generator, check_generator
 from sefa.generators.layers import LayerSpec
 from sefa_runtime.files import input_problem
 
@@ -72,6 +72,7 @@ def import_bank(
         return bank
     if generator is None:
         raise ArgumentError(f"{path}: it does not say what generator its directions are of: name the checkpoint, too")
+    check_generator(generator)
     content: Any = load_pickled(path) if arrays is None else arrays
     check_no_style_space(path, content, generator)
     says_layers = is_factor(content) or is_named_component(content)

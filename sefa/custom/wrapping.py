@@ -143,7 +143,7 @@ def _check_arguments(
     image_range: tuple[float, float] | None,
 ) -> None:
     if not isinstance(module, nn.Module):
-        what = f"the class {module.__name__}" if isinstance(module, type) else f"a {type(module).__name__}"
+        what = f"the class {module.__name__}" if isinstance(module, type) else type(module).__name__
         raise ArgumentError(f"a torch.nn.Module was expected, got {what}")
     shapeless = [name for name, tensor in (*module.named_parameters(), *module.named_buffers()) if is_lazy(tensor)]
     if shapeless:

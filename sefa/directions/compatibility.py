@@ -11,7 +11,7 @@ from sefa.bank.direction_bank import DirectionBank, DirectionSource
 from sefa.choices import Method
 from sefa.directions.factorization import DEFAULT_TOP, factorize
 from sefa.errors import ArgumentError, BankError
-from sefa.generators import Generator
+from sefa.generators import Generator, check_generator
 
 SHOWN = 12  # digits of a sha256
 
@@ -28,7 +28,14 @@ def check_fits(bank: DirectionBank, generator: Generator, *, allow_other_checkpo
     Raises:
         BankError: If latent size, layers or family differ; if a direction moves the class; or if the checkpoint differs
             and that is not allowed: the message then says how similar the two generators' directions are.
+        ArgumentError: If one of them is something else, such as a path.
     """
+    check_generator(generator)
+    if not isinstance(bank, DirectionBank):
+        raise ArgumentError(
+            f"a direction bank was expected, got {type(bank).__name__}: sefa.factorize finds one, "
+            "sefa.DirectionBank.load reads one"
+        )
     mine = (bank.code_dim, bank.num_layers, bank.source.family)
     its = (generator.code_dim, generator.num_layers, generator.family)
     differing = [

@@ -12,7 +12,7 @@ from sefa.bank.direction_bank import DirectionBank
 from sefa.choices import Method, Normalize, choice_of
 from sefa.directions.ganspace import DEFAULT_SAMPLES, principal_components
 from sefa.errors import ArgumentError
-from sefa.generators import Generator
+from sefa.generators import Generator, check_generator
 from sefa.generators.layers import LayerSpec, parse_layers
 from sefa.linear_algebra import right_singular_vectors, zero_level
 
@@ -60,8 +60,8 @@ def factorize(
         The directions, strongest first, and where they came from.
 
     Raises:
-        ArgumentError: If a layer is unknown, `top` is out of range, an option is unknown or does not belong to the
-            method, or the weights are not finite.
+        ArgumentError: If it is no generator, a layer is unknown, `top` is out of range, an option is unknown or does
+            not belong to the method, or the weights are not finite.
 
     Examples:
         >>> bank = sefa.factorize(sefa.load("netG.pth"), top=4)
@@ -70,6 +70,7 @@ def factorize(
         >>> bank.vectors.shape
         torch.Size([4, 20])
     """
+    check_generator(generator)
     analysed = parse_layers(layers, generator.num_layers, generator.default_layers, generator.layer_names)
     if edit_layers is not None:
         edit_layers = parse_layers(edit_layers, generator.num_layers, generator.default_layers, generator.layer_names)

@@ -166,3 +166,15 @@ class Generator(nn.Module, ABC):
     def code_rms(self) -> tuple[float, float] | None:
         """Return the smallest and largest root mean square of a style code; None if there are no style codes."""
         return None
+
+
+def check_generator(given: object) -> None:
+    """Check that an argument is a generator, not the path of one or a module that is not wrapped.
+
+    Raises:
+        ArgumentError: If it is not; the message says what makes a generator of it.
+    """
+    if hasattr(given, "affines"):  # A compiled generator is no instance of the class.
+        return
+    how = "sefa.wrap makes one of a torch.nn.Module" if isinstance(given, nn.Module) else "sefa.load reads one"
+    raise ArgumentError(f"a generator was expected, got {type(given).__name__}: {how}")

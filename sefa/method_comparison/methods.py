@@ -15,7 +15,7 @@ from sefa.bank.direction_bank import DirectionBank
 from sefa.directions.factorization import factorize
 from sefa.directions.ganspace import DEFAULT_SAMPLES, random_codes
 from sefa.errors import ArgumentError
-from sefa.generators import Generator
+from sefa.generators import Generator, check_generator
 from sefa.generators.layers import LayerSpec, parse_layers
 from sefa.linear_algebra import principal_angles
 from sefa.method_comparison.peak_memory import peak_memory
@@ -134,12 +134,13 @@ def compare_methods(
         repeats: How many times each method is timed.
 
     Raises:
-        ArgumentError: If an argument is out of range.
+        ArgumentError: If it is no generator, or an argument is out of range.
     """
     if type(repeats) is not int or not 1 <= repeats <= 1000:
         raise ArgumentError(f"repeats must be in 1..1000, got {repeats!r}")
     if type(images) is not int or not 1 <= images <= 1000:
         raise ArgumentError(f"images must be in 1..1000, got {images!r}")
+    check_generator(generator)
     report = progress or (lambda share: None)
     top = min(DEFAULT_TOP, generator.latent_dim) if top is None else top
     device = next(generator.parameters()).device

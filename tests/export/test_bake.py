@@ -10,7 +10,7 @@ from torch import Tensor
 
 import sefa
 from sefa import ArgumentError, BankError
-from sefa_export import EditGraph, bake
+from sefa_export import EditGraph, bake, export_onnx
 from sefa_export.bake import quantize
 from sefa_runtime import NotFiniteError
 from sefa_runtime.editor import check_finite
@@ -80,6 +80,12 @@ def test_what_does_not_belong_together_is_refused(generator: sefa.Generator) -> 
         bake(generator, bank, "png")
     with pytest.raises(ArgumentError, match=r"must be in float32, got torch\.float16"):
         bake(sefa.load(CHECKPOINTS / "dcgan_small_64/netG.pth").half(), bank)
+    wrong: Any = "bank.safetensors"
+    with pytest.raises(ArgumentError, match=r"^a direction bank was expected, got str: sefa\.factorize finds one"):
+        bake(generator, wrong)
+    swapped: Any = bank, generator, "model.onnx"
+    with pytest.raises(ArgumentError, match=r"^a generator was expected, got DirectionBank: sefa\.load reads one"):
+        export_onnx(*swapped)
     other: Any = replace(bank.source, checkpoint_sha256="0" * 64)
     with pytest.raises(BankError, match="another checkpoint"):
         bake(generator, replace(bank, source=other))

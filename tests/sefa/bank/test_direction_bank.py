@@ -32,6 +32,13 @@ def test_what_is_saved_is_loaded(bank: DirectionBank, tmp_path: Path) -> None:
     assert (again.names, again.source) == (bank.names, bank.source)
 
 
+def test_a_notebook_shows_it_on_one_line(bank: DirectionBank) -> None:
+    assert repr(replace(bank, names=("turn", *bank.names[1:]))) == (
+        "<DirectionBank of 4 directions, 20 components each (dcgan, 1 layer, by sefa): turn, direction-1, direction-2, "
+        "direction-3>"
+    )
+
+
 def test_the_file_is_an_ordinary_safetensors_file(bank: DirectionBank, tmp_path: Path) -> None:
     tensors = load_file(bank.save(tmp_path / "bank.safetensors"))
     assert tensors["vectors"].shape == (4, 20)

@@ -10,6 +10,7 @@ from sefa.checkpoints.formats.dcgan import build
 from sefa.directions.factorization import principal_directions
 from sefa.errors import ArgumentError
 from sefa.generators import DCGAN
+from sefa.method_comparison.methods import compare_methods
 from support.resource_use import readings
 
 
@@ -116,6 +117,20 @@ def test_more_directions_than_the_latent_has_are_refused(top: int) -> None:
 def test_what_is_no_count_is_refused(top: Any) -> None:
     with pytest.raises(ArgumentError, match="top must be an integer"):
         sefa.factorize(random_dcgan(), top=top)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("netG.pth", "a generator was expected, got str: sefa.load reads one"),
+        (torch.nn.Linear(2, 2), "a generator was expected, got Linear: sefa.wrap makes one of a torch.nn.Module"),
+    ],
+)
+def test_what_is_no_generator_is_refused(given: Any, message: str) -> None:
+    for call in (sefa.factorize, compare_methods):
+        with pytest.raises(ArgumentError) as raised:
+            call(given)
+        assert str(raised.value) == message
 
 
 def test_other_mistakes_are_refused() -> None:
