@@ -1,5 +1,7 @@
 """Edit images with an exported model: latents, directions and alphas in, uint8 images out."""
 
+from __future__ import annotations  # Keeps `ArrayLike` short where `help` shows it.
+
 import math
 import os
 import threading
@@ -44,7 +46,7 @@ def load(
     styles_on_cpu: bool = False,
     convolutions_on_cpu: int = 0,
     tuned: str | os.PathLike[str] | None = None,
-) -> "Editor":
+) -> Editor:
     """Load an exported `.onnx` model.
 
     Args:

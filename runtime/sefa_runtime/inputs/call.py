@@ -18,7 +18,7 @@ from sefa_runtime.inputs.edits import (
     prepare_named_edits,
 )
 from sefa_runtime.inputs.labels import count_labels, label_indices
-from sefa_runtime.inputs.latents import prepare_latents
+from sefa_runtime.inputs.latents import LATENTS, prepare_latents
 from sefa_runtime.model.info import ModelInfo
 
 EDITS = ("direction", "alpha")
@@ -60,6 +60,7 @@ def prepare(info: ModelInfo, call: Call) -> Feeds:
     """
     inputs, sweep = call.inputs, call.sweep
     by_index = call.edits is None and sweep is None
+    _check_names(info, call, takes_seed=not by_index)
     latents = prepare_latents(info, inputs, call.seed, takes_seed=not by_index)
     if info.takes_label:
         inputs = {**inputs, "label": label_indices(info, inputs.get("label"))}
@@ -76,10 +77,17 @@ def prepare(info: ModelInfo, call: Call) -> Feeds:
         direction, alpha = np.hstack([swept, direction]), np.pad(alpha, ((0, 0), (1, 0)))
     feeds: Feeds = {info.signature.latent.name: latents, "direction": direction, "alpha": alpha}
     feeds |= prepare_conditions(info, inputs, batch)
-    for name, value in inputs.items():
-        if value is not None and (name not in feeds or (name in EDITS and not by_index)):
-            raise InputError(why_not_taken(info, name))
     if sweep is not None:
         feeds = {name: np.repeat(value, len(steps), axis=0) for name, value in feeds.items()}
         feeds["alpha"][:, 0] = np.tile(steps, batch)
     return feeds
+
+
+def _check_names(info: ModelInfo, call: Call, *, takes_seed: bool) -> None:
+    """Check that the model takes the inputs of a call; which latents it takes is checked with them."""
+    names = [name for name in info.signature.names if name not in EDITS or not takes_seed]
+    for name, value in call.inputs.items():
+        if value is not None and name not in names and name not in LATENTS:
+            given_by = [] if not takes_seed else ["edits"] if call.sweep is None else ["direction", "alphas"]
+            seed = ["seed"] if takes_seed and "z" in names else []
+            raise InputError(why_not_taken(info, name, [*seed, *names[:1], *given_by, *names[1:]]))

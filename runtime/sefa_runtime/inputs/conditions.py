@@ -1,6 +1,6 @@
 """The inputs of a call besides latents and edits: one number per image, such as its class or truncation."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -33,15 +33,21 @@ def prepare_conditions(info: ModelInfo, given: Mapping[str, ArrayLike | None], b
     return {spec.name: _prepare(spec, given.get(spec.name), batch) for spec in info.signature.conditions}
 
 
-def why_not_taken(info: ModelInfo, name: str) -> str:
-    """Return why a model does not take an input."""
+def why_not_taken(info: ModelInfo, name: str, taken: Iterable[str] = ()) -> str:
+    """Return why a model does not take an input.
+
+    Args:
+        info: The model's description.
+        name: The input's name.
+        taken: Names of what the call takes; none: the graph's inputs.
+    """
     if name == "label":
         return "it takes no label beside a code" if info.num_classes else "not class-conditional: it takes no label"
     if name == "truncation" and info.truncation is not None:
         return f"truncation is not an input of this model: psi {info.truncation:g} was fixed when it was exported"
     if name in info.signature.names:
         return f"{name} is for run; edit takes edits, and sweep alphas"
-    return f"{name} is not an input of this model; it takes {', '.join(info.signature.names)}"
+    return f"{name} is not an input of this model; it takes {', '.join(taken or info.signature.names)}"
 
 
 def _prepare(spec: TensorSpec, value: ArrayLike | None, batch: int) -> NDArray[Any]:

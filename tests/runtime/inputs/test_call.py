@@ -25,15 +25,19 @@ def test_a_further_input_of_the_signature_is_taken_by_its_name(noisy: ModelInfo)
 
 
 def test_an_input_that_is_not_the_models_is_refused(tiny: Editor) -> None:
-    for call in (
-        lambda: tiny.run(np.zeros(6), noise_strength=1),
-        lambda: tiny.edit(seed=1, noise_strength=1),
-        lambda: tiny.sweep(seed=1, noise_strength=1),
+    for call, taken in (
+        (lambda: tiny.run(np.zeros(6), noise_strength=1), "z, direction, alpha"),
+        (lambda: tiny.edit(seed=1, noise_strength=1), "seed, z, edits"),
+        (lambda: tiny.sweep(seed=1, noise_strength=1), "seed, z, direction, alphas"),
     ):
-        with pytest.raises(
-            InputError, match="noise_strength is not an input of this model; it takes z, direction, alpha"
-        ):
+        with pytest.raises(InputError, match=rf"^noise_strength is not an input of this model; it takes {taken}$"):
             call()
+
+
+def test_a_misspelt_name_is_told_before_what_is_then_missing(tiny: Editor) -> None:
+    for call in (tiny.edit, tiny.sweep):
+        with pytest.raises(InputError, match=r"^seeds is not an input of this model; it takes seed, z, "):
+            call(seeds=[1, 2])
 
 
 def test_indices_and_names_are_not_mixed(tiny: Editor) -> None:
