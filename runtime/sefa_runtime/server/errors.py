@@ -19,7 +19,7 @@ class MethodError(RefusedError):
     """
 
     def __init__(self, allowed: str) -> None:
-        super().__init__("another method is needed here")
+        super().__init__(f"this address takes {allowed}")
         self.allowed = allowed
 
 

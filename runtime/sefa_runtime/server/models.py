@@ -425,7 +425,7 @@ def parse_model(text: str) -> tuple[str, Path]:
         name, path = Path(text).stem, Path(text)
     if not NAME.fullmatch(name) or name in RESERVED_NAMES:
         raise InputError(
-            f"a model's name has letters, digits, _ . + - and is not {', '.join(RESERVED_NAMES)}, got {name[:128]!r}; "
-            "give it as NAME=PATH"
+            f"a model's name has letters of ASCII, digits, _ . + - and is not {', '.join(RESERVED_NAMES)}, got "
+            f"{name[:128]!r}; NAME=PATH gives another"
         )
     return name, path

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 from starlette.requests import Request
 
 from sefa_runtime.errors import InputError
@@ -175,5 +176,11 @@ def check(fields: type[Fields], document: Mapping[str, Any]) -> Fields:
         return fields.model_validate(document)
     except ValidationError as error:
         problems = error.errors(include_url=False)[:4]
-    found = [f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}"[:200] for problem in problems]
-    raise InputError("; ".join(found))
+    raise InputError("; ".join(_describe_problem(fields, problem)[:200] for problem in problems))
+
+
+def _describe_problem(fields: type[BaseModel], problem: ErrorDetails) -> str:
+    *outer, name = map(str, problem["loc"] or ("",))
+    if problem["type"] == "extra_forbidden" and not outer:
+        return f"no such field: {name[:80]!r}; there are {', '.join(sorted(fields.model_fields))}"
+    return f"{'.'.join([*outer, name])}: {problem['msg']}"

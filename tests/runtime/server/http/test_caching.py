@@ -58,8 +58,10 @@ def test_head_where_there_is_no_get(server: Running) -> None:
         answer = server.http.head(path)
         assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
     for path in all_paths(server):
-        allowed = server.http.request("PATCH", path).headers["allow"]
+        answer = server.http.request("PATCH", path)
+        allowed = answer.headers["allow"]
         assert set(allowed.split(", ")) == {"GET", "HEAD"}, path
+        assert answer.json() == {"error": f"this address takes {allowed}"}
     assert server.http.head("/nowhere").status_code == 404
     assert server.http.head("/models/nobody").status_code == 404
 
