@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
+from typer.core import TyperCommand, TyperGroup
 
 from sefa.errors import SefaError
 from sefa_cli.commands import (
@@ -44,7 +44,23 @@ TRACEBACK_VARIABLE = "SEFA_TRACEBACK"
 OUR_ERRNO = (errno.EBADF, errno.EFAULT)
 
 
-class Commands(TyperGroup):
+class FlagsTakeNothing:
+    """A command whose help shows no type after its flags: `--json <bool>` reads as if a value followed."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """Return the parameters, `--help` among them."""
+        parameters: list[Any] = super().get_params(ctx)  # type: ignore[misc]
+        for parameter in parameters:
+            if getattr(parameter, "is_flag", False):
+                parameter.metavar = ""
+        return parameters
+
+
+class OneCommand(FlagsTakeNothing, TyperCommand):
+    """A command."""
+
+
+class Commands(FlagsTakeNothing, TyperGroup):
     """A group of commands that also accepts `help`, and `bench compare` besides `bench MODEL`."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
@@ -95,9 +111,11 @@ COMMANDS: dict[str, tuple[Callable[..., None], ...]] = {
 NAMES: dict[Callable[..., None], str] = {bench.compare: "bench compare", bank.import_: "import"}
 for panel, commands in COMMANDS.items():
     for command in commands:
-        app.command(NAMES.get(command), help=_reflow(command.__doc__), rich_help_panel=panel)(spread(command))
+        app.command(NAMES.get(command), help=_reflow(command.__doc__), cls=OneCommand, rich_help_panel=panel)(
+            spread(command)
+        )
 for command in (bank.show, bank.merge, bank.subset, bank.compare, bank.import_, bank.export):
-    banks.command(NAMES.get(command), help=_reflow(command.__doc__))(spread(command))
+    banks.command(NAMES.get(command), help=_reflow(command.__doc__), cls=OneCommand)(spread(command))
 app.add_typer(banks, rich_help_panel="Work on directions")
 
 

@@ -32,6 +32,8 @@ def test_every_command_has_a_help_text(sefa_command: Command, ask: str) -> None:
         result = sefa_command(*ask.format(command).split())
         assert result.code == 0
         assert f"Usage: sefa {command} [OPTIONS]" in result.out
+        assert re.search(r"--help +-h +Show this message", result.out)  # No type, as if a value followed.
+        assert "<bool>" not in result.out
 
 
 @pytest.mark.parametrize(
