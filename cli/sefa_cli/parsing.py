@@ -138,7 +138,7 @@ def parse_integers(text: str) -> list[int]:
     """
     numbers: list[int] = []
     for part in text.split(","):
-        match = re.fullmatch(r"\s*(\d{1,10})(?:-(\d{1,10}))?\s*", part)
+        match = re.fullmatch(r"\s*(\d{1,18})(?:-(\d{1,18}))?\s*", part)
         if match is None:
             raise InputError(f"numbers look like 7 or 1,2,8 or 1-6, got {text[:80]!r}")
         start, end = int(match[1]), int(match[2] or match[1])

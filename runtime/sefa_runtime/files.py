@@ -220,7 +220,11 @@ def _begin(path: Path, suffix: str, make: Callable[[Path], int]) -> tuple[Path, 
     """Make a new part file or folder for `path`; return it and a handle that holds its lock."""
     while True:
         part = path.with_name(_part_name(path, suffix))
-        handle = make(part)
+        try:
+            handle = make(part)
+        except OSError as error:  # Such as on a full disk or in /proc.
+            _raise_named(error, part, path)
+            raise
         # Before it is locked, another process may take it for abandoned.
         if _lock(handle) is not False and part.exists():
             return part, handle

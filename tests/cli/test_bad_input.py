@@ -130,6 +130,8 @@ def test_export_mistakes(
         (["--seed", "0-500,0-500"], "at most 1000 numbers at once"),
         (["--seed", "5-3"], "a range must run upwards"),
         (["--seed", "4294967296"], "a seed must be an integer in 0..4294967295"),
+        (["--seed", "99999999999999"], "a seed must be an integer in 0..4294967295"),
+        (["--seed", "1-99999999999999"], "at most 1000 numbers at once"),
         (["--scale", "0"], "scale must be 1 to 32, got 0"),
         (["--provider", "cude"], "provider must be auto or one of"),
         (["--threads", "0"], "threads must be in 1..1024, got 0"),

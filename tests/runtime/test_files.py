@@ -121,6 +121,13 @@ def test_a_failing_write_names_the_file_that_was_asked_for(tmp_path: Path) -> No
     assert error_info.value.filename == str(tmp_path / ("x" * 256))
 
 
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs a folder in which nobody can make a file")
+def test_a_file_that_cannot_be_begun_is_named_as_asked_for() -> None:
+    with pytest.raises(OSError, match="No such file") as error_info:
+        write_whole(Path("/proc/x.png"), b"x")
+    assert error_info.value.filename == "/proc/x.png"
+
+
 def test_a_folder_that_may_not_be_written_is_found_before_the_work(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -128,7 +128,11 @@ def demo(
     save_json(record.to_dict(), record_path)
     print_record(record)
     then = command_line("sefa", "edit", onnx_path, "-o", *show.edit(editor))
-    say("", f"Look at {sheet_path} and {gif_path}; then: {then}", f"Try all by hand: sefa serve {onnx_path}")
+    say(
+        "",
+        f"Look at {sheet_path} and {gif_path}; then: {then}",
+        f"Try all by hand: {command_line('sefa', 'serve', onnx_path)}",
+    )
 
 
 class Show(ABC):
