@@ -128,6 +128,11 @@ FORMATS = (
         NEEDS_GENERATOR,
         _with_keys(r"block1\.c1\.weight", r"block2\.c1\.weight", r"l\d+\.weight"),
     ),
+    _refused(
+        "rosinality's factor.pt",
+        "it holds directions, and no generator: `sefa bank import` reads it",
+        _with_keys(r"eigvec$", without=r"(?!eigvec$)"),
+    ),
     _refused("a latent diffusion model", NOT_A_GAN, _with_keys(r"model\.diffusion_model\.")),
     _refused(
         "VQGAN",

@@ -46,6 +46,7 @@ ROSINALITY = ["conv1.conv.modulation.weight", "style.1.weight", "input.input", "
             ["block1.c1.weight_orig", "block2.c1.weight_orig", "l5.weight_orig"],
             f"a discriminator of torch-mimicry, {NEEDED}",
         ),
+        (None, ["eigvec"], "rosinality's factor.pt, but it holds directions"),
         ("state_dict", ["model.diffusion_model.input_blocks.0.0.weight"], "diffusion models have no latent code"),
         ("state_dict", ["decoder.conv_in.weight", "quantize.embedding.weight"], "VQGAN, but its codes are grids"),
         (None, ["model.1.weight", "model.10.conv_block.1.weight"], "CycleGAN, but it turns images into images"),
