@@ -195,12 +195,12 @@ def _image_paths() -> dict[str, Schema]:
             {"parameters": [name], "requestBody": body},
         ),
     ):
-        called = endpoint.__name__
+        called, described = endpoint.__name__, getdoc(endpoint) or ""
         paths[path] = {
             method: {
                 "tags": ["Images"],
-                "summary": called.replace("_", " ").title(),
-                "description": getdoc(endpoint),
+                "summary": described.partition("\n")[0],
+                "description": described,
                 "operationId": re.sub(r"\W", "_", called + path) + "_" + method,
                 "responses": responses,
                 **more,
