@@ -26,7 +26,8 @@ def as_numbers(values: ArrayLike | None, name: str, dtype: type[np.generic]) -> 
     integers = dtype is np.int64
     # numpy makes an empty list an array of floats.
     if array.dtype.kind not in ("iu" if integers and array.size else "iuf"):
-        raise InputError(f"{name} must be {'integers' if integers else 'numbers'}, got {array.dtype}")
+        got = "text" if array.dtype.kind in "US" else array.dtype
+        raise InputError(f"{name} must be {'integers' if integers else 'numbers'}, got {got}")
     if array.dtype != dtype:
         if integers and array.dtype.kind == "u" and array.size and array.max() > np.iinfo(np.int64).max:
             raise InputError(f"{name} must be integers below 2**63, got {array.max()}")

@@ -58,7 +58,8 @@ def _prepare(spec: TensorSpec, value: ArrayLike | None, batch: int) -> NDArray[A
         return np.full(batch, spec.fill, spec.dtype)
     values = as_numbers(value, spec.name, DTYPES[spec.dtype])
     if values.shape not in ((), (1,), (batch,)):
-        raise InputError(f"{spec.name} must be one number or one for each of {batch} images, got {list(values.shape)}")
+        shape = list(values.shape)
+        raise InputError(f"{spec.name} must be one number or one for each of {batch} images, got shape {shape}")
     if integers and not (values.min() >= integers[0] and values.max() < integers[1]):
         wrong = values[(values < integers[0]) | (values >= integers[1])].flat[0]
         raise InputError(f"{spec.name} must be in 0..{integers[1] - 1}, got {wrong}")

@@ -56,6 +56,7 @@ def test_integers_may_be_tensors(tiny: Editor) -> None:
         (lambda z: z.to_sparse(), "Use Tensor.to_dense"),
         (lambda z: z.to(torch.complex64), "z must be numbers, got complex64"),
         (lambda z: z > 0, "z must be numbers, got bool"),
+        (lambda z: ["one", "two"], "z must be numbers, got text"),
         (lambda z: z / 0, "z must be finite"),
         (lambda z: np.ma.masked_greater(z.numpy(), 0), "got masked values"),
     ],
