@@ -1,6 +1,7 @@
 """The requests and answers of the image endpoints, checked and described by pydantic."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -20,6 +21,8 @@ MAX_NAMED_EDITS = 1024
 Seed = Annotated[int, Field(ge=0, le=MAX_SEED)]
 Alpha = Annotated[float, Field(ge=-1e6, le=1e6)]
 Scale = Annotated[int, Field(ge=1, le=MAX_SCALE)]
+# What pydantic adds to the place of a value of several types.
+TYPE = re.compile(r"(constrained-)?(int|float|str)|list\[.+\]")
 Fields = TypeVar("Fields", bound=BaseModel)
 
 
@@ -176,11 +179,21 @@ def check(fields: type[Fields], document: Mapping[str, Any]) -> Fields:
         return fields.model_validate(document)
     except ValidationError as error:
         problems = error.errors(include_url=False)[:4]
-    raise InputError("; ".join(_describe_problem(fields, problem)[:200] for problem in problems))
+    raise InputError("; ".join(_describe(fields, problems)))
 
 
-def _describe_problem(fields: type[BaseModel], problem: ErrorDetails) -> str:
-    *outer, name = map(str, problem["loc"] or ("",))
-    if problem["type"] == "extra_forbidden" and not outer:
-        return f"no such field: {name[:80]!r}; there are {', '.join(sorted(fields.model_fields))}"
-    return f"{'.'.join([*outer, name])}: {problem['msg']}"
+def _describe(fields: type[BaseModel], problems: Iterable[ErrorDetails]) -> Iterator[str]:
+    """Yield a few words on each field with a problem; pydantic has one problem for every type that a field may have."""
+    of_fields: dict[str, list[str]] = {}
+    for problem in problems:
+        place = ".".join(part for part in map(str, problem["loc"]) if not TYPE.fullmatch(part))
+        of_fields.setdefault(place, []).append("" if problem["type"] == "extra_forbidden" else problem["msg"])
+    for place, messages in of_fields.items():
+        if not messages[0]:
+            there = "" if "." in place else f"; there are {', '.join(sorted(fields.model_fields))}"
+            yield f"no such field: {place[:80]!r}{there}"
+        else:
+            first, *others = dict.fromkeys(messages)
+            yield " or ".join([f"{place}: {first}", *(other.removeprefix("Input should be ") for other in others)])[
+                :200
+            ]
