@@ -14,7 +14,8 @@ from sefa_runtime.session.importing import import_onnxruntime
 Message = TypeVar("Message", ModelProto, NodeProto, TensorProto, onnx.ValueInfoProto)
 # Operators that become float16 where they work on images [batch, C, H, W] before the last convolution. Statistics
 # (means, square roots, softmax), and so every normalisation, stay float32, as do the mapping network, the style
-# affines, the demodulation and the edits, which work on vectors.
+# affines, the demodulation and the edits, which work on vectors. So does what only becomes a divisor, a root or
+# the like, as a pixel norm's mean of squares: squares leave float16's range, and an epsilon of 1e-8 is 0 there.
 HALF_OPERATORS = {
     "Add",
     "Clip",
@@ -32,6 +33,7 @@ HALF_OPERATORS = {
 }
 CONVOLUTIONS = {"Conv", "ConvTranspose"}
 STATISTICS = {"ReduceMean", "ReduceSum", "ReduceMax", "InstanceNormalization", "Softmax"}
+RANGE_CHANGING = {"Exp", "Log", "Pow", "Reciprocal", "Sqrt"}
 # Input positions of the region and the scales, which onnxruntime takes only in float32.
 RESIZE_FLOATS = (1, 2)
 FLOAT16_MAX = 65504.0
@@ -142,18 +144,27 @@ def _half_nodes(model: ModelProto) -> set[str]:
         for name in node.input:
             readers.setdefault(name, []).append(node)
     leads_to_convolution: set[str] = set()
+    decides_scale: set[str] = set()
     half: set[str] = set()
     for node in reversed(graph.node):
-        after = [reader for name in node.output for reader in readers.get(name, [])]
+        uses = [(name, reader) for name in node.output for reader in readers.get(name, [])]
+        after = [reader for _, reader in uses]
         leads = node.op_type in CONVOLUTIONS or any(reader.name in leads_to_convolution for reader in after)
         if leads:
             leads_to_convolution.add(node.name)
-        feeds_statistics = any(reader.op_type in STATISTICS for reader in after)
+        if uses and all(_decides_scale(name, reader) or reader.name in decides_scale for name, reader in uses):
+            decides_scale.add(node.name)
+        feeds_statistics = any(reader.op_type in STATISTICS for reader in after) or node.name in decides_scale
         too_large = any(name in weights and _largest(weights[name]) > FLOAT16_MAX for name in node.input)
         is_image = all(ranks.get(name) == 4 for name in node.output)
         if leads and is_image and node.op_type in HALF_OPERATORS and not feeds_statistics and not too_large:
             half.add(node.name)
     return half
+
+
+def _decides_scale(name: str, reader: NodeProto) -> bool:
+    """Whether what a node reads as `name` decides the scale of its result."""
+    return reader.op_type in RANGE_CHANGING or (reader.op_type == "Div" and name not in reader.input[:1])
 
 
 def _largest(tensor: TensorProto) -> float:
