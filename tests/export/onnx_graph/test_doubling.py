@@ -149,6 +149,19 @@ def test_a_kernel_that_nearly_has_doubling_in_it() -> None:
     check(model, x, F.conv_transpose2d(double(x), double(weight), stride=2, padding=1))
 
 
+def test_a_weak_channel_without_doubling_in_it_keeps_its_image() -> None:
+    x, weight = random(1, CHANNELS, 8, 8), np.zeros((CHANNELS, 24, 4, 4), np.float32)
+    weight[:, :, :2, :2] = random(CHANNELS, 24, 1, 1)
+    weight[:, 0] = random(CHANNELS, 4, 4) * np.float32(1e-7)  # Small beside the others' rounding errors.
+    nodes = [helper.make_node("ConvTranspose", ["x", "w"], ["y"], strides=[2, 2], pads=[1, 1, 1, 1])]
+    model = make(nodes, (8, 8), w=weight)
+    split_doubling(model)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (image,) = session.run(None, {"x": x})
+    expected = F.conv_transpose2d(double(x), double(weight), stride=2, padding=1)[:, 0]
+    np.testing.assert_allclose(image[:, 0], expected.numpy(), rtol=0, atol=1e-6 * float(expected.abs().max()))
+
+
 def weights_between(inputs: int, outputs: int, model: ModelProto) -> int:
     """Count the weights that lead from all input channels to all output channels."""
     kernels = [tensor.dims for tensor in model.graph.initializer if list(tensor.dims[:2]) == [outputs, inputs]]
