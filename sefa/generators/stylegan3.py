@@ -22,8 +22,8 @@ from sefa.generators.common.to_rgb import ToRGB
 CHANNEL_BLOCK = 16
 # Keeps rsqrt(0) finite. The original scales styles to unit mean square, averaged over the whole batch, before it
 # demodulates with an epsilon of 1e-8. That scale cancels except for the epsilon, so it is left out here: an image must
-# not depend on its batch-mates.
-LEAST_ENERGY = 1e-20
+# not depend on its batch-mates. The inverse of its root must fit float16, too: channels of zeros are multiplied by it.
+LEAST_ENERGY = 2.0**-31
 
 
 def padded(channels: int) -> int:
