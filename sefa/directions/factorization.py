@@ -3,6 +3,7 @@
 Source: Shen & Zhou, "Closed-Form Factorization of Latent Semantics in GANs", CVPR 2021, arXiv 2007.06600.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import torch
@@ -17,6 +18,8 @@ from sefa.generators.layers import LayerSpec, parse_layers
 from sefa.linear_algebra import right_singular_vectors, zero_level
 
 DEFAULT_TOP = 16
+# Of the largest value of a weight: eigenvalues are squares, and sums of many, in float64.
+LEAST, MOST = 1e-140, 1e140
 MAX_NUMBERS = 2**26  # of a bank: 256 MB
 
 
@@ -129,9 +132,9 @@ def _check_options(
 
 
 def _factorize_block(A: Tensor, normalize: Normalize, k: int) -> tuple[Tensor, Tensor]:
-    A = A.double()
+    A = _checked(A)
     if normalize is Normalize.ROWS:
-        A = A / A.norm(dim=1, keepdim=True).clamp_min(torch.finfo(A.dtype).tiny)  # A row of zeros stays one.
+        A = A / A.norm(dim=1, keepdim=True).clamp_min(LEAST)  # A row of zeros stays one.
     return principal_directions(A, k)
 
 
@@ -151,13 +154,22 @@ def principal_directions(weight: Tensor, k: int) -> tuple[Tensor, Tensor]:
         eigenvalues: Shape [latent_dim], float64, descending, the squared singular values of A.
 
     Raises:
-        ArgumentError: If `weight` is not 2-D or not finite, or `k` is out of range.
+        ArgumentError: If `weight` is not 2-D, not finite or in float64 beyond what can be squared, or `k` is out of
+            range.
     """
     if weight.ndim != 2:
         raise ArgumentError(f"the affine weight must have shape [out, latent], got {list(weight.shape)}")
     if not 1 <= k <= weight.shape[1]:
         raise ArgumentError(f"top must be in 1..{weight.shape[1]}, the latent's size, got {k}")
+    return right_singular_vectors(_checked(weight), k)
+
+
+def _checked(weight: Tensor) -> Tensor:
+    """Return a weight in float64."""
     A = weight.double()
-    if not A.isfinite().all():
+    largest = float(torch.linalg.vector_norm(A, math.inf)) if A.numel() else 0.0
+    if not math.isfinite(largest):
         raise ArgumentError("the affine weight has NaN or infinite values")
-    return right_singular_vectors(A, k)
+    if largest and not LEAST <= largest <= MOST:
+        raise ArgumentError(f"the affine weight's largest value must be in {LEAST:g}..{MOST:g}, got {largest:.3g}")
+    return A

@@ -146,6 +146,23 @@ def test_other_mistakes_are_refused() -> None:
         principal_directions(torch.zeros(3), 1)
 
 
+@pytest.mark.parametrize("rows", [12, 4])  # More rows than columns, and fewer: two algorithms.
+@pytest.mark.parametrize("scale", [1e-20, 1e20, 1e-130, 1e130])
+def test_the_weights_scale_leaves_directions_as_they_are(scale: float, rows: int) -> None:
+    A = random_rows(rows, 8)
+    _, singular_values, V = np.linalg.svd(A.numpy(), full_matrices=False)
+    directions, eigenvalues = principal_directions(A * scale, 3)
+    np.testing.assert_allclose(np.abs((directions.numpy() * V[:3]).sum(axis=1)), 1, atol=1e-9)
+    np.testing.assert_allclose(eigenvalues[:3].sqrt().numpy() / scale, singular_values[:3], rtol=1e-9)
+
+
+@pytest.mark.parametrize("rows", [12, 4])
+@pytest.mark.parametrize("scale", [1e-200, 1e-160, 1e160])
+def test_weights_whose_squares_float64_does_not_hold_are_refused(scale: float, rows: int) -> None:
+    with pytest.raises(ArgumentError, match="largest value must be in"):
+        principal_directions(random_rows(rows, 8) * scale, 3)
+
+
 def random_rows(rows: int, columns: int, rank: int | None = None, seed: int = 0) -> torch.Tensor:
     random = torch.Generator().manual_seed(seed)
     A = torch.randn(rows, columns, generator=random, dtype=torch.float64)
