@@ -13,7 +13,7 @@ from safetensors.torch import save as serialize
 from torch import Tensor
 from torch.nn import functional as F
 
-from sefa.errors import BankError
+from sefa.errors import ArgumentError, BankError
 from sefa.generators import Generator
 from sefa.generators.layers import LayerSpec, parse_layers
 from sefa_runtime.files import check_utf8_output, input_problem, utf8_problem, write_whole
@@ -23,6 +23,7 @@ from sefa_runtime.printable import quoted
 from sefa_runtime.version import VERSION
 
 METADATA_KEY = "sefa_bank"
+MODEL_ENDINGS = (".onnx", ".ts", ".pt2")
 # Format 2 adds the unit of alpha, the samples, and the origin of each direction of a merged bank. Format 1 can be read.
 FORMAT_VERSION = 2
 ALPHA_UNITS = ("distance", "sigma", "vector")
@@ -132,9 +133,11 @@ class DirectionBank:
         """Write the bank to a `.safetensors` file, whole or not at all.
 
         Raises:
+            ArgumentError: If the name is that of an exported model.
             OSError: If the file cannot be written.
         """
         path = Path(path)
+        check_bank_name(path)
         check_utf8_output(path)
         tensors = {name: tensor.contiguous() for name, tensor in self.tensors().items()}
         write_whole(path, serialize(tensors, {METADATA_KEY: self.description()}))
@@ -366,3 +369,13 @@ def _source(document: Any, version: int) -> DirectionSource:
         if isinstance(value, bool) or not isinstance(value, kind):
             raise ValueError(f"source's {name} is {value!r}")
     return DirectionSource(**document)
+
+
+def check_bank_name(path: Path) -> None:
+    """Check that a bank is not about to take the name, and perhaps the place, of an exported model.
+
+    Raises:
+        ArgumentError: If the name ends like a model's.
+    """
+    if path.suffix.lower() in MODEL_ENDINGS:
+        raise ArgumentError(f"{path}: the name is that of an exported model: a direction bank ends in .safetensors")

@@ -83,6 +83,7 @@ def test_what_is_no_line_of_text_is_refused(
     [
         ("m.ts", [], "m.ts: the name is that of a torchscript file, and the file would be onnx"),
         ("m.PT2", [], "give --format pt2, or another name"),
+        ("m.safetensors", [], "m.safetensors: the name is that of a direction bank or of weights"),
         ("m.onnx", ["--format", "torchscript"], "give --format onnx, or another name"),
     ],
 )

@@ -53,6 +53,8 @@ export gan.py:Late --weights odd.pth --latent-dim 8 --layers a -o x.onnx
 export gan.py:Late --latent-dim 9 --layers a -o x.onnx
 export g.ts --latent-dim 8 --layers a -o x.onnx
 export netG.pth -o x.ts
+export netG.pth -o x.safetensors
+factorize netG.pth -o x.onnx
 export netG.pth -o nowhere/x.onnx
 edit netG.pth -o a.png
 edit changed.onnx -o a.png

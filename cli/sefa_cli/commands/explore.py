@@ -235,6 +235,9 @@ def _check_checkpoint_options(
     if write_ranges:
         raise ArgumentError(f"{source}: --write-ranges is for exported models; --save-bank keeps those of a checkpoint")
     if checkpoint.save_bank is not None:
+        from sefa.bank.direction_bank import check_bank_name
+
+        check_bank_name(checkpoint.save_bank)
         check_output(checkpoint.save_bank, source, opening.weights)
     finding = [*given(checkpoint, "layers"), *given(choices)]
     check_bank_options(checkpoint.bank, checkpoint.allow_other_checkpoint, finding)

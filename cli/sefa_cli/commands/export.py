@@ -158,6 +158,8 @@ def export(
     from sefa_export import export_onnx, export_pt2, export_torchscript
 
     check_output(output, checkpoint, bank, opening.weights)
+    if output.suffix.lower() == ".safetensors":
+        raise ArgumentError(f"{output}: the name is that of a direction bank or of weights: a model ends in .onnx")
     promised = ENDINGS.get(output.suffix.lower(), file_format)
     if promised != file_format:
         raise ArgumentError(

@@ -25,6 +25,9 @@ def factorize(
     latent code. This needs no data and no training, and takes well under a second. See what they do with [b]sefa
     export[/b] and [b]sefa sweep[/b]; name them with [b]sefa name[/b]. [b]--method ganspace[/b] samples latents instead.
     """
+    from sefa.bank.direction_bank import check_bank_name
+
+    check_bank_name(output)
     check_utf8_output(output, checkpoint, opening.weights)
     generator = open_generator(checkpoint, opening, choices.layers)
     bank = find_directions(generator, choices)

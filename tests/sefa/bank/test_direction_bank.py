@@ -39,6 +39,14 @@ def test_a_notebook_shows_it_on_one_line(bank: DirectionBank) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["netG.onnx", "netG.TS", "netG.pt2"])
+def test_it_does_not_take_the_place_of_a_model(bank: DirectionBank, tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"a model")
+    with pytest.raises(sefa.ArgumentError, match=r"the name is that of an exported model: .* ends in \.safetensors$"):
+        bank.save(tmp_path / name)
+    assert (tmp_path / name).read_bytes() == b"a model"
+
+
 def test_the_file_is_an_ordinary_safetensors_file(bank: DirectionBank, tmp_path: Path) -> None:
     tensors = load_file(bank.save(tmp_path / "bank.safetensors"))
     assert tensors["vectors"].shape == (4, 20)
