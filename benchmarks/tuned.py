@@ -65,7 +65,7 @@ def main() -> None:
         variants = []
         if given.model == STYLEGAN2:
             variants.append(export_onnx(generator, bank, Path(folder, "winograd.onnx"), winograd=True))
-            variants.append(export_onnx(generator, bank, Path(folder, "transposed.onnx"), keep_upsampling=True))
+            variants.append(export_onnx(generator, bank, Path(folder, "transposed.onnx"), keep_layers=True))
         seconds, rounds = (QUICK_SECONDS, QUICK_ROUNDS) if given.quick else (SECONDS, ROUNDS)
         found = measure(path, variants, ask, given.model, seconds, rounds)
     has_openvino = any(trial["setting"]["provider"] == "openvino" for trial in found["tuned"]["float32"]["trials"])

@@ -44,7 +44,7 @@ Way = Callable[[Feeds], Image]
 # Exports of one generator; `kept` leaves layers that double the size as they are.
 FORMS: dict[str, dict[str, Any]] = {
     "fp32": {},
-    "kept": {"keep_upsampling": True},
+    "kept": {"keep_layers": True},
     "fp16": {"precision": "fp16"},
 }
 EDITS = 2

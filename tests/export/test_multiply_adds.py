@@ -44,7 +44,7 @@ def count(path: Path) -> int:
 )
 def test_the_graph_has_as_many(tmp_path: Path, checkpoint: str) -> None:
     generator = sefa.load(CHECKPOINTS / checkpoint)
-    path = export_onnx(generator, sefa.factorize(generator, top=2), tmp_path / "model.onnx", keep_upsampling=True)
+    path = export_onnx(generator, sefa.factorize(generator, top=2), tmp_path / "model.onnx", keep_layers=True)
     assert read_info(path).macs == count(path)
 
 

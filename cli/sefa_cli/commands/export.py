@@ -105,12 +105,12 @@ def export(
         ),
         Typed(str | None, parse_sizes),
     ] = None,
-    keep_upsampling: Annotated[
+    keep_layers: Annotated[
         bool,
         typer.Option(
-            "--keep-upsampling",
-            help="Leave layers that double the size in the generator's own form, which is slower on the provider "
-            "[b]cpu[/b] and faster on OpenVINO in bfloat16; in half precision they are always left.",
+            "--keep-layers",
+            help="Leave convolutions and layers that double the size in the generator's own form, which is slower on "
+            "the provider [b]cpu[/b] and faster on OpenVINO in bfloat16; in half precision they are always left.",
         ),
     ] = False,
     output_type: Annotated[
@@ -177,8 +177,8 @@ def export(
         raise ArgumentError(f"--external-data is for ONNX files, not for {file_format}")
     if (winograd or winograd_at is not None) and file_format != Format.ONNX:
         raise ArgumentError(f"--winograd is for ONNX files, not for {file_format}")
-    if keep_upsampling and file_format != Format.ONNX:
-        raise ArgumentError(f"--keep-upsampling is for ONNX files, not for {file_format}")
+    if keep_layers and file_format != Format.ONNX:
+        raise ArgumentError(f"--keep-layers is for ONNX files, not for {file_format}")
     warn_of_truncation(truncation)
     generator = open_generator(checkpoint, opening, choices.layers, need_layers=bank is None)
     if class_names is not None:
@@ -197,7 +197,7 @@ def export(
     }
     if file_format == Format.ONNX:
         write = export_onnx
-        options |= {"precision": precision, "external_data": external_data, "keep_upsampling": keep_upsampling}
+        options |= {"precision": precision, "external_data": external_data, "keep_layers": keep_layers}
         options["winograd"] = winograd if winograd_at is None else winograd_at
     elif file_format == Format.PT2:
         write, options = export_pt2, options | {"compiled": compiled}

@@ -28,6 +28,7 @@ from sefa_export.draft import Draft, prepare
 from sefa_export.errors import ExporterError, ExportError, VerificationError
 from sefa_export.onnx_graph.doubling import split_doubling
 from sefa_export.onnx_graph.external_data import check_file_name, weights_beside
+from sefa_export.onnx_graph.paired_rows import pair_rows
 from sefa_export.onnx_graph.pixel_norm import speed_up_pixel_norm
 from sefa_export.onnx_graph.precision import find_overflow, to_float16
 from sefa_export.onnx_graph.prefix import put_prefix_first, separate_codes
@@ -64,7 +65,7 @@ def export_onnx(
     num_edits: int | None = None,
     external_data: str | None = None,
     winograd: bool | Collection[int] = False,
-    keep_upsampling: bool = False,
+    keep_layers: bool = False,
     license: str | None = None,
     note: str | None = None,
 ) -> Path:
@@ -92,8 +93,8 @@ def export_onnx(
         winograd: Write 3x3 convolutions in Winograd's form, F(4x4, 3x3): those of 128 channels or more at 16 to
             128 pixels, where it is faster than onnxruntime's convolution on a CPU, or those at the resolutions (rows of
             pixels) that are given. Their weights take four times the space, in the file and in memory. For fp32 only.
-        keep_upsampling: Leave layers that double the size in the generator's own form: slower on onnxruntime's CPU
-            provider, faster on OpenVINO in bfloat16. In half precision they are always left.
+        keep_layers: Leave convolutions and layers that double the size in the generator's own form: slower on
+            onnxruntime's CPU provider, faster on OpenVINO in bfloat16. In half precision they are always left.
         license: Licence of the generator, an SPDX expression or other text of one line, recorded in the file; None: the
             one that its checkpoint names, if any.
         note: What else users of the file should know of the generator, one line; None: what its checkpoint says.
@@ -134,7 +135,7 @@ def export_onnx(
         note=note,
     )
     _check_size(sum(tensor.numel() * tensor.element_size() for tensor in draft.graph.state_dict().values()))
-    _write(draft, path, weights_file, winograd, keep_upsampling)
+    _write(draft, path, weights_file, winograd, keep_layers)
     return path
 
 
@@ -148,7 +149,7 @@ def _write(
     path: Path,
     weights_file: Path | None = None,
     winograd: bool | Collection[int] = False,
-    keep_upsampling: bool = False,
+    keep_layers: bool = False,
 ) -> None:
     graph = draft.graph
     with ExitStack() as stack:
@@ -159,12 +160,14 @@ def _write(
             separate_codes(full, graph.first_edited, graph.generator.num_layers)
         half = draft.info.precision == Precision.FP16
         model = to_float16(full) if half else full
-        # Half precision is for GPUs and for small files; the four convolutions are for CPUs, and may be larger.
-        if not (half or keep_upsampling):
+        # Half precision is for GPUs and for small files; these forms are for CPUs, and may be larger.
+        if not (half or keep_layers):
             split_doubling(model)
         if not half:
             speed_up_pixel_norm(model)
         resolutions = () if winograd is False else _to_winograd(model, None if winograd is True else winograd)
+        if not (half or keep_layers):
+            pair_rows(model)
         _check_size(sum(len(tensor.raw_data) for tensor in model.graph.initializer))
         prefix = put_prefix_first(model) if graph.first_edited and draft.info.batch is None else None
         check_model(model)

@@ -210,9 +210,7 @@ def test_an_image_that_is_also_read_elsewhere_stays() -> None:
     check(model, x, large + F.conv2d(large, double(weight), double(bias), padding=1))
 
 
-@pytest.mark.parametrize(
-    ("options", "transposed"), [({}, 1), ({"keep_upsampling": True}, 2), ({"precision": "fp16"}, 2)]
-)
+@pytest.mark.parametrize(("options", "transposed"), [({}, 1), ({"keep_layers": True}, 2), ({"precision": "fp16"}, 2)])
 def test_the_generators_form_can_be_kept(tmp_path: Path, options: dict[str, Any], transposed: int) -> None:
     torch.manual_seed(0)
     layers = [
