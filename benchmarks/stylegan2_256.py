@@ -85,7 +85,7 @@ def time_all(folder: str) -> dict[int, Times]:
     default = editors["onnxruntime"]
     torch.set_num_threads(default.session.threads)
     tensors = random_tensors(SPEC)
-    times = {}
+    times: dict[int, Times] = {}
     for batch in BATCHES:
         z = sefa_runtime.latents_from_seeds(range(batch), default.info.z_dim)
 
