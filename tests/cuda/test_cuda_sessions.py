@@ -20,6 +20,7 @@ import pytest
 
 import sefa
 import sefa_export
+from sefa_export.onnx_graph import doubling, nearest_doubling, paired_rows
 from support.cuda_stub import build_stubs
 from support.paths import CHECKPOINTS, ROOT
 
@@ -78,7 +79,14 @@ def examine(tmp_path_factory: pytest.TempPathFactory) -> Examine:
 
 
 @pytest.mark.parametrize("family", MODELS)
-def test_cuda_runs_every_node_and_follows_the_shapes(family: str, examine: Examine, tmp_path: Path) -> None:
+def test_cuda_runs_every_node_and_follows_the_shapes(
+    family: str, examine: Examine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The forms that real generators' wide layers have, in those of these small ones.
+    monkeypatch.setattr(doubling, "LEAST_CHANNELS", 2)
+    monkeypatch.setattr(nearest_doubling, "LEAST_TO_SHARE_ROWS", 2)
+    monkeypatch.setattr(nearest_doubling, "LEAST_TO_SHARE_BOTH", 2)
+    monkeypatch.setattr(paired_rows, "LEAST_CHANNELS", 2)
     checkpoint, exports = MODELS[family]
     generator = sefa.load(CHECKPOINTS / checkpoint)
     # Directions of some layers need a mask in the graph.
