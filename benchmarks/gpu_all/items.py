@@ -41,7 +41,7 @@ Feeds = Mapping[str, NDArray[Any]]
 Image = NDArray[np.uint8]
 Way = Callable[[Feeds], Image]
 
-# Exports of one generator; `kept` leaves layers that double the size as they are.
+# Exports of one generator; `kept` has no layers in the forms that are for CPUs.
 FORMS: dict[str, dict[str, Any]] = {
     "fp32": {},
     "kept": {"keep_layers": True},

@@ -1,7 +1,7 @@
 """What rewriting an exported graph takes: its constants, shapes and readers, and nodes in place of others."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -63,6 +63,15 @@ class Rewriting:
         """Return the only node that reads a value; None if there are others, or it is an output of the graph."""
         readers = self.readers.get(name, [])
         return readers[0] if len(readers) == 1 and name not in self._outputs else None
+
+    def convolutions_3x3(self) -> Iterator[tuple[NodeProto, NDArray[Any], tuple[int, int]]]:
+        """Yield plain 3x3 convolutions of stride 1: node, constant weight [out, in, 3, 3], and the output's size."""
+        for node in self.nodes:
+            if node.op_type != "Conv" or strides_and_pads(node)[0] != [1, 1] or not is_plain(node):
+                continue
+            size, weight = self.size(node.output[0]), self.array(node.input[1])
+            if size is not None and weight is not None and weight.shape[2:] == (3, 3):
+                yield node, weight, size
 
     def begin(self, node: NodeProto) -> None:
         """Begin the nodes that take the place of `node`; their names begin with that of its output."""

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
-from sefa_export.onnx_graph.rewriting import Rewriting, is_plain, strides_and_pads
+from sefa_export.onnx_graph.rewriting import Rewriting, strides_and_pads
 
 TILE, TAPS = 4, 3
 # And infinity. Of those tried, with random images and kernels in float32, these have the least error: 1.1e-6 of the
@@ -50,12 +50,7 @@ def to_winograd(model: ModelProto, resolutions: Collection[int] | None = None) -
     """
     rewriting = Rewriting(model)
     replaced = set()
-    for node in rewriting.nodes:
-        if node.op_type != "Conv" or strides_and_pads(node)[0] != [1, 1] or not is_plain(node):
-            continue
-        size, weight = rewriting.size(node.output[0]), rewriting.array(node.input[1])
-        if size is None or weight is None or weight.shape[2:] != (TAPS, TAPS):
-            continue
+    for node, weight, size in rewriting.convolutions_3x3():
         channels = min(weight.shape[:2])
         if resolutions is None:
             fast = channels >= LEAST_CHANNELS and weight.shape[1] % BLOCK == 0
